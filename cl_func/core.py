@@ -1,0 +1,352 @@
+"""Updates and how they compose: `(state, exp) -> state`, folded over minibatches, over experiences, over anything in order.
+
+Four kinds of pure functions make a method:
+    Update             (state, exp) -> state
+    Loss               (params, state, exp) -> (scalar, state)
+    GradientTransform  (grads, state, exp) -> (grads, state)
+    Probe              (state, exp) -> tree of tensors
+
+`compose`, `minibatches`, `repeat` and `at` return small pytree nodes whose leaves are functions, so a transformation such as
+`cl.vmap` or `cl.compile` maps over the leaves and leaves the Python loops between them as they are. Whatever runs outside
+the leaves therefore sees states with or without a lane axis and indexes only from the right (`rows[..., i:j]`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cl_func import random, tree
+from cl_func.experience import Experience
+from cl_func.tree import PyTree, describe, state, static
+
+Update = Callable[[Any, Any], Any]
+Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
+GradientTransform = Callable[[Any, Any, Any], tuple[Any, Any]]
+Probe = Callable[[Any, Any], Any]
+
+
+class Optimizer(Protocol):
+    """Anything with `init(params) -> state` and `update(grads, state, params) -> (updates, state)`; updates are added to params."""
+
+    def init(self, params: PyTree, /) -> PyTree: ...
+
+    def update(self, grads: PyTree, state: PyTree, params: PyTree, /) -> tuple[PyTree, PyTree]: ...
+
+
+@state
+class Agent:
+    """The base of all agent states; a method adds its own fields: `@cl.state class ER(cl.Agent): replay: Reservoir`.
+
+    Fields may be None until `maybe_init` has filled them.
+    """
+
+    key: Tensor  # () int64, split by whatever draws
+    model: PyTree = None  # ModelState: params and buffers, both dicts of tensors
+    opt: PyTree = None  # the optimiser's state; hyperparameters are leaves, such as opt.lr
+
+
+@state
+class Strategy:
+    """A continual-learning method: `init(key) -> state` and `update(state, exp) -> state` on one experience."""
+
+    init: Callable[[Tensor], Any]
+    update: Any
+
+
+def strategy(init: Callable[[Tensor], Any], update: Update) -> Strategy:
+    """Make a Strategy from its two functions."""
+    return Strategy(init=_callable("init", init), update=_callable("update", update))
+
+
+def _callable(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {describe(value)}.")
+    return value
+
+
+def positive(name: str, value: Any) -> int:
+    """Check that a size is an integer of at least 1; TypeError or ValueError naming it otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer of at least 1, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value}.")
+    return value
+
+
+def number(agent: Any, value: float | str) -> Any:
+    """A hyperparameter: a number stands for itself, a path such as "lwf.strength" for that leaf of the state."""
+    return tree.get(agent, value) if isinstance(value, str) else value
+
+
+@state
+class _Compose:
+    updates: tuple[Any, ...]
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        for update in self.updates:
+            state = update(state, exp)
+        return state
+
+
+def compose(*updates: Update) -> Any:
+    """One Update that applies several from left to right to the same experience.
+
+    >>> double = compose(lambda s, e: s + e, lambda s, e: s + e)
+    >>> double(1, 10)
+    21
+    """
+    return _Compose(updates=tuple(_callable("updates", u) for u in updates))
+
+
+@state
+class _Repeat:
+    update: Any
+    times: int = static()
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        for _ in range(self.times):
+            state = self.update(state, exp)
+        return state
+
+
+def repeat(update: Update, times: int) -> Any:
+    """Apply an Update several times to the same experience."""
+    return _Repeat(update=_callable("update", update), times=positive("times", times))
+
+
+@state
+class _At:
+    update: Any
+    slot: str = static()
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        return tree.set(state, {self.slot: self.update(tree.get(state, self.slot), exp)})
+
+
+def at(slot: str, update: Update) -> Any:
+    """Lift an Update on one slot, `(state.slot, exp) -> state.slot`, to the whole agent. The slot is a path."""
+    if not isinstance(slot, str) or not slot:
+        raise ValueError(f"slot: expected a path such as 'replay', got {slot!r}.")
+    return _At(update=_callable("update", update), slot=slot)
+
+
+def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
+    """Apply an Update only where `condition(state, exp)` (() bool) holds.
+
+    Both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a snapshot. It is a
+    single leaf: a transformation sees it as one function.
+    """
+    _callable("condition", condition)
+    _callable("update", update)
+
+    def conditional(state: Any, exp: Any) -> Any:
+        chosen = condition(state, exp)
+        if isinstance(chosen, bool):
+            return update(state, exp) if chosen else state
+        return tree.where(chosen, update(state, exp), state)
+
+    return conditional
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated:
+    """An Update that a minibatch without a valid row leaves undone, to the last counter and key."""
+
+    inner: Update
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        return tree.where(exp.valid.any(), self.inner(state, exp), state)
+
+
+def _per_pass(n: int, batch_size: int, drop_last: bool) -> int:
+    count = n // batch_size if drop_last else -(-n // batch_size)
+    if count == 0:
+        raise ValueError(
+            f"batch_size: {batch_size} is more than the {n} rows of the experience, and drop_last=True drops the only minibatch; "
+            "choose a smaller batch_size or drop_last=False."
+        )
+    return count
+
+
+def _order(
+    agent: Any, exp: Experience, *, batch_size: int, drop_last: bool, shuffle: bool, wrap: bool
+) -> tuple[Any, tuple[Tensor, Tensor]]:
+    """The rows of one pass, whole minibatches [n] int64, and which of them are valid [n] bool, padding last.
+
+    Each position draws its own word, so appended padding does not change the order of the others. With `wrap` a pass is filled up
+    from its own start, otherwise with padding.
+    """
+    rows, valid = exp.rows, exp.valid
+    n = _per_pass(len(exp), batch_size, drop_last) * batch_size
+    words = torch.arange(len(exp), device=rows.device)
+    if shuffle:
+        key, draw = random.split(agent.key)
+        words = random.bits(draw, len(exp)) >> 1
+        agent = agent.replace(key=key)
+    last = torch.iinfo(torch.int64).max
+    order = torch.argsort(torch.where(valid, words, last), stable=True)
+    position = torch.arange(n, device=rows.device)
+    if wrap:
+        position = position % valid.sum().clamp(min=1)
+        return agent, (rows[order[position]], valid[order[position]])
+    inside = position < len(exp)
+    position = position.clamp(max=len(exp) - 1)
+    return agent, (rows[order[position]], valid[order[position]] & inside)
+
+
+@state
+class _Minibatches:
+    step: Any
+    order: Any
+    batch_size: int | None = static()
+    epochs: int = static()
+    iterations: int | None = static()
+    drop_last: bool = static()
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        size = self.batch_size or len(exp)
+        per_pass = _per_pass(len(exp), size, self.drop_last)
+        total = self.iterations or self.epochs * per_pass
+        rows, valid = exp.rows, exp.valid
+        for i in range(total):
+            start = i % per_pass * size
+            if start == 0 and self.order is not None:
+                state, (rows, valid) = self.order(state, exp)
+            state = self.step(state, exp.take(rows[..., start : start + size], valid[..., start : start + size]))
+        return state
+
+
+def minibatches(
+    step: Update,
+    *,
+    batch_size: int | None,
+    epochs: int = 1,
+    iterations: int | None = None,
+    shuffle: bool = True,
+    drop_last: bool = False,
+) -> Any:
+    """Turn an Update on a minibatch into an Update on an experience.
+
+    batch_size: rows per minibatch; None takes the whole experience as one minibatch, in order (online streams).
+    epochs: passes over the experience, each in a new order (drawn from `state.key`); the last minibatch of a pass is padded to
+        `batch_size` with rows that are not valid, or left out with `drop_last`.
+    iterations: take this many minibatches instead, over as many passes as that needs; they are always full: a pass that does not
+        divide is filled up from its own start.
+    A minibatch without a valid row changes nothing at all.
+    """
+    _callable("step", step)
+    if batch_size is not None:
+        positive("batch_size", batch_size)
+    positive("epochs", epochs)
+    if iterations is not None:
+        positive("iterations", iterations)
+        if epochs != 1:
+            raise ValueError(f"epochs, iterations: give one of them, got epochs={epochs} and iterations={iterations}.")
+    order = None
+    if batch_size is not None:
+        order = functools.partial(_order, batch_size=batch_size, drop_last=drop_last, shuffle=shuffle, wrap=iterations is not None)
+    return _Minibatches(
+        step=tree.map(Gated, step), order=order, batch_size=batch_size, epochs=epochs, iterations=iterations, drop_last=drop_last
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One gradient step on a minibatch; made by `train_step`."""
+
+    loss: Loss
+    optimizer: Optimizer
+    transforms: tuple[GradientTransform, ...]
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
+        grads, state = torch.func.grad(lambda params: self.loss(params, state, exp), has_aux=True)(state.model.params)
+        for transform in self.transforms:
+            grads, state = transform(grads, state, exp)
+        updates, opt = self.optimizer.update(grads, state.opt, state.model.params)
+        params = tree.map(torch.add, state.model.params, updates)
+        return state.replace(model=state.model.replace(params=params), opt=opt)
+
+
+def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform) -> TrainStep:
+    """The Update that follows the gradient of a loss: gradient, then gradient transforms in order, then the optimiser."""
+    _callable("loss", loss)
+    for name in ("init", "update"):
+        if not callable(getattr(optimizer, name, None)):
+            raise TypeError(f"optimizer: expected an object with init(params) and update(grads, state, params), got {optimizer!r}.")
+    return TrainStep(loss, optimizer, tuple(_callable("transforms", t) for t in transforms))
+
+
+def maybe_init(agent: Any, **fields: Callable[[Any], Any]) -> Any:
+    """Fill only the fields that are None, in the order given; each function sees the state with the fields before it.
+
+    >>> agent = maybe_init(Agent(key=random.key(0)), model=lambda s: torch.zeros(2), opt=lambda s: torch.ones_like(s.model))
+    >>> agent.opt
+    tensor([1., 1.])
+    """
+    for name, make in fields.items():
+        _callable(name, make)
+        agent = agent.replace(**{name: make(agent)}) if tree.get(agent, name) is None else agent
+    return agent
+
+
+def _owned(update: Any, state: Any) -> tuple[Any, Any]:
+    """The update with its compiled leaves writing in place, and a copy of the state that they may overwrite.
+
+    The copy also parts leaves that share memory, such as a teacher and the parameters it was taken from.
+    """
+    return tree.map(lambda leaf: leaf.donating() if hasattr(leaf, "donating") else leaf, update), tree.map(torch.clone, state)
+
+
+def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = False) -> Any:
+    """Thread a state through a stream: `update(update(state, stream[0]), stream[1])` and so on.
+
+    donate: let the compiled leaves of the update overwrite the state instead of allocating a new one at each step. The state
+        given is cloned first, so the caller sees no difference but the speed.
+    Raises ValueError for a stream without experiences, such as an iterator that was used up before.
+    """
+    state, _ = scan(update, state, stream, donate=donate)
+    return state
+
+
+def scan(
+    update: Update,
+    state: Any,
+    stream: Iterable[Any],
+    probe: Probe | None = None,
+    *,
+    every: int = 1,
+    donate: bool = False,
+) -> tuple[Any, Any]:
+    """Fold, and look at the state on the way: returns the last state and the history.
+
+    The history is the tree that `probe(state, exp)` returns, its tensors stacked along a new first axis, time: one entry after
+    every `every`-th experience and one after the last. Without a probe it is None.
+    """
+    _callable("update", update)
+    positive("every", every)
+    if donate:
+        update, state = _owned(update, state)
+    seen, pending, history = 0, None, []
+    for seen, exp in enumerate(stream, start=1):
+        state = update(state, exp)
+        pending = exp
+        if probe is not None and seen % every == 0:
+            history.append(_look(probe, state, exp, donate))
+            pending = None
+    if seen == 0:
+        raise ValueError("stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train.")
+    if probe is not None and pending is not None:
+        history.append(_look(probe, state, pending, donate))
+    return state, tree.map(lambda *steps: torch.stack(steps), *history) if history else None
+
+
+def _look(probe: Probe, state: Any, exp: Any, donate: bool) -> Any:
+    seen = probe(state, exp)
+    return tree.map(torch.clone, seen) if donate else seen  # a probe may return leaves that the next step overwrites

@@ -1,0 +1,228 @@
+"""Experiences: views of a shared dataset. A minibatch and one sample of an online stream are experiences too.
+
+An `Experience` holds row numbers, not data: `exp.x` gathers `source.x[rows]`. So a minibatch copies nothing until it is used,
+and in a vmapped run every lane has its own `rows` over one shared source.
+
+Lanes: every field but `source` may carry one leading axis, the lanes; `lane_axes` tells by the number of dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.tree import describe, state, static
+
+
+@state(kw_only=False)
+class Dataset:
+    """Labelled data that experiences share: `Dataset(x, y)`.
+
+    Labels are 0..n_classes-1; without `n_classes` the largest label tells. uint8 data stays uint8 in memory and is scaled to
+    [0, 1] float32 when it is gathered. Raises TypeError or ValueError on wrong types, dtypes, lengths and labels.
+    """
+
+    x: Tensor  # [N, ...] floating or uint8
+    y: Tensor  # [N] int64
+    task: Tensor | None = None  # [N] int64, for rows of different tasks; None: the experience's label holds for all rows
+    n_classes: int = static(default=0)
+
+    def __post_init__(self) -> None:
+        for name, value in (("x", self.x), ("y", self.y)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}; for numpy arrays use cl.data.from_arrays(x, y).")
+        if not (self.x.dtype.is_floating_point or self.x.dtype == torch.uint8):
+            raise TypeError(f"x: expected a floating or uint8 tensor, got {describe(self.x)}; convert it with x.float().")
+        if self.y.dtype != torch.int64:
+            raise TypeError(f"y: expected int64 labels, got {describe(self.y)}; convert them with y.long().")
+        if self.x.ndim < 2 or self.y.ndim != 1:
+            raise ValueError(f"x, y: expected shapes [N, ...] and [N], got {list(self.x.shape)} and {list(self.y.shape)}.")
+        if len(self.x) != len(self.y):
+            raise ValueError(f"x, y: lengths differ: {len(self.x)} rows of x, {len(self.y)} labels.")
+        if len(self.y) == 0:
+            raise ValueError("x, y: the dataset is empty; give at least one row.")
+        if self.task is not None and (self.task.dtype != torch.int64 or self.task.shape != self.y.shape):
+            raise ValueError(f"task: expected int64 [{len(self.y)}], got {describe(self.task)}.")
+        if self.x.device != self.y.device:
+            raise ValueError(f"x, y: on different devices: {self.x.device} and {self.y.device}; move one with .to(device).")
+        low, high = int(self.y.min()), int(self.y.max())
+        n_classes = self.n_classes or high + 1
+        if low < 0 or high >= n_classes:
+            raise ValueError(f"y: labels must lie in 0..n_classes-1 = 0..{n_classes - 1}, got labels from {low} to {high}.")
+        object.__setattr__(self, "n_classes", n_classes)
+
+    def __len__(self) -> int:
+        return self.y.shape[-1]
+
+
+@state
+class Experience:
+    """What a strategy trains on at one point of the stream: rows of a shared source.
+
+    Rows that are not `valid` are padding: losses, metrics and memories give them no weight. A minibatch is the experience with
+    fewer rows.
+    """
+
+    source: Dataset  # shared by all experiences, minibatches and lanes
+    rows: Tensor  # [n] int64, rows of the source
+    valid: Tensor  # [n] bool, False marks padding
+    task: Tensor  # () int64, task label
+    classes: Tensor  # [C] bool, the classes of this experience
+    index: Tensor  # () int64, place in the stream
+
+    def __len__(self) -> int:
+        return self.rows.shape[-1]
+
+    def take(self, rows: Tensor, valid: Tensor) -> Experience:
+        """The same experience with other rows of its source: a minibatch."""
+        return tree.replace(self, rows=rows, valid=valid)
+
+    @property
+    def x(self) -> Tensor:
+        """The inputs [n, ...], floating; uint8 sources are scaled to [0, 1] float32."""
+        return as_float(self.source.x[self.rows])
+
+    @property
+    def y(self) -> Tensor:
+        """The labels [n], int64."""
+        return self.source.y[self.rows]
+
+    @property
+    def tasks(self) -> Tensor:
+        """The task label of each row [n], int64."""
+        return self.task.expand(self.rows.shape) if self.source.task is None else self.source.task[self.rows]
+
+
+def as_float(x: Tensor) -> Tensor:
+    """uint8 values scaled to [0, 1] float32; floating values as they are."""
+    return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
+
+
+def experience(
+    source: Dataset,
+    rows: Tensor | None = None,
+    *,
+    task: int = 0,
+    index: int = 0,
+    classes: Tensor | None = None,
+) -> Experience:
+    """Make an experience of some rows [n] int64 of a dataset (all rows by default).
+
+    `classes` [C] bool defaults to the labels that occur. Raises TypeError for rows that are not int64, ValueError for no rows, rows
+    outside the dataset, or a class mask that leaves out a label that occurs.
+    """
+    device = source.x.device
+    if rows is None:
+        rows = torch.arange(len(source), device=device)
+    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1:
+        raise TypeError(f"rows: expected an int64 tensor [n], got {describe(rows)}.")
+    if len(rows) == 0:
+        raise ValueError(f"rows: experience {index} is empty; give it at least one row, or leave it out of the stream.")
+    if int(rows.min()) < 0 or int(rows.max()) >= len(source):
+        raise ValueError(f"rows: expected rows of the dataset, 0..{len(source) - 1}, got {int(rows.min())}..{int(rows.max())}.")
+    rows = rows.to(device)
+    present = torch.zeros(source.n_classes, dtype=torch.bool, device=device)
+    present[source.y[rows]] = True
+    if classes is None:
+        classes = present
+    if classes.dtype != torch.bool or classes.shape != present.shape:
+        raise ValueError(f"classes: expected a mask bool[{source.n_classes}], got {describe(classes)}.")
+    classes = classes.to(device)
+    if bool((present & ~classes).any()):
+        missing = (present & ~classes).nonzero().flatten().tolist()
+        raise ValueError(f"classes: the mask leaves out the labels {missing}, which occur in the rows of experience {index}.")
+    return Experience(
+        source=source,
+        rows=rows,
+        valid=torch.ones_like(rows, dtype=torch.bool),
+        task=torch.tensor(task, device=device),
+        classes=classes,
+        index=torch.tensor(index, device=device),
+    )
+
+
+_RANK = {"rows": 1, "valid": 1, "task": 0, "classes": 1, "index": 0}
+
+
+def lane_axes(exp: Any) -> list[int | None]:
+    """For each leaf of `exp`, 0 where it carries a leading lane axis and None where all lanes share it.
+
+    The source is always shared. Whatever is not an Experience is shared as a whole.
+    """
+    if not isinstance(exp, Experience):
+        return [None] * len(tree.leaves(exp))
+    return [0 if path in _RANK and leaf.ndim > _RANK[path] else None for path, leaf in tree.items(exp)]
+
+
+def pad(exp: Experience, n: int) -> Experience:
+    """The experience with padding rows appended up to n rows; they repeat its first row and are not valid."""
+    missing = n - len(exp)
+    if missing < 0:
+        raise ValueError(f"n: expected at least the {len(exp)} rows there are, got {n}.")
+    rows = torch.cat([exp.rows, exp.rows[..., :1].expand(*exp.rows.shape[:-1], missing)], dim=-1)
+    valid = torch.cat([exp.valid, exp.valid.new_zeros(*exp.valid.shape[:-1], missing)], dim=-1)
+    return exp.take(rows, valid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream(Sequence[Experience]):
+    """A lazy sequence of experiences: `make(i)` builds the i-th one when it is asked for."""
+
+    make: Callable[[int], Experience]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Experience: ...
+    @overload
+    def __getitem__(self, index: slice) -> Stream: ...
+    def __getitem__(self, index: int | slice) -> Experience | Stream:
+        if isinstance(index, slice):
+            return Stream(_Picked(self.make, tuple(range(self.length)[index])), len(range(self.length)[index]))
+        if not -self.length <= index < self.length:
+            raise IndexError(f"experience {index} of a stream of {self.length}; there are 0..{self.length - 1}.")
+        return self.make(index % self.length)
+
+    def __iter__(self) -> Iterator[Experience]:
+        return (self.make(i) for i in range(self.length))
+
+    def __repr__(self) -> str:
+        return f"Stream of {self.length} experiences"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picked:
+    make: Callable[[int], Experience]
+    indices: tuple[int, ...]
+
+    def __call__(self, index: int) -> Experience:
+        return self.make(self.indices[index])
+
+
+def stream(experiences: Sequence[Experience]) -> Stream:
+    """A stream of experiences that are already there."""
+    experiences = tuple(experiences)
+    if not experiences:
+        raise ValueError("experiences: a stream needs at least one experience.")
+    return Stream(experiences.__getitem__, len(experiences))
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """The streams of one problem: train on `train`, report on `test`, choose hyperparameters on `valid`."""
+
+    train: Stream
+    test: Stream
+    valid: Stream | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes C."""
+        return self.test[0].classes.shape[-1]

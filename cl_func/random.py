@@ -1,0 +1,146 @@
+"""Explicit random keys and draws that a vmapped run and a single run share bit for bit.
+
+A key is one int64 tensor of shape (). Draw i of a key is the i-th output of the SplitMix64 generator seeded with it:
+    bits(key)[i] = mix(key + (i + 1) * 0x9E3779B97F4A7C15)
+(Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Being a hash of (key, counter), a draw
+depends on nothing else: not on the number of lanes, not on what was drawn before, not on torch's global generator.
+Child keys come from another finaliser (Murmur3's fmix64) and another increment, so a child is never a draw of its parent.
+
+Use a key once: either draw from it or derive from it, then go on with a child.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def _int64(unsigned: int) -> int:
+    return unsigned - (1 << 64) if unsigned >= (1 << 63) else unsigned
+
+
+GAMMA = _int64(0x9E3779B97F4A7C15)
+GAMMA_INVERSE = _int64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+CHILD = _int64(0xD1342543DE82EF95)
+CHILD_INVERSE = _int64(pow(0xD1342543DE82EF95, -1, 1 << 64))
+
+
+def _shift(z: Tensor, n: int) -> Tensor:
+    return (z >> n) & ((1 << (64 - n)) - 1)  # int64 shifts drag the sign along: mask to get the logical shift
+
+
+def _splitmix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _int64(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift(z, 27)) * _int64(0x94D049BB133111EB)
+    return z ^ _shift(z, 31)
+
+
+def _fmix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 33)) * _int64(0xFF51AFD7ED558CCD)
+    z = (z ^ _shift(z, 33)) * _int64(0xC4CEB9FE1A85EC53)
+    return z ^ _shift(z, 33)
+
+
+def _check(key: Tensor) -> None:
+    if not isinstance(key, Tensor) or key.dtype != torch.int64:
+        raise TypeError(f"key: expected an int64 tensor of shape () made by cl.key(seed), got {key!r}.")
+    if key.ndim:
+        raise ValueError(f"key: expected shape (), got {list(key.shape)}; for many keys use cl.vmap or torch.func.vmap.")
+
+
+def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    dims = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(not isinstance(n, int) or n < 0 for n in dims):
+        raise ValueError(f"shape: sizes are integers of at least 0, got {shape!r}.")
+    return dims
+
+
+def key(seed: int, device: torch.device | str | None = None) -> Tensor:
+    """The root key of a seed: () int64. Seeds that are close give keys that are not.
+
+    >>> key(0)
+    tensor(7134611160154358618)
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed: expected an int, got {seed!r}.")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed: expected an integer of 64 bits, got {seed}.")
+    unsigned = seed % (1 << 64)
+    return fold_in(torch.tensor(0, device=device), _int64(unsigned))
+
+
+def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
+    """The child of a key for one integer, () int64: an experience's index, a step, a seed."""
+    _check(key)
+    # Written as (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD; why: see `bits`.
+    return _fmix((data + 1 + key * CHILD_INVERSE) * CHILD)
+
+
+def split(key: Tensor, n: int = 2) -> Tensor:
+    """n child keys, [n] int64, the i-th being `fold_in(key, i)`; unpack them: `key, draw = split(key)`."""
+    _check(key)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
+    return _fmix((torch.arange(1, n + 1, device=key.device) + key * CHILD_INVERSE) * CHILD)
+
+
+def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
+    """64 random bits per element, int64 of the given shape, in the order of SplitMix64's outputs."""
+    _check(key)
+    dims = _shape(shape)
+    # Equal by algebra to key + i * GAMMA, but inductor miscompiles `arange(n) * constant + key` on AVX-512 for n > 16 that
+    # is no multiple of 16 (a test keeps the case); this form compiles right.
+    counter = torch.arange(1, math.prod(dims) + 1, device=key.device)
+    return _splitmix((counter + key * GAMMA_INVERSE) * GAMMA).reshape(dims)
+
+
+def uniform(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uniform draws from [0, 1): multiples of 2^-24 (float32) or 2^-53 (float64)."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}.")
+    digits = 24 if dtype == torch.float32 else 53
+    return _shift(bits(key, shape), 64 - digits).to(dtype) * 2.0**-digits
+
+
+def normal(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal draws (Box & Muller 1958), one 64-bit word each: 32 bits for the radius, 32 for the angle."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}.")
+    word = bits(key, shape)
+    radius = (_shift(word, 32) + 1).to(dtype) * 2.0**-32
+    angle = (word & 0xFFFFFFFF).to(dtype) * 2.0**-32
+    return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * math.pi * angle)
+
+
+def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: int | Tensor) -> Tensor:
+    """Integers uniform over [low, high), int64. The bounds may be tensors (a bias below (high - low) / 2^63 remains).
+
+    With tensor bounds, an empty range cannot be seen while tracing; it gives `low`.
+    """
+    if isinstance(low, int) and isinstance(high, int) and high <= low:
+        raise ValueError(f"high: expected more than low = {low}, got {high}.")
+    span = high - low
+    if isinstance(span, Tensor):
+        span = span.clamp(min=1)
+    return _shift(bits(key, shape), 1) % span + low
+
+
+def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: int | Sequence[int] = ()) -> Tensor:
+    """Bool draws that are True with probability p (a number or a tensor that broadcasts against `shape`)."""
+    if isinstance(p, (int, float)) and not 0 <= p <= 1:
+        raise ValueError(f"p: expected a probability in [0, 1], got {p}.")
+    return uniform(key, shape) < p
+
+
+def permutation(key: Tensor, n: int) -> Tensor:
+    """A uniform permutation of 0..n-1, [n] int64: the order of n random words."""
+    return torch.argsort(bits(key, n), stable=True)
+
+
+def categorical(key: Tensor, logits: Tensor) -> Tensor:
+    """One index per row of logits [..., C] with probability softmax(logits), int64 [...] (the Gumbel-max trick)."""
+    noise = uniform(key, tuple(logits.shape), torch.float64)
+    return torch.argmax(logits.double() - torch.log(-torch.log(noise.clamp(min=2.0**-53))), dim=-1)

@@ -1,0 +1,291 @@
+"""State trees: immutable dataclasses of tensors that every transformation can see through.
+
+A state is a frozen dataclass whose fields are tensors, dicts or tuples of tensors, or other states. `@state` registers the
+class as a pytree twice: with optree (namespace "cl_func", used by this library for its speed and its paths) and with
+`torch.utils._pytree` (the only registry that `torch.func` and `torch.compile` look into). Fields marked `static()` and
+fields that are None belong to the structure, not to the leaves.
+
+A leaf is addressed by its path, field names and keys joined by dots: `"opt.lr"`, `"model.params.0.weight"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+import optree
+import torch
+import torch.utils._pytree as torch_pytree
+from torch import Tensor
+
+PyTree = Any
+T = TypeVar("T")
+NAMESPACE = "cl_func"
+
+
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """Mark a field of a `@state` class as static: part of the tree's structure (hashable, compared by ==), never a leaf."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False, field_specifiers=(static, dataclasses.field))
+def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
+    """Class decorator: a frozen dataclass that is a pytree, with `.replace(**changes)` and a repr of shapes and dtypes.
+
+    Equality is identity (tensors have no truth value as a whole); compare values with `tree.equal`.
+
+    >>> import torch
+    >>> @state
+    ... class Point:
+    ...     x: torch.Tensor
+    ...     name: str = static(default="p")
+    >>> point = Point(x=torch.zeros(2))
+    >>> point.replace(x=torch.ones(2)).x
+    tensor([1., 1.])
+    >>> point
+    Point(x=float32[2], name='p')
+    """
+    if cls is None:
+        return lambda c: state(c, kw_only=kw_only)
+    made = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
+    statics = tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
+    dynamic = tuple(f.name for f in dataclasses.fields(made) if f.name not in statics)
+
+    def flatten(node: Any) -> tuple[list[Any], Any]:
+        present = tuple(name for name in dynamic if getattr(node, name) is not None)
+        return [getattr(node, name) for name in present], (present, tuple(getattr(node, name) for name in statics))
+
+    def unflatten(context: Any, children: Any) -> Any:
+        # Not through __init__: a transformation may put anything in a leaf's place, which a __post_init__ would reject.
+        present, static_values = context
+        node = object.__new__(made)
+        for name in dynamic:
+            object.__setattr__(node, name, None)
+        for name, child in zip(present, children, strict=True):
+            object.__setattr__(node, name, child)
+        for name, value in zip(statics, static_values, strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    def flatten_with_entries(node: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
+        children, context = flatten(node)
+        return children, context, context[0]
+
+    def flatten_with_keys(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        children, context = flatten(node)
+        return [(torch_pytree.GetAttrKey(name), child) for name, child in zip(context[0], children, strict=True)], context
+
+    optree.register_pytree_node(
+        made, flatten_with_entries, unflatten, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE
+    )  # type: ignore[call-overload]
+    torch_pytree.register_pytree_node(
+        made,
+        flatten,
+        lambda children, context: unflatten(context, children),
+        serialized_type_name=f"{made.__module__}.{made.__qualname__}",
+        flatten_with_keys_fn=flatten_with_keys,
+    )
+    made.replace = replace  # type: ignore[attr-defined]
+    if "__repr__" not in cls.__dict__:
+        made.__repr__ = _repr  # type: ignore[method-assign, assignment]
+    return made
+
+
+def replace(node: T, **changes: Any) -> T:
+    """A copy of a state with the named fields changed. Raises ValueError for a name that is no field."""
+    names = [f.name for f in dataclasses.fields(node)]  # type: ignore[arg-type]
+    unknown = [name for name in changes if name not in names]
+    if unknown:
+        raise ValueError(
+            f"replace: {type(node).__name__} has no field {unknown[0]!r}; its fields are {', '.join(names)}. "
+            f"To add a field, subclass it: @cl.state class Mine({type(node).__name__}): {unknown[0]}: ..."
+        )
+    copy = object.__new__(type(node))
+    for name in names:
+        object.__setattr__(copy, name, changes[name] if name in changes else getattr(node, name))
+    return copy
+
+
+def describe(value: Any) -> str:
+    """One value in words: a tensor as dtype[shape], containers by their contents, the rest by its repr."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {describe(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        inner = ", ".join(describe(v) for v in value)
+        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    return repr(value)
+
+
+def _repr(node: Any) -> str:
+    shown = [f"{f.name}={describe(getattr(node, f.name))}" for f in dataclasses.fields(node)]
+    line = f"{type(node).__name__}({', '.join(shown)})"
+    if len(line) <= 100:
+        return line
+    body = ",\n".join("  " + part.replace("\n", "\n  ") for part in shown)
+    return f"{type(node).__name__}(\n{body},\n)"
+
+
+def map(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:  # noqa: A001 - reads as cl.tree.map
+    """Apply a function to every leaf, or to the corresponding leaves of several trees of one structure."""
+    return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)
+
+
+def leaves(tree: PyTree) -> list[Any]:
+    """The leaves from left to right."""
+    return optree.tree_leaves(tree, namespace=NAMESPACE)
+
+
+def flatten(tree: PyTree) -> tuple[list[Any], Any]:
+    """The leaves and the structure; `unflatten(structure, leaves)` is the inverse."""
+    return optree.tree_flatten(tree, namespace=NAMESPACE)
+
+
+def unflatten(structure: Any, leaves: Sequence[Any]) -> PyTree:
+    """Build the tree of a structure from its leaves."""
+    return optree.tree_unflatten(structure, leaves)
+
+
+def items(tree: PyTree) -> list[tuple[str, Any]]:
+    """(path, leaf) of every leaf, from left to right."""
+    paths, values, _ = optree.tree_flatten_with_path(tree, namespace=NAMESPACE)
+    return [(".".join(str(entry) for entry in path), value) for path, value in zip(paths, values, strict=True)]
+
+
+def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
+    """The child that a path enters first (a key or a field name), and what remains of the path."""
+    if isinstance(node, dict):
+        # Parameter names hold dots themselves ("0.weight"), so the longest key that fits is the one meant.
+        fitting = [k for k in node if rest == str(k) or rest.startswith(f"{k}.")]
+        if fitting:
+            key = max(fitting, key=lambda k: len(str(k)))
+            return key, rest[len(str(key)) + 1 :]
+        names = [str(k) for k in node]
+    elif hasattr(node, "_fields") or (dataclasses.is_dataclass(node) and not isinstance(node, type)):
+        names = list(node._fields) if hasattr(node, "_fields") else [f.name for f in dataclasses.fields(node)]
+        head, _, tail = rest.partition(".")
+        if head in names:
+            return head, tail
+    elif isinstance(node, (tuple, list)):
+        names = [str(i) for i in range(len(node))]
+        head, _, tail = rest.partition(".")
+        if head in names:
+            return int(head), tail
+    else:
+        names = []
+    there = ", ".join(names) if names else f"nothing: it ends at {describe(node)}"
+    raise ValueError(f"path {whole!r}: no {rest!r} in {type(node).__name__}; there is {there}.")
+
+
+def get(tree: PyTree, path: str) -> Any:
+    """The leaf or subtree at a path. Raises ValueError, naming what is there, if the path leads nowhere.
+
+    >>> get({"a": {"0.weight": 1}}, "a.0.weight")
+    1
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"path: expected a string such as 'opt.lr', got {path!r}.")
+    node, rest = tree, path
+    while rest:
+        entry, rest = _step(node, rest, path)
+        node = getattr(node, entry) if not isinstance(node, (dict, tuple, list)) or hasattr(node, "_fields") else node[entry]
+    return node
+
+
+def set(tree: T, changes: Mapping[str, Any]) -> T:  # noqa: A001 - reads as cl.tree.set
+    """A copy of the tree with the values at some paths replaced.
+
+    A number takes the dtype and device of the 0-d leaf it replaces. A tensor must have the dtype and the shape of the leaf:
+    nothing is cast or broadcast. Raises ValueError (unknown path, wrong shape) or TypeError (wrong dtype), naming the path.
+
+    >>> set({"lr": torch.tensor(0.1)}, {"lr": 0.5})["lr"]
+    tensor(0.5000)
+    """
+    for path, value in changes.items():
+        if not isinstance(path, str) or not path:
+            raise ValueError(f"tree.set: a path is a non-empty string such as 'opt.lr', got {path!r}.")
+        tree = _set(tree, path, value, path)
+    return tree
+
+
+def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
+    if not rest:
+        return _fit(node, value, whole)
+    entry, tail = _step(node, rest, whole)
+    if isinstance(node, dict):
+        return type(node)((k, _set(v, tail, value, whole) if k == entry else v) for k, v in node.items())
+    if hasattr(node, "_fields"):
+        return node._replace(**{entry: _set(getattr(node, entry), tail, value, whole)})
+    if isinstance(node, (tuple, list)):
+        return type(node)(_set(v, tail, value, whole) if i == entry else v for i, v in enumerate(node))
+    return replace(node, **{entry: _set(getattr(node, entry), tail, value, whole)})
+
+
+def _fit(old: Any, value: Any, path: str) -> Any:
+    if not isinstance(old, Tensor):
+        return value
+    if not isinstance(value, Tensor):
+        if isinstance(value, bool) != (old.dtype == torch.bool) or not isinstance(value, (bool, int, float)):
+            raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}; give a tensor like it, got {value!r}.")
+        if isinstance(value, float) and not old.dtype.is_floating_point:
+            raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}; give an integer, got {value!r}.")
+        value = torch.tensor(value, dtype=old.dtype, device=old.device)
+    if value.dtype != old.dtype:
+        raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; convert it with .to({old.dtype}).")
+    if value.shape != old.shape:
+        raise ValueError(f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; give it the leaf's shape.")
+    return value.to(old.device)
+
+
+def stack(trees: Sequence[T]) -> T:
+    """Stack trees of one structure along a new leading axis, one lane each: the input of `cl.vmap`."""
+    trees = list(trees)
+    if not trees:
+        raise ValueError("tree.stack: got no trees; give at least one.")
+    return map(lambda *lanes: torch.stack(lanes), *trees)
+
+
+def unstack(tree: T) -> list[T]:
+    """Take a stacked tree apart into its lanes; the inverse of `stack`."""
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves(tree)}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(f"tree.unstack: leaves need one common leading axis, the lanes; their leading sizes are {sizes}.")
+    return [map(lambda leaf, i=i: leaf[i], tree) for i in range(sizes.pop() or 0)]
+
+
+def where(condition: Tensor, new: T, old: T) -> T:
+    """Choose between two trees of one structure; a condition of shape [lanes] chooses lane by lane.
+
+    A leaf that is the very same object in both is passed on untouched, so that a large memory is not copied to stay as it is.
+    """
+
+    def choose(a: Tensor, b: Tensor) -> Tensor:
+        return a if a is b else torch.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
+
+    return map(choose, new, old)
+
+
+def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> str | None:
+    """The first difference between two trees in words, or None. With the default tolerances equal means bit for bit (NaN = NaN)."""
+    (_, structure_a), (_, structure_b) = flatten(a), flatten(b)
+    if structure_a != structure_b:
+        return f"the structures differ: {structure_a} against {structure_b}"
+    for (path, x), (_, y) in zip(items(a), items(b), strict=True):
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            if x is not y and x != y:
+                return f"{path}: {x!r} against {y!r}"
+        elif x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
+            return f"{path}: {describe(x)} on {x.device} against {describe(y)} on {y.device}"
+        elif not torch.allclose(x.double(), y.double(), rtol=rtol, atol=atol, equal_nan=True) or (
+            rtol == atol == 0 and not x.dtype.is_floating_point and not torch.equal(x, y)
+        ):
+            worst = (x.double() - y.double()).abs().max().item()
+            return f"{path}: values differ by up to {worst:.3g}"
+    return None
+
+
+def equal(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> bool:
+    """Whether two trees have one structure, shapes, dtypes, devices and values (to the tolerances)."""
+    return difference(a, b, rtol, atol) is None
