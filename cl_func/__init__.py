@@ -1,0 +1,87 @@
+"""cl_func: continual learning as pure functions `(state, exp) -> state` over immutable state trees, on PyTorch.
+
+    import cl_func as cl
+
+See `cl_func.core` for the four kinds of functions, `cl_func.strategies` for the methods, `cl_func.testing` for the laws.
+"""
+
+from cl_func import (
+    core,
+    data,
+    losses,
+    memory,
+    metrics,
+    models,
+    optim,
+    plots,
+    random,
+    regularizers,
+    strategies,
+    streams,
+    testing,
+    transforms,
+    tree,
+)
+from cl_func.core import (
+    Agent,
+    Strategy,
+    at,
+    compose,
+    fold,
+    maybe_init,
+    minibatches,
+    repeat,
+    scan,
+    strategy,
+    train_step,
+    when,
+)
+from cl_func.evaluate import evaluate
+from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.random import key
+from cl_func.transforms import check_finite, compile, vmap
+from cl_func.tree import state, static
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "Benchmark",
+    "Dataset",
+    "Experience",
+    "Strategy",
+    "Stream",
+    "at",
+    "check_finite",
+    "compile",
+    "compose",
+    "core",
+    "data",
+    "evaluate",
+    "experience",
+    "fold",
+    "key",
+    "losses",
+    "maybe_init",
+    "memory",
+    "metrics",
+    "minibatches",
+    "models",
+    "optim",
+    "plots",
+    "random",
+    "regularizers",
+    "repeat",
+    "scan",
+    "state",
+    "static",
+    "strategies",
+    "strategy",
+    "streams",
+    "testing",
+    "train_step",
+    "transforms",
+    "tree",
+    "vmap",
+    "when",
+]

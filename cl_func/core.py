@@ -237,7 +237,8 @@ def minibatches(
     epochs: passes over the experience, each in a new order (drawn from `state.key`); the last minibatch of a pass is padded to
         `batch_size` with rows that are not valid, or left out with `drop_last`.
     iterations: take this many minibatches instead, over as many passes as that needs; they are always full: a pass that does not
-        divide is filled up from its own start.
+        divide is filled up from its own start. (Passes are counted over all rows, so padding of a minibatch or more makes them
+        longer; each row is still drawn equally often.)
     A minibatch without a valid row changes nothing at all.
     """
     _callable("step", step)

@@ -24,6 +24,7 @@ def _int64(unsigned: int) -> int:
 
 GAMMA = _int64(0x9E3779B97F4A7C15)
 GAMMA_INVERSE = _int64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+ROOT = int.from_bytes(b"cl_func", "big")  # not 0: some seed's key is 0 then, and its children are the keys of seeds 0, 1, 2, ...
 CHILD = _int64(0xD1342543DE82EF95)
 CHILD_INVERSE = _int64(pow(0xD1342543DE82EF95, -1, 1 << 64))
 
@@ -58,23 +59,39 @@ def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     return dims
 
 
+def _integer(name: str, value: int | Tensor) -> None:
+    if not isinstance(value, (int, Tensor)) or (isinstance(value, Tensor) and value.dtype.is_floating_point):
+        raise TypeError(f"{name}: expected an integer or an integer tensor, got {value!r}.")
+
+
+def _own_draws(name: str, value: object, dims: tuple[int, ...]) -> None:
+    if isinstance(value, Tensor) and (
+        value.ndim > len(dims) or any(n not in (1, m) for n, m in zip(value.shape[::-1], dims[::-1], strict=False))
+    ):
+        raise ValueError(
+            f"{name}: its shape {list(value.shape)} does not broadcast to the shape {list(dims)} of the draws; "
+            f"for one draw per element pass shape={list(value.shape)}."
+        )
+
+
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
     """The root key of a seed: () int64. Seeds that are close give keys that are not.
 
     >>> key(0)
-    tensor(7134611160154358618)
+    tensor(-4258209101828557696)
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed: expected an int, got {seed!r}.")
     if not -(1 << 63) <= seed < 1 << 64:
         raise ValueError(f"seed: expected an integer of 64 bits, got {seed}.")
     unsigned = seed % (1 << 64)
-    return fold_in(torch.tensor(0, device=device), _int64(unsigned))
+    return fold_in(torch.tensor(ROOT, device=device), _int64(unsigned))
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     """The child of a key for one integer, () int64: an experience's index, a step, a seed."""
     _check(key)
+    _integer("data", data)
     # Written as (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD; why: see `bits`.
     return _fmix((data + 1 + key * CHILD_INVERSE) * CHILD)
 
@@ -91,8 +108,8 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     """64 random bits per element, int64 of the given shape, in the order of SplitMix64's outputs."""
     _check(key)
     dims = _shape(shape)
-    # Equal by algebra to key + i * GAMMA, but inductor miscompiles `arange(n) * constant + key` on AVX-512 for n > 16 that
-    # is no multiple of 16 (a test keeps the case); this form compiles right.
+    # Equal by algebra to key + i * GAMMA, but of that inductor makes C++ that multiplies a loop index by the constant: undefined
+    # where it overflows, so that g++ drops the tail of the loop and writes past the end (a test keeps the case).
     counter = torch.arange(1, math.prod(dims) + 1, device=key.device)
     return _splitmix((counter + key * GAMMA_INVERSE) * GAMMA).reshape(dims)
 
@@ -116,12 +133,15 @@ def normal(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = to
 
 
 def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: int | Tensor) -> Tensor:
-    """Integers uniform over [low, high), int64. The bounds may be tensors (a bias below (high - low) / 2^63 remains).
+    """Integers uniform over [low, high), int64; a bias below (high - low) / 2^63 remains. The bounds may broadcast to `shape`.
 
     With tensor bounds, an empty range cannot be seen while tracing; it gives `low`.
     """
-    if isinstance(low, int) and isinstance(high, int) and high <= low:
-        raise ValueError(f"high: expected more than low = {low}, got {high}.")
+    for name, bound in (("low", low), ("high", high)):
+        _integer(name, bound)
+        _own_draws(name, bound, _shape(shape))
+    if isinstance(low, int) and isinstance(high, int) and not 0 < high - low < 1 << 63:
+        raise ValueError(f"high: expected more than low = {low}, by less than 2^63, got {high}.")
     span = high - low
     if isinstance(span, Tensor):
         span = span.clamp(min=1)
@@ -129,14 +149,17 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
 
 
 def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: int | Sequence[int] = ()) -> Tensor:
-    """Bool draws that are True with probability p (a number or a tensor that broadcasts against `shape`)."""
+    """Bool draws that are True with probability p (a number or a tensor that broadcasts to `shape`)."""
     if isinstance(p, (int, float)) and not 0 <= p <= 1:
         raise ValueError(f"p: expected a probability in [0, 1], got {p}.")
+    _own_draws("p", p, _shape(shape))
     return uniform(key, shape) < p
 
 
 def permutation(key: Tensor, n: int) -> Tensor:
     """A uniform permutation of 0..n-1, [n] int64: the order of n random words."""
+    if not isinstance(n, int):
+        raise TypeError(f"n: expected an integer, got {n!r}.")
     return torch.argsort(bits(key, n), stable=True)
 
 

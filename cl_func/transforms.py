@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from cl_func import tree
 from cl_func.core import Gated, Strategy, TrainStep
@@ -121,41 +120,70 @@ class _Program:
     """The graph of one function at one signature, traced by running it once and compiled at the first call."""
 
     def __init__(self, inner: Any, given: list[Tensor], structure: Any, exp_structure: Any, donate: bool) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, needed only here
+
         n = structure.num_leaves
-        self.from_input: dict[int, int] = {}
+        self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
+        self.copied: set[int] = set()  # output leaves that must not share memory with what they come from
 
         def flat(leaves: list[Tensor]) -> list[Tensor]:
             out = inner(tree.unflatten(structure, leaves[:n]), tree.unflatten(exp_structure, leaves[n:]))
             out_leaves, self.structure = tree.flatten(out)
             place = {id(leaf): i for i, leaf in enumerate(leaves)}
             self.from_input = {j: place[id(leaf)] for j, leaf in enumerate(out_leaves) if id(leaf) in place}
-            if donate:
-                self._write_back(out, out_leaves, leaves, structure)
+            if donate and _holds_state(out, self.structure, structure):
+                self._write_back(out_leaves, leaves, n)
             return [leaf for j, leaf in enumerate(out_leaves) if j not in self.from_input]
 
-        graph = make_fx(flat)([leaf.clone() for leaf in given] if donate else given)
-        self.compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+        if donate:
+            _check_apart(given[:n])
+            given = [leaf.clone() for leaf in given]
+        self.compiled = torch.compile(make_fx(flat)(given), fullgraph=True, dynamic=False)
 
-    def _write_back(self, out: Any, out_leaves: list[Tensor], leaves: list[Tensor], structure: Any) -> None:
-        """Copy the new state over the old one; functionalization turns the copies into writes in place."""
-        is_state = self.structure == structure
-        with_more = isinstance(out, tuple) and len(out) == 2 and tree.flatten(out[0])[1] == structure
-        if not (is_state or with_more):
-            return
-        n = structure.num_leaves
-        moved = [j for j in range(n) if self.from_input.get(j) != j]
-        # A leaf that becomes another leaf's old value must be read before any is overwritten.
-        memory = {leaf.untyped_storage().data_ptr() for leaf in leaves}
-        new = {j: out_leaves[j].clone() if out_leaves[j].untyped_storage().data_ptr() in memory else out_leaves[j] for j in moved}
-        for j in moved:
-            leaves[j].copy_(new[j])
-            self.from_input[j] = j
+    def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
+        """Copy the new state over the old one; functionalization turns the copies into writes in place.
+
+        An old leaf whose memory lives on elsewhere in the result (a teacher becomes the parameters of before, `a, b = b, a`) is not
+        written over, and what lives on is copied, so that in the new state too no two leaves share memory.
+        """
+        memory = {_address(leaf): i for i, leaf in enumerate(leaves) if leaf.numel()}
+        shared = {j: memory[_address(leaf)] for j, leaf in enumerate(out_leaves) if _address(leaf) in memory}
+        self.copied = {j for j, i in shared.items() if self.from_input.get(j) != j}
+        kept = {shared[j] for j in self.copied}
+        for j in range(n):
+            if j not in shared and j not in kept:
+                leaves[j].copy_(out_leaves[j])
+                self.from_input[j] = j
+        fresh = [j for j in range(len(out_leaves)) if j not in self.from_input and j not in shared]
+        first = {_address(out_leaves[j]): j for j in reversed(fresh)}
+        self.copied.update(j for j in fresh if first[_address(out_leaves[j])] != j)
 
     def __call__(self, given: list[Tensor]) -> Any:
         with torch.no_grad():
             changed = iter(self.compiled(given))
         leaves = [given[self.from_input[j]] if j in self.from_input else next(changed) for j in range(self.structure.num_leaves)]
+        for j in self.copied:
+            leaves[j] = leaves[j].clone()
         return tree.unflatten(self.structure, leaves)
+
+
+def _address(leaf: Tensor) -> int:
+    return leaf.untyped_storage().data_ptr()
+
+
+def _holds_state(out: Any, out_structure: Any, structure: Any) -> bool:
+    """Whether a result is a new state, or a pair of one and something more; only that can take the old state's place."""
+    pair = isinstance(out, tuple) and len(out) == 2
+    return bool(out_structure == structure or (pair and tree.flatten(out[0])[1] == structure))
+
+
+def _check_apart(leaves: list[Tensor]) -> None:
+    places = [_address(leaf) for leaf in leaves if leaf.numel()]
+    if len(set(places)) != len(places):
+        raise ValueError(
+            "state: two leaves share memory, and with donate=True one would overwrite the other. Clone the state first, "
+            "cl.tree.map(torch.clone, state), or let cl.fold(..., donate=True) do it."
+        )
 
 
 def compile(update: Any, donate: bool = False) -> Any:  # noqa: A001 - reads as cl.compile
@@ -168,3 +196,66 @@ def compile(update: Any, donate: bool = False) -> Any:  # noqa: A001 - reads as 
     if isinstance(update, Strategy):
         return Strategy(init=update.init, update=compile(update.update, donate))
     return _map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate), update)
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A function of (state, exp) that raises FloatingPointError when its loss or its result is not finite."""
+
+    inner: Callable[[Any, Any], Any]
+
+    def __call__(self, state: Any, exp: Any = None) -> Any:
+        # Losses are pure: asked again with the same state, one gives the very value that the step is about to follow.
+        loss = _loss_of(self.inner)
+        if loss is not None:
+            self._check({"loss": loss(state, exp)}, state, exp)
+        out = self.inner(state, exp)
+        self._check(out, state, exp)
+        return out
+
+    def _check(self, values: Any, state: Any, exp: Any) -> None:
+        for path, leaf in tree.items(values):
+            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                worst = leaf[~torch.isfinite(leaf)].flatten()[0].item()
+                raise FloatingPointError(
+                    f"{path} is {worst} at {_where(state, exp)}{_lanes(leaf, state)}; lower the learning rate, clip the gradients "
+                    "(cl.optim.clip_by_global_norm) or look at the experience's inputs."
+                )
+
+
+def _loss_of(leaf: Any) -> Callable[[Any, Any], Tensor] | None:
+    """The value of the loss that a leaf is about to follow, as a function of (state, exp), if it is a train step."""
+    if isinstance(leaf, Gated):
+        return _loss_of(leaf.inner)
+    if isinstance(leaf, Vmapped):
+        inner = _loss_of(leaf.inner)
+        return None if inner is None else Vmapped(inner)
+    if isinstance(leaf, TrainStep):
+        return lambda state, exp: leaf.loss(state.model.params, state, exp)[0]
+    return None
+
+
+def _where(state: Any, exp: Any) -> str:
+    index = getattr(exp, "index", None)
+    count = getattr(getattr(state, "opt", None), "count", None)
+    place = "an unknown experience" if index is None else f"experience {index.flatten()[0].item()}"
+    return place if count is None else f"{place}, optimiser step {count.flatten()[0].item()}"
+
+
+def _lanes(leaf: Tensor, state: Any) -> str:
+    key = getattr(state, "key", None)
+    if key is None or key.ndim == 0:
+        return ""
+    bad = (~torch.isfinite(leaf)).flatten(1).any(1) if leaf.ndim > 1 else ~torch.isfinite(leaf)
+    return f", lanes {bad.nonzero().flatten().tolist()}"
+
+
+def check_finite(update: Any) -> Any:
+    """Watch every leaf of an Update: FloatingPointError at the first loss or floating leaf of the state that is NaN or infinite.
+
+    The message names the value, its path, the experience, the optimiser's step and the lanes. For debugging: it evaluates the loss
+    twice and waits for the device at every step. Apply it after `cl.vmap`; what is compiled runs eagerly under it.
+    """
+    if isinstance(update, Strategy):
+        return Strategy(init=update.init, update=check_finite(update.update))
+    return _map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf), update)

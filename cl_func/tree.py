@@ -48,7 +48,7 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     """
     if cls is None:
         return lambda c: state(c, kw_only=kw_only)
-    made = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
+    made: Any = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
     statics = tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
     dynamic = tuple(f.name for f in dataclasses.fields(made) if f.name not in statics)
 
@@ -78,7 +78,7 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
 
     optree.register_pytree_node(
         made, flatten_with_entries, unflatten, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE
-    )  # type: ignore[call-overload]
+    )
     torch_pytree.register_pytree_node(
         made,
         flatten,
@@ -86,9 +86,9 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
         serialized_type_name=f"{made.__module__}.{made.__qualname__}",
         flatten_with_keys_fn=flatten_with_keys,
     )
-    made.replace = replace  # type: ignore[attr-defined]
+    made.replace = replace
     if "__repr__" not in cls.__dict__:
-        made.__repr__ = _repr  # type: ignore[method-assign, assignment]
+        made.__repr__ = _repr
     return made
 
 
@@ -166,6 +166,8 @@ def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
     elif hasattr(node, "_fields") or (dataclasses.is_dataclass(node) and not isinstance(node, type)):
         names = list(node._fields) if hasattr(node, "_fields") else [f.name for f in dataclasses.fields(node)]
         head, _, tail = rest.partition(".")
+        if hasattr(node, "_fields") and head.isdecimal() and int(head) < len(names):
+            head = names[int(head)]  # `items` counts the fields of a named tuple
         if head in names:
             return head, tail
     elif isinstance(node, (tuple, list)):
@@ -224,6 +226,8 @@ def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
 
 
 def _fit(old: Any, value: Any, path: str) -> Any:
+    if old is None and isinstance(value, (bool, int, float)):
+        raise ValueError(f"tree.set({path!r}): there is no leaf, the field is None; initialise it first, then set its value.")
     if not isinstance(old, Tensor):
         return value
     if not isinstance(value, Tensor):
@@ -268,7 +272,10 @@ def where(condition: Tensor, new: T, old: T) -> T:
 
 
 def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> str | None:
-    """The first difference between two trees in words, or None. With the default tolerances equal means bit for bit (NaN = NaN)."""
+    """The first difference between two trees in words, or None; NaN equals NaN.
+
+    The tolerances are for floating leaves; all others must be equal. By default equal means the same values exactly.
+    """
     (_, structure_a), (_, structure_b) = flatten(a), flatten(b)
     if structure_a != structure_b:
         return f"the structures differ: {structure_a} against {structure_b}"
@@ -278,9 +285,7 @@ def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> st
                 return f"{path}: {x!r} against {y!r}"
         elif x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
             return f"{path}: {describe(x)} on {x.device} against {describe(y)} on {y.device}"
-        elif not torch.allclose(x.double(), y.double(), rtol=rtol, atol=atol, equal_nan=True) or (
-            rtol == atol == 0 and not x.dtype.is_floating_point and not torch.equal(x, y)
-        ):
+        elif not (torch.allclose(x, y, rtol=rtol, atol=atol, equal_nan=True) if x.is_floating_point() else torch.equal(x, y)):
             worst = (x.double() - y.double()).abs().max().item()
             return f"{path}: values differ by up to {worst:.3g}"
     return None

@@ -1,0 +1,108 @@
+"""Data from elsewhere: numpy arrays, tensors, torch Datasets.
+
+Values are never changed on the way: x keeps its dtype, floating or uint8, and integer labels become int64, the one dtype that
+gathers and losses take. Whatever else comes in is refused with the conversion to write.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from cl_func.experience import Dataset
+from cl_func.tree import describe
+
+_INPUTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+
+
+def from_arrays(x: np.ndarray | Tensor, y: np.ndarray | Tensor, n_classes: int | None = None) -> Dataset:
+    """A Dataset of inputs x [N, ...] and labels y [N], each a numpy array or a tensor.
+
+    x is floating or uint8 and keeps its dtype; y is of any integer dtype and becomes int64. `n_classes` defaults to the largest
+    label plus one: give it where the last class may be missing, as in a test set. numpy arrays are copied; tensors are not.
+    Raises TypeError for other types and dtypes (labels as floats or bools among them), ValueError as `Dataset` does.
+
+    >>> from_arrays(np.zeros((3, 2), dtype=np.float32), np.array([0, 1, 1], dtype=np.uint8))
+    Dataset(x=float32[3, 2], y=int64[3], task=None, n_classes=2)
+    """
+    return Dataset(_inputs(x, "x"), _labels(y, "y"), n_classes=_classes(n_classes))
+
+
+def from_torch(dataset: Any, n_classes: int | None = None) -> Dataset:
+    """A Dataset of all items of a map-style torch Dataset (anything with len() and [i]), stacked in order.
+
+    The items are pairs (x, y): x a floating or uint8 tensor or numpy array [...], the same shape and dtype in all, y an integer
+    (a Python int, a numpy integer or a 0-d tensor). Random augmentation is drawn once, when the items are read.
+    Raises TypeError for what is no map-style dataset of such pairs (naming the index) and ValueError for an empty dataset or an
+    item of another shape (naming the index).
+    """
+    if type(dataset) is torch.utils.data.TensorDataset and len(dataset.tensors) == 2:
+        return from_arrays(*dataset.tensors, n_classes=n_classes)
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(f"dataset: expected a map-style torch Dataset, with len() and [i], got {type(dataset).__name__}.")
+    n = len(dataset)
+    if n == 0:
+        raise ValueError("dataset: it is empty; give at least one item.")
+    x: Tensor | None = None
+    y = torch.empty(n, dtype=torch.int64)
+    for i in range(n):
+        item, label = _pair(dataset[i], i)
+        if x is None:
+            x = item.new_empty(n, *item.shape)  # filled in place: a list of all items would hold the data twice
+        if item.shape != x.shape[1:]:
+            raise ValueError(f"dataset: items differ in shape: x of item 0 is {describe(x[0])}, of item {i} {describe(item)}.")
+        if item.dtype != x.dtype:
+            raise TypeError(f"dataset: items differ in dtype: x of item 0 is {describe(x[0])}, of item {i} {describe(item)}.")
+        x[i], y[i] = item, label
+    assert x is not None
+    return Dataset(x, y.to(x.device), n_classes=_classes(n_classes))
+
+
+def _classes(n_classes: int | None) -> int:
+    if n_classes is None:
+        return 0  # Dataset's word for "the largest label tells"
+    if isinstance(n_classes, bool) or not isinstance(n_classes, int):
+        raise TypeError(f"n_classes: expected an integer of at least 1, got {n_classes!r}.")
+    if n_classes < 1:
+        raise ValueError(f"n_classes: expected an integer of at least 1, got {n_classes}.")
+    return n_classes
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        # A copy in native byte order and row order: torch takes no other, and must not see later writes to the array.
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+    got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise TypeError(f"{name}: expected a numeric numpy array or a tensor, got {got}; convert it with numpy.asarray(...) first.")
+
+
+def _inputs(value: Any, name: str) -> Tensor:
+    x = _tensor(value, name)
+    if x.dtype not in _INPUTS:
+        mend = f"{name}.float()" if isinstance(value, Tensor) else f"{name}.astype(numpy.float32)"
+        raise TypeError(f"{name}: expected floating or uint8 inputs, got {describe(x)}; convert them with {mend}.")
+    return x
+
+
+def _labels(value: Any, name: str) -> Tensor:
+    y = _tensor(value, name)
+    if y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
+        mend = f"{name}.long()" if isinstance(value, Tensor) else f"{name}.astype(numpy.int64)"
+        raise TypeError(f"{name}: expected integer labels, got {describe(y)}; if they are class numbers, convert them with {mend}.")
+    return y.to(torch.int64)
+
+
+def _pair(item: Any, i: int) -> tuple[Tensor, int]:
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise TypeError(f"dataset: expected items (x, y); item {i} is {describe(item)}.")
+    x, label = item
+    number = label.item() if isinstance(label, (Tensor, np.ndarray)) and label.ndim == 0 else label
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
+        raise TypeError(f"dataset: y of item {i}: expected one integer, got {describe(label)}.")
+    return _inputs(x, f"dataset: x of item {i}"), int(number)

@@ -1,0 +1,97 @@
+"""MNIST-format (idx) files: MNIST, Fashion-MNIST, KMNIST, EMNIST.
+
+An idx file is a big-endian header of 32-bit words, then one byte per value. The first word is the magic number 0x0000080d: 08 for
+unsigned bytes, d for the number of dimensions; then follow the d sizes (http://yann.lecun.com/exdb/mnist). Sizes are read from a
+file that anyone may have written, so nothing is allocated on their word: the bytes are read first and must fit them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from io import BufferedReader
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cl_func.experience import Dataset
+
+_CHUNK = 1 << 20
+_PARTS = {"train": "train", "test": "t10k"}
+
+
+def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Dataset, Dataset]:
+    """(train, test) from the four idx files of a folder: x uint8 [N, 1, H, W], y int64 [N].
+
+    The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or with
+    .gz appended (the plain one is taken if both are there). Both datasets get the same `n_classes`; by default the largest label of
+    the two tells.
+    Raises FileNotFoundError for a folder or file that is not there; ValueError, naming the file, for a wrong magic number, a file
+    that is shorter or longer than its header says, a damaged .gz, label and image counts that differ, labels outside
+    0..n_classes-1, or images of other sizes in test than in train.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"idx_folder: there is no folder {folder}.")
+    paths = {
+        part: (_find(folder, f"{stem}-images-idx3-ubyte"), _find(folder, f"{stem}-labels-idx1-ubyte"))
+        for part, stem in _PARTS.items()
+    }
+    x: dict[str, Tensor] = {}
+    y: dict[str, Tensor] = {}
+    for part, (images, labels) in paths.items():
+        x[part] = read_idx(images, 3).unsqueeze(1)
+        y[part] = read_idx(labels, 1).to(torch.int64)
+        if len(x[part]) != len(y[part]):
+            raise ValueError(f"{labels}: holds {len(y[part])} labels, but {images.name} holds {len(x[part])} images.")
+    if x["train"].shape[1:] != x["test"].shape[1:]:
+        sizes = [" x ".join(str(n) for n in x[part].shape[2:]) for part in _PARTS]
+        raise ValueError(f"{paths['test'][0]}: holds images of {sizes[1]}, but {paths['train'][0].name} of {sizes[0]}.")
+    classes = n_classes if n_classes is not None else 1 + max(int(labels.max()) for labels in y.values())
+    for part in _PARTS:
+        highest = int(y[part].max())
+        if highest >= classes:
+            raise ValueError(f"{paths[part][1]}: labels must lie in 0..{classes - 1}, but it holds {highest}.")
+    return Dataset(x["train"], y["train"], n_classes=classes), Dataset(x["test"], y["test"], n_classes=classes)
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"idx_folder: neither {name} nor {name}.gz is in {folder}.")
+
+
+def read_idx(path: Path, ndim: int) -> Tensor:
+    """One idx file of unsigned bytes with `ndim` dimensions, plain or .gz: uint8 [N, ...]. Raises ValueError naming the file."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            return _read(file, path, ndim)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: a damaged .gz file ({error}); fetch it again.") from error
+
+
+def _read(file: gzip.GzipFile | BufferedReader, path: Path, ndim: int) -> Tensor:
+    header = file.read(4 + 4 * ndim)
+    magic = 0x800 + ndim
+    if header[:4] != struct.pack(">I", magic):
+        raise ValueError(f"{path}: not an idx file of {ndim} dimensions: it starts with 0x{header[:4].hex()}, not 0x{magic:08x}.")
+    if len(header) < 4 + 4 * ndim:
+        raise ValueError(f"{path}: truncated: it ends within its header of {4 + 4 * ndim} bytes.")
+    shape = struct.unpack(f">{ndim}I", header[4:])
+    size = math.prod(shape)
+    said = " x ".join(str(n) for n in shape)
+    if size == 0:
+        raise ValueError(f"{path}: holds no data: its header says {said}.")
+    # In chunks: file.read(size) would allocate what the header claims before reading a byte.
+    values = bytearray()
+    while len(values) <= size and (chunk := file.read(min(_CHUNK, size + 1 - len(values)))):
+        values += chunk
+    if len(values) < size:
+        raise ValueError(f"{path}: truncated: its header says {said} = {size} bytes of data, but it holds {len(values)}.")
+    if len(values) > size:
+        raise ValueError(f"{path}: too long: its header says {said} = {size} bytes of data, but it holds more.")
+    return torch.frombuffer(values, dtype=torch.uint8).reshape(shape)

@@ -1,0 +1,82 @@
+"""Evaluation: a Probe that measures a model on every experience of a stream. It draws nothing and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Probe, positive
+from cl_func.experience import Experience, pad
+from cl_func.losses.cross_entropy import check_classes, mask_logits
+from cl_func.models import Model, forward
+from cl_func.tree import state, static
+
+
+@state
+class _Evaluate:
+    measure: Any  # the leaf: (state, exp) -> sums over the valid rows of one chunk
+    stream: Sequence[Experience] = static()
+    batch_size: int = static()
+
+    def __call__(self, state: Any, exp: Any = None) -> dict[str, Tensor]:
+        chunks = ((self._chunks(part)) for part in self.stream)
+        sums = [_add([self.measure(state, chunk) for chunk in part]) for part in chunks]
+        # Counted from the right, so that a lane axis stays in front: [T] or [S, T], [C] or [S, C].
+        correct, count = (torch.stack([s[name] for s in sums], dim=-2) for name in ("correct", "count"))
+        loss = torch.stack([s["loss"] for s in sums], dim=-1)
+        return {
+            "accuracy": correct.sum(-1) / count.sum(-1),
+            "loss": loss / count.sum(-1),
+            "class_accuracy": correct.sum(-2) / count.sum(-2),
+        }
+
+    def _chunks(self, exp: Experience) -> list[Experience]:
+        whole = pad(exp, -(-len(exp) // self.batch_size) * self.batch_size)
+        starts = range(0, len(whole), self.batch_size)
+        return [whole.take(whole.rows[i : i + self.batch_size], whole.valid[i : i + self.batch_size]) for i in starts]
+
+
+def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return tree.map(lambda *parts: sum(parts), *sums)
+
+
+def evaluate(model: Model, stream: Sequence[Experience], batch_size: int = 512, mask: Literal["experience"] | None = None) -> Probe:
+    """The Probe that evaluates `state.model` in eval mode on each of the T experiences of a stream.
+
+    Returns a function `(state, exp=None) -> {"accuracy": [T], "loss": [T], "class_accuracy": [C]}`, float32: the fraction of rows
+    classified right and the mean cross-entropy in nats of each experience, and the accuracy on each class over the whole
+    stream (NaN for a class without rows). `exp`, the experience just trained on, is not looked at.
+
+    batch_size: rows per forward pass; smaller streams take one pass per experience.
+    mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
+    """
+    positive("batch_size", batch_size)
+    if mask not in (None, "experience"):
+        raise ValueError(f"mask: expected None or 'experience', got {mask!r}.")
+    if not isinstance(stream, Sequence):
+        raise TypeError(f"stream: expected a sequence of experiences such as benchmark.test, got {type(stream).__name__}.")
+    if not stream:
+        raise ValueError("stream: it holds no experience to evaluate on.")
+
+    def measure(state: Any, exp: Experience) -> dict[str, Tensor]:
+        logits, _ = forward(model, state.model.params, state, exp, train=False)
+        check_classes(logits, exp)
+        if mask is not None:
+            logits = mask_logits(logits, exp.classes)
+        every = torch.arange(exp.classes.shape[-1], device=exp.y.device)
+        label = (exp.y[:, None] == every) & exp.valid[:, None]
+        hit = logits.argmax(-1) == exp.y
+        loss = F.cross_entropy(logits, exp.y, reduction="none")
+        return {
+            "correct": (label & hit[:, None]).sum(0).to(torch.float32),
+            "count": label.sum(0).to(torch.float32),
+            "loss": torch.where(exp.valid, loss, 0).sum(),
+        }
+
+    longest = max(len(exp) for exp in stream)
+    return _Evaluate(measure=measure, stream=stream, batch_size=min(batch_size, longest))

@@ -1,0 +1,61 @@
+"""Losses made of losses: sums, multiples, and a loss on a minibatch joined by replayed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from cl_func import random, tree
+from cl_func.core import Loss, number, positive
+from cl_func.experience import Experience
+from cl_func.memory import replay, reservoir
+
+
+def total(*losses: Loss) -> Loss:
+    """The sum of several losses; the state is threaded from left to right."""
+    if not losses or not all(callable(loss) for loss in losses):
+        raise TypeError(f"losses: expected at least one loss function, got {losses!r}.")
+
+    def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
+        value, state = losses[0](params, state, exp)
+        for term in losses[1:]:
+            more, state = term(params, state, exp)
+            value = value + more
+        return value, state
+
+    return loss
+
+
+def scaled(loss: Loss, by: float | str) -> Loss:
+    """A multiple of a loss. `by` is a fixed number, or the path of a leaf of the state such as "ewc.strength"."""
+    if not callable(loss):
+        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+    if isinstance(by, bool) or not isinstance(by, (int, float, str)):
+        raise TypeError(f"by: expected a number or the path of a leaf of the state, got {by!r}.")
+
+    def scaled_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
+        factor = number(state, by)
+        value, state = loss(params, state, exp)
+        return factor * value, state
+
+    return scaled_loss
+
+
+def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> Loss:
+    """The loss on the minibatch joined by n rows drawn from the memory in `state.<slot>`: one mean over all valid rows.
+
+    Experience replay (Chaudhry et al. 2019, "On tiny episodic memories in continual learning"). `draw(memory, key, n)` returns
+    (rows, valid); rows need x, y and task. While the memory is empty this is the loss on the minibatch alone.
+    """
+    positive("n", n)
+    if not callable(loss):
+        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+
+    def replayed_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
+        key, place = random.split(state.key)
+        rows, valid = draw(tree.get(state, slot), place, n)
+        return loss(params, state.replace(key=key), replay.join(exp, rows, valid))
+
+    return replayed_loss

@@ -1,0 +1,74 @@
+"""Cross-entropy over the valid rows of a minibatch, over all classes or a part of them.
+
+    L = sum_i valid_i * (-log softmax(z_i)[y_i]) / sum_i valid_i
+
+Classes left out by a mask get no probability and no gradient (the "labels trick" of Zeno et al. 2018).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Loss, Update
+from cl_func.experience import Experience
+from cl_func.models import Model, forward
+
+
+def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """The mean of the values [n] of valid rows, (); 0 if there is none."""
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+
+
+def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
+    """Logits [n, C] with the classes outside a mask [C] or [n, C] pushed to a large negative number.
+
+    Finite, so that a masked loss is large but never NaN. Raises ValueError when the numbers of classes differ.
+    """
+    if classes.shape[-1] != logits.shape[-1]:
+        raise ValueError(
+            f"classes: the mask is for {classes.shape[-1]} classes, the model gives {logits.shape[-1]} logits; "
+            f"build the model with n_classes={classes.shape[-1]}."
+        )
+    return torch.where(classes, logits, torch.finfo(logits.dtype).min / 2)
+
+
+def check_classes(logits: Tensor, exp: Experience) -> None:
+    """Raise ValueError if the experience has more classes than the model has logits: its labels would be out of range."""
+    if exp.classes.shape[-1] > logits.shape[-1]:
+        raise ValueError(
+            f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
+            f"labels would lie outside. Build the model with n_classes={exp.classes.shape[-1]}."
+        )
+
+
+def cross_entropy(model: Model, mask: Literal["experience", "seen"] | None = None, slot: str = "seen") -> Loss:
+    """The Loss of a classifier on a minibatch.
+
+    mask: None, all classes compete; "experience", only the classes of the experience (with replayed rows, theirs too); "seen", only
+        those in `state.<slot>` [C] bool, which `mark_seen(slot)` keeps.
+    """
+    if mask not in (None, "experience", "seen"):
+        raise ValueError(f"mask: expected None, 'experience' or 'seen', got {mask!r}.")
+
+    def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
+        logits, state = forward(model, params, state, exp)
+        check_classes(logits, exp)
+        if mask is not None:
+            logits = mask_logits(logits, exp.classes if mask == "experience" else tree.get(state, slot))
+        return weighted_mean(F.cross_entropy(logits, exp.y, reduction="none"), exp.valid), state
+
+    return loss
+
+
+def mark_seen(slot: str = "seen") -> Update:
+    """The Update that adds the experience's classes to the mask `state.<slot>` [C] bool; compose it before the training."""
+
+    def update(state: Any, exp: Experience) -> Any:
+        return tree.set(state, {slot: tree.get(state, slot) | exp.classes})
+
+    return update

@@ -1,0 +1,25 @@
+"""Knowledge distillation: stay close to a teacher's softened probabilities (Hinton, Vinyals & Dean 2015).
+
+    L = T^2 * mean_i KL( softmax(t_i / T) || softmax(z_i / T) )
+
+over the classes of a mask. T^2 keeps the gradient's size independent of the temperature T. The gradient is that of the
+cross-entropy between the two; as a divergence it is 0 exactly where the student agrees with the teacher.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl_func.losses.cross_entropy import mask_logits, weighted_mean
+
+
+def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tensor, temperature: float | Tensor) -> Tensor:
+    """The distillation loss, (), of logits [n, C] on the classes [C] bool (or [n, C]) over the valid [n] rows.
+
+    0, with zero gradient, when no class is in the mask.
+    """
+    log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
+    log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)
+    divergence = torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1)
+    return weighted_mean(divergence, valid) * temperature**2

@@ -1,0 +1,74 @@
+"""What memories store of an experience, and how rows drawn from one join a minibatch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.experience import Experience
+from cl_func.tree import describe
+
+
+def sample(model: Any) -> dict[str, Tensor]:
+    """One row of what a memory stores by default, for allocation: x of the model's input shape, float32; y and task, int64.
+
+    Raises ValueError for a model that does not tell its input shape.
+    """
+    if model.input_shape is None:
+        raise ValueError(
+            "model: a replay memory must know the shape of one input to allocate its rows; "
+            "build the model with from_module(factory, n_classes=..., input_shape=(...))."
+        )
+    return {"x": torch.zeros(model.input_shape), "y": torch.tensor(0), "task": torch.tensor(0)}
+
+
+def fields(exp: Experience) -> dict[str, Tensor]:
+    """The rows of an experience as a memory stores them: x [n, ...], y [n], task [n]."""
+    return {"x": exp.x, "y": exp.y, "task": exp.tasks}
+
+
+def fit(rows: Any, data: Any, name: str = "rows") -> Any:
+    """Bring rows [n, ...] into the shape of a memory's leaves [capacity, ...] (a reshape); the dtypes must agree.
+
+    Raises ValueError when the structure, the number of values per row or a dtype differs.
+    """
+    if tree.flatten(rows)[1] != tree.flatten(data)[1]:
+        raise ValueError(f"{name}: the memory stores {describe(data)}, got {describe(rows)}; give the same fields.")
+
+    def fit_leaf(row: Tensor, slot: Tensor) -> Tensor:
+        if row.shape[1:].numel() != slot.shape[1:].numel() or row.dtype != slot.dtype:
+            raise ValueError(
+                f"{name}: the memory stores {describe(slot)}, rows come as {describe(row)}; "
+                "allocate it for rows of this shape and dtype, or convert the data."
+            )
+        return row.reshape(row.shape[0], *slot.shape[1:])
+
+    return tree.map(fit_leaf, rows, data)
+
+
+def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
+    """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) followed by a minibatch of b rows: an Experience of m + b rows.
+
+    Its classes are those of the experience and of the valid rows that join. The replayed rows come first, so that padding at the
+    end of the minibatch moves no other row: draws by position, as of dropout, stay the same.
+    """
+    inputs = exp.x.reshape(len(exp), *rows["x"].shape[1:])
+    n_classes = exp.classes.shape[-1]
+    replayed = (rows["y"][:, None] == torch.arange(n_classes, device=valid.device)) & valid[:, None]
+    source = tree.replace(
+        exp.source,
+        x=torch.cat([rows["x"], inputs]),
+        y=torch.cat([rows["y"], exp.y]),
+        task=torch.cat([rows["task"], exp.tasks]),
+    )
+    count = len(exp) + valid.shape[0]
+    return tree.replace(
+        exp,
+        source=source,
+        rows=torch.arange(count, device=valid.device),
+        valid=torch.cat([valid, exp.valid]),
+        classes=exp.classes | replayed.any(0),
+    )

@@ -1,0 +1,226 @@
+"""Numbers that sum up a run, from its accuracy matrix R: R[i, j] is the accuracy on test experience j at time i.
+
+R is floating [..., time, T]; axes before the last two, such as seeds, are kept. (The history of a vmapped `scan` is
+[time, S, T]: pass `R.movedim(0, -2)`.) All indices below count from 0.
+
+One time per training experience is the usual case. If there are more or fewer (an online stream, `scan(..., every=10)`), pass
+`seen` [time]: how many of the T experiences had been trained on, fully or in part, at each time. From it follow the two things
+that the definitions need:
+    the newest experience at time i           seen[i] - 1
+    the time at which j has been learned      the last one before another experience begins
+By default `seen` is 1..T, so that the newest experience at time i is i, and j has been learned at time j.
+
+These functions check values, so they run on results, not inside a traced or vmapped function.
+"""
+
+# ruff: noqa: N803 - R is the name of the accuracy matrix in the literature
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func.tree import describe
+
+_SLACK = 1e-6  # rounding by which a mean of accuracies may leave [0, 1]
+
+
+def checked(name: str, value: Any, ndim: int) -> Tensor:
+    """The value, if it is a floating tensor of accuracies with at least `ndim` dimensions; ValueError naming it otherwise."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ValueError(f"{name}: expected a floating tensor of accuracies, got {describe(value)}; convert it with .float().")
+    if value.ndim < ndim or 0 in value.shape:
+        raise ValueError(
+            f"{name}: expected at least {ndim} dimensions, none empty, got {describe(value)}; an accuracy matrix is [..., time, T]."
+        )
+    if bool(value.isnan().any()):
+        raise ValueError(f"{name}: there are NaN among the accuracies; leave out the diverged runs or the empty test experiences.")
+    low, high = value.min().item(), value.max().item()
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise ValueError(f"{name}: accuracies lie in [0, 1], got values from {low:.6g} to {high:.6g}; divide percentages by 100.")
+    return value
+
+
+def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1) -> list[int]:
+    """The number of experiences seen at each time, as a list; checks R too. `least` times and experiences are needed."""
+    time, n = checked("R", R, 2).shape[-2:]
+    if n < least or time < least:
+        raise ValueError(
+            f"R: expected at least {least} times and {least} experiences, got {describe(R)}; there is nothing to compare."
+        )
+    if seen is None:
+        if time != n:
+            raise ValueError(
+                f"seen: R has {time} times but {n} experiences; pass seen=, the number of experiences seen at each time."
+            )
+        return list(range(1, n + 1))
+    counts = seen.tolist() if isinstance(seen, Tensor) else list(seen)
+    if len(counts) != time or any(isinstance(c, bool) or not isinstance(c, int) for c in counts):
+        raise ValueError(f"seen: expected {time} integers, one for each time of R, got {seen!r}.")
+    if any(not 1 <= c <= n for c in counts) or counts != sorted(counts):
+        raise ValueError(f"seen: expected counts from 1 to the {n} experiences of R that never decrease, got {counts}.")
+    return counts
+
+
+def _learned(seen: list[int]) -> Tensor:
+    """[seen[-1]] int64: the time at which each experience seen has been learned, just before the next one begins."""
+    first = [next(i for i, c in enumerate(seen) if c > j) for j in range(seen[-1])]
+    begun_next = [*first[1:], len(seen)]
+    return torch.tensor([max(start, end - 1) for start, end in zip(first, begun_next, strict=True)])
+
+
+def _newer(name: str, counts: list[int]) -> int:
+    """The number of experiences seen before the newest one at the last time."""
+    if counts[-1] < 2:
+        raise ValueError(f"seen: {name} needs a run that saw at least 2 experiences, but seen ends with {counts[-1]}.")
+    return counts[-1] - 1
+
+
+def average_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """The mean accuracy over the experiences seen so far, [..., time]; the last entry is "the" average accuracy of a run.
+
+    A[i] = mean_{j < seen[i]} R[i, j]    (Chaudhry et al., "Riemannian walk", ECCV 2018; its last entry is ACC, eq. 2 of
+    Lopez-Paz & Ranzato, "Gradient episodic memory", NeurIPS 2017)
+
+    >>> average_accuracy(torch.tensor([[0.8, 0.0], [0.4, 0.6]]))
+    tensor([0.8000, 0.5000])
+    """
+    counts = torch.tensor(_seen(R, seen), device=R.device)
+    among = torch.arange(R.shape[-1], device=R.device) < counts[:, None]
+    return torch.where(among, R, 0).sum(-1) / counts
+
+
+def average_anytime_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """The mean over time of the average accuracy, [...]: how good the model was all along, not only at the end.
+
+    AAA = mean_i A[i]    (Caccia et al., "New insights on reducing abrupt representation change in online continual learning",
+    ICLR 2022; the area under the accuracy curve of Koh et al., ICLR 2022, when the times are equally spaced)
+    """
+    return average_accuracy(R, seen).mean(-1)
+
+
+def forgetting_matrix(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """How far each experience seen before the newest is below its best earlier accuracy, [..., time, T]; 0 for all others.
+
+    F[i, j] = max_{l < i} R[l, j] - R[i, j]  for j < seen[i] - 1    (f_j^k of Chaudhry et al., ECCV 2018)
+
+    Negative values are improvements.
+    """
+    counts = torch.tensor(_seen(R, seen, least=2), device=R.device)
+    best = R.cummax(-2).values[..., :-1, :]
+    older = torch.arange(R.shape[-1], device=R.device) < counts[1:, None] - 1
+    below = torch.where(older, best - R[..., 1:, :], 0)
+    return torch.cat([torch.zeros_like(R[..., :1, :]), below], dim=-2)
+
+
+def forgetting_per_experience(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """The forgetting at the end of each experience but the newest, [..., T-1] (if all T were seen): last row of the matrix."""
+    older = _newer("forgetting", _seen(R, seen, least=2))
+    return forgetting_matrix(R, seen)[..., -1, :older]
+
+
+def forgetting(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """The mean forgetting at the end of a run over all experiences but the newest, [...], in [-1, 1].
+
+    F = mean_{j < T-1} (max_{l < T-1} R[l, j] - R[T-1, j])    (F_k of Chaudhry et al., ECCV 2018)
+
+    >>> forgetting(torch.tensor([[0.8, 0.0], [0.4, 0.6]]))
+    tensor(0.4000)
+    """
+    return forgetting_per_experience(R, seen).mean(-1)
+
+
+def backward_transfer(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """What learning the later experiences did to the earlier ones, [...], in [-1, 1]; negative where they were forgotten.
+
+    BWT = mean_{j < T-1} (R[T-1, j] - R[j, j])    (eq. 3 of Lopez-Paz & Ranzato, NeurIPS 2017)
+    """
+    counts = _seen(R, seen, least=2)
+    older = _newer("backward transfer", counts)
+    return (R[..., -1, :older] - _when_learned(R, counts)[..., :older]).mean(-1)
+
+
+def forward_transfer(R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """What the earlier experiences did for the later ones before these were trained on, [...], in [-1, 1].
+
+    FWT = mean_{0 < j < T} (R[j-1, j] - baseline[j])    (eq. 4 of Lopez-Paz & Ranzato, NeurIPS 2017)
+
+    baseline: the accuracies [T] (or [..., T], one row per run) of the untrained model: `probe(init(key), None)["accuracy"]`.
+    With `seen`, j-1 is the last time before experience j; experiences that the first time has seen already are left out.
+    """
+    counts = _seen(R, seen, least=2)
+    checked("baseline", baseline, 1)
+    if baseline.shape != R.shape[-1:] and baseline.shape != R.shape[:-2] + R.shape[-1:]:
+        raise ValueError(
+            f"baseline: expected one accuracy per experience, [{R.shape[-1]}], got {describe(baseline)} for R {describe(R)}."
+        )
+    later = torch.arange(counts[0], counts[-1], device=R.device)
+    if len(later) == 0:
+        raise ValueError(f"seen: forward transfer needs an experience that begins after the first time, got {counts}.")
+    before = torch.tensor([next(i for i, c in enumerate(counts) if c > j) - 1 for j in later.tolist()], device=R.device)
+    return (R[..., before, later] - baseline[..., later]).mean(-1)
+
+
+def learning_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+    """The mean accuracy on each experience just after it was learned, [...]: plasticity, whatever is forgotten later.
+
+    LA = mean_j R[j, j]    (Riemer et al., "Learning to learn without forgetting by maximizing transfer", ICLR 2019)
+    """
+    return _when_learned(R, _seen(R, seen)).mean(-1)
+
+
+def _when_learned(R: Tensor, counts: list[int]) -> Tensor:
+    """The accuracy on each experience seen at the time at which it has been learned, [..., seen[-1]]."""
+    return R[..., _learned(counts).to(R.device), torch.arange(counts[-1], device=R.device)]
+
+
+def mean_ci(values: Tensor, confidence: float = 0.95, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and half-width of its Student t confidence interval over one axis, the seeds: report `mean ± half_width`.
+
+    half_width = t_{n-1, (1 + confidence) / 2} * s / sqrt(n), s the standard deviation with n - 1 (Student, Biometrika 1908).
+    It is NaN for n = 1: one run says nothing about the spread. Raises ValueError for values that are not floating, for no values,
+    and for a confidence outside (0, 1).
+
+    >>> mean_ci(torch.tensor([0.70, 0.72, 0.74]))
+    (tensor(0.7200), tensor(0.0497))
+    """
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        raise ValueError(f"values: expected a floating tensor, got {describe(values)}; convert it with .float().")
+    if not -values.ndim <= dim < values.ndim:
+        raise ValueError(f"dim: {dim} is no axis of values, {describe(values)}; give the axis of the seeds.")
+    n = values.shape[dim]
+    if n == 0:
+        raise ValueError(f"values: axis {dim} of {describe(values)} is empty; give at least one run.")
+    mean, t = values.mean(dim), _student_t(max(n - 1, 1), confidence)
+    return mean, values.std(dim) * (t / math.sqrt(n)) if n > 1 else torch.full_like(mean, math.nan)
+
+
+@functools.cache
+def _student_t(df: int, confidence: float) -> float:
+    """The t > 0 for which a Student t variable of integer df lies in [-t, t] with this probability.
+
+    With t = sqrt(df) tan(angle) the probability is a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4); bisection over the
+    angle gives it to machine precision.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a probability in (0, 1), such as 0.95, got {confidence}.")
+
+    def inside(angle: float) -> float:
+        sine, cosine = math.sin(angle), math.cos(angle)
+        odd = df % 2
+        term = cosine if odd else 1.0
+        total = term if df > 1 else 0.0
+        for k in range(2 + odd, df - 1, 2):  # the next term has cos^k; its factor is (k-1)/k
+            term *= (k - 1) / k * cosine * cosine
+            total += term
+        return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) < confidence else (low, middle)
+    return math.sqrt(df) * math.tan((low + high) / 2)

@@ -1,0 +1,27 @@
+"""Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
+
+`from_module` makes one of any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
+logits by task label.
+"""
+
+from cl_func.models.cnn import cnn
+from cl_func.models.heads import class_masks, multi_head
+from cl_func.models.layers import BatchNorm, Dropout
+from cl_func.models.mlp import mlp
+from cl_func.models.model import Model, ModelState, forward
+from cl_func.models.module import from_module
+from cl_func.models.resnet import slim_resnet18
+
+__all__ = [
+    "BatchNorm",
+    "Dropout",
+    "Model",
+    "ModelState",
+    "class_masks",
+    "cnn",
+    "forward",
+    "from_module",
+    "mlp",
+    "multi_head",
+    "slim_resnet18",
+]

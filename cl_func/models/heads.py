@@ -1,0 +1,91 @@
+"""Task-incremental heads: the logits of classes outside a row's task are masked.
+
+    logits'[i, c] = logits[i, c] if masks[task_i, c] else a finite value far below any logit
+
+One output layer whose rows belong to tasks is the same function as one linear head per task, and it keeps the model's tensors
+independent of the number of tasks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from cl_func.experience import Experience
+from cl_func.models.model import Model
+from cl_func.tree import describe
+
+
+def multi_head(model: Model, masks: Tensor) -> Model:
+    """The model with logits of classes outside the row's task masked; `apply` then needs `task` [n] int64, one label per row.
+
+    masks [T, C] bool: the classes of each task, such as `class_masks(benchmark.train)`. A masked logit is finfo.min / 2: finite, so
+    that no loss of it is NaN, and its probability is 0. Task labels must lie in 0..T-1.
+
+    Raises TypeError for masks that are no bool tensor, ValueError for a wrong shape, for a task without classes, and from `apply`
+    without `task`.
+    """
+    if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
+        raise TypeError(f"masks: expected a bool tensor [T, C], got {describe(masks)}; make it with class_masks(stream).")
+    if masks.ndim != 2 or masks.shape[1] != model.n_classes or len(masks) == 0:
+        raise ValueError(f"masks: expected bool[T, {model.n_classes}], one row per task, got {describe(masks)}.")
+    empty = (~masks.any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"masks: the tasks {empty} have no class; mark at least one class in each row.")
+    return dataclasses.replace(model, apply=_MultiHead(model, masks))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _MultiHead:
+    model: Model
+    masks: Tensor
+
+    def __call__(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        *,
+        train: bool = False,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if task is None:
+            raise ValueError(
+                "task: a multi-head model needs the task label of each row; pass task=exp.tasks, as forward(model, ...) does."
+            )
+        if task.dtype != torch.int64 or task.shape != x.shape[:1]:
+            raise ValueError(f"task: expected int64[{x.shape[0]}], one label per row of x, got {describe(task)}.")
+        logits, buffers = self.model.apply(params, buffers, x, train=train, valid=valid, task=task)
+        return torch.where(self.masks.to(logits.device)[task], logits, torch.finfo(logits.dtype).min / 2), buffers
+
+
+def class_masks(stream: Iterable[Experience]) -> Tensor:
+    """The classes of each task of a stream, [T, C] bool: row t is the union of `classes` over the experiences with task label t.
+
+    Where the rows of a source have task labels of their own, the labels that occur with each of them count instead. Raises
+    ValueError for negative task labels, for labels that are left out, and for an empty stream.
+    """
+    found: dict[int, Tensor] = {}
+
+    def add(task: int, classes: Tensor) -> None:
+        found[task] = found[task] | classes if task in found else classes
+
+    for exp in stream:
+        if exp.source.task is None:
+            add(int(exp.task), exp.classes)
+            continue
+        tasks, labels = exp.tasks[exp.valid], exp.y[exp.valid]
+        for task in tasks.unique().tolist():
+            occurs = torch.zeros_like(exp.classes)
+            occurs[labels[tasks == task]] = True
+            add(task, occurs)
+    if not found:
+        raise ValueError("stream: it holds no experience; pass a sequence such as benchmark.train.")
+    missing = [task for task in range(max(found) + 1) if task not in found]
+    if min(found) < 0 or missing:
+        raise ValueError(f"stream: task labels must be 0..T-1 without gaps, got {sorted(found)}; relabel the tasks.")
+    return torch.stack([found[task] for task in range(len(found))])

@@ -1,0 +1,76 @@
+"""The multi-layer perceptron of most continual-learning benchmarks: linear layers with ReLU between, on flattened inputs.
+
+h_0 = flatten(x),    h_{l+1} = relu(W_l h_l + b_l),    logits = W_L h_L + b_L
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cl_func.core import positive
+from cl_func.models.model import Model, ModelState
+from cl_func.models.module import seeded
+from cl_func.tree import describe
+
+
+def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10) -> Model:
+    """A ReLU MLP: x [n, ...] floating, flattened to [n, n_features], to logits [n, n_classes].
+
+    Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
+    `hidden=()` gives a linear classifier. `apply` raises ValueError if x has another number of features, TypeError if it is not
+    floating.
+
+    >>> from cl_func import random
+    >>> mlp(64, hidden=(32,)).init(random.key(0)).params["2.weight"].shape
+    torch.Size([10, 32])
+    """
+    if not isinstance(hidden, (tuple, list)):
+        raise TypeError(f"hidden: expected the widths of the hidden layers such as (256, 256), got {hidden!r}.")
+    widths = (
+        positive("n_features", n_features),
+        *(positive("hidden", width) for width in hidden),
+        positive("n_classes", n_classes),
+    )
+    net = _MLP(widths)
+    return Model(net.init, net.apply, n_classes, (n_features,))
+
+
+@dataclasses.dataclass(frozen=True)
+class _MLP:
+    widths: tuple[int, ...]
+
+    def init(self, key: Tensor) -> ModelState:
+        params = {}
+        with seeded(key):
+            for i, (inputs, outputs) in enumerate(itertools.pairwise(self.widths)):
+                layer = nn.Linear(inputs, outputs)
+                params[f"{2 * i}.weight"], params[f"{2 * i}.bias"] = layer.weight.detach(), layer.bias.detach()
+        return ModelState(params={name: value.to(key.device) for name, value in params.items()}, buffers={})
+
+    def apply(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        *,
+        train: bool = False,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        # Written out: functional_call on an nn.Sequential takes half as long again in eager mode.
+        if not x.dtype.is_floating_point:
+            raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
+        if x.ndim < 2 or x[0].numel() != self.widths[0]:
+            raise ValueError(f"x: expected [n, ...] with n_features = {self.widths[0]} values per row, got {describe(x)}.")
+        h = x.flatten(1)
+        last = len(self.widths) - 2
+        for i in range(last + 1):
+            h = F.linear(h, params[f"{2 * i}.weight"], params[f"{2 * i}.bias"])
+            h = torch.relu(h) if i < last else h
+        return h, buffers

@@ -1,0 +1,57 @@
+"""A model is two pure functions: `init(key) -> ModelState` and `apply(params, buffers, x) -> (logits, buffers)`.
+
+    logits [n, C], buffers' = apply(params, buffers, x [n, ...], train=, valid=, task=)
+
+Whatever a forward pass moves (batch-norm statistics, the keys of dropout) is a buffer: it goes in and comes out, and nothing is
+changed in place. What a loss is differentiated by are the params. `forward` does this for an agent and an experience.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.experience import Experience
+from cl_func.tree import state
+
+
+@state
+class ModelState:
+    """The tensors of a model by their names in the module, such as "0.weight"."""
+
+    params: dict[str, Tensor]  # what is trained, floating
+    buffers: dict[str, Tensor]  # what is not: statistics, keys of dropout, frozen parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model's functions and sizes; it holds no weights, so one Model serves any number of runs.
+
+    init: `(key) -> ModelState`, key () int64.
+    apply: `(params, buffers, x, *, train=False, valid=None, task=None) -> (logits, buffers)` with x [n, ...] and logits
+        [n, n_classes]. `valid` [n] bool marks the rows that are not padding, `task` [n] int64 is the task label of each row. With
+        train=False the very buffers that came in are returned.
+    n_classes: the number of logits C.
+    input_shape: the shape of one sample, from which replay memories allocate; None if any will do.
+    """
+
+    init: Callable[[Tensor], ModelState]
+    apply: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    n_classes: int
+    input_shape: tuple[int, ...] | None = None
+
+
+def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience, *, train: bool = True) -> tuple[Tensor, Any]:
+    """The logits [n, C] of an experience's rows under `params`, and the agent with moved buffers; for use in losses.
+
+    If no buffer moved (there are none, or train=False) the state is returned as it is, the same object.
+    """
+    old = state.model.buffers
+    logits, new = model.apply(params, old, exp.x, train=train, valid=exp.valid, task=exp.tasks)
+    if all(value is old[name] for name, value in new.items()):
+        return logits, state
+    return logits, tree.replace(state, model=tree.replace(state.model, buffers=new))

@@ -1,0 +1,118 @@
+"""Adam, and AdamW with decoupled weight decay, by the conventions of torch.optim:
+
+    g <- g + weight_decay * p                                 (Adam only: the decay passes through the moments)
+    m <- beta1 * m + (1 - beta1) * g                          first moment
+    v <- beta2 * v + (1 - beta2) * g^2                        second moment
+    p <- p - lr * scale * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+    p <- p - lr * scale * weight_decay * p                    (AdamW only, with the p from before the step)
+
+Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1; Loshchilov & Hutter, "Decoupled weight decay
+regularization", ICLR 2019, algorithm 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.optim.hyperparameters import checked, expect, scalars, working_dtype
+from cl_func.tree import PyTree, describe, state
+
+
+@state
+class AdamState:
+    """The state of `adam` and `adamw`; float is float32, or float64 if any parameter is."""
+
+    lr: Tensor  # () float, learning rate
+    beta1: Tensor  # () float, decay of the first moment
+    beta2: Tensor  # () float, decay of the second moment
+    eps: Tensor  # () float, added to the root of the second moment
+    weight_decay: Tensor  # () float, factor of the L2 term (adam) or of the decay (adamw)
+    first_moment: PyTree  # like the params, float, running mean of the gradients
+    second_moment: PyTree  # like the params, float, running mean of their squares
+    scale: Tensor  # () float, the schedule's factor of lr
+    ticks: Tensor  # () int64, how often the schedule was stepped
+    count: Tensor  # () int64, optimiser steps taken, the t of the equations
+
+
+def _correction(beta: Tensor, count: Tensor) -> Tensor:
+    """1 - beta^t without cancellation: in float32, 1 - 0.999^3 by `pow` is off by 1e-5 of itself."""
+    return -torch.expm1(count * torch.log(beta))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """The optimiser made by `adam` and `adamw`: the numbers a new state starts from, and what of the rule is static."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    decoupled: bool
+
+    def init(self, params: PyTree) -> AdamState:
+        """The state for a tree of floating parameters; ValueError for an empty tree, TypeError for other dtypes."""
+        dtype = working_dtype("params", params)
+        return AdamState(
+            first_moment=tree.map(lambda p: torch.zeros_like(p, dtype=dtype), params),
+            second_moment=tree.map(lambda p: torch.zeros_like(p, dtype=dtype), params),
+            **scalars(params, dtype, lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps, weight_decay=self.weight_decay),
+        )
+
+    def update(self, grads: PyTree, state: AdamState, params: PyTree) -> tuple[PyTree, AdamState]:
+        """The updates, like the params, to be added to them, and the next state."""
+        expect("adamw" if self.decoupled else "adam", AdamState, state)
+        dtype, decay, count = state.lr.dtype, state.weight_decay, state.count + 1
+        grads = tree.map(lambda g: g.to(dtype), grads)
+        if not self.decoupled:
+            grads = tree.map(lambda g, p: torch.addcmul(g, p.to(dtype), decay), grads, params)
+        first = tree.map(lambda m, g: torch.lerp(m, g, 1 - state.beta1), state.first_moment, grads)
+        second = tree.map(lambda v, g: torch.lerp(v, g * g, 1 - state.beta2), state.second_moment, grads)
+        rate = -(state.lr * state.scale)
+        step, root = rate / _correction(state.beta1, count), _correction(state.beta2, count).sqrt()
+        updates = tree.map(lambda m, v: step * m / (v.sqrt() / root + state.eps), first, second)
+        if self.decoupled:
+            updates = tree.map(lambda u, p: torch.addcmul(u, p.to(dtype), rate * decay), updates, params)
+        updates = tree.map(lambda u, p: u.to(p.dtype), updates, params)
+        return updates, tree.replace(state, first_moment=first, second_moment=second, count=count)
+
+
+def _make(lr: float, betas: Sequence[float], eps: float, weight_decay: float, decoupled: bool) -> Adam:
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas: expected two numbers such as (0.9, 0.999), got {describe(betas)}.")
+    return Adam(
+        lr=checked("lr", lr, 1e-3),
+        beta1=checked("betas[0]", betas[0], 0.9, below=1.0),
+        beta2=checked("betas[1]", betas[1], 0.999, below=1.0),
+        eps=checked("eps", eps, 1e-8, positive=True),
+        weight_decay=checked("weight_decay", weight_decay, 0.01),
+        decoupled=decoupled,
+    )
+
+
+def adam(lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> Adam:
+    """Adam (Kingma & Ba 2015) with L2 weight decay in the gradient, equal to torch.optim.Adam with the same arguments.
+
+    The numbers become leaves of the state: opt.lr, opt.beta1, opt.beta2, opt.eps, opt.weight_decay.
+    Raises TypeError or ValueError unless lr >= 0, 0 <= betas < 1, eps > 0 and weight_decay >= 0.
+
+    >>> params = {"w": torch.ones(2)}
+    >>> opt = adam(lr=0.5)
+    >>> updates, state = opt.update({"w": torch.tensor([3.0, -7.0])}, opt.init(params), params)
+    >>> updates["w"]
+    tensor([-0.5000,  0.5000])
+    """
+    return _make(lr, betas, eps, weight_decay, decoupled=False)
+
+
+def adamw(lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01) -> Adam:
+    """AdamW (Loshchilov & Hutter 2019): Adam whose weight decay bypasses the moments, equal to torch.optim.AdamW.
+
+    Leaves and errors as for `adam`; the decay per step is lr * scale * weight_decay.
+    """
+    return _make(lr, betas, eps, weight_decay, decoupled=True)

@@ -1,0 +1,95 @@
+"""Gradient transforms `(grads, state, exp) -> (grads, state)`: clipping, and a chain of several.
+
+    by the global norm:   g <- g * min(1, max_norm / (norm + 1e-6)),   norm = sqrt(sum of all squared elements of all gradients)
+    by value:             g <- min(max(g, -limit), limit)
+
+Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, algorithm 1; the 1e-6 is
+that of torch.nn.utils.clip_grad_norm_.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from cl_func import tree
+from cl_func.core import GradientTransform
+from cl_func.optim.hyperparameters import checked_or_path, resolve, working_dtype
+from cl_func.tree import PyTree, describe
+
+
+@dataclasses.dataclass(frozen=True)
+class _ClipByGlobalNorm:
+    """Made by `clip_by_global_norm`."""
+
+    max_norm: float | str
+
+    def __call__(self, grads: PyTree, state: Any, exp: Any) -> tuple[PyTree, Any]:
+        dtype = working_dtype("grads", grads)
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.to(dtype)) for g in tree.leaves(grads)]))
+        factor = (resolve(state, "max_norm", self.max_norm, norm) / (norm + 1e-6)).clamp(max=1.0)
+        return tree.map(lambda g: (g * factor).to(g.dtype), grads), state
+
+
+def clip_by_global_norm(max_norm: float | str) -> GradientTransform:
+    """Scale all gradients down together so that their joint L2 norm is at most `max_norm`; below it they pass unchanged.
+
+    max_norm: a number above 0, or the path of a leaf () of the state that holds it, such as "clip.max_norm".
+    Raises TypeError or ValueError for other arguments, and, when applied, for a path that leads nowhere.
+
+    >>> grads, _ = clip_by_global_norm(1.0)({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}, None, None)
+    >>> grads
+    {'a': tensor([0.6000]), 'b': tensor([0.8000])}
+    """
+    return _ClipByGlobalNorm(checked_or_path("max_norm", max_norm, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ClipByValue:
+    """Made by `clip_by_value`."""
+
+    limit: float | str
+
+    def __call__(self, grads: PyTree, state: Any, exp: Any) -> tuple[PyTree, Any]:
+        limit = resolve(
+            state, "limit", self.limit, torch.zeros((), dtype=working_dtype("grads", grads), device=tree.leaves(grads)[0].device)
+        )
+        return tree.map(lambda g: torch.clamp(g, -limit.to(g.dtype), limit.to(g.dtype)), grads), state
+
+
+def clip_by_value(limit: float | str) -> GradientTransform:
+    """Clip every element of the gradients to [-limit, limit].
+
+    limit: a number above 0, or the path of a leaf () of the state that holds it, such as "clip.limit". Errors as above.
+
+    >>> clip_by_value(1.0)({"a": torch.tensor([-3.0, 0.5])}, None, None)[0]
+    {'a': tensor([-1.0000,  0.5000])}
+    """
+    return _ClipByValue(checked_or_path("limit", limit, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """Made by `chain`."""
+
+    transforms: tuple[GradientTransform, ...]
+
+    def __call__(self, grads: PyTree, state: Any, exp: Any) -> tuple[PyTree, Any]:
+        for transform in self.transforms:
+            grads, state = transform(grads, state, exp)
+        return grads, state
+
+
+def chain(*transforms: GradientTransform) -> GradientTransform:
+    """One GradientTransform that applies several from left to right; none at all leaves the gradients as they are.
+
+    >>> both = chain(clip_by_value(1.0), clip_by_global_norm(0.5))
+    >>> both({"a": torch.tensor([-3.0])}, None, None)[0]
+    {'a': tensor([-0.5000])}
+    """
+    for transform in transforms:
+        if not callable(transform):
+            raise TypeError(f"transforms: expected functions (grads, state, exp) -> (grads, state), got {describe(transform)}.")
+    return _Chain(transforms)

@@ -1,0 +1,138 @@
+"""Learning-rate schedules: Updates that move the factor `scale` of an optimiser's state; its step size is lr * scale.
+
+    exponential_decay   scale = gamma^t
+    step_decay          scale = gamma^floor(t / every)
+    cosine_decay        scale = final + (1 - final) * (1 + cos(pi * min(t, total) / total)) / 2
+
+t counts how often the schedule was stepped (`ticks`), which is wherever it stands in the composition:
+    compose(minibatches(step, batch_size=10), exponential_decay(0.9))             once per experience
+    minibatches(compose(step, cosine_decay(total=1000)), batch_size=10)           once per minibatch
+    compose(restart(), minibatches(compose(step, cosine_decay(100)), ...))        once per minibatch, anew in each experience
+
+Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5, is the cosine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Update, positive
+from cl_func.optim.hyperparameters import checked_or_path, resolve
+from cl_func.tree import describe
+
+
+def _clock(agent: Any, slot: str) -> tuple[Tensor, Tensor]:
+    """The leaves ticks and scale of the optimiser's state in a slot."""
+    try:
+        ticks, scale = tree.get(agent, f"{slot}.ticks"), tree.get(agent, f"{slot}.scale")
+    except ValueError as error:
+        raise ValueError(
+            f"slot {slot!r}: a schedule moves the leaves {slot}.ticks and {slot}.scale, but {error} Give the slot of a state made "
+            "by cl.optim.sgd, adam or adamw (after its init), or give your optimiser's state these two leaves and let it use them."
+        ) from None
+    return ticks, scale
+
+
+@dataclasses.dataclass(frozen=True)
+class _Schedule:
+    """The Update made by `schedule`."""
+
+    fn: Callable[..., Tensor]
+    slot: str
+    hyperparameters: tuple[tuple[str, float | str], ...]
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        ticks, scale = _clock(state, self.slot)
+        values = {name: resolve(state, name, value, scale) for name, value in self.hyperparameters}
+        new = self.fn(ticks + 1, **values)
+        if not isinstance(new, Tensor) or new.ndim != 0:
+            raise TypeError(f"fn: expected a tensor of shape () made from ticks, got {describe(new)}.")
+        return tree.set(state, {f"{self.slot}.ticks": ticks + 1, f"{self.slot}.scale": new.to(scale.dtype)})
+
+
+def schedule(fn: Callable[..., Tensor], slot: str = "opt", **hyperparameters: float | str) -> Update:
+    """The Update that steps a schedule: ticks + 1, and scale = fn(ticks + 1).
+
+    fn: a function of ticks, () int64, that returns the scale, () floating.
+    slot: where the agent keeps the optimiser's state.
+    hyperparameters: passed on to fn by name, () tensors of the scale's dtype: numbers as given, path strings as the leaf found
+        there, so that a schedule can be part of a sweep.
+    Raises TypeError for arguments of other kinds, and, when applied, ValueError for a slot without the leaves ticks and scale.
+
+    >>> from cl_func.optim import sgd
+    >>> warm_up = schedule(lambda ticks, steps: (ticks / steps).clamp(max=1.0), steps=4.0)
+    >>> warm_up({"opt": sgd(0.1).init({"w": torch.zeros(2)})}, None)["opt"].scale
+    tensor(0.2500)
+    """
+    if not callable(fn):
+        raise TypeError(f"fn: expected a function of ticks, got {describe(fn)}.")
+    for name, value in hyperparameters.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise TypeError(f"{name}: expected a number or the path of a leaf of the state, got {describe(value)}.")
+    return _Schedule(fn, _slot(slot), tuple(hyperparameters.items()))
+
+
+def _slot(slot: str) -> str:
+    if not isinstance(slot, str) or not slot:
+        raise ValueError(f"slot: expected the path of an optimiser's state such as 'opt', got {slot!r}.")
+    return slot
+
+
+def _power(ticks: Tensor, gamma: Tensor, every: int) -> Tensor:
+    return gamma ** (ticks // every)
+
+
+def exponential_decay(gamma: float | str, slot: str = "opt") -> Update:
+    """Multiply the learning rate by gamma at every tick, as torch's ExponentialLR does.
+
+    gamma: a number above 0, or the path of a leaf () of the state that holds it. Raises as `schedule`, and for another gamma.
+    """
+    return step_decay(1, gamma, slot)
+
+
+def step_decay(every: int, gamma: float | str, slot: str = "opt") -> Update:
+    """Multiply the learning rate by gamma at every `every`-th tick, as torch's StepLR does. Arguments as in `exponential_decay`."""
+    fn = functools.partial(_power, every=positive("every", every))
+    return schedule(fn, slot, gamma=checked_or_path("gamma", gamma, 0.99))
+
+
+def _cosine(ticks: Tensor, final: Tensor, total: int) -> Tensor:
+    angle = ticks.clamp(max=total).to(final.dtype) * (math.pi / total)
+    return final + (1 - final) * (1 + torch.cos(angle)) / 2
+
+
+def cosine_decay(total: int, final: float | str = 0.0, slot: str = "opt") -> Update:
+    """Anneal the learning rate along half a cosine, from lr to lr * final in `total` ticks, and hold it there.
+
+    As torch's CosineAnnealingLR with eta_min = lr * final, which, unlike this, rises again after `total`.
+    final: a number of at least 0, or the path of a leaf () of the state. Raises as `schedule`, and for others.
+    """
+    fn = functools.partial(_cosine, total=positive("total", total))
+    return schedule(fn, slot, final=checked_or_path("final", final, 0.1, positive=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Restart:
+    """The Update made by `restart`."""
+
+    slot: str
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        ticks, scale = _clock(state, self.slot)
+        return tree.set(state, {f"{self.slot}.ticks": torch.zeros_like(ticks), f"{self.slot}.scale": torch.ones_like(scale)})
+
+
+def restart(slot: str = "opt") -> Update:
+    """The Update that starts the schedule of a slot anew: ticks = 0, scale = 1; the optimiser's memory stays as it is.
+
+    Raises ValueError, when applied, for a slot without the leaves ticks and scale.
+    """
+    return _Restart(_slot(slot))

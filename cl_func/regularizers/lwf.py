@@ -1,0 +1,88 @@
+"""Learning without Forgetting (Li & Hoiem, "Learning without forgetting", TPAMI 2018, eq. 3 and Algorithm 1).
+
+Before an experience the model is copied as the teacher; while training on it, the student keeps the teacher's softened
+probabilities on the new inputs, over the classes that were seen before:
+
+    L = strength * T^2 * mean_i KL( softmax_old(teacher(x_i) / T) || softmax_old(student(x_i) / T) )
+
+The teacher always runs in eval mode, so it gives the same answer whenever it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Loss, Update
+from cl_func.experience import Experience
+from cl_func.losses.distillation import distillation as divergence
+from cl_func.models import Model, ModelState
+from cl_func.tree import PyTree, state
+
+
+@state
+class LwF:
+    """The slot of LwF; `strength` and `temperature` are hyperparameters."""
+
+    teacher: PyTree  # ModelState as it was before the current experience
+    old: Tensor  # [C] bool, classes seen before the current experience: those the teacher knows
+    seen: Tensor  # [C] bool, with those of the current experience
+    strength: Tensor  # () float32, at least 0
+    temperature: Tensor  # () float32, above 0
+
+
+def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: float = 2.0) -> LwF:
+    """A slot without a teacher to listen to yet: no class has been seen, so the loss is 0.
+
+    Raises ValueError for a negative strength or a temperature that is not positive.
+    """
+    if not strength >= 0:
+        raise ValueError(f"strength: expected a number of at least 0, got {strength}.")
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {temperature}.")
+    device = tree.leaves(model)[0].device
+    none = torch.zeros(n_classes, dtype=torch.bool, device=device)
+    return LwF(
+        teacher=model,
+        old=none,
+        seen=none.clone(),
+        strength=torch.tensor(float(strength), device=device),
+        temperature=torch.tensor(float(temperature), device=device),
+    )
+
+
+def snapshot(slot: str = "lwf") -> Update:
+    """The Update that makes the present model the teacher of the classes seen so far; compose it before the training.
+
+    In an online stream experiences are a few rows long; take the snapshot where new classes arrive:
+    `cl.when(lwf.new_classes(), lwf.snapshot())`.
+    """
+
+    def update(agent: Any, exp: Experience) -> Any:
+        lwf = tree.get(agent, slot)
+        return tree.set(agent, {slot: lwf.replace(teacher=agent.model, old=lwf.seen, seen=lwf.seen | exp.classes)})
+
+    return update
+
+
+def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
+    """The condition, () bool, that an experience has a class which no earlier snapshot saw."""
+    return lambda agent, exp: (exp.classes & ~tree.get(agent, slot).seen).any()
+
+
+def distillation(model: Model, slot: str = "lwf") -> Loss:
+    """The Loss that holds the model to its teacher on the rows of the minibatch; 0 during the first experience."""
+
+    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        lwf = tree.get(agent, slot)
+        inputs = exp.x
+        # The batch statistics that the task loss moves are not moved a second time here.
+        student, _ = model.apply(params, agent.model.buffers, inputs, train=True, valid=exp.valid, task=exp.tasks)
+        teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, inputs, train=False, valid=exp.valid, task=exp.tasks)
+        return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature), agent
+
+    return loss

@@ -1,0 +1,52 @@
+"""Experience Replay (Chaudhry et al. 2019, "On tiny episodic memories in continual learning"), with a reservoir memory.
+
+Every minibatch is joined by rows drawn uniformly from the memory; after the training the experience is offered to the memory.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import memory, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.losses import cross_entropy, with_replay
+from cl_func.models import Model
+from cl_func.tree import state
+
+
+@state
+class ER(Agent):
+    """An agent with a replay memory."""
+
+    replay: memory.Reservoir
+
+
+def er(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    replay_size: int,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Replay `replay_size` rows with every minibatch from a reservoir of `capacity` rows.
+
+    Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+    """
+    step = train_step(with_replay(cross_entropy(model), replay_size), optimizer)
+    empty = memory.reservoir.init(capacity, memory.sample(model))
+
+    def init(key: Tensor) -> ER:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        return ER(key=key, model=net, opt=optimizer.init(net.params), replay=empty)
+
+    return strategy(
+        init,
+        compose(
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            memory.reservoir.insert(),
+        ),
+    )

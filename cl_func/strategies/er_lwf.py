@@ -1,0 +1,55 @@
+"""Experience replay with Learning without Forgetting: old samples are replayed, and the teacher is kept on the new ones."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import memory, random, regularizers
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.losses import cross_entropy, total, with_replay
+from cl_func.models import Model
+from cl_func.tree import state
+
+
+@state
+class ERLwF(Agent):
+    """An agent with a replay memory and a teacher."""
+
+    replay: memory.Reservoir
+    lwf: regularizers.LwF
+
+
+def er_lwf(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    replay_size: int,
+    strength: float = 1.0,
+    temperature: float = 2.0,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """The loss of ER plus the distillation of LwF, which sees the new rows and the replayed ones alike.
+
+    Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
+    """
+    loss = with_replay(total(cross_entropy(model), regularizers.lwf.distillation(model)), replay_size)
+    step = train_step(loss, optimizer)
+    empty = memory.reservoir.init(capacity, memory.sample(model))
+
+    def init(key: Tensor) -> ERLwF:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
+        return ERLwF(key=key, model=net, opt=optimizer.init(net.params), replay=empty, lwf=teacher)
+
+    return strategy(
+        init,
+        compose(
+            regularizers.lwf.snapshot(),
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            memory.reservoir.insert(),
+        ),
+    )

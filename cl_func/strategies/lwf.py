@@ -1,0 +1,55 @@
+"""Learning without Forgetting (Li & Hoiem, TPAMI 2018): learn the new classes, keep the old ones' answers on the new inputs.
+
+As in the paper's Algorithm 1 the two losses are apart: the cross-entropy is over the new classes alone, the distillation over the
+old classes alone. (Let all classes compete in the cross-entropy and it pushes down the old ones faster than the teacher can hold
+them.)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import random, regularizers
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.losses import cross_entropy, total
+from cl_func.models import Model
+from cl_func.tree import state
+
+
+@state
+class LwFAgent(Agent):
+    """An agent with a teacher."""
+
+    lwf: regularizers.LwF
+
+
+def lwf(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    strength: float = 1.0,
+    temperature: float = 2.0,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Cross-entropy over the experience's classes, distillation over those seen before; the teacher is the model before it.
+
+    Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
+    """
+    loss = total(cross_entropy(model, mask="experience"), regularizers.lwf.distillation(model))
+    step = train_step(loss, optimizer)
+
+    def init(key: Tensor) -> LwFAgent:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
+        return LwFAgent(key=key, model=net, opt=optimizer.init(net.params), lwf=teacher)
+
+    return strategy(
+        init,
+        compose(
+            regularizers.lwf.snapshot(),
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+        ),
+    )

@@ -1,0 +1,70 @@
+"""A validation stream, held out of the train stream: to choose hyperparameters without looking at test."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from cl_func import random
+from cl_func.experience import Benchmark, Dataset, Experience, Stream
+from cl_func.streams.lazy import Lazy, lazy
+
+
+def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor) -> Benchmark:
+    """Move a fraction of the rows of each train experience, drawn from fold_in(key, index), into a `valid` stream.
+
+    Of an experience of n rows, round(fraction * n) go to `valid`, at least one; both parts keep the order of the rows, the task
+    label and `classes`. Padding is dropped; call this before `split_online`, which pads.
+    Raises ValueError for a fraction outside (0, 1), an experience that would have no train row left, or a benchmark that has a
+    valid stream already.
+
+    >>> from cl_func.data import digits
+    >>> from cl_func.streams import split_by_class
+    >>> bench = with_validation(split_by_class(*digits(), n_experiences=5), 0.1, key=random.key(0))
+    >>> len(bench.train[0]), len(bench.valid[0])
+    (259, 29)
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
+        raise TypeError(f"fraction: expected a number between 0 and 1, got {fraction!r}.")
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction: expected a number between 0 and 1, both excluded, got {fraction}.")
+    if benchmark.valid is not None:
+        raise ValueError("benchmark: it has a valid stream already; hold out of the benchmark that you made it from.")
+    random.fold_in(key, 0)  # a key of the wrong kind is told here, not in the middle of the stream
+    parent, n = lazy(benchmark.train), len(benchmark.train)
+    for i in range(n):
+        there = int(parent.view(i).valid.sum())
+        if _held_out(there, fraction) >= there:
+            raise ValueError(
+                f"fraction: {fraction} of the {there} rows of train experience {i} leaves none to train on; "
+                "choose a smaller fraction or larger experiences."
+            )
+    train, valid = (Stream(_Part(parent, float(fraction), key, held_out), n) for held_out in (False, True))
+    return dataclasses.replace(benchmark, train=train, valid=valid)
+
+
+def _held_out(n: int, fraction: float) -> int:
+    return max(round(fraction * n), 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part(Lazy):
+    """The rows of each experience that are held out, or those that are not."""
+
+    parent: Lazy
+    fraction: float
+    key: Tensor  # () int64
+    held_out: bool
+
+    def view(self, index: int) -> Experience:
+        exp = self.parent.view(index)
+        rows = exp.rows[exp.valid]
+        count = _held_out(len(rows), self.fraction)
+        order = random.permutation(random.fold_in(self.key, index), len(rows)).to(rows.device)
+        rows = rows[(order[:count] if self.held_out else order[count:]).sort().values]
+        return exp.take(rows, torch.ones_like(rows, dtype=torch.bool))
+
+    def source(self, index: int) -> Dataset:
+        return self.parent.source(index)

@@ -1,0 +1,95 @@
+"""What the streams are made of: rows that cost nothing, and data that is made when it is asked for.
+
+A `Lazy` is the `make` of a `Stream`. It knows an experience in two parts:
+    view(i)     the experience i with its rows, classes and task, over the dataset before any transformation: always cheap
+    source(i)   the dataset of experience i, perhaps transformed: may be expensive. It differs from view(i).source in x only
+So whatever regroups rows (an online split, a validation part) counts and picks rows without transforming anything.
+A Lazy holds tensors and functions of modules only, so streams can be pickled.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from cl_func import tree
+from cl_func.experience import Dataset, Experience, Stream
+from cl_func.tree import describe
+
+T = TypeVar("T")
+
+
+class Lazy(abc.ABC):
+    """The experiences of a stream, rows first: `lazy(i)` is view(i) over source(i)."""
+
+    @abc.abstractmethod
+    def view(self, index: int) -> Experience:
+        """Experience `index` over the dataset before its transformation."""
+
+    @abc.abstractmethod
+    def source(self, index: int) -> Dataset:
+        """The dataset of experience `index`."""
+
+    def __call__(self, index: int) -> Experience:
+        """Experience `index` as the stream gives it."""
+        return tree.replace(self.view(index), source=self.source(index))
+
+
+class Last(Generic[T]):
+    """A function of an index that remembers its last result, and only that: for neighbours that ask for the same thing.
+
+    The memory is no part of the value: a pickled copy starts without it. Threads may share one; at worst they compute twice.
+    """
+
+    def __init__(self, function: Callable[[int], T]) -> None:
+        self.function = function
+        self._kept: tuple[int, T] | None = None
+
+    def __call__(self, index: int) -> T:
+        """The function's value at `index`."""
+        kept = self._kept
+        if kept is None or kept[0] != index:
+            kept = self._kept = None  # let go of the old result before the new one is made: both may be large
+            kept = self._kept = (index, self.function(index))
+        return kept[1]
+
+    def __reduce__(self) -> tuple[type[Last[T]], tuple[Callable[[int], T]]]:
+        return type(self), (self.function,)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Made(Lazy):
+    """The experiences of any other stream, made as a whole."""
+
+    made: Last[Experience]
+
+    def view(self, index: int) -> Experience:
+        return self.made(index)
+
+    def source(self, index: int) -> Dataset:
+        return self.made(index).source
+
+
+def lazy(stream: Stream) -> Lazy:
+    """The experiences of any stream, rows first. Streams that are not made in this folder are built to see their rows."""
+    return stream.make if isinstance(stream.make, Lazy) else _Made(Last(stream.make))
+
+
+def check_pair(train: Dataset, test: Dataset) -> None:
+    """Raise TypeError or ValueError, naming what differs, unless both are datasets of one problem and have no task labels."""
+    for name, data in (("train", train), ("test", test)):
+        if not isinstance(data, Dataset):
+            raise TypeError(f"{name}: expected a cl.data.Dataset, got {describe(data)}.")
+        if data.task is not None:
+            raise ValueError(f"{name}: has task labels of its own, but this stream sets them; give a dataset with task=None.")
+    if train.n_classes != test.n_classes:
+        raise ValueError(
+            f"train, test: n_classes differ: {train.n_classes} and {test.n_classes}; "
+            "if the last class is only missing in one, say how many there are: Dataset(x, y, n_classes=...)."
+        )
+    if train.x.shape[1:] != test.x.shape[1:]:
+        raise ValueError(f"train, test: sample shapes differ: {list(train.x.shape[1:])} and {list(test.x.shape[1:])}.")
+    if train.x.dtype != test.x.dtype:
+        raise ValueError(f"train, test: dtypes of x differ: {train.x.dtype} and {test.x.dtype}; convert one with .to(dtype).")

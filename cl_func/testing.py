@@ -1,0 +1,224 @@
+"""The laws that every component obeys, as functions for tests of your own, and Hypothesis strategies for their inputs.
+
+    cl.testing.check_update(my_update, state, exp)            an Update `(state, exp) -> state`
+    cl.testing.check_loss(my_loss, state, exp)                a Loss
+    cl.testing.check_gradient_transform(mine, state, exp)     a GradientTransform
+    cl.testing.check_probe(my_probe, state, exp)              a Probe
+    cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
+
+Each raises AssertionError that names the law and the first leaf where it fails:
+    pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
+    closed     the state comes back in the structure, shapes, dtypes and devices it went in
+    lanes      lane i of the vmapped run equals the single run
+    compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
+    padding    rows that are not valid change nothing
+    resumed    (strategies) stopping, storing and going on gives the same as not stopping
+    silent     (strategies) evaluating on the way changes nothing
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import core, random, transforms, tree
+from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
+from cl_func.tree import PyTree
+
+RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order: a batched matrix product, a compiled kernel
+
+
+def assert_equal(actual: PyTree, expected: PyTree, law: str, rtol: float = 0.0, atol: float = 0.0) -> None:
+    """Raise AssertionError naming the law and the first leaf that differs."""
+    difference = tree.difference(actual, expected, rtol, atol)
+    if difference is not None:
+        raise AssertionError(f"law '{law}' broken at {difference}")
+
+
+def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = False, padding: bool = True) -> None:
+    """Take an Update through the laws: pure, closed, lanes, padding and, with `compiled`, compiled and donated.
+
+    `padding=False` is for updates on experiences that have no rows to pad.
+    """
+    out = _check_pure(update, state, exp)
+    _check_closed(out, state)
+    _check_lanes(update, state, exp)
+    if padding:
+        assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+    if compiled:
+        program = transforms.compile(update)
+        assert_equal(program(state, exp), out, "compiled", RTOL, ATOL)
+        assert_equal(core.fold(program, state, [exp], donate=True), out, "compiled (donated)", RTOL, ATOL)
+        lanes = tree.stack([state, vary(state)])
+        program = transforms.compile(transforms.vmap(update))
+        assert_equal(program(lanes, exp), transforms.vmap(update)(lanes, exp), "compiled (lanes)", RTOL, ATOL)
+
+
+def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
+    """Take a Loss through the laws, value and gradient alike; the value must be a finite scalar."""
+    value, _ = loss(state.model.params, state, exp)
+    if not isinstance(value, Tensor) or value.ndim or not value.dtype.is_floating_point:
+        raise AssertionError(f"law 'scalar' broken: the loss gave {tree.describe(value)}, expected a floating tensor of shape ()")
+    if not bool(torch.isfinite(value)):
+        raise AssertionError(f"law 'finite' broken: the loss is {value.item()}")
+
+    def as_update(state: Any, exp: Any) -> Any:
+        (value, after), grads = _value_and_grad(loss, state, exp)
+        _check_closed(after, state)
+        return {"value": value, "grads": grads, "state": after}
+
+    _check_function(as_update, state, exp, compiled=compiled)
+
+
+def _value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tuple[Tensor, Any], Any]:
+    def with_value(params: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
+        value, after = loss(params, state, exp)
+        return value, (value, after)
+
+    grads, (value, after) = torch.func.grad(with_value, has_aux=True)(state.model.params)
+    return (value, after), grads
+
+
+def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
+    """Take a GradientTransform through the laws on gradients drawn at random, and on zero gradients."""
+    for scale in (1.0, 0.0):
+
+        def as_update(state: Any, exp: Any, scale: float = scale) -> Any:
+            params = state.model.params
+            keys = random.split(random.key(7), len(params))
+            grads = {
+                name: scale * random.normal(k, tuple(p.shape), p.dtype) for k, (name, p) in zip(keys, params.items(), strict=True)
+            }
+            new, after = transform(grads, state, exp)
+            _check_closed(new, params, "closed (gradients)")
+            _check_closed(after, state)
+            return {"grads": new, "state": after}
+
+        _check_function(as_update, state, exp, compiled=compiled)
+
+
+def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
+    """Take a Probe through the laws: it draws nothing, changes nothing, and gives each lane what it gives the single run."""
+    _check_function(probe, state, exp, compiled=compiled, padding=False)
+
+
+def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, padding: bool = True) -> None:
+    out = _check_pure(function, state, exp)
+    _check_lanes(function, state, exp)
+    if padding:
+        assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+    if compiled:
+        assert_equal(transforms.compile(function)(state, exp), out, "compiled", RTOL, ATOL)
+
+
+def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int = 0, compiled: bool = False) -> None:
+    """Take a Strategy through all laws over the train stream of a small benchmark (2 experiences or more)."""
+    init, update, train = strategy.init, strategy.update, benchmark.train
+    start = init(random.key(seed))
+    assert_equal(init(random.key(seed)), start, "pure (init)")
+    experiences = list(train)
+    states = [start]
+    for exp in experiences:
+        states.append(update(states[-1], exp))
+        _check_closed(states[-1], start)
+    for before, exp in [(states[0], experiences[0]), (states[-2], experiences[-1])]:
+        check_update(update, before, exp)
+
+    _, lanes_end = None, core.fold(transforms.vmap(update), tree.stack([start, init(random.key(seed + 1))]), train)
+    for i, lane in enumerate(tree.unstack(lanes_end)):
+        assert_equal(lane, core.fold(update, init(random.key(seed + i)), train), "lanes (stream)", RTOL, ATOL)
+
+    for cut in range(1, len(experiences)):
+        stored = pickle.loads(pickle.dumps(states[cut]))
+        assert_equal(core.fold(update, stored, experiences[cut:]), states[-1], f"resumed (at experience {cut})")
+
+    def look(state: Any, exp: Any) -> dict[str, Tensor]:
+        return {"key": state.key}
+
+    assert_equal(core.scan(update, start, train, look)[0], states[-1], "silent")
+    if compiled:
+        program = transforms.compile(update)
+        assert_equal(core.fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
+        assert_equal(core.fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
+
+
+def _check_pure(function: Any, state: Any, exp: Any) -> Any:
+    before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()
+    first = tree.map(torch.clone, function(state, exp))
+    assert_equal((state, exp), before, "pure (inputs)")
+    assert_equal(function(state, exp), first, "pure (second call)")
+    if not torch.equal(torch.random.get_rng_state(), generator):
+        raise AssertionError("law 'pure' broken: torch's global generator was advanced; draw with cl.random from state.key")
+    return first
+
+
+def _check_closed(out: Any, state: Any, law: str = "closed") -> None:
+    def spec(node: Any) -> Any:
+        return tree.map(lambda leaf: tree.describe(leaf) + f" on {leaf.device}" if isinstance(leaf, Tensor) else repr(leaf), node)
+
+    assert_equal(spec(out), spec(state), law)
+
+
+def vary(state: Any) -> Any:
+    """Another state of the same structure: floating leaves moved by a few percent, the key replaced."""
+    moved = tree.map(lambda leaf: leaf * 1.03 if leaf.dtype.is_floating_point else leaf.clone(), state)
+    return moved.replace(key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else moved
+
+
+def _check_lanes(function: Any, state: Any, exp: Any) -> None:
+    singles = [state, vary(state)]
+    lanes = transforms.vmap(function)(tree.stack(singles), exp)
+    for i, single in enumerate(singles):
+        lane = tree.map(lambda leaf, i=i: leaf[i], lanes)
+        assert_equal(lane, function(single, exp), f"lanes (lane {i})", RTOL, ATOL)
+
+
+def small_benchmark(n_features: int = 6, n_classes: int = 4, rows_per_class: int = 7, n_experiences: int = 2) -> Benchmark:
+    """A small class-incremental benchmark of separable Gaussian blobs, for tests; x is float32 [N, n_features]."""
+    n = n_classes * rows_per_class
+    centre, noise = random.split(random.key(2024))
+    y = torch.arange(n_classes).repeat_interleave(rows_per_class)
+    x = 2 * random.normal(centre, (n_classes, n_features))[y] + random.normal(noise, (n, n_features))
+    data = Dataset(x, y)
+    group = y // (n_classes // n_experiences)
+    parts = [experience(data, (group == i).nonzero().flatten(), index=i) for i in range(n_experiences)]
+    return Benchmark(train=stream(parts), test=stream(parts))
+
+
+def keys() -> Any:
+    """Hypothesis strategy: random keys, () int64."""
+    import hypothesis.strategies as st
+
+    return st.integers(0, 2**64 - 1).map(random.key)
+
+
+def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min_rows: int = 1) -> Any:
+    """Hypothesis strategy: experiences of min_rows to max_rows rows, some of them padding, at least one valid."""
+    import hypothesis.strategies as st
+
+    @st.composite
+    def make(draw: Any) -> Experience:
+        n = draw(st.integers(min_rows, max_rows))
+        valid = torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any)))
+        y = torch.tensor(draw(st.lists(st.integers(0, n_classes - 1), min_size=n, max_size=n)))
+        x = random.normal(draw(keys()), (n, n_features))
+        index = draw(st.integers(0, 3))
+        return tree.replace(experience(Dataset(x, y, n_classes=n_classes), index=index), valid=valid)
+
+    return make()
+
+
+def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3) -> Any:
+    """Hypothesis strategy: streams of 1 to max_length experiences."""
+    import hypothesis.strategies as st
+
+    return st.lists(experiences(n_features, n_classes), min_size=1, max_size=max_length).map(stream)
+
+
+def agents(init: Callable[[Tensor], Any]) -> Any:
+    """Hypothesis strategy: fresh states `init(key)` over keys."""
+    return keys().map(init)

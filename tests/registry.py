@@ -1,0 +1,144 @@
+"""Every public component, once: what `test_laws.py` takes through the laws. A new component that is not here fails a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cl_func as cl
+from cl_func import losses, memory, optim, regularizers
+
+BENCH = cl.testing.small_benchmark()
+MODEL = cl.models.mlp(6, hidden=(8,), n_classes=4)
+OPTIMIZERS = {
+    "sgd": optim.sgd(0.1),
+    "sgd_momentum": optim.sgd(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    "adam": optim.adam(1e-2, weight_decay=1e-3),
+    "adamw": optim.adamw(1e-2),
+}
+
+
+def bn_net() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(8, 4)
+    )
+
+
+NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,))
+
+
+@cl.state
+class Everything(cl.Agent):
+    """An agent with every slot, so that each component finds its own."""
+
+    replay: memory.Reservoir
+    lwf: regularizers.LwF
+    seen: Tensor
+
+
+def init(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
+    key, weights, rows = cl.random.split(key, 3)
+    net = model.init(weights)
+    slot = regularizers.lwf.init(cl.tree.map(lambda w: w * 0.5 if w.is_floating_point() else w, net), 4)
+    old = torch.tensor([True, False, True, False])
+    store = memory.reservoir.init(5, memory.sample(model))
+    first = BENCH.train[1]
+    store = memory.reservoir.add(store, rows, memory.replay.fields(first), first.valid)
+    return Everything(
+        key=key, model=net, opt=optimizer.init(net.params), replay=store, lwf=slot.replace(old=old, seen=old), seen=torch.ones(4) > 0
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    make: Callable[[], Any]
+    model: Any = MODEL
+    optimizer: Any = OPTIMIZERS["sgd_momentum"]
+
+    def state(self, seed: int = 0) -> Everything:
+        return init(cl.key(seed), self.model, self.optimizer)
+
+
+def _ce(model: Any = MODEL) -> Any:
+    return losses.cross_entropy(model)
+
+
+LOSSES = [
+    Case("losses.cross_entropy", _ce),
+    Case("losses.cross_entropy", lambda: _ce(NORMED), model=NORMED),
+    Case("losses.cross_entropy", lambda: losses.cross_entropy(MODEL, mask="experience")),
+    Case("losses.cross_entropy", lambda: losses.cross_entropy(MODEL, mask="seen")),
+    Case("losses.total", lambda: losses.total(_ce(), regularizers.lwf.distillation(MODEL))),
+    Case("losses.scaled", lambda: losses.scaled(_ce(), "lwf.strength")),
+    Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3)),
+    Case("losses.with_replay", lambda: losses.with_replay(losses.cross_entropy(NORMED, mask="experience"), 3), model=NORMED),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(MODEL)),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(NORMED), model=NORMED),
+]
+
+UPDATES = [
+    *[Case("train_step", lambda o=o: cl.train_step(_ce(), o), optimizer=o) for o in OPTIMIZERS.values()],
+    Case("train_step", lambda: cl.train_step(losses.with_replay(_ce(NORMED), 3), optim.sgd(0.1)), NORMED, optim.sgd(0.1)),
+    Case("compose", lambda: cl.compose(losses.mark_seen(), cl.train_step(_ce(), optim.adam()), optim.restart()), optimizer=optim.adam()),
+    Case("minibatches", lambda: cl.minibatches(_step(), batch_size=4, epochs=2)),
+    Case("minibatches", lambda: cl.minibatches(_step(), batch_size=None, epochs=2)),
+    Case("minibatches", lambda: cl.minibatches(_step(), batch_size=20, iterations=5)),
+    Case("minibatches", lambda: cl.minibatches(_step(), batch_size=4, shuffle=False)),
+    Case("repeat", lambda: cl.repeat(_step(), 3)),
+    Case("at", lambda: cl.at("opt.lr", lambda lr, exp: lr * 0.5)),
+    Case("when", lambda: cl.when(regularizers.lwf.new_classes(), regularizers.lwf.snapshot())),
+    Case("when", lambda: cl.when(lambda s, e: s.key > 0, regularizers.lwf.snapshot())),
+    Case("losses.mark_seen", lambda: losses.mark_seen()),
+    Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
+    Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
+    Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
+    Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
+    Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
+    Case("optim.cosine_decay", lambda: optim.cosine_decay(10)),
+    Case("optim.restart", lambda: optim.restart()),
+]
+
+
+def _step() -> Any:
+    return cl.train_step(losses.with_replay(_ce(), 3), OPTIMIZERS["sgd_momentum"])
+
+
+TRANSFORMS = [
+    Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5)),
+    Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm("lwf.temperature")),
+    Case("optim.clip_by_value", lambda: optim.clip_by_value(0.1)),
+    Case("optim.chain", lambda: optim.chain(optim.clip_by_value(0.1), optim.clip_by_global_norm(0.2))),
+]
+
+PROBES = [
+    Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, batch_size=5)),
+    Case("evaluate", lambda: cl.evaluate(NORMED, BENCH.test), model=NORMED),
+    Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
+]
+
+SGD = optim.sgd(0.1)
+STRATEGIES = [
+    Case("strategies.naive", lambda: cl.strategies.naive(MODEL, SGD)),
+    Case("strategies.naive", lambda: cl.strategies.naive(NORMED, SGD, batch_size=5, epochs=2)),
+    Case("strategies.joint", lambda: cl.strategies.joint(MODEL, optim.adam(), batch_size=5)),
+    Case("strategies.lwf", lambda: cl.strategies.lwf(MODEL, SGD, batch_size=5, epochs=2)),
+    Case("strategies.er", lambda: cl.strategies.er(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
+    Case("strategies.er", lambda: cl.strategies.er(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+]
+
+ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
+
+# Public names that are no component of the four kinds: states, factories of models and data, functions on plain tensors.
+NOT_COMPONENTS = {
+    "losses": {"distillation", "mask_logits", "weighted_mean"},
+    "memory": {"Reservoir", "join", "reservoir", "sample"},
+    "optim": {"SGDState", "AdamState", "sgd", "adam", "adamw"},
+    "regularizers": {"LwF", "lwf"},
+    "strategies": {"ER", "ERLwF", "Joint", "LwFAgent"},
+}

@@ -1,0 +1,45 @@
+"""Every example and every Python block of the README runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ARGUMENTS = {"quickstart.py": ["--seeds", "2"]}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_example(path, tmp_path):
+    out = tmp_path / "out"
+    arguments = [*ARGUMENTS.get(path.name, []), *(["--out", str(out)] if "--out" in path.read_text() else [])]
+    run = subprocess.run([sys.executable, "-W", "error", str(path), *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip()
+    if "--out" in arguments:
+        assert list(out.glob("*.png"))
+
+
+def test_quickstart_shows_the_expected_order(tmp_path):
+    script = ROOT / "examples" / "quickstart.py"
+    run = subprocess.run([sys.executable, str(script), "--seeds", "3", "--out", str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    rows = dict(re.findall(r"^(\S.*?)\s{2,}([0-9.]+) ±", run.stdout, re.M))
+    naive, lwf, er, joint = (float(rows[name]) for name in ("naive", "LwF", "ER", "joint"))
+    assert naive + 0.05 < lwf < er - 0.2 < joint
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
+def test_readme(block, tmp_path):
+    env = {**os.environ, "MPLBACKEND": "Agg"}
+    run = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_the_seeds_script_stays_short():
+    assert len((ROOT / "examples" / "standalone.py").read_text().splitlines()) <= 90

@@ -1,0 +1,100 @@
+"""Every component of the registry through every law."""
+
+from __future__ import annotations
+
+import pytest
+import registry
+from hypothesis import HealthCheck, given, settings
+
+import cl_func as cl
+from cl_func import testing
+
+EXP = registry.BENCH.train[0]
+quick = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def named(cases):
+    return [pytest.param(case, id=f"{case.name}-{i}") for i, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize("case", named(registry.UPDATES))
+def test_updates(case):
+    testing.check_update(case.make(), case.state(), EXP)
+
+
+@pytest.mark.parametrize("case", named(registry.LOSSES))
+def test_losses(case):
+    testing.check_loss(case.make(), case.state(), EXP)
+
+
+@pytest.mark.parametrize("case", named(registry.TRANSFORMS))
+def test_gradient_transforms(case):
+    testing.check_gradient_transform(case.make(), case.state(), EXP)
+
+
+@pytest.mark.parametrize("case", named(registry.PROBES))
+def test_probes(case):
+    testing.check_probe(case.make(), case.state(), EXP)
+
+
+@pytest.mark.parametrize("case", named(registry.STRATEGIES))
+def test_strategies(case):
+    testing.check_strategy(case.make(), registry.BENCH)
+
+
+@pytest.mark.parametrize("case", named([*registry.UPDATES, *registry.LOSSES]))
+@quick
+@given(exp=testing.experiences(min_rows=2), key=testing.keys())  # batch norm refuses a single row, as torch's does
+def test_any_experience_and_key(case, exp, key):
+    state = registry.init(key, case.model, case.optimizer)
+    (testing.check_loss if case in registry.LOSSES else testing.check_update)(case.make(), state, exp)
+
+
+@pytest.mark.parametrize("case", named([c for c in registry.STRATEGIES if c.name != "strategies.joint"]))
+@quick
+@given(train=testing.streams(), key=testing.keys())
+def test_strategies_on_any_stream(case, train, key):
+    strategy = case.make()
+    start = strategy.init(key)
+    end = cl.fold(strategy.update, start, train)
+    testing._check_closed(end, start)
+    assert all(bool(leaf.isfinite().all()) for leaf in cl.tree.leaves(end))
+
+
+@pytest.mark.parametrize("room", sorted(registry.NOT_COMPONENTS))
+def test_registry_is_complete(room):
+    """A public function that is in no case and not named as something else has escaped the laws."""
+    covered = {case.name for case in registry.ALL}
+    public = set(getattr(cl, room).__all__) - registry.NOT_COMPONENTS[room]
+    assert {name for name in public if f"{room}.{name}" not in covered} == set()
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (lambda s, e: s.replace(key=s.key.add_(1)), "pure \\(inputs\\)"),
+        (lambda s, e: s.replace(seen=(cl.random.key(0).bernoulli_() > 2) | s.seen), "global generator"),
+        (lambda s, e: s.replace(key=s.key[None]), "closed"),
+        (lambda s, e: s.replace(seen=None), "closed"),
+        (lambda s, e: cl.tree.set(s, {"opt.lr": e.x.mean() * 1.0}), "padding"),
+    ],
+)
+def test_the_laws_can_be_broken(broken, law):
+    """A check that cannot fail is a defect: each law catches a component made to break it."""
+    with pytest.raises(AssertionError, match=law):
+        testing.check_update(broken, registry.init(cl.key(0)), EXP)
+
+
+def test_lane_law_can_be_broken():
+    def mixes_lanes_up(state, exp):
+        # What a component does that reads torch's memory instead of its own lane: the batch size leaks in.
+        return state.replace(lwf=state.lwf.replace(strength=state.lwf.strength + mixes_lanes_up.calls))
+
+    mixes_lanes_up.calls = 0
+
+    def counts(state, exp):
+        mixes_lanes_up.calls += 1
+        return mixes_lanes_up(state, exp)
+
+    with pytest.raises(AssertionError, match="pure|lanes"):
+        testing.check_update(counts, registry.init(cl.key(0)), EXP)

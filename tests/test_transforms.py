@@ -1,0 +1,149 @@
+"""Compiled equals eager for every strategy, with and without lanes and donation; programs are counted."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import registry
+import torch
+
+import cl_func as cl
+from cl_func import testing, transforms, tree
+
+BENCH = registry.BENCH
+LOOP = {"batch_size": 5, "epochs": 2}
+MEMORY = {"capacity": 6, "replay_size": 4}
+STRATEGIES = {
+    "naive": cl.strategies.naive(registry.NORMED, registry.OPTIMIZERS["sgd_momentum"], **LOOP),
+    "joint": cl.strategies.joint(registry.MODEL, registry.OPTIMIZERS["adamw"], **LOOP),
+    "lwf": cl.strategies.lwf(registry.MODEL, registry.SGD, **LOOP),
+    "er": cl.strategies.er(registry.MODEL, registry.SGD, **MEMORY, **LOOP),
+    "er_lwf": cl.strategies.er_lwf(registry.MODEL, registry.SGD, **MEMORY, **LOOP),
+}
+
+
+def programs(update):
+    """Every compiled program of an update."""
+    return [program for leaf in tree.leaves(update) for program in leaf.programs.values()]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_compiled_and_donated_lanes_equal_single_runs(name):
+    """One compiled, donated, vmapped run against eager single runs: the three transformations at once, over a whole stream."""
+    strategy = STRATEGIES[name]
+    states = [strategy.init(cl.key(seed)) for seed in range(2)]
+    lanes = tree.stack(states)
+    before = tree.map(torch.clone, lanes)
+    update = cl.compile(cl.vmap(strategy.update))
+    donated = cl.fold(update, lanes, BENCH.train, donate=True)
+    testing.assert_equal(lanes, before, "donated runs leave the caller's state alone")
+    for state, lane in zip(states, tree.unstack(donated), strict=True):
+        testing.assert_equal(lane, cl.fold(strategy.update, state, BENCH.train), "compiled lanes", 1e-3, 1e-4)
+    n_programs = len(programs(update))
+    cl.fold(update, before, [*BENCH.train, *BENCH.train], donate=True)
+    assert len(programs(update)) == n_programs
+
+
+def test_single_compiled_run_and_probe():
+    strategy = STRATEGIES["er"]
+    start = strategy.init(cl.key(0))
+    probe = cl.evaluate(registry.MODEL, BENCH.test, batch_size=5)
+    expected = cl.scan(strategy.update, start, BENCH.train, probe)
+    update = cl.compile(strategy.update)
+    testing.assert_equal(cl.scan(update, start, BENCH.train, cl.compile(probe)), expected, "compiled", 1e-4, 1e-5)
+    testing.assert_equal(cl.scan(update, start, BENCH.train, probe, donate=True), expected, "donated", 1e-4, 1e-5)
+
+
+def test_unequal_experiences_share_the_step():
+    """Experiences of other lengths give new programs for the order of rows only: the step sees one shape."""
+    strategy = cl.strategies.naive(registry.MODEL, registry.SGD, batch_size=4)
+    update = cl.compile(strategy.update)
+    exps = [cl.experience(BENCH.train[0].source, torch.arange(n)) for n in (6, 9, 14)]
+    out = cl.fold(update, strategy.init(cl.key(0)), exps)
+    testing.assert_equal(out, cl.fold(strategy.update, strategy.init(cl.key(0)), exps), "compiled", 1e-4, 1e-5)
+    assert len(update.step.programs) == 1
+    assert len(update.order.programs) == 3
+
+
+def test_a_leaf_that_takes_another_leafs_old_value_is_read_first():
+    """In place, `a, b = b, a` must swap; a teacher set to the parameters must not follow them."""
+
+    def swap(state, exp):
+        return state.replace(model={"a": state.model["b"], "b": state.model["a"], "c": state.model["c"].flip(0)})
+
+    start = cl.Agent(key=cl.key(0), model={name: torch.arange(3.0) + 10 * i for i, name in enumerate("abc")})
+    out = cl.fold(cl.compile(swap), start, [BENCH.train[0]], donate=True)
+    testing.assert_equal(out, swap(start, None), "donated")
+
+
+def test_leaves_stay_apart_under_donation():
+    """A teacher set to the parameters, a view of another leaf, one new value in two leaves: the next step moves only its own."""
+
+    def snapshot(state, exp):
+        new = state.model["w"] * 2
+        return state.replace(opt={"teacher": state.model["w"], "view": state.model["w"].view(4, 1), "a": new, "b": new})
+
+    def step(state, exp):
+        return state.replace(model={"w": state.model["w"] + 1}, opt={**state.opt, "a": state.opt["a"] + 10})
+
+    w = torch.arange(4.0)
+    start = cl.Agent(key=cl.key(0), model={"w": w}, opt={"teacher": w, "view": w.view(4, 1).clone(), "a": w, "b": w})
+    both = cl.compose(snapshot, step)
+    stream = [BENCH.train[0]] * 3
+    testing.assert_equal(cl.fold(cl.compile(both), start, stream, donate=True), cl.fold(both, start, stream), "donated")
+    with pytest.raises(ValueError, match="two leaves share memory"):
+        cl.compile(both, donate=True)(start, BENCH.train[0])
+
+
+def test_probes_that_return_leaves_are_kept_from_donation():
+    def step(state, exp):
+        return state.replace(model={"w": state.model["w"] + 1})
+
+    start = cl.Agent(key=cl.key(0), model={"w": torch.zeros(2)})
+    _, history = cl.scan(cl.compile(step), start, [BENCH.train[0]] * 3, lambda s, e: s.model["w"], donate=True)
+    assert history[:, 0].tolist() == [1, 2, 3]
+
+
+def test_thirty_strategies_compile_without_falling_back():
+    """torch.compile gives up silently after 8 recompilations of one piece of code; each of our programs is code of its own."""
+    updates = [cl.compile(lambda s, e, i=i: s.replace(key=s.key + i)) for i in range(30)]
+    agent = cl.Agent(key=cl.key(0))
+    torch._dynamo.utils.counters.clear()
+    for i, update in enumerate(updates):
+        assert update(agent, BENCH.train[0]).key == agent.key + i
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 30
+
+
+def test_vmap_of_a_compiled_update_compiles_the_lanes():
+    def step(state, exp):
+        return state.replace(model=state.model * 2 + exp.x.mean())
+
+    states = [cl.Agent(key=cl.key(i), model=torch.tensor(float(i))) for i in range(3)]
+    out = cl.vmap(cl.compile(step))(tree.stack(states), BENCH.train[0])
+    for i, state in enumerate(states):
+        testing.assert_equal(tree.unstack(out)[i], step(state, BENCH.train[0]), "lanes", 1e-5, 1e-6)
+    again = pickle.loads(pickle.dumps(transforms.Compiled(tree.leaves)))
+    assert again.programs == {}
+
+
+def test_strategies_transform_as_a_whole():
+    strategy = cl.vmap(STRATEGIES["er"])
+    lanes = cl.fold(strategy.update, strategy.init(cl.random.split(cl.key(0), 3)), BENCH.train)
+    assert lanes.replay.seen.tolist() == [28, 28, 28]
+    assert isinstance(cl.compile(STRATEGIES["er"]), cl.Strategy)
+    assert isinstance(cl.check_finite(STRATEGIES["er"]), cl.Strategy)
+
+
+def test_without_a_compiler_it_runs_eagerly_after_one_warning(monkeypatch):
+    monkeypatch.setattr(transforms.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    transforms.compiler_available.cache_clear()
+    try:
+        strategy = STRATEGIES["naive"]
+        with pytest.warns(UserWarning, match="no C\\+\\+ compiler found") as caught:
+            out = cl.fold(cl.compile(strategy.update), strategy.init(cl.key(0)), BENCH.train)
+        assert len(caught) == 1
+        testing.assert_equal(out, cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train), "eager")
+    finally:
+        transforms.compiler_available.cache_clear()
