@@ -342,7 +342,9 @@ def scan(
             history.append(_look(probe, state, exp, donate))
             pending = None
     if seen == 0:
-        raise ValueError("stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train.")
+        raise ValueError(
+            "stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train."
+        )
     if probe is not None and pending is not None:
         history.append(_look(probe, state, pending, donate))
     return state, tree.map(lambda *steps: torch.stack(steps), *history) if history else None

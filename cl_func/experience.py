@@ -35,7 +35,9 @@ class Dataset:
     def __post_init__(self) -> None:
         for name, value in (("x", self.x), ("y", self.y)):
             if not isinstance(value, Tensor):
-                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}; for numpy arrays use cl.data.from_arrays(x, y).")
+                raise TypeError(
+                    f"{name}: expected a tensor, got {type(value).__name__}; for numpy arrays use cl.data.from_arrays(x, y)."
+                )
         if not (self.x.dtype.is_floating_point or self.x.dtype == torch.uint8):
             raise TypeError(f"x: expected a floating or uint8 tensor, got {describe(self.x)}; convert it with x.float().")
         if self.y.dtype != torch.int64:

@@ -84,7 +84,9 @@ def compiler_available() -> bool:
     """Whether a C++ compiler is there; warns once if not."""
     if torch.cuda.is_available() or any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return True
-    warnings.warn("cl.compile: no C++ compiler found (g++ or clang++); running without compilation, results are the same.", stacklevel=3)
+    warnings.warn(
+        "cl.compile: no C++ compiler found (g++ or clang++); running without compilation, results are the same.", stacklevel=3
+    )
     return False
 
 
@@ -186,7 +188,7 @@ def _check_apart(leaves: list[Tensor]) -> None:
         )
 
 
-def compile(update: Any, donate: bool = False) -> Any:  # noqa: A001 - reads as cl.compile
+def compile(update: Any, donate: bool = False) -> Any:
     """Compile every leaf of an Update, Probe or Strategy; the results equal the eager ones (a law of the test-suite).
 
     A leaf is compiled once per structure and shapes of its inputs. With `donate` the state passed in is overwritten and must not be

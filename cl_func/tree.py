@@ -76,9 +76,7 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
         children, context = flatten(node)
         return [(torch_pytree.GetAttrKey(name), child) for name, child in zip(context[0], children, strict=True)], context
 
-    optree.register_pytree_node(
-        made, flatten_with_entries, unflatten, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE
-    )
+    optree.register_pytree_node(made, flatten_with_entries, unflatten, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE)
     torch_pytree.register_pytree_node(
         made,
         flatten,
@@ -128,7 +126,7 @@ def _repr(node: Any) -> str:
     return f"{type(node).__name__}(\n{body},\n)"
 
 
-def map(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:  # noqa: A001 - reads as cl.tree.map
+def map(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """Apply a function to every leaf, or to the corresponding leaves of several trees of one structure."""
     return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)
 
@@ -196,7 +194,7 @@ def get(tree: PyTree, path: str) -> Any:
     return node
 
 
-def set(tree: T, changes: Mapping[str, Any]) -> T:  # noqa: A001 - reads as cl.tree.set
+def set(tree: T, changes: Mapping[str, Any]) -> T:
     """A copy of the tree with the values at some paths replaced.
 
     A number takes the dtype and device of the 0-d leaf it replaces. A tensor must have the dtype and the shape of the leaf:
@@ -237,7 +235,9 @@ def _fit(old: Any, value: Any, path: str) -> Any:
             raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}; give an integer, got {value!r}.")
         value = torch.tensor(value, dtype=old.dtype, device=old.device)
     if value.dtype != old.dtype:
-        raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; convert it with .to({old.dtype}).")
+        raise TypeError(
+            f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; convert it with .to({old.dtype})."
+        )
     if value.shape != old.shape:
         raise ValueError(f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; give it the leaf's shape.")
     return value.to(old.device)

@@ -66,7 +66,9 @@ def accuracy(params, exp):
 def main():
     bench = cl.streams.split_by_class(*cl.data.digits(), n_experiences=5)
     key, weights = cl.random.split(cl.key(0))
-    params = {name: 0.1 * cl.random.normal(cl.random.fold_in(weights, i), p.shape) for i, (name, p) in enumerate(net.named_parameters())}
+    params = {
+        name: 0.1 * cl.random.normal(cl.random.fold_in(weights, i), p.shape) for i, (name, p) in enumerate(net.named_parameters())
+    }
     empty = cl.memory.reservoir.init(CAPACITY, {"x": torch.zeros(64), "y": torch.tensor(0)})
     state = State(key=key, params=params, replay=empty, teacher=params, old=torch.zeros(10, dtype=torch.bool))
     seen = torch.zeros(10, dtype=torch.bool)

@@ -45,7 +45,9 @@ def main():
     optimizer = cl.optim.sgd(lr=0.05, momentum=0.9)
     probe = cl.vmap(cl.evaluate(model, bench.test))
 
-    print(f"{len(train):,} training and {len(test):,} test samples, 5 experiences, {args.seeds} seeds, mean ± 95% confidence interval")
+    print(
+        f"{len(train):,} training and {len(test):,} test samples, 5 experiences, {args.seeds} seeds, mean ± 95% confidence interval"
+    )
     print(f"\n{'method':<10} {'average accuracy':>20} {'forgetting':>20} {'seconds':>9}")
     curves, matrices = {}, {}
     for name, (strategy, cumulative) in methods(model, optimizer, large=args.data is not None).items():

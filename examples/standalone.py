@@ -1,6 +1,6 @@
 """The script that started the project (Avalanche issue 1611): a whole method, its training loop and its evaluation in one file.
 
-    python examples/standalone.py [--out FOLDER]
+python examples/standalone.py [--out FOLDER]
 """
 
 import argparse
@@ -58,7 +58,7 @@ def accuracy(logits, y):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("out/standalone"))
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
@@ -67,24 +67,22 @@ def main():
     ocl_stream = cl.streams.split_online(bench, experience_size=20).train
 
     agent = MyAgent(key=cl.key(0))
-    train_metrics = {accuracy: [], torch.nn.functional.cross_entropy: []}
-    test_metrics = {accuracy: [], torch.nn.functional.cross_entropy: []}
+    train_metrics, test_metrics = ({accuracy: [], torch.nn.functional.cross_entropy: []} for _ in range(2))
     for exp in ocl_stream:
         agent = my_cool_method(exp, agent)
         my_eval(bench.train, agent, train_metrics)
         my_eval(bench.test, agent, test_metrics)
 
-    timelines = {"train": torch.stack(train_metrics[accuracy]).view(-1, 5), "test": torch.stack(test_metrics[accuracy]).view(-1, 5)}
-    print({name: round(acc[-1].mean().item(), 3) for name, acc in timelines.items()})
+    train_accuracy, acc_timeline = (torch.stack(m[accuracy]).view(-1, 5) for m in (train_metrics, test_metrics))
+    print(f"average accuracy: train {train_accuracy[-1].mean():.3f}, test {acc_timeline[-1].mean():.3f}")
+    ends = [max(i for i, exp in enumerate(ocl_stream) if exp.classes.equal(parent.classes)) for parent in bench.train]
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(timelines["test"], label=[f"experience {j}" for j in range(5)])
-    left.set(xlabel="online experiences trained on", ylabel="test accuracy", title="accuracy timeline")
-    left.legend()
-    last = torch.tensor([i for i, e in enumerate(ocl_stream) if i + 1 == len(ocl_stream) or not ocl_stream[i + 1].classes.equal(e.classes)])
-    right.matshow(cl.metrics.forgetting_matrix(timelines["test"][last]))
-    right.set(xlabel="test experience", ylabel="after experience", title="forgetting")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    left.plot(acc_timeline, label=[f"test experience {j + 1}" for j in range(5)])
+    left.set(xlabel="online experiences trained on", ylabel="accuracy", title="accuracy timeline")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+    cl.plots.forgetting_matrix(acc_timeline[ends], ax=right)
     figure.savefig(out / "standalone.png", dpi=150)
 
 

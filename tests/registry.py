@@ -49,7 +49,12 @@ def init(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momen
     first = BENCH.train[1]
     store = memory.reservoir.add(store, rows, memory.replay.fields(first), first.valid)
     return Everything(
-        key=key, model=net, opt=optimizer.init(net.params), replay=store, lwf=slot.replace(old=old, seen=old), seen=torch.ones(4) > 0
+        key=key,
+        model=net,
+        opt=optimizer.init(net.params),
+        replay=store,
+        lwf=slot.replace(old=old, seen=old),
+        seen=torch.ones(4) > 0,
     )
 
 
@@ -84,7 +89,11 @@ LOSSES = [
 UPDATES = [
     *[Case("train_step", lambda o=o: cl.train_step(_ce(), o), optimizer=o) for o in OPTIMIZERS.values()],
     Case("train_step", lambda: cl.train_step(losses.with_replay(_ce(NORMED), 3), optim.sgd(0.1)), NORMED, optim.sgd(0.1)),
-    Case("compose", lambda: cl.compose(losses.mark_seen(), cl.train_step(_ce(), optim.adam()), optim.restart()), optimizer=optim.adam()),
+    Case(
+        "compose",
+        lambda: cl.compose(losses.mark_seen(), cl.train_step(_ce(), optim.adam()), optim.restart()),
+        optimizer=optim.adam(),
+    ),
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=4, epochs=2)),
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=None, epochs=2)),
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=20, iterations=5)),

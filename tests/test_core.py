@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func import testing, tree
+from cl_func.experience import pad
 
 BENCH = registry.BENCH
 DATA = cl.Dataset(torch.arange(20.0)[:, None], torch.zeros(20, dtype=torch.int64))
@@ -34,10 +35,12 @@ def note(state, exp):
 
 
 @settings(deadline=None)
-@given(n=st.integers(1, 20), batch_size=st.integers(1, 25), epochs=st.integers(1, 3), shuffle=st.booleans(), padded=st.integers(0, 7))
+@given(
+    n=st.integers(1, 20), batch_size=st.integers(1, 25), epochs=st.integers(1, 3), shuffle=st.booleans(), padded=st.integers(0, 7)
+)
 def test_minibatches_see_each_valid_row_once_per_epoch(n, batch_size, epochs, shuffle, padded):
     exp = cl.experience(DATA, torch.arange(n))
-    exp = cl.experience.__globals__["pad"](exp, n + padded)
+    exp = pad(exp, n + padded)
     out = cl.minibatches(note, batch_size=batch_size, epochs=epochs, shuffle=shuffle)(log(), exp)
     assert out.rows[:n].eq(epochs).all()
     assert out.rows[n:].eq(0).all()
@@ -204,7 +207,11 @@ def test_check_finite_names_experience_and_step():
         (lambda: cl.minibatches(note, batch_size=2.0), TypeError, "batch_size"),
         (lambda: cl.minibatches(note, batch_size=2, epochs=2, iterations=3), ValueError, "give one of them"),
         (lambda: cl.minibatches(note, batch_size=2, iterations=0), ValueError, "iterations"),
-        (lambda: cl.minibatches(note, batch_size=30, drop_last=True)(log(), cl.experience(DATA)), ValueError, "batch_size: 30 is more"),
+        (
+            lambda: cl.minibatches(note, batch_size=30, drop_last=True)(log(), cl.experience(DATA)),
+            ValueError,
+            "batch_size: 30 is more",
+        ),
         (lambda: cl.train_step(lambda *a: a, object()), TypeError, "optimizer: expected an object with init"),
         (lambda: cl.strategy(1, note), TypeError, "init: expected a function"),
         (lambda: cl.fold(note, log(), []), ValueError, "stream: it holds no experience"),

@@ -96,5 +96,5 @@ def test_lane_law_can_be_broken():
         mixes_lanes_up.calls += 1
         return mixes_lanes_up(state, exp)
 
-    with pytest.raises(AssertionError, match="pure|lanes"):
+    with pytest.raises(AssertionError, match=r"pure|lanes"):
         testing.check_update(counts, registry.init(cl.key(0)), EXP)

@@ -158,10 +158,21 @@ def test_methods_differ_from_naive_after_the_second_experience_only_if_they_are_
         (lambda: losses.with_replay(losses.cross_entropy(MODEL), 0), ValueError, "n: .* at least 1, got 0"),
         (lambda: regularizers.lwf.init(MODEL.init(cl.key(0)), 4, strength=-1.0), ValueError, "strength: .* got -1"),
         (lambda: regularizers.lwf.init(MODEL.init(cl.key(0)), 4, temperature=0.0), ValueError, "temperature: .* got 0"),
-        (lambda: value(losses.scaled(losses.cross_entropy(MODEL), "ewc.strength"), registry.init(cl.key(0))), ValueError, "ewc.strength"),
-        (lambda: value(losses.with_replay(losses.cross_entropy(MODEL), 2, slot="er"), registry.init(cl.key(0))), ValueError, "no 'er'"),
         (
-            lambda: value(losses.cross_entropy(cl.models.mlp(6, (8,), n_classes=3)), registry.init(cl.key(0), cl.models.mlp(6, (8,), n_classes=3))),
+            lambda: value(losses.scaled(losses.cross_entropy(MODEL), "ewc.strength"), registry.init(cl.key(0))),
+            ValueError,
+            "ewc.strength",
+        ),
+        (
+            lambda: value(losses.with_replay(losses.cross_entropy(MODEL), 2, slot="er"), registry.init(cl.key(0))),
+            ValueError,
+            "no 'er'",
+        ),
+        (
+            lambda: value(
+                losses.cross_entropy(cl.models.mlp(6, (8,), n_classes=3)),
+                registry.init(cl.key(0), cl.models.mlp(6, (8,), n_classes=3)),
+            ),
             ValueError,
             "n_classes: the model has 3 outputs, the data has 4 classes",
         ),

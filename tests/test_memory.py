@@ -113,7 +113,9 @@ def test_images_are_stored_flat_or_in_shape():
     data = cl.Dataset(torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8), torch.arange(6) % 3)
     exp = cl.experience(data)
     flat = {"x": torch.zeros(16), "y": torch.tensor(0), "task": torch.tensor(0)}
-    agent = cl.tree.state(type("A", (cl.Agent,), {"__annotations__": {"replay": object}}))(key=cl.key(0), replay=reservoir.init(9, flat))
+    agent = cl.tree.state(type("A", (cl.Agent,), {"__annotations__": {"replay": object}}))(
+        key=cl.key(0), replay=reservoir.init(9, flat)
+    )
     out = reservoir.insert()(agent, exp)
     assert torch.equal(out.replay.data["x"][:6], exp.x.flatten(1))
 

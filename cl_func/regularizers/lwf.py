@@ -19,7 +19,7 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
-from cl_func.losses.distillation import distillation as divergence
+from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState
 from cl_func.tree import PyTree, state
 

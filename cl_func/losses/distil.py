@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl_func.losses.cross_entropy import mask_logits, weighted_mean
+from cl_func.losses.classification import mask_logits, weighted_mean
 
 
 def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tensor, temperature: float | Tensor) -> Tensor:

@@ -1,0 +1,9 @@
+"""One thread a process: the tensors of tests are small, and threads of several processes on few cores wait for each other."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for the examples, which run in processes of their own
+
+import torch
+
+torch.set_num_threads(1)
