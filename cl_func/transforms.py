@@ -79,6 +79,11 @@ def vmap(update: Any) -> Any:
     return _map_leaves(wrap, update)
 
 
+# Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
+# the ends of loops: wrong numbers and a corrupt heap (a test keeps the case). -fwrapv defines it; this option ends in the flags.
+OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off -fwrapv"}
+
+
 @functools.cache
 def compiler_available() -> bool:
     """Whether a C++ compiler is there; warns once if not."""
@@ -140,7 +145,7 @@ class _Program:
         if donate:
             _check_apart(given[:n])
             given = [leaf.clone() for leaf in given]
-        self.compiled = torch.compile(make_fx(flat)(given), fullgraph=True, dynamic=False)
+        self.compiled = torch.compile(make_fx(flat)(given), fullgraph=True, dynamic=False, options=OPTIONS)
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into writes in place.
