@@ -32,7 +32,6 @@ from cl_func.core import (
     minibatches,
     repeat,
     scan,
-    strategy,
     train_step,
     when,
 )
@@ -76,7 +75,6 @@ __all__ = [
     "state",
     "static",
     "strategies",
-    "strategy",
     "streams",
     "testing",
     "train_step",

@@ -51,17 +51,20 @@ class Agent:
     opt: PyTree = None  # the optimiser's state; hyperparameters are leaves, such as opt.lr
 
 
-@state
+@state(kw_only=False)
 class Strategy:
-    """A continual-learning method: `init(key) -> state` and `update(state, exp) -> state` on one experience."""
+    """A continual-learning method: `init(key) -> state` and `update(state, exp) -> state` on one experience.
 
-    init: Callable[[Tensor], Any]
+    `model` is optional: with it a sweep knows what to evaluate when no probe is given. Raises TypeError unless both are functions.
+    """
+
+    init: Any
     update: Any
+    model: Any = static(default=None)
 
-
-def strategy(init: Callable[[Tensor], Any], update: Update) -> Strategy:
-    """Make a Strategy from its two functions."""
-    return Strategy(init=_callable("init", init), update=_callable("update", update))
+    def __post_init__(self) -> None:
+        _callable("init", self.init)
+        _callable("update", self.update)
 
 
 def _callable(name: str, value: Any) -> Any:

@@ -71,7 +71,7 @@ def vmap(update: Any) -> Any:
     """
     if isinstance(update, Strategy):
         init = update.init
-        return Strategy(init=lambda keys: tree.stack([init(key) for key in keys]), update=vmap(update.update))
+        return Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
 
     def wrap(leaf: Any) -> Any:
         return dataclasses.replace(leaf, inner=Vmapped(leaf.inner), programs={}) if isinstance(leaf, Compiled) else Vmapped(leaf)
@@ -201,7 +201,7 @@ def compile(update: Any, donate: bool = False) -> Any:
     after one warning.
     """
     if isinstance(update, Strategy):
-        return Strategy(init=update.init, update=compile(update.update, donate))
+        return tree.replace(update, update=compile(update.update, donate))
     return _map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate), update)
 
 
@@ -264,5 +264,5 @@ def check_finite(update: Any) -> Any:
     twice and waits for the device at every step. Apply it after `cl.vmap`; what is compiled runs eagerly under it.
     """
     if isinstance(update, Strategy):
-        return Strategy(init=update.init, update=check_finite(update.update))
+        return tree.replace(update, update=check_finite(update.update))
     return _map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf), update)

@@ -213,7 +213,7 @@ def test_check_finite_names_experience_and_step():
             "batch_size: 30 is more",
         ),
         (lambda: cl.train_step(lambda *a: a, object()), TypeError, "optimizer: expected an object with init"),
-        (lambda: cl.strategy(1, note), TypeError, "init: expected a function"),
+        (lambda: cl.Strategy(1, note), TypeError, "init: expected a function"),
         (lambda: cl.fold(note, log(), []), ValueError, "stream: it holds no experience"),
         (lambda: cl.fold(note, log(), iter([])), ValueError, "An iterator can be used once only"),
         (lambda: cl.scan(note, log(), [cl.experience(DATA)], every=0), ValueError, "every"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cl_func import memory, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
 from cl_func.tree import state
@@ -43,10 +43,11 @@ def er(
         net = model.init(weights)
         return ER(key=key, model=net, opt=optimizer.init(net.params), replay=empty)
 
-    return strategy(
+    return Strategy(
         init,
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             memory.reservoir.insert(),
         ),
+        model,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cl_func import memory, random, regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, total, with_replay
 from cl_func.models import Model
 from cl_func.tree import state
@@ -45,11 +45,12 @@ def er_lwf(
         teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
         return ERLwF(key=key, model=net, opt=optimizer.init(net.params), replay=empty, lwf=teacher)
 
-    return strategy(
+    return Strategy(
         init,
         compose(
             regularizers.lwf.snapshot(),
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             memory.reservoir.insert(),
         ),
+        model,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from cl_func import random, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.tree import PyTree, state
@@ -54,4 +54,4 @@ def joint(
         return agent.replace(model=model, opt=tree.map(_restored, agent.opt, opt))
 
     train = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return strategy(init, compose(restart, train))
+    return Strategy(init, compose(restart, train), model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cl_func import random, regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, strategy, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, total
 from cl_func.models import Model
 from cl_func.tree import state
@@ -46,10 +46,11 @@ def lwf(
         teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
         return LwFAgent(key=key, model=net, opt=optimizer.init(net.params), lwf=teacher)
 
-    return strategy(
+    return Strategy(
         init,
         compose(
             regularizers.lwf.snapshot(),
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
         ),
+        model,
     )

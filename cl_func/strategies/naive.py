@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cl_func import random
-from cl_func.core import Agent, Optimizer, Strategy, minibatches, strategy, train_step
+from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 
@@ -29,4 +29,4 @@ def naive(
         net = model.init(weights)
         return Agent(key=key, model=net, opt=optimizer.init(net.params))
 
-    return strategy(init, minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations))
+    return Strategy(init, minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations), model)
