@@ -27,18 +27,18 @@ from cl_func.core import (
     Strategy,
     at,
     compose,
-    fold,
     maybe_init,
     minibatches,
     repeat,
-    scan,
     train_step,
     when,
 )
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.finite import check_finite
 from cl_func.random import key
-from cl_func.transforms import check_finite, compile, vmap
+from cl_func.scan import fold, scan
+from cl_func.transforms import compile, vmap
 from cl_func.tree import state, static
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -88,7 +88,9 @@ def number(agent: Any, value: float | str) -> Any:
 
 
 @state
-class _Compose:
+class Compose:
+    """Several Updates from left to right; made by `compose`."""
+
     updates: tuple[Any, ...]
 
     def __call__(self, state: Any, exp: Any) -> Any:
@@ -104,11 +106,13 @@ def compose(*updates: Update) -> Any:
     >>> double(1, 10)
     21
     """
-    return _Compose(updates=tuple(_callable("updates", u) for u in updates))
+    return Compose(updates=tuple(_callable("updates", u) for u in updates))
 
 
 @state
-class _Repeat:
+class Repeat:
+    """An Update several times; made by `repeat`."""
+
     update: Any
     times: int = static()
 
@@ -120,11 +124,13 @@ class _Repeat:
 
 def repeat(update: Update, times: int) -> Any:
     """Apply an Update several times to the same experience."""
-    return _Repeat(update=_callable("update", update), times=positive("times", times))
+    return Repeat(update=_callable("update", update), times=positive("times", times))
 
 
 @state
-class _At:
+class At:
+    """An Update on a slot; made by `at`."""
+
     update: Any
     slot: str = static()
 
@@ -136,7 +142,7 @@ def at(slot: str, update: Update) -> Any:
     """Lift an Update on one slot, `(state.slot, exp) -> state.slot`, to the whole agent. The slot is a path."""
     if not isinstance(slot, str) or not slot:
         raise ValueError(f"slot: expected a path such as 'replay', got {slot!r}.")
-    return _At(update=_callable("update", update), slot=slot)
+    return At(update=_callable("update", update), slot=slot)
 
 
 def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
@@ -204,7 +210,9 @@ def _order(
 
 
 @state
-class _Minibatches:
+class Minibatches:
+    """An Update on minibatches as an Update on an experience; made by `minibatches`."""
+
     step: Any
     order: Any
     batch_size: int | None = static()
@@ -255,7 +263,7 @@ def minibatches(
     order = None
     if batch_size is not None:
         order = functools.partial(_order, batch_size=batch_size, drop_last=drop_last, shuffle=shuffle, wrap=iterations is not None)
-    return _Minibatches(
+    return Minibatches(
         step=tree.map(Gated, step), order=order, batch_size=batch_size, epochs=epochs, iterations=iterations, drop_last=drop_last
     )
 
@@ -298,61 +306,3 @@ def maybe_init(agent: Any, **fields: Callable[[Any], Any]) -> Any:
         _callable(name, make)
         agent = agent.replace(**{name: make(agent)}) if tree.get(agent, name) is None else agent
     return agent
-
-
-def _owned(update: Any, state: Any) -> tuple[Any, Any]:
-    """The update with its compiled leaves writing in place, and a copy of the state that they may overwrite.
-
-    The copy also parts leaves that share memory, such as a teacher and the parameters it was taken from.
-    """
-    return tree.map(lambda leaf: leaf.donating() if hasattr(leaf, "donating") else leaf, update), tree.map(torch.clone, state)
-
-
-def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = False) -> Any:
-    """Thread a state through a stream: `update(update(state, stream[0]), stream[1])` and so on.
-
-    donate: let the compiled leaves of the update overwrite the state instead of allocating a new one at each step. The state
-        given is cloned first, so the caller sees no difference but the speed.
-    Raises ValueError for a stream without experiences, such as an iterator that was used up before.
-    """
-    state, _ = scan(update, state, stream, donate=donate)
-    return state
-
-
-def scan(
-    update: Update,
-    state: Any,
-    stream: Iterable[Any],
-    probe: Probe | None = None,
-    *,
-    every: int = 1,
-    donate: bool = False,
-) -> tuple[Any, Any]:
-    """Fold, and look at the state on the way: returns the last state and the history.
-
-    The history is the tree that `probe(state, exp)` returns, its tensors stacked along a new first axis, time: one entry after
-    every `every`-th experience and one after the last. Without a probe it is None.
-    """
-    _callable("update", update)
-    positive("every", every)
-    if donate:
-        update, state = _owned(update, state)
-    seen, pending, history = 0, None, []
-    for seen, exp in enumerate(stream, start=1):
-        state = update(state, exp)
-        pending = exp
-        if probe is not None and seen % every == 0:
-            history.append(_look(probe, state, exp, donate))
-            pending = None
-    if seen == 0:
-        raise ValueError(
-            "stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train."
-        )
-    if probe is not None and pending is not None:
-        history.append(_look(probe, state, pending, donate))
-    return state, tree.map(lambda *steps: torch.stack(steps), *history) if history else None
-
-
-def _look(probe: Probe, state: Any, exp: Any, donate: bool) -> Any:
-    seen = probe(state, exp)
-    return tree.map(torch.clone, seen) if donate else seen  # a probe may return leaves that the next step overwrites

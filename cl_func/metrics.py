@@ -13,7 +13,6 @@ By default `seen` is 1..T, so that the newest experience at time i is i, and j h
 These functions check values, so they run on results, not inside a traced or vmapped function.
 """
 
-
 from __future__ import annotations
 
 import functools

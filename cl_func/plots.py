@@ -7,7 +7,6 @@ Colours are safe for colour-blind readers: Okabe & Ito's (2008) for lines, virid
 matplotlib is imported only when something is drawn: `pip install "cl_func[plots]"`.
 """
 
-
 from __future__ import annotations
 
 import math

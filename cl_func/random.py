@@ -108,8 +108,8 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     """64 random bits per element, int64 of the given shape, in the order of SplitMix64's outputs."""
     _check(key)
     dims = _shape(shape)
-    # Equal by algebra to key + i * GAMMA, which inductor turns into a loop that g++ cuts short (signed overflow is undefined; a test
-    # keeps the case). This form gives it less to conclude from, and cl.compile defines the overflow by -fwrapv.
+    # Equal by algebra to key + i * GAMMA, which inductor turns into a loop that g++ cuts short: signed overflow is undefined (a
+    # test keeps the case). This form gives it less to conclude from, and cl.compile defines the overflow by -fwrapv.
     counter = torch.arange(1, math.prod(dims) + 1, device=key.device)
     return _splitmix((counter + key * GAMMA_INVERSE) * GAMMA).reshape(dims)
 

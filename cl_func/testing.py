@@ -27,6 +27,7 @@ from torch import Tensor
 
 from cl_func import core, random, transforms, tree
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
+from cl_func.scan import fold, scan
 from cl_func.tree import PyTree
 
 RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order: a batched matrix product, a compiled kernel
@@ -52,7 +53,7 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
     if compiled:
         program = transforms.compile(update)
         assert_equal(program(state, exp), out, "compiled", RTOL, ATOL)
-        assert_equal(core.fold(program, state, [exp], donate=True), out, "compiled (donated)", RTOL, ATOL)
+        assert_equal(fold(program, state, [exp], donate=True), out, "compiled (donated)", RTOL, ATOL)
         lanes = tree.stack([state, vary(state)])
         program = transforms.compile(transforms.vmap(update))
         assert_equal(program(lanes, exp), transforms.vmap(update)(lanes, exp), "compiled (lanes)", RTOL, ATOL)
@@ -128,22 +129,22 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
     for before, exp in [(states[0], experiences[0]), (states[-2], experiences[-1])]:
         check_update(update, before, exp)
 
-    _, lanes_end = None, core.fold(transforms.vmap(update), tree.stack([start, init(random.key(seed + 1))]), train)
+    _, lanes_end = None, fold(transforms.vmap(update), tree.stack([start, init(random.key(seed + 1))]), train)
     for i, lane in enumerate(tree.unstack(lanes_end)):
-        assert_equal(lane, core.fold(update, init(random.key(seed + i)), train), "lanes (stream)", RTOL, ATOL)
+        assert_equal(lane, fold(update, init(random.key(seed + i)), train), "lanes (stream)", RTOL, ATOL)
 
     for cut in range(1, len(experiences)):
         stored = pickle.loads(pickle.dumps(states[cut]))
-        assert_equal(core.fold(update, stored, experiences[cut:]), states[-1], f"resumed (at experience {cut})")
+        assert_equal(fold(update, stored, experiences[cut:]), states[-1], f"resumed (at experience {cut})")
 
     def look(state: Any, exp: Any) -> dict[str, Tensor]:
         return {"key": state.key}
 
-    assert_equal(core.scan(update, start, train, look)[0], states[-1], "silent")
+    assert_equal(scan(update, start, train, look)[0], states[-1], "silent")
     if compiled:
         program = transforms.compile(update)
-        assert_equal(core.fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
-        assert_equal(core.fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
+        assert_equal(fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
+        assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
 
 
 def _check_pure(function: Any, state: Any, exp: Any) -> Any:

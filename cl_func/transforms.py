@@ -2,7 +2,6 @@
 
     cl.vmap(update)       every leaf maps over a leading lane axis of the state: many runs at once
     cl.compile(update)    every leaf becomes one compiled program per structure and shape of its inputs
-    cl.check_finite(update)   every leaf is watched: stops at the first NaN or infinity, naming experience and step
 
 The Python loops between the leaves (experiences, epochs, minibatches) stay outside of what is compiled. Compile last:
 `cl.compile(cl.vmap(update))`.
@@ -21,11 +20,12 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.core import Gated, Strategy, TrainStep
+from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
 from cl_func.experience import lane_axes
 
 
-def _map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:
+def map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:
+    """Map over the functions of an Update; TypeError for what is none."""
     if not callable(update) and not isinstance(update, Strategy):
         raise TypeError(f"update: expected an Update or a Strategy, got {tree.describe(update)}.")
     return tree.map(wrap, update)
@@ -76,7 +76,7 @@ def vmap(update: Any) -> Any:
     def wrap(leaf: Any) -> Any:
         return dataclasses.replace(leaf, inner=Vmapped(leaf.inner), programs={}) if isinstance(leaf, Compiled) else Vmapped(leaf)
 
-    return _map_leaves(wrap, update)
+    return map_leaves(wrap, update)
 
 
 # Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
@@ -116,7 +116,7 @@ class Compiled:
         lanes, structure = tree.flatten(state)
         shared, exp_structure = tree.flatten(exp)
         given = [*lanes, *shared]
-        signature = (self.donate, structure, exp_structure, *[(x.shape, x.dtype, x.device) for x in given])
+        signature = (self.donate, structure, exp_structure, *[(x.shape, x.stride(), x.dtype, x.device) for x in given])
         program = self.programs.get(signature)
         if program is None:
             program = self.programs[signature] = _Program(self.inner, given, structure, exp_structure, self.donate)
@@ -144,8 +144,12 @@ class _Program:
 
         if donate:
             _check_apart(given[:n])
-            given = [leaf.clone() for leaf in given]
-        self.compiled = torch.compile(make_fx(flat)(given), fullgraph=True, dynamic=False, options=OPTIONS)
+            given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in given]
+        with torch.no_grad():
+            graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
+            # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards cost as
+            # much as a small step, and it gives up on code that it has compiled 8 times, which all train steps share.
+            self.compiled: Any = torch._inductor.compile(graph, list(given), options=OPTIONS)
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into writes in place.
@@ -167,7 +171,7 @@ class _Program:
 
     def __call__(self, given: list[Tensor]) -> Any:
         with torch.no_grad():
-            changed = iter(self.compiled(given))
+            changed = iter(self.compiled(*given))
         leaves = [given[self.from_input[j]] if j in self.from_input else next(changed) for j in range(self.structure.num_leaves)]
         for j in self.copied:
             leaves[j] = leaves[j].clone()
@@ -193,76 +197,53 @@ def _check_apart(leaves: list[Tensor]) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """Neighbouring leaves as one: a single program instead of several calls."""
+
+    parts: tuple[Callable[[Any, Any], Any], ...]
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        for part in self.parts:
+            state = part(state, exp)
+        return state
+
+
+def fuse(update: Any) -> Any:
+    """The same Update with neighbouring leaves merged and loops of one round taken away; loops of several rounds stay loops."""
+    if isinstance(update, Minibatches):
+        step = fuse(update.step)
+        once = update.order is None and (update.iterations or update.epochs) == 1
+        return step if once else tree.replace(update, step=step)
+    if isinstance(update, Repeat):
+        return tree.replace(update, update=fuse(update.update))
+    if isinstance(update, At):
+        inner = fuse(update.update)
+        return Fused((tree.replace(update, update=inner),)) if _is_leaf(inner) else tree.replace(update, update=inner)
+    if not isinstance(update, Compose):
+        return update
+    merged: list[Any] = []
+    fused = [fuse(part) for part in update.updates]
+    for part in [p for f in fused for p in (f.updates if isinstance(f, Compose) else (f,))]:
+        if merged and _is_leaf(part) and _is_leaf(merged[-1]):
+            before = merged.pop()
+            merged.append(Fused((*(before.parts if isinstance(before, Fused) else (before,)), part)))
+        else:
+            merged.append(part)
+    return merged[0] if len(merged) == 1 else Compose(updates=tuple(merged))
+
+
+def _is_leaf(update: Any) -> bool:
+    return not isinstance(update, (Compose, Repeat, At, Minibatches, Compiled))
+
+
 def compile(update: Any, donate: bool = False) -> Any:
     """Compile every leaf of an Update, Probe or Strategy; the results equal the eager ones (a law of the test-suite).
 
-    A leaf is compiled once per structure and shapes of its inputs. With `donate` the state passed in is overwritten and must not be
-    used again; `cl.fold(..., donate=True)` does this safely on a copy of its own. Without a C++ compiler everything runs eagerly,
-    after one warning.
+    Neighbouring leaves become one program. A leaf is compiled once per structure and shapes of its inputs. With `donate` the
+    state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely on a copy of its own.
+    Without a C++ compiler everything runs eagerly, after one warning.
     """
     if isinstance(update, Strategy):
         return tree.replace(update, update=compile(update.update, donate))
-    return _map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate), update)
-
-
-@dataclasses.dataclass(frozen=True)
-class Watched:
-    """A function of (state, exp) that raises FloatingPointError when its loss or its result is not finite."""
-
-    inner: Callable[[Any, Any], Any]
-
-    def __call__(self, state: Any, exp: Any = None) -> Any:
-        # Losses are pure: asked again with the same state, one gives the very value that the step is about to follow.
-        loss = _loss_of(self.inner)
-        if loss is not None:
-            self._check({"loss": loss(state, exp)}, state, exp)
-        out = self.inner(state, exp)
-        self._check(out, state, exp)
-        return out
-
-    def _check(self, values: Any, state: Any, exp: Any) -> None:
-        for path, leaf in tree.items(values):
-            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-                worst = leaf[~torch.isfinite(leaf)].flatten()[0].item()
-                raise FloatingPointError(
-                    f"{path} is {worst} at {_where(state, exp)}{_lanes(leaf, state)}; lower the learning rate, clip the gradients "
-                    "(cl.optim.clip_by_global_norm) or look at the experience's inputs."
-                )
-
-
-def _loss_of(leaf: Any) -> Callable[[Any, Any], Tensor] | None:
-    """The value of the loss that a leaf is about to follow, as a function of (state, exp), if it is a train step."""
-    if isinstance(leaf, Gated):
-        return _loss_of(leaf.inner)
-    if isinstance(leaf, Vmapped):
-        inner = _loss_of(leaf.inner)
-        return None if inner is None else Vmapped(inner)
-    if isinstance(leaf, TrainStep):
-        return lambda state, exp: leaf.loss(state.model.params, state, exp)[0]
-    return None
-
-
-def _where(state: Any, exp: Any) -> str:
-    index = getattr(exp, "index", None)
-    count = getattr(getattr(state, "opt", None), "count", None)
-    place = "an unknown experience" if index is None else f"experience {index.flatten()[0].item()}"
-    return place if count is None else f"{place}, optimiser step {count.flatten()[0].item()}"
-
-
-def _lanes(leaf: Tensor, state: Any) -> str:
-    key = getattr(state, "key", None)
-    if key is None or key.ndim == 0:
-        return ""
-    bad = (~torch.isfinite(leaf)).flatten(1).any(1) if leaf.ndim > 1 else ~torch.isfinite(leaf)
-    return f", lanes {bad.nonzero().flatten().tolist()}"
-
-
-def check_finite(update: Any) -> Any:
-    """Watch every leaf of an Update: FloatingPointError at the first loss or floating leaf of the state that is NaN or infinite.
-
-    The message names the value, its path, the experience, the optimiser's step and the lanes. For debugging: it evaluates the loss
-    twice and waits for the device at every step. Apply it after `cl.vmap`; what is compiled runs eagerly under it.
-    """
-    if isinstance(update, Strategy):
-        return tree.replace(update, update=check_finite(update.update))
-    return _map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf), update)
+    return map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate), fuse(update))

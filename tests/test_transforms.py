@@ -105,14 +105,22 @@ def test_probes_that_return_leaves_are_kept_from_donation():
     assert history[:, 0].tolist() == [1, 2, 3]
 
 
-def test_thirty_strategies_compile_without_falling_back():
-    """torch.compile gives up silently after 8 recompilations of one piece of code; each of our programs is code of its own."""
+def test_thirty_strategies_compile_in_one_process():
+    """Dynamo gives up silently after 8 compilations of one piece of code, as all train steps are; we do not go through it."""
     updates = [cl.compile(lambda s, e, i=i: s.replace(key=s.key + i)) for i in range(30)]
     agent = cl.Agent(key=cl.key(0))
-    torch._dynamo.utils.counters.clear()
     for i, update in enumerate(updates):
         assert update(agent, BENCH.train[0]).key == agent.key + i
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 30
+        assert len(update.programs) == 1
+
+
+def test_neighbours_are_compiled_as_one():
+    online = cl.compile(cl.strategies.er(registry.MODEL, registry.SGD, **MEMORY).update)
+    assert isinstance(online, transforms.Compiled)
+    batched = cl.compile(cl.compose(STRATEGIES["er_lwf"].update, cl.at("opt.lr", lambda lr, e: lr), cl.optim.restart()))
+    assert len(tree.leaves(batched)) == 4  # the snapshot, the order of rows, the step, and all that comes after the loop
+    repeated = cl.compile(cl.repeat(cl.compose(cl.optim.restart(), cl.optim.restart()), 2))
+    assert len(tree.leaves(repeated)) == 1
 
 
 def test_vmap_of_a_compiled_update_compiles_the_lanes():

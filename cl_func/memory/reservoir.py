@@ -63,11 +63,12 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
     accepted = valid & (place < capacity)
     wins = accepted & ~_overwritten(place, accepted, capacity)
 
-    # Writing twice to one place has no defined order. So each row that is not written for good writes what a row that is
+    # Writing twice to one place has no defined order. So each row that is not written for good writes what the last row that is
     # writes, at its place: equal values, any order. With no such row at all, the memory's first row is written over itself.
-    any_wins = wins.any()
-    first = torch.argmax(wins.to(torch.uint8))
-    writer = torch.where(wins, torch.arange(n, device=valid.device), first)
+    turns = torch.arange(n, device=valid.device)
+    last = torch.where(wins, turns, -1).amax()  # not argmax: compiled, it gives n and more where all are equal (torch 2.13)
+    any_wins = last >= 0
+    writer = torch.where(wins, turns, last.clamp(min=0))
     place = torch.where(any_wins, place[writer], torch.zeros_like(place))
 
     def write(slot: Tensor, row: Tensor) -> Tensor:
