@@ -36,8 +36,11 @@ from cl_func.core import (
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.finite import check_finite
+from cl_func.grids import Grid, grid, random_grid, zipped
 from cl_func.random import key
+from cl_func.runs import Runs
 from cl_func.scan import fold, scan
+from cl_func.sweep import sweep
 from cl_func.transforms import compile, vmap
 from cl_func.tree import state, static
 
@@ -48,6 +51,8 @@ __all__ = [
     "Benchmark",
     "Dataset",
     "Experience",
+    "Grid",
+    "Runs",
     "Strategy",
     "Stream",
     "at",
@@ -59,6 +64,7 @@ __all__ = [
     "evaluate",
     "experience",
     "fold",
+    "grid",
     "key",
     "losses",
     "maybe_init",
@@ -69,6 +75,7 @@ __all__ = [
     "optim",
     "plots",
     "random",
+    "random_grid",
     "regularizers",
     "repeat",
     "scan",
@@ -76,10 +83,12 @@ __all__ = [
     "static",
     "strategies",
     "streams",
+    "sweep",
     "testing",
     "train_step",
     "transforms",
     "tree",
     "vmap",
     "when",
+    "zipped",
 ]

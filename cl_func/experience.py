@@ -171,6 +171,19 @@ def pad(exp: Experience, n: int) -> Experience:
     return exp.take(rows, valid)
 
 
+def stack(experiences: Sequence[Experience]) -> Experience:
+    """One experience for several lanes, each with its own rows of one shared source; shorter ones are padded.
+
+    Raises ValueError if the sources differ.
+    """
+    first = experiences[0]
+    if any(exp.source is not first.source for exp in experiences):
+        raise ValueError("experiences: lanes must share one source; make their streams from the same datasets.")
+    longest = max(len(exp) for exp in experiences)
+    lanes = [pad(exp, longest) for exp in experiences]
+    return tree.replace(first, **{name: torch.stack([getattr(lane, name) for lane in lanes]) for name in _RANK})
+
+
 @dataclasses.dataclass(frozen=True)
 class Stream(Sequence[Experience]):
     """A lazy sequence of experiences: `make(i)` builds the i-th one when it is asked for."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -79,6 +80,8 @@ def vmap(update: Any) -> Any:
     return map_leaves(wrap, update)
 
 
+_COMPILING = threading.RLock()
+
 # Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
 # the ends of loops: wrong numbers and a corrupt heap (a test keeps the case). -fwrapv defines it; this option ends in the flags.
 OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off -fwrapv"}
@@ -119,7 +122,9 @@ class Compiled:
         signature = (self.donate, structure, exp_structure, *[(x.shape, x.stride(), x.dtype, x.device) for x in given])
         program = self.programs.get(signature)
         if program is None:
-            program = self.programs[signature] = _Program(self.inner, given, structure, exp_structure, self.donate)
+            with _COMPILING:  # torch traces and compiles in one thread at a time; the others wait for the program
+                program = self.programs.get(signature) or _Program(self.inner, given, structure, exp_structure, self.donate)
+                self.programs[signature] = program
         return program(given)
 
 

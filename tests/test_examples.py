@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+STRICT = ["-W", "error", "-W", "ignore:`torch.jit.script:DeprecationWarning"]  # torch's own, where it imports forward mode
 ARGUMENTS = {"quickstart.py": ["--seeds", "2"]}
 
 
@@ -18,7 +19,7 @@ ARGUMENTS = {"quickstart.py": ["--seeds", "2"]}
 def test_example(path, tmp_path):
     out = tmp_path / "out"
     arguments = [*ARGUMENTS.get(path.name, []), *(["--out", str(out)] if "--out" in path.read_text() else [])]
-    run = subprocess.run([sys.executable, "-W", "error", str(path), *arguments], capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run([sys.executable, *STRICT, str(path), *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.strip()
     if "--out" in arguments:
@@ -37,7 +38,7 @@ def test_quickstart_shows_the_expected_order(tmp_path):
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
 def test_readme(block, tmp_path):
     env = {**os.environ, "MPLBACKEND": "Agg"}
-    run = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, cwd=tmp_path, env=env)
+    run = subprocess.run([sys.executable, *STRICT, "-c", block], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert run.returncode == 0, run.stderr[-3000:]
 
 

@@ -1,0 +1,181 @@
+"""What a sweep returns: histories with named axes, their summaries, tables and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_func import metrics, plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep: a product of hyperparameter axes and, last, the seeds.
+
+    history: name -> tensor [*axes, seed, time, ...]; NaN where a run is not finished.
+    axes: name -> labels of the points, in the order of the history's leading axes; the last is "seed".
+    finished: [*axes, seed] bool, False for runs that an interrupt left out.
+    seconds: wall time of the sweep.
+    """
+
+    axes: dict[str, list[Any]]
+    history: dict[str, Tensor]
+    finished: Tensor
+    seconds: float
+    _replay: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each axis, seeds last."""
+        return tuple(len(labels) for labels in self.axes.values())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A history by name, such as runs["accuracy"]: [*axes, seed, time, T]."""
+        if name not in self.history:
+            raise ValueError(f"{name!r}: no such history; there is {', '.join(self.history)}.")
+        return self.history[name]
+
+    def metric(self, metric: str = "average_accuracy") -> Tensor:
+        """One number per run, [*axes, seed]: a function of `cl.metrics` of the accuracy matrix, at the end of the run."""
+        function = getattr(metrics, metric, None)
+        if function is None or metric.startswith("_"):
+            raise ValueError(f"metric: {metric!r} is no function of cl.metrics.")
+        R = self["accuracy"]
+        flat, done = R.reshape(-1, *R.shape[-2:]), self.finished.flatten()
+        out = torch.full((len(flat),), math.nan, dtype=R.dtype)
+        if bool(done.any()):
+            square = R.shape[-1] == R.shape[-2]
+            value = function(flat[done]) if square else flat[done][:, -1].mean(-1)
+            out[done] = value[..., -1] if value.ndim == 2 else value
+        return out.reshape(self.finished.shape)
+
+    def mean_ci(self, metric: str = "average_accuracy", confidence: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Mean and half-width of the confidence interval over the seeds, each [*axes]."""
+        return metrics.mean_ci(self.metric(metric), confidence, dim=-1)
+
+    def best(self, metric: str = "average_accuracy", *, largest: bool = True) -> dict[str, Any]:
+        """The point of the hyperparameter axes with the best mean over the seeds: axis name -> label; for `tree.set`.
+
+        Choose by the accuracy on a validation stream, not on the test stream.
+        """
+        mean, _ = self.mean_ci(metric)
+        worst = -math.inf if largest else math.inf
+        ranked = torch.nan_to_num(mean, nan=worst).flatten()
+        place = int(ranked.argmax() if largest else ranked.argmin())
+        where = np.unravel_index(place, mean.shape) if mean.ndim else ()
+        names = list(self.axes)[:-1]
+        return {name: self.axes[name][i] for name, i in zip(names, where, strict=True)}
+
+    def table(self, metric: str = "average_accuracy") -> str:
+        """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds."""
+        mean, half = self.mean_ci(metric)
+        names = list(self.axes)[:-1]
+        lines = ["| " + " | ".join([*names, f"{metric} ({self.shape[-1]} seeds)"]) + " |", "|" + " --- |" * (len(names) + 1)]
+        for where in np.ndindex(*mean.shape):
+            labels = [_label(self.axes[name][i]) for name, i in zip(names, where, strict=True)]
+            lines.append("| " + " | ".join([*labels, f"{mean[where]:.3f} ± {half[where]:.3f}"]) + " |")
+        return "\n".join(lines)
+
+    def to_pandas(self) -> Any:
+        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history of shape [.., T]."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("Runs.to_pandas needs pandas: pip install pandas") from error
+        R = self["accuracy"]
+        same = {name: value for name, value in self.history.items() if value.shape == R.shape}
+        index = np.indices(tuple(R.shape)).reshape(R.ndim, -1)
+        columns = {name: [_label(labels[i]) for i in index[a]] for a, (name, labels) in enumerate(self.axes.items())}
+        columns |= {"time": index[-2], "test_experience": index[-1]}
+        return pd.DataFrame({**columns, **{name: value.flatten().numpy() for name, value in same.items()}})
+
+    def state(self, **labels: Any) -> Any:
+        """The final state of one run, named by its labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
+
+        Nothing is stored: being pure, the run is done once more, by itself. Raises ValueError for Runs that were loaded.
+        """
+        if self._replay is None:
+            raise ValueError(
+                "state: these Runs were loaded from a file and cannot run again; sweep again, or fold one run yourself."
+            )
+        unknown = [name for name in labels if name not in self.axes]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r}: no such axis; there is {', '.join(self.axes)}.")
+        where = []
+        for name, values in self.axes.items():
+            label = labels.get(name, values[0] if len(values) == 1 else None)
+            if label not in values:
+                raise ValueError(f"{name}: expected one of {values}, got {label!r}.")
+            where.append(values.index(label))
+        return self._replay(int(np.ravel_multi_index(tuple(where), self.shape)))
+
+    def save(self, path: str | Path) -> None:
+        """Write axes and histories as a .npz file, without pickle."""
+        header = {"axes": self.axes, "seconds": self.seconds}
+        arrays: dict[str, Any] = {f"history.{name}": value.numpy() for name, value in self.history.items()}
+        arrays |= {"header": np.array(json.dumps(header)), "finished": self.finished.numpy()}
+        np.savez_compressed(Path(path), **arrays)
+
+    @staticmethod
+    def load(path: str | Path) -> Runs:
+        """Read what `save` wrote."""
+        with np.load(Path(path), allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            history = {n.removeprefix("history."): torch.from_numpy(file[n]) for n in file.files if n.startswith("history.")}
+            return Runs(header["axes"], history, torch.from_numpy(file["finished"]), header["seconds"])
+
+    def plot_timeline(self) -> Figure:
+        """Average accuracy over time, one line with its band per point of the hyperparameter axes."""
+        curves = metrics.average_accuracy(self._finished("accuracy"))
+        names = list(self.axes)[:-1]
+        lines = {
+            ", ".join(f"{n}={_label(self.axes[n][i])}" for n, i in zip(names, where, strict=True)) or "mean": curves[where]
+            for where in np.ndindex(*self.shape[:-1])
+        }
+        return plots.accuracy_timeline(lines)
+
+    def plot_matrix(self) -> Figure:
+        """The mean accuracy matrix of every point of the hyperparameter axes."""
+        R = self._finished("accuracy")
+        names = list(self.axes)[:-1]
+        return plots.matrices(
+            {
+                ", ".join(f"{n}={_label(self.axes[n][i])}" for n, i in zip(names, where, strict=True)) or "mean": R[where]
+                for where in np.ndindex(*self.shape[:-1])
+            }
+        )
+
+    def plot_grid(self, metric: str = "average_accuracy") -> Figure:
+        """The mean of a metric over two hyperparameter axes as a heat map. Raises ValueError unless there are two."""
+        names = list(self.axes)[:-1]
+        if len(names) != 2:
+            raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
+        mean, _ = self.mean_ci(metric)
+        figure = plots.matrix(mean.clamp(0, 1), title=metric)
+        ax = figure.axes[0]
+        ax.set_xticks(range(self.shape[1]), [_label(v) for v in self.axes[names[1]]])
+        ax.set_yticks(range(self.shape[0]), [_label(v) for v in self.axes[names[0]]])
+        ax.set(xlabel=names[1], ylabel=names[0])
+        return figure
+
+    def _finished(self, name: str) -> Tensor:
+        if not bool(self.finished.all()):
+            raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
+        return self[name]
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_label(v)}" for v in value.values())
+    return f"{value:g}" if isinstance(value, float) else str(value)
