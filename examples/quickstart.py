@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 import cl_func as cl
@@ -37,6 +38,8 @@ def main():
     if args.seeds < 1:
         parser.error(f"--seeds: expected at least 1, got {args.seeds}")
     args.out.mkdir(parents=True, exist_ok=True)
+    if not args.data:
+        torch.set_num_threads(1)  # nets of this size gain nothing from a second thread, and lose much where cores are shared
 
     train, test = cl.data.idx_folder(args.data) if args.data else cl.data.digits()
     bench = cl.streams.split_by_class(train, test, n_experiences=5)

@@ -265,7 +265,7 @@ def test_errors(call, error, match):
 
 def test_hypergradient_equals_finite_differences():
     """Forward mode through a whole run: the final loss with respect to the strength of LwF."""
-    strategy = cl.strategies.lwf(cl.models.mlp(6, hidden=(5,), n_classes=4), cl.optim.sgd(0.1), batch_size=7)
+    strategy = cl.strategies.lwf(cl.models.mlp(6, hidden=(5,), n_classes=4), cl.optim.sgd(0.5), batch_size=7, epochs=3)
     double = cl.tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, strategy.init(cl.key(0)))
     source = cl.tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, BENCH.train[0].source)
     train = [cl.tree.replace(exp, source=source) for exp in BENCH.train]
