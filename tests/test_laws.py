@@ -61,6 +61,37 @@ def test_strategies_on_any_stream(case, train, key):
     assert all(bool(leaf.isfinite().all()) for leaf in cl.tree.leaves(end))
 
 
+def one_shot(case):
+    """A component as a function of (state, exp) that can be traced whole: losses with their gradients."""
+    component = case.make()
+    if case in registry.LOSSES:
+        return lambda state, exp: testing._value_and_grad(component, state, exp)
+    if case in registry.TRANSFORMS:
+        return lambda state, exp: component(state.model.params, state, exp)
+    return component
+
+
+def groups(size=6):
+    """Cases that share a kind of state, a few at a time. Loops are left out: they stay outside what is compiled."""
+    kinds = {}
+    for case in [*registry.UPDATES, *registry.LOSSES, *registry.TRANSFORMS, *registry.PROBES]:
+        if case.name not in ("minibatches", "repeat"):
+            kinds.setdefault((case.model, case.optimizer), []).append(case)
+    return [cases[i : i + size] for cases in kinds.values() for i in range(0, len(cases), size)]
+
+
+@pytest.mark.parametrize("cases", groups(), ids=lambda cases: "+".join(sorted({case.name.split(".")[-1] for case in cases})))
+def test_compiled_equals_eager(cases):
+    """Components of one kind of state share one program: compiling each by itself would take minutes."""
+    functions = [one_shot(case) for case in cases]
+
+    def everything(state, exp):
+        return {str(i): function(state, exp) for i, function in enumerate(functions)}
+
+    state = cases[0].state()
+    testing.assert_equal(cl.compile(everything)(state, EXP), everything(state, EXP), "compiled", testing.RTOL, testing.ATOL)
+
+
 @pytest.mark.parametrize("room", sorted(registry.NOT_COMPONENTS))
 def test_registry_is_complete(room):
     """A public function that is in no case and not named as something else has escaped the laws."""
