@@ -1,58 +1,102 @@
-"""python -m benchmarks [--rounds 5] [--lanes 1 4 16] [--out out/bench]: step times beside a loop written by hand.
+"""python -m benchmarks [B1 B2 ...]: this library beside its peers.
 
-The contenders take turns (A B C A B C ...), so that a machine that slows down slows down all; the table gives medians.
+    B1  a step of online ER on an MLP 784-256-256-10, at 1 to 64 lanes     B5  a whole experiment on Fashion-MNIST (--data)
+    B2  the same on an MLP 64-64-10                                        B6  growth with steps, capacity and lanes
+    B3  naive, ER and LwF in batch mode, Adam, batches of 128              B7  import and compile time
+    B4  online ER on a slim ResNet-18
+
+The contenders run in their own environments and take turns (A B C A B C ...), so that a machine that slows down slows down all; the
+table gives medians. Where we lose, it says so. Peers that are not installed are named, with what to do about it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
+import sys
+import time
 from pathlib import Path
 
-import torch
+from benchmarks import machine
+from benchmarks.experiment import b5
+from benchmarks.growth import b6
+from benchmarks.peers import Peers
+from benchmarks.report import Report
+from benchmarks.startup import b7
+from benchmarks.steps import Settings, b1, b2, b3, b4
 
-from benchmarks.online_er import WORKS, by_hand, ours
+BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7}
+PATHS = ("--data", "--out", "--jax-python", "--avalanche-python")
 
 
-def main() -> None:
-    """Time every work, print a table, write it as JSON and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="timed repetitions of each contender (default: 5)")
-    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 4, 16], help="lane counts of the vmapped runs")
-    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+def arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="B1 B2 ...", help="which ones (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a short look: less of everything, 2 rounds; no figures to quote")
+    parser.add_argument("--rounds", type=int, help="timed repetitions of each contender (default: 5)")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for results.json and results.md")
+    parser.add_argument("--data", type=Path, help="folder of the idx files of Fashion-MNIST, for B5")
+    parser.add_argument("--jax-python", help="the interpreter of an environment with JAX (or CL_BENCH_JAX)")
+    parser.add_argument("--avalanche-python", help="the interpreter of an environment with Avalanche (or CL_BENCH_AVALANCHE)")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.names = args.names or list(BENCHMARKS)
+    args.rounds = args.rounds or (2 if args.quick else 5)
+    for name in args.names:
+        if name not in BENCHMARKS:
+            parser.error(f"{name}: no such benchmark; there are {', '.join(BENCHMARKS)}")
+    if args.rounds < 1:
+        parser.error(f"--rounds: expected at least 1, got {args.rounds}")
+    if args.data and not args.data.is_dir():
+        parser.error(f"--data: there is no folder {args.data}")
+    try:
+        args.peers = Peers.of(args.jax_python, args.avalanche_python)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
-    lines = [
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; microseconds "
-        f"per step of one run, median (min to max) of {args.rounds} rounds in turn",
-        "",
-        "| work | contender | us per step | times faster than by hand |",
-        "| --- | --- | --- | --- |",
-    ]
-    results = {}
-    for name, work in WORKS.items():
-        print(f"{name}: {work.name}: compiling", flush=True)
-        runs = {"by hand, eager": by_hand(work), "one run, eager": ours(work, 0, compiled=False)}
-        runs["one run, compiled"] = ours(work, 0, compiled=True)
-        runs |= {f"{lanes} lanes, compiled": ours(work, lanes, compiled=True) for lanes in args.lanes}
-        times: dict[str, list[float]] = {label: [] for label in runs}
-        for _ in range(args.rounds):
-            for label, run in runs.items():
-                times[label].append(run())
-        reference = statistics.median(times["by hand, eager"])
-        for label, values in times.items():
-            middle = statistics.median(values)
-            spread = f"{middle:.0f} ({min(values):.0f} to {max(values):.0f})"
-            lines.append(f"| {name} {work.name} | {label} | {spread} | {reference / middle:.2f} |")
-        results[name] = times
-    (args.out / "results.md").write_text("\n".join(lines) + "\n")
-    (args.out / "results.json").write_text(json.dumps(results, indent=1))
-    print("\n".join(lines))
-    print(f"\nwritten: {args.out / 'results.md'}, {args.out / 'results.json'}")
+
+def command_line(words: list[str]) -> str:
+    """What was typed, without the paths of this machine."""
+    shown, hide = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        shown.append("PATH" if hide else f"{option}=PATH" if equals and option in PATHS else word)
+        hide = word in PATHS
+    return " ".join(["python -m benchmarks", *shown])
+
+
+def main() -> int:
+    """Run, print the table, write the two files; 1 if a contender failed, which is not to be not installed."""
+    args = arguments()
+    # Absolute: the workers run in the root of the repository, wherever this was called.
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report(command_line(sys.argv[1:]), machine.describe())
+    settings = Settings(
+        peers=args.peers,
+        rounds=args.rounds,
+        seconds=0.2 if args.quick else 0.5,
+        quick=args.quick,
+        out=out,
+        data=args.data and args.data.resolve(),
+    )
+    if args.rounds < 5 or args.quick:
+        report.notes.append(f"a quick look (rounds: {args.rounds}): no figures to quote")
+    if machine.busy():
+        report.notes.append("the machine was busy when this began: see its load average")
+    start = time.perf_counter()
+    for name in args.names:
+        print(f"{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        BENCHMARKS[name](settings, report)
+        data, page = report.write(out)
+    print(f"\n{report.table()}\n")
+    for note in report.notes:
+        print(f"- {note}")
+    print(f"- {time.perf_counter() - start:.0f} s; written: {data}, {page}")
+    return int(any(why.startswith("failed") for _, _, why in report.missing))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

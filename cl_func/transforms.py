@@ -132,7 +132,10 @@ class _Program:
     """The graph of one function at one signature, traced by running it once and compiled at the first call."""
 
     def __init__(self, inner: Any, given: list[Tensor], structure: Any, exp_structure: Any, donate: bool) -> None:
-        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, needed only here
+        # Slow to import, and needed only here.
+        from torch._subclasses import FakeTensorMode
+        from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         n = structure.num_leaves
         self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
@@ -154,7 +157,10 @@ class _Program:
             graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
             # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards cost as
             # much as a small step, and it gives up on code that it has compiled 8 times, which all train steps share.
-            self.compiled: Any = torch._inductor.compile(graph, list(given), options=OPTIONS)
+            # Inputs with a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk.
+            fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+            inputs: list[Any] = [fake.from_tensor(leaf, static_shapes=True) for leaf in given]
+            self.compiled: Any = torch._inductor.compile(graph, inputs, options=OPTIONS)
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into writes in place.

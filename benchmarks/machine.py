@@ -1,0 +1,40 @@
+"""The machine that was measured, as far as it tells."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def describe() -> dict[str, str]:
+    """CPU model, cores, memory, system, and how busy it was before the measurement."""
+    facts = {
+        "CPU": _cpu(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+    }
+    if hasattr(os, "sysconf"):
+        facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    if hasattr(os, "getloadavg"):
+        facts["load average before"] = f"{os.getloadavg()[0]:.2f}"
+    for name in ("OMP_NUM_THREADS", "XLA_FLAGS"):
+        if name in os.environ:
+            facts[name] = os.environ[name]
+    return facts
+
+
+def busy() -> bool:
+    """Whether something else seems to be running: the figures are then of little use."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in found.items()}
+    wide = [flag for flag in ("avx2", "avx512f") if flag in facts.get("flags", "").split()]
+    return ", ".join([facts.get("model name", platform.machine()), *wide])

@@ -1,0 +1,149 @@
+"""Workers as long-lived processes, asked in turn (A B C A B C ...); and whole processes, timed from the outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Threads that wait for work sleep instead of spinning: several workers are alive and only one of them is being timed. And all of
+# them run on the processor, also where JAX or torch could find an accelerator.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+
+class WorkerError(RuntimeError):
+    """A contender that did not start or that died; the message ends with the last line that it wrote."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of every process that is timed."""
+    return {**os.environ, **ENVIRONMENT, **(extra or {})}
+
+
+def shown(command: Sequence[str | Path]) -> str:
+    """A command as a reader can type it: without the paths of this machine."""
+    return " ".join(["python", *map(str, command[1:])])
+
+
+def last_line(text: str) -> str:
+    """What a process that failed said last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it wrote nothing"
+
+
+class Worker:
+    """One contender: a process that is warm and waits for its turn."""
+
+    def __init__(self, command: Sequence[str | Path], log: Path, timeout: float = 1200) -> None:
+        self.command, self.log, self.timeout, self._buffer = command, log, timeout, b""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        try:
+            self.ready = self._answer()
+        except WorkerError:
+            self.close()
+            raise
+
+    def go(self) -> dict[str, Any]:
+        """One timed repetition."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(b"go\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died, and `_answer` tells of what
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        """The next JSON object on its standard output; other lines there are some library's talk."""
+        assert self.process.stdout is not None
+        end, source = time.monotonic() + self.timeout, self.process.stdout.fileno()
+        while True:
+            while b"\n" in self._buffer:
+                line, _, self._buffer = self._buffer.partition(b"\n")
+                if line.startswith(b"{"):
+                    return json.loads(line)
+            if not select.select([source], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise WorkerError(f"no answer within {self.timeout:.0f} s")
+            chunk = os.read(source, 1 << 16)
+            if not chunk:
+                self.process.wait()
+                raise WorkerError(f"ended with status {self.process.returncode}: {last_line(self.log.read_text(errors='replace'))}")
+            self._buffer += chunk
+
+    def close(self) -> None:
+        """End the process: it leaves when its standard input is closed."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def workers(commands: Mapping[str, Sequence[str | Path]], logs: Path) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
+    """Start the workers one after the other; gives those that are ready, and why the others are not."""
+    started: dict[str, Worker] = {}
+    failed: dict[str, str] = {}
+    try:
+        for name, command in commands.items():
+            print(f"  starting {name}", flush=True)
+            try:
+                started[name] = Worker(command, logs / f"{name.replace(' ', '-').replace('/', '-')}.log")
+            except WorkerError as error:
+                failed[name] = str(error)
+                print(f"  {name}: {error}", flush=True)
+        yield started, failed
+    finally:
+        for worker in started.values():
+            worker.close()
+
+
+def alternate(started: dict[str, Worker], failed: dict[str, str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Ask each worker in turn, `rounds` times; one that dies on the way joins the failed."""
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in started}
+    for turn in range(rounds):
+        print(f"  round {turn + 1} of {rounds}", flush=True)
+        for name, worker in started.items():
+            if name in failed:
+                continue
+            try:
+                answers[name].append(worker.go())
+            except WorkerError as error:
+                failed[name] = str(error)
+                print(f"  {name}: {error}", flush=True)
+    return {name: values for name, values in answers.items() if name not in failed}
+
+
+def timed(command: Sequence[str | Path], extra: Mapping[str, str] | None = None, timeout: float = 3600) -> tuple[float, str]:
+    """Seconds from the start of a process to its end, and what it printed."""
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            list(map(str, command)), cwd=ROOT, env=environment(extra), capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkerError(f"not done within {timeout:.0f} s") from error
+    elapsed = time.perf_counter() - start
+    if done.returncode:
+        raise WorkerError(f"ended with status {done.returncode}: {last_line(done.stderr)}")
+    return elapsed, done.stdout

@@ -1,0 +1,133 @@
+"""The training loop as one writes it by hand in PyTorch: modules, torch.optim, a preallocated memory. Eager or torch.compile'd.
+
+Compiled, a plain SGD step on an MLP is one program, gradient and update, the fastest of the ways tried; with Adam or batch
+normalisation the loss (and so its backward pass) and the optimiser's step are one program each. Drawing and inserting stay eager.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.workers import nets
+from benchmarks.workers.protocol import arguments, serve
+from benchmarks.works import CLASSES, WORKS, Work
+
+
+class Memory:
+    """A reservoir: Algorithm R row by row in Python, then one write of the rows that stay."""
+
+    def __init__(self, work: Work) -> None:
+        self.x = torch.zeros(work.capacity, *work.shape)
+        self.y = torch.zeros(work.capacity, dtype=torch.int64)
+        self.seen = 0
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        rows = torch.randint(min(self.seen, len(self.y)), (n,))
+        return self.x[rows], self.y[rows]
+
+    def insert(self, x: Tensor, y: Tensor) -> None:
+        capacity, writes = len(self.y), {}
+        for row in range(len(y)):
+            place = self.seen if self.seen < capacity else random.randrange(self.seen + 1)
+            if place < capacity:
+                writes[place] = row
+            self.seen += 1
+        if writes:
+            places, rows = torch.tensor(list(writes)), torch.tensor(list(writes.values()))
+            self.x[places], self.y[places] = x[rows], y[rows]
+
+
+class Trainer:
+    """A network, its optimiser, and what a method keeps: a memory (ER) or a teacher (LwF)."""
+
+    def __init__(self, work: Work, compiled: bool) -> None:
+        self.work, self.net = work, nets.network(work)
+        self.optimizer = nets.optimizer(work, self.net)
+        self.memory = Memory(work)
+        self.teacher, self.old = copy.deepcopy(self.net), torch.zeros(CLASSES, dtype=torch.bool)
+        self.loss, self.update, self.learn = self._loss, self.optimizer.step, self._learn
+        if compiled and work.optimizer == "sgd" and work.widths:
+            self.params = {name: value.detach() for name, value in self.net.named_parameters()}
+            self.learn = torch.compile(self._learn_sgd, fullgraph=True)
+        elif compiled:
+            self.loss, self.update = torch.compile(self._loss), torch.compile(self.optimizer.step)
+
+    def _loss(self, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
+        logits = self.net(x)
+        if self.work.method != "lwf":
+            return F.cross_entropy(logits, y)
+        low = torch.finfo(logits.dtype).min / 2
+        loss = F.cross_entropy(torch.where(present, logits, low), y)
+        with torch.no_grad():
+            target = torch.softmax(torch.where(self.old, self.teacher(x), low) / 2, -1)
+        student = torch.log_softmax(torch.where(self.old, logits, low) / 2, -1)
+        return loss + 4 * F.kl_div(student, target, reduction="batchmean")
+
+    def _learn(self, x: Tensor, y: Tensor, present: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(x, y, present).backward()
+        self.update()
+
+    def _learn_sgd(self, x: Tensor, y: Tensor, present: Tensor) -> None:
+        def loss(params: dict[str, Tensor]) -> Tensor:
+            return F.cross_entropy(torch.func.functional_call(self.net, params, (x,)), y)
+
+        for name, grad in torch.func.grad(loss)(self.params).items():
+            self.params[name].sub_(grad, alpha=self.work.lr)
+
+    def step(self, x: Tensor, y: Tensor, present: Tensor) -> None:
+        """A gradient step on a minibatch and rows replayed with it."""
+        if self.work.method == "er" and self.memory.seen:
+            old_x, old_y = self.memory.draw(self.work.replayed)
+            x, y = torch.cat([x, old_x]), torch.cat([y, old_y])
+        self.learn(x, y, present)
+
+    def experience(self, x: Tensor, y: Tensor) -> int:
+        """Train on one experience; says how many steps that was."""
+        if self.work.online:
+            self.step(x, y, self.old)
+            self.memory.insert(x, y)
+            return 1
+        present = torch.zeros(CLASSES, dtype=torch.bool)
+        present[y] = True
+        order = torch.randperm(len(y)).split(self.work.batch)
+        for rows in order:
+            self.step(x[rows], y[rows], present)
+        if self.work.method == "er":
+            self.memory.insert(x, y)
+        elif self.work.method == "lwf":
+            self.teacher.load_state_dict(self.net.state_dict())
+            self.old |= present
+        return len(order)
+
+
+def main() -> None:
+    """Serve one work, eager or compiled."""
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=("eager", "compiled"), default="eager")
+    args = parser.parse_args()
+    work = WORKS[args.work]
+    torch.manual_seed(0)
+    trainer = Trainer(work, args.mode == "compiled")
+    x, y = nets.data(work)
+    size = work.batch if work.online else work.rows // work.experiences
+    stream = itertools.cycle(list(zip(x.split(size), y.split(size), strict=True)))
+
+    def run(n: int) -> int:
+        done = 0
+        while done < n:
+            done += trainer.experience(*next(stream))
+        return done
+
+    versions = {"torch": torch.__version__}
+    serve(run, seconds=args.seconds, steps=args.steps, versions=versions, threads=torch.get_num_threads())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The same works in this library: the strategy as shipped, eager or compiled, its runs as lanes of one program or in a loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import torch
+
+import cl_func as cl
+from benchmarks.workers import nets
+from benchmarks.workers.protocol import arguments, serve
+from benchmarks.works import CLASSES, WORKS, Work
+
+
+def strategy(work: Work) -> cl.Strategy:
+    """The method of a work from cl.strategies."""
+    model = cl.models.mlp(work.widths[0], work.widths[1:-1], work.widths[-1]) if work.widths else cl.models.slim_resnet18()
+    optimizer = {"sgd": cl.optim.sgd, "adam": cl.optim.adam}[work.optimizer](work.lr)
+    loop = {"batch_size": None if work.online else work.batch}
+    if work.method == "er":
+        return cl.strategies.er(model, optimizer, capacity=work.capacity, replay_size=work.replayed, **loop)
+    return {"naive": cl.strategies.naive, "lwf": cl.strategies.lwf}[work.method](model, optimizer, **loop)
+
+
+def experiences(work: Work) -> list[cl.Experience]:
+    """The train stream, as a list: making experiences is not what is timed, for no contender."""
+    data = cl.Dataset(*nets.data(work), n_classes=CLASSES)
+    bench = cl.streams.split_by_class(data, data, n_experiences=work.experiences)
+    return list(cl.streams.split_online(bench, work.batch).train if work.online else bench.train)
+
+
+def main() -> None:
+    """Serve one work in one mode at one number of lanes."""
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=("eager", "compiled"), default="compiled")
+    parser.add_argument("--lanes", type=int, default=1, help="runs at once; one is run without a lane axis")
+    parser.add_argument("--loop", action="store_true", help="one run after the other instead of lanes of one program")
+    parser.add_argument("--capacity", type=int, help="rows of the memory, instead of the work's; it starts full")
+    parser.add_argument("--threads", type=int, help="threads within an operation (default: torch's)")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    work = WORKS[args.work]
+    method = strategy(dataclasses.replace(work, capacity=args.capacity or work.capacity))
+    update, states = method.update, [method.init(cl.key(seed)) for seed in range(args.lanes)]
+    if args.capacity:
+        states = [cl.tree.set(state, {"replay.seen": torch.tensor(args.capacity)}) for state in states]
+    if args.lanes > 1 and not args.loop:
+        update, states = cl.vmap(update), [cl.tree.stack(states)]
+    if args.mode == "compiled":
+        # cl.fold(..., donate=True) does this too, on a copy that it makes once per experiment. A repetition here is a slice of
+        # one, so the state is handed on and the copy made once, below.
+        update = cl.compile(update, donate=True)
+    states = [cl.tree.map(torch.clone, state) for state in states]
+    stream = experiences(work)
+    per_experience = 1 if work.online else -(-len(stream[0]) // work.batch)
+    position = itertools.count()
+
+    def run(n: int) -> int:
+        count = -(-n // per_experience)
+        part = [stream[next(position) % len(stream)] for _ in range(count)]
+        for i, state in enumerate(states):
+            states[i] = cl.fold(update, state, part)
+        return count * per_experience
+
+    state_mb = sum(leaf.nbytes for state in states for leaf in cl.tree.leaves(state)) / 1e6
+    serve(
+        run,
+        seconds=args.seconds,
+        steps=args.steps,
+        lanes=args.lanes,
+        state_mb_per_lane=state_mb / args.lanes,
+        versions={"torch": torch.__version__, "cl_func": cl.__version__},
+        threads=torch.get_num_threads(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""How the orchestrator speaks with a worker: one JSON line when ready, then one for each line "go" on its standard input.
+
+    {"ready": true, "versions": {...}, ...}
+    {"us_per_step": 212.3, "rss_mb": 540.1}
+
+A worker sets up and warms up once, and sleeps on its standard input between repetitions. Only the standard library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.works import WORKS
+
+
+def arguments(description: str, works: Sequence[str] = tuple(WORKS)) -> argparse.ArgumentParser:
+    """The arguments that all workers of a training step have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("work", choices=works)
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of one repetition")
+    parser.add_argument("--steps", type=int, help="steps of one repetition, instead of --seconds")
+    return parser
+
+
+def serve(run: Callable[[int], int], *, seconds: float, steps: int | None, lanes: int = 1, **ready: Any) -> None:
+    """Warm up, then answer each "go" with the time per step of one run.
+
+    run(n) takes n steps in each of the lanes, returns when they are finished, and says how many it took (whole experiences).
+    """
+    few = 10
+    run(few)
+    while steps is None:
+        run(few)  # compiles, and fills memories
+        start = time.perf_counter()
+        done = run(few)
+        elapsed = time.perf_counter() - start
+        if elapsed > seconds / 8 or few >= 10_000:
+            steps = max(few, round(done * seconds / elapsed))
+        few *= 4
+    run(steps)
+    _say({"ready": True, "lanes": lanes, "steps": steps, **ready})
+    for line in sys.stdin:
+        if line.strip() == "go":
+            start = time.perf_counter()
+            done = run(steps)
+            elapsed = time.perf_counter() - start
+            _say({"us_per_step": elapsed / (done * lanes) * 1e6, "rss_mb": _resident()})
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _resident() -> float | None:
+    """Resident memory of this process in MB, where the system tells."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return None

@@ -1,0 +1,52 @@
+"""What is timed, as numbers that all contenders share. Only the standard library: this is read in the peers' environments too.
+
+A step of an online work is one experience of `batch` rows: a gradient step on them and `replayed` rows of the memory, then their
+insertion into the reservoir. A step of a batch work is one minibatch of a long experience; its memory is filled after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One method on one network."""
+
+    title: str
+    widths: tuple[int, ...] = ()  # of the MLP, inputs first; () is the slim ResNet-18 on 3x32x32 images
+    method: str = "er"
+    batch: int = 10
+    replayed: int = 10
+    capacity: int = 500
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    online: bool = True
+    rows: int = 5000  # of random data, normal inputs and balanced labels
+    experiences: int = 5
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self.widths[:1] or (3, 32, 32)
+
+    @property
+    def flops(self) -> int:
+        """Multiply-adds times two of a step of an MLP: forward, and backward without the gradient by the inputs."""
+        layers = [a * b for a, b in itertools.pairwise(self.widths)]
+        return 2 * (self.batch + self.replayed) * (3 * sum(layers) - layers[0])
+
+
+_BATCH = {"widths": (784, 400, 400, 10), "batch": 128, "optimizer": "adam", "lr": 1e-3, "online": False, "rows": 12800}
+
+WORKS = {
+    "B1": Work("online ER, MLP 784-256-256-10, SGD, 10 + 10 rows, reservoir 500", (784, 256, 256, 10)),
+    "B2": Work("online ER, MLP 64-64-10, SGD, 10 + 10 rows, reservoir 200", (64, 64, 10), capacity=200),
+    "B3-naive": Work("naive, MLP 784-400-400-10, Adam, batch 128", method="naive", replayed=0, **_BATCH),
+    "B3-er": Work("ER, MLP 784-400-400-10, Adam, 128 + 128 rows, reservoir 2000", replayed=128, capacity=2000, **_BATCH),
+    "B3-lwf": Work("LwF, MLP 784-400-400-10, Adam, batch 128", method="lwf", replayed=0, **_BATCH),
+    "B4": Work("online ER, slim ResNet-18 on 3x32x32, SGD, 10 + 10 rows, reservoir 500", rows=1000),
+}
