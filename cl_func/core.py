@@ -106,6 +106,8 @@ def compose(*updates: Update) -> Any:
     >>> double(1, 10)
     21
     """
+    if not updates:
+        raise TypeError("updates: expected at least one Update, got none.")
     return Compose(updates=tuple(_callable("updates", u) for u in updates))
 
 

@@ -38,7 +38,7 @@ class _Evaluate:
     def _chunks(self, exp: Experience) -> list[Experience]:
         whole = pad(exp, -(-len(exp) // self.batch_size) * self.batch_size)
         starts = range(0, len(whole), self.batch_size)
-        return [whole.take(whole.rows[i : i + self.batch_size], whole.valid[i : i + self.batch_size]) for i in starts]
+        return [whole.take(whole.rows[..., i : i + self.batch_size], whole.valid[..., i : i + self.batch_size]) for i in starts]
 
 
 def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -18,13 +18,13 @@ from torch import Tensor
 class Ledger:
     """Histories by run. With a folder, each chunk is written as a .npz file when it is finished, and read again at the start."""
 
-    def __init__(self, axes: dict[str, list[Any]], shape: list[int], folder: str | Path | None) -> None:
+    def __init__(self, axes: dict[str, list[Any]], shape: list[int], folder: str | Path | None, fingerprint: str) -> None:
         self.shape, self.folder = shape, None if folder is None else Path(folder)
         self.histories: dict[int, dict[str, Any]] = {}
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        plan, text = self.folder / "sweep.json", json.dumps(axes, default=str)
+        plan, text = self.folder / "sweep.json", json.dumps({"axes": axes, "fingerprint": fingerprint}, default=str)
         if plan.exists() and plan.read_text() != text:
             raise ValueError(
                 f"resume: {self.folder} holds another sweep, of {plan.read_text()}; give this one, of {text}, its own folder."

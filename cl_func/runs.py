@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+
+
 @dataclasses.dataclass(frozen=True)
 class Runs:
     """The runs of a sweep: a product of hyperparameter axes and, last, the seeds.
@@ -47,15 +50,19 @@ class Runs:
         return self.history[name]
 
     def metric(self, metric: str = "average_accuracy") -> Tensor:
-        """One number per run, [*axes, seed]: a function of `cl.metrics` of the accuracy matrix, at the end of the run."""
-        function = getattr(metrics, metric, None)
-        if function is None or metric.startswith("_"):
-            raise ValueError(f"metric: {metric!r} is no function of cl.metrics.")
-        R = self["accuracy"]
+        """One number per run, [*axes, seed], at its end: a metric of METRICS; in online streams the mean accuracy over all."""
+        if metric not in METRICS:
+            raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
+        function, R = getattr(metrics, metric), self["accuracy"]
+        square = R.shape[-1] == R.shape[-2]
+        if not square and metric != "average_accuracy":
+            raise ValueError(
+                f"metric: {metric} needs one time per experience, but there are {R.shape[-2]} times for {R.shape[-1]}; "
+                "call cl.metrics yourself with seen=."
+            )
         flat, done = R.reshape(-1, *R.shape[-2:]), self.finished.flatten()
         out = torch.full((len(flat),), math.nan, dtype=R.dtype)
         if bool(done.any()):
-            square = R.shape[-1] == R.shape[-2]
             value = function(flat[done]) if square else flat[done][:, -1].mean(-1)
             out[done] = value[..., -1] if value.ndim == 2 else value
         return out.reshape(self.finished.shape)
@@ -125,7 +132,8 @@ class Runs:
         header = {"axes": self.axes, "seconds": self.seconds}
         arrays: dict[str, Any] = {f"history.{name}": value.numpy() for name, value in self.history.items()}
         arrays |= {"header": np.array(json.dumps(header)), "finished": self.finished.numpy()}
-        np.savez_compressed(Path(path), **arrays)
+        with open(path, "wb") as file:  # a name would get a suffix
+            np.savez_compressed(file, **arrays)
 
     @staticmethod
     def load(path: str | Path) -> Runs:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cl_func import tree
-from cl_func.core import Probe, Update, positive
+from cl_func.core import Probe, Strategy, Update, positive
 
 
 def _owned(update: Any, state: Any) -> tuple[Any, Any]:
@@ -44,6 +44,8 @@ def scan(
     The history is the tree that `probe(state, exp)` returns, its tensors stacked along a new first axis, time: one entry after
     every `every`-th experience and one after the last. Without a probe it is None.
     """
+    if isinstance(update, Strategy) or not callable(update):
+        raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
     positive("every", every)
     if donate:
         update, state = _owned(update, state)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import copyreg
 import dataclasses
+import hashlib
 import importlib
 import math
 import os
@@ -157,10 +158,19 @@ def sweep(
         cloudpickle package. Without one they run here, on a thread per core if compiled.
     resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks.
 
-    Ctrl-C returns the finished runs, after a warning; the others are NaN. A chunk that fails or whose worker dies is reported as
-    a RuntimeError that names its runs, when all others are done. Raises ValueError for unknown paths, no probe, bad seeds.
+    Ctrl-C returns the finished runs, after a warning; the others are NaN. On an executor, a chunk that fails or whose worker dies
+    is reported as a RuntimeError that names its runs, when all others are done; state classes of your own must then be importable,
+    not defined in the script that is run. Raises TypeError or ValueError for other arguments, unknown paths, no probe, bad seeds.
     """
     started = time.perf_counter()
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"strategy: expected a cl.Strategy(init, update), got {tree.describe(strategy)}.")
+    if not isinstance(benchmark, Benchmark) and not callable(benchmark):
+        raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
+    if hparams is not None and not isinstance(hparams, Grid):
+        raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), got {hparams!r}.")
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile: expected True, False or 'auto', got {compile!r}.")
     places = range(positive("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
     if len(set(places)) != len(places) or not places:
         raise ValueError(f"seeds: expected a number or distinct integers, got {seeds!r}.")
@@ -175,7 +185,7 @@ def sweep(
         name: [next(iter(p.values())) if len(p) == 1 else dict(p) for p in points] for name, points in hparams.axes
     }
     axes["seed"] = list(places)
-    ledger = Ledger(axes, [len(v) for v in axes.values()], resume)
+    ledger = Ledger(axes, [len(v) for v in axes.values()], resume, _fingerprint(strategy, benchmark, runs[0]))
     left = [run for run in runs if not ledger.has(run.place)]
 
     if probe is None and isinstance(benchmark, Benchmark):
@@ -201,6 +211,17 @@ def sweep(
         return scan(strategy.update, single.start(runs[place]), single.streams([runs[place]])[0])[0]
 
     return Runs(axes, *ledger.collect(), time.perf_counter() - started, replay)
+
+
+def _fingerprint(strategy: Strategy, benchmark: Any, run: Run) -> str:
+    """What a resumed sweep must have in common with its folder, as far as one can tell: first state, loops, lengths."""
+    start = strategy.init(random.key(run.seed))
+    digest = hashlib.sha256(str(tree.flatten(strategy.update)[1]).encode())
+    for path, leaf in tree.items(start):
+        digest.update(path.encode() + leaf.cpu().numpy().tobytes())
+    if isinstance(benchmark, Benchmark):
+        digest.update(str([len(exp) for exp in benchmark.train]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _run_here(job: Job, chunks: list[list[Run]], ledger: Ledger, bar: Any, executor: None) -> None:

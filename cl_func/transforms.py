@@ -138,6 +138,7 @@ class _Program:
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         n = structure.num_leaves
+        self.donated = n if donate else 0  # how many of the inputs may be overwritten
         self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
         self.copied: set[int] = set()  # output leaves that must not share memory with what they come from
 
@@ -150,9 +151,8 @@ class _Program:
                 self._write_back(out_leaves, leaves, n)
             return [leaf for j, leaf in enumerate(out_leaves) if j not in self.from_input]
 
-        if donate:
-            _check_apart(given[:n])
-            given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in given]
+        # Traced on copies: leaves that share memory in this call, and need not in the next, must not become one input.
+        given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in given]
         with torch.no_grad():
             graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
             # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards cost as
@@ -181,6 +181,8 @@ class _Program:
         self.copied.update(j for j in fresh if first[_address(out_leaves[j])] != j)
 
     def __call__(self, given: list[Tensor]) -> Any:
+        if self.donated:
+            given = _apart(given, self.donated)
         with torch.no_grad():
             changed = iter(self.compiled(*given))
         leaves = [given[self.from_input[j]] if j in self.from_input else next(changed) for j in range(self.structure.num_leaves)]
@@ -199,13 +201,17 @@ def _holds_state(out: Any, out_structure: Any, structure: Any) -> bool:
     return bool(out_structure == structure or (pair and tree.flatten(out[0])[1] == structure))
 
 
-def _check_apart(leaves: list[Tensor]) -> None:
-    places = [_address(leaf) for leaf in leaves if leaf.numel()]
-    if len(set(places)) != len(places):
-        raise ValueError(
-            "state: two leaves share memory, and with donate=True one would overwrite the other. Clone the state first, "
-            "cl.tree.map(torch.clone, state), or let cl.fold(..., donate=True) do it."
-        )
+def _apart(leaves: list[Tensor], n: int) -> list[Tensor]:
+    """The leaves, of which no two among the first n share memory: what an eager update has made share it is copied."""
+    taken: set[int] = set()
+    out = list(leaves)
+    for i in range(n):
+        place = _address(leaves[i])
+        if place in taken:
+            out[i] = leaves[i].clone()
+        elif place:
+            taken.add(place)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)

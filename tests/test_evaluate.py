@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import cl_func as cl
 from cl_func import testing
+from cl_func.experience import stack
 
 
 def fixed(logits):
@@ -41,6 +42,17 @@ def test_any_chunking_gives_the_same(batch_size):
     state = registry.init(cl.key(0), registry.NORMED)
     whole = cl.evaluate(registry.NORMED, registry.BENCH.test)(state)
     testing.assert_equal(cl.evaluate(registry.NORMED, registry.BENCH.test, batch_size)(state), whole, "chunks", 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 512])
+def test_lanes_with_their_own_rows(batch_size):
+    states = [registry.init(cl.key(i)) for i in range(3)]
+    parts = [list(registry.BENCH.test), list(registry.BENCH.test)[::-1], list(registry.BENCH.test)]
+    lanes = [stack(exps) for exps in zip(*parts, strict=True)]
+    out = cl.vmap(cl.evaluate(registry.MODEL, lanes, batch_size))(cl.tree.stack(states))
+    for i, (state, part) in enumerate(zip(states, parts, strict=True)):
+        single = cl.evaluate(registry.MODEL, part)(state)
+        testing.assert_equal(cl.tree.map(lambda leaf, i=i: leaf[i], out), single, "lanes", 1e-5, 1e-6)
 
 
 def test_a_class_without_rows_is_nan():

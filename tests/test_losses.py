@@ -65,6 +65,11 @@ def test_losses_are_finite_at_large_gaps(gap, dtype):
             assert grad.isfinite().all()
 
 
+def test_several_labels_outside_the_mask_stay_finite():
+    masked = losses.mask_logits(torch.zeros(4, 3), torch.tensor([True, False, False]))
+    assert losses.weighted_mean(F.cross_entropy(masked, torch.tensor([1, 1, 2, 2]), reduction="none"), torch.ones(4) > 0).isfinite()
+
+
 @settings(deadline=None)
 @given(key=testing.keys(), temperature=st.floats(0.5, 8.0), n=st.integers(1, 6))
 def test_distillation_against_torch(key, temperature, n):

@@ -146,7 +146,7 @@ def test_runs(tmp_path):
         again.state(seed=0)
     with pytest.raises(ValueError, match=r"no such axis; there is opt\.lr"):
         runs.state(lr=1)
-    with pytest.raises(ValueError, match="metric: 'accurate'"):
+    with pytest.raises(ValueError, match="got 'accurate'"):
         runs.metric("accurate")
 
 
@@ -213,8 +213,9 @@ def test_resume_does_no_chunk_again(tmp_path):
     again = sweep(seeds=3, lanes=4)
     assert len(counted) == n
     assert torch.equal(first["key"], again["key"])
-    with pytest.raises(ValueError, match="holds another sweep"):
-        sweep(seeds=4)
+    for other in (STRATEGY, cl.strategies.naive(MODEL, registry.SGD, batch_size=5)):
+        with pytest.raises(ValueError, match="holds another sweep"):
+            cl.sweep(other, BENCH, seeds=4 if other is STRATEGY else 3, hparams=cl.grid({}), probe=probe, resume=tmp_path, **PLAIN)
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path):

@@ -27,14 +27,14 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
 def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """Logits [n, C] with the classes outside a mask [C] or [n, C] pushed to a large negative number.
 
-    Finite, so that a masked loss is large but never NaN. Raises ValueError when the numbers of classes differ.
+    Small enough that even a sum of masked losses is finite. Raises ValueError when the numbers of classes differ.
     """
     if classes.shape[-1] != logits.shape[-1]:
         raise ValueError(
             f"classes: the mask is for {classes.shape[-1]} classes, the model gives {logits.shape[-1]} logits; "
             f"build the model with n_classes={classes.shape[-1]}."
         )
-    return torch.where(classes, logits, torch.finfo(logits.dtype).min / 2)
+    return torch.where(classes, logits, max(-1e9, torch.finfo(logits.dtype).min / 4))
 
 
 def check_classes(logits: Tensor, exp: Experience) -> None:

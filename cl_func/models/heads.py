@@ -22,7 +22,7 @@ from cl_func.tree import describe
 def multi_head(model: Model, masks: Tensor) -> Model:
     """The model with logits of classes outside the row's task masked; `apply` then needs `task` [n] int64, one label per row.
 
-    masks [T, C] bool: the classes of each task, such as `class_masks(benchmark.train)`. A masked logit is finfo.min / 2: finite, so
+    masks [T, C] bool: the classes of each task, such as `class_masks(benchmark.train)`. A masked logit is -1e9: finite, so
     that no loss of it is NaN, and its probability is 0. Task labels must lie in 0..T-1.
 
     Raises TypeError for masks that are no bool tensor, ValueError for a wrong shape, for a task without classes, and from `apply`
@@ -60,7 +60,7 @@ class _MultiHead:
         if task.dtype != torch.int64 or task.shape != x.shape[:1]:
             raise ValueError(f"task: expected int64[{x.shape[0]}], one label per row of x, got {describe(task)}.")
         logits, buffers = self.model.apply(params, buffers, x, train=train, valid=valid, task=task)
-        return torch.where(self.masks.to(logits.device)[task], logits, torch.finfo(logits.dtype).min / 2), buffers
+        return torch.where(self.masks.to(logits.device)[task], logits, max(-1e9, torch.finfo(logits.dtype).min / 4)), buffers
 
 
 def class_masks(stream: Iterable[Experience]) -> Tensor:
