@@ -195,7 +195,7 @@ def sweep(
         for run in left[:: len(places)]:
             job.start(run)  # every path and value is checked before anything is trained
         job = _planned(job, left, compile, lanes, executor is not None)
-        bar = _bar(progress, math.ceil(len(left) / job.lanes) * len(job.streams(left[:1])[0]))
+        bar = _bar(progress, math.ceil(len(left) / job.lanes) * len(job.streams(left[:1])[0]), job)
         chunks = [left[i : i + job.lanes] for i in range(0, len(left), job.lanes)]
         try:
             (_run_here if executor is None else _run_on)(job, chunks, ledger, bar, executor)
@@ -369,12 +369,13 @@ class _NoBar:
         pass
 
 
-def _bar(progress: bool, total: int) -> Any:
+def _bar(progress: bool, total: int, job: Job) -> Any:
     """A progress bar over experiences of chunks, where tqdm is installed."""
     if progress:
         try:
             from tqdm import tqdm
         except ImportError:
             return _NoBar()
-        return tqdm(total=total, desc="sweep", unit="exp")
+        how = f"{'compiled' if job.compiled else 'eager'}, {job.lanes} lane{'s' if job.lanes > 1 else ''} a chunk"
+        return tqdm(total=total, desc=f"sweep ({how})", unit="exp")
     return _NoBar()
