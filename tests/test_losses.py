@@ -154,6 +154,18 @@ def test_methods_differ_from_naive_after_the_second_experience_only_if_they_are_
         testing.assert_equal(off.model, plain.model, "strength 0 is the cross-entropy alone", 1e-5, 1e-6)
 
 
+def wrong_data(x):
+    return cl.experience(cl.Dataset(x, torch.arange(len(x)) % 4))
+
+
+def test_data_that_does_not_fit_the_model():
+    state, replayed = registry.init(cl.key(0)), losses.with_replay(losses.cross_entropy(MODEL), 2)
+    with pytest.raises(ValueError, match=r"the memory stores inputs of shape \[6\], the experience has \[9\]"):
+        value(replayed, state, wrong_data(torch.zeros(4, 9)))
+    with pytest.raises(TypeError, match=r"x: the weights are float32.*got float64\[4, 6\]"):
+        value(losses.cross_entropy(MODEL), state, wrong_data(torch.zeros(4, 6, dtype=torch.float64)))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [

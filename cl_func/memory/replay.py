@@ -55,7 +55,13 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
     Its classes are those of the experience and of the valid rows that join. The replayed rows come first, so that padding at the
     end of the minibatch moves no other row: draws by position, as of dropout, stay the same.
     """
-    inputs = exp.x.reshape(len(exp), *rows["x"].shape[1:])
+    inputs = exp.x
+    if inputs.shape[1:].numel() != rows["x"].shape[1:].numel():
+        raise ValueError(
+            f"x: the memory stores inputs of shape {list(rows['x'].shape[1:])}, the experience has {list(inputs.shape[1:])}; "
+            "build the model, and with it the memory, for the shape of the data."
+        )
+    inputs = inputs.reshape(len(exp), *rows["x"].shape[1:])
     n_classes = exp.classes.shape[-1]
     replayed = (rows["y"][:, None] == torch.arange(n_classes, device=valid.device)) & valid[:, None]
     source = tree.replace(

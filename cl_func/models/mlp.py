@@ -66,6 +66,11 @@ class _MLP:
         # Written out: functional_call on an nn.Sequential takes half as long again in eager mode.
         if not x.dtype.is_floating_point:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
+        if x.dtype != params["0.weight"].dtype:
+            weights = describe(params["0.weight"])
+            raise TypeError(
+                f"x: the weights are {weights}, got {describe(x)}; convert the data with x.to({params['0.weight'].dtype})."
+            )
         if x.ndim < 2 or x[0].numel() != self.widths[0]:
             raise ValueError(f"x: expected [n, ...] with n_features = {self.widths[0]} values per row, got {describe(x)}.")
         h = x.flatten(1)
