@@ -12,8 +12,8 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import Probe, positive
 from cl_func.experience import Experience, pad
-from cl_func.losses.classification import check_classes, mask_logits
-from cl_func.models import Model, forward
+from cl_func.losses.classification import check_classes
+from cl_func.models import Model, forward, mask_logits
 from cl_func.tree import state, static
 
 

@@ -145,24 +145,11 @@ class Runs:
 
     def plot_timeline(self) -> Figure:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes."""
-        curves = metrics.average_accuracy(self._finished("accuracy"))
-        names = list(self.axes)[:-1]
-        lines = {
-            ", ".join(f"{n}={_label(self.axes[n][i])}" for n, i in zip(names, where, strict=True)) or "mean": curves[where]
-            for where in np.ndindex(*self.shape[:-1])
-        }
-        return plots.accuracy_timeline(lines)
+        return plots.accuracy_timeline(self._by_point(metrics.average_accuracy(self._finished("accuracy"))))
 
     def plot_matrix(self) -> Figure:
         """The mean accuracy matrix of every point of the hyperparameter axes."""
-        R = self._finished("accuracy")
-        names = list(self.axes)[:-1]
-        return plots.matrices(
-            {
-                ", ".join(f"{n}={_label(self.axes[n][i])}" for n, i in zip(names, where, strict=True)) or "mean": R[where]
-                for where in np.ndindex(*self.shape[:-1])
-            }
-        )
+        return plots.matrices(self._by_point(self._finished("accuracy")))
 
     def plot_grid(self, metric: str = "average_accuracy") -> Figure:
         """The mean of a metric over two hyperparameter axes as a heat map. Raises ValueError unless there are two."""
@@ -176,6 +163,13 @@ class Runs:
         ax.set_yticks(range(self.shape[0]), [_label(v) for v in self.axes[names[0]]])
         ax.set(xlabel=names[1], ylabel=names[0])
         return figure
+
+    def _by_point(self, values: Tensor) -> dict[str, Tensor]:
+        names = list(self.axes)[:-1]
+        return {
+            ", ".join(f"{n}={_label(self.axes[n][i])}" for n, i in zip(names, where, strict=True)) or "mean": values[where]
+            for where in np.ndindex(*self.shape[:-1])
+        }
 
     def _finished(self, name: str) -> Tensor:
         if not bool(self.finished.all()):

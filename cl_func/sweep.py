@@ -76,6 +76,10 @@ class Job:
         state = tree.set(self.strategy.init(random.key(run.seed)), run.values)
         return state if self.device is None else tree.map(lambda leaf: leaf.to(self.device), state)
 
+    def length(self, run: Run) -> int:
+        """The number of experiences of a run."""
+        return len((self.benchmark if isinstance(self.benchmark, Benchmark) else self.benchmark(stream_key(run.seed))).train)
+
     def streams(self, runs: Sequence[Run]) -> tuple[Any, Any]:
         """The train and the test stream of some runs; with a benchmark per seed, the lanes carry their own rows."""
         if isinstance(self.benchmark, Benchmark):
@@ -195,7 +199,7 @@ def sweep(
         for run in left[:: len(places)]:
             job.start(run)  # every path and value is checked before anything is trained
         job = _planned(job, left, compile, lanes, executor is not None)
-        bar = _bar(progress, math.ceil(len(left) / job.lanes) * len(job.streams(left[:1])[0]), job)
+        bar = _bar(progress, math.ceil(len(left) / job.lanes) * job.length(left[0]), job)
         chunks = [left[i : i + job.lanes] for i in range(0, len(left), job.lanes)]
         try:
             (_run_here if executor is None else _run_on)(job, chunks, ledger, bar, executor)
@@ -275,7 +279,7 @@ def _run_on(job: Job, chunks: list[list[Run]], ledger: Ledger, bar: Any, executo
                 ledger.add(chunk, future.result())
             except Exception as error:
                 failed, cause = [*failed, *chunk], error
-            bar.update(len(job.streams(chunk[:1])[0]))
+            bar.update(job.length(chunk[0]))
         if not done:
             time.sleep(0.02)
     if failed:

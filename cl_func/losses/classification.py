@@ -16,25 +16,12 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
-from cl_func.models import Model, forward
+from cl_func.models import Model, forward, mask_logits
 
 
 def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
     """The mean of the values [n] of valid rows, (); 0 if there is none."""
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
-
-
-def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
-    """Logits [n, C] with the classes outside a mask [C] or [n, C] pushed to a large negative number.
-
-    Small enough that even a sum of masked losses is finite. Raises ValueError when the numbers of classes differ.
-    """
-    if classes.shape[-1] != logits.shape[-1]:
-        raise ValueError(
-            f"classes: the mask is for {classes.shape[-1]} classes, the model gives {logits.shape[-1]} logits; "
-            f"build the model with n_classes={classes.shape[-1]}."
-        )
-    return torch.where(classes, logits, max(-1e9, torch.finfo(logits.dtype).min / 4))
 
 
 def check_classes(logits: Tensor, exp: Experience) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl_func.losses.classification import mask_logits, weighted_mean
+from cl_func.losses.classification import weighted_mean
+from cl_func.models import mask_logits
 
 
 def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tensor, temperature: float | Tensor) -> Tensor:

@@ -60,7 +60,20 @@ class _MultiHead:
         if task.dtype != torch.int64 or task.shape != x.shape[:1]:
             raise ValueError(f"task: expected int64[{x.shape[0]}], one label per row of x, got {describe(task)}.")
         logits, buffers = self.model.apply(params, buffers, x, train=train, valid=valid, task=task)
-        return torch.where(self.masks.to(logits.device)[task], logits, max(-1e9, torch.finfo(logits.dtype).min / 4)), buffers
+        return mask_logits(logits, self.masks.to(logits.device)[task]), buffers
+
+
+def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
+    """Logits [n, C] with the classes outside a mask [C] or [n, C] pushed to a large negative number.
+
+    Small enough that even a sum of masked losses is finite. Raises ValueError when the numbers of classes differ.
+    """
+    if classes.shape[-1] != logits.shape[-1]:
+        raise ValueError(
+            f"classes: the mask is for {classes.shape[-1]} classes, the model gives {logits.shape[-1]} logits; "
+            f"build the model with n_classes={classes.shape[-1]}."
+        )
+    return torch.where(classes, logits, max(-1e9, torch.finfo(logits.dtype).min / 4))
 
 
 def class_masks(stream: Iterable[Experience]) -> Tensor:
