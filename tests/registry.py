@@ -47,7 +47,7 @@ def init(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momen
     old = torch.tensor([True, False, True, False])
     store = memory.reservoir.init(5, memory.sample(model))
     first = BENCH.train[1]
-    store = memory.reservoir.add(store, rows, memory.replay.fields(first), first.valid)
+    store = memory.reservoir.add(store, rows, memory.replay.fields(None, first), first.valid)
     return Everything(
         key=key,
         model=net,
@@ -64,9 +64,10 @@ class Case:
     make: Callable[[], Any]
     model: Any = MODEL
     optimizer: Any = OPTIMIZERS["sgd_momentum"]
+    start: Callable[..., Any] = init  # (key, model, optimizer) -> state, for a component that needs slots of its own
 
-    def state(self, seed: int = 0) -> Everything:
-        return init(cl.key(seed), self.model, self.optimizer)
+    def state(self, key: Tensor | None = None) -> Any:
+        return self.start(cl.key(0) if key is None else key, self.model, self.optimizer)
 
 
 def _ce(model: Any = MODEL) -> Any:
@@ -146,7 +147,7 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 # Public names that are no component of the four kinds: states, factories of models and data, functions on plain tensors.
 NOT_COMPONENTS = {
     "losses": {"distillation", "mask_logits", "weighted_mean"},
-    "memory": {"Reservoir", "join", "reservoir", "sample"},
+    "memory": {"Reservoir", "fields", "join", "reservoir", "sample"},
     "optim": {"SGDState", "AdamState", "sgd", "adam", "adamw"},
     "regularizers": {"LwF", "lwf"},
     "strategies": {"ER", "ERLwF", "Joint", "LwFAgent"},

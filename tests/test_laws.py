@@ -46,7 +46,7 @@ def test_strategies(case):
 @quick
 @given(exp=testing.experiences(min_rows=2), key=testing.keys())  # batch norm refuses a single row, as torch's does
 def test_any_experience_and_key(case, exp, key):
-    state = registry.init(key, case.model, case.optimizer)
+    state = case.state(key)
     (testing.check_loss if case in registry.LOSSES else testing.check_update)(case.make(), state, exp)
 
 
@@ -76,7 +76,7 @@ def groups(size=6):
     kinds = {}
     for case in [*registry.UPDATES, *registry.LOSSES, *registry.TRANSFORMS, *registry.PROBES]:
         if case.name not in ("minibatches", "repeat"):
-            kinds.setdefault((case.model, case.optimizer), []).append(case)
+            kinds.setdefault((case.model, case.optimizer, case.start), []).append(case)
     return [cases[i : i + size] for cases in kinds.values() for i in range(0, len(cases), size)]
 
 

@@ -25,8 +25,8 @@ def sample(model: Any) -> dict[str, Tensor]:
     return {"x": torch.zeros(model.input_shape), "y": torch.tensor(0), "task": torch.tensor(0)}
 
 
-def fields(exp: Experience) -> dict[str, Tensor]:
-    """The rows of an experience as a memory stores them: x [n, ...], y [n], task [n]."""
+def fields(state: Any, exp: Experience) -> dict[str, Tensor]:
+    """The rows of an experience as a memory stores them by default: x [n, ...], y [n], task [n]; the state is not looked at."""
     return {"x": exp.x, "y": exp.y, "task": exp.tasks}
 
 

@@ -32,6 +32,11 @@ class Reservoir:
         return tree.leaves(self.data)[0].shape[0]
 
     @property
+    def occupied(self) -> Tensor:
+        """Which rows are filled, [capacity] bool."""
+        return torch.arange(self.capacity, device=self.seen.device) < self.filled
+
+    @property
     def filled(self) -> Tensor:
         """How many rows are filled, () int64."""
         return self.seen.clamp(max=self.capacity)
@@ -90,12 +95,15 @@ def _overwritten(place: Tensor, accepted: Tensor, capacity: int) -> Tensor:
     return last[target] > turn
 
 
-def insert(slot: str = "replay", fields: Callable[[Experience], PyTree] = replay.fields) -> Update:
-    """The Update that offers all rows of an experience to the reservoir in `state.<slot>`; `fields(exp)` says what is stored."""
+def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:
+    """The Update that offers all rows of an experience to the reservoir in `state.<slot>`.
+
+    `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
+    """
 
     def update(state: Any, exp: Experience) -> Any:
         key, draw = random.split(state.key)
-        memory = add(tree.get(state, slot), draw, fields(exp), exp.valid)
+        memory = add(tree.get(state, slot), draw, fields(state, exp), exp.valid)
         return tree.set(state.replace(key=key), {slot: memory})
 
     return update
