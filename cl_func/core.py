@@ -172,7 +172,10 @@ class Gated:
     inner: Update
 
     def __call__(self, state: Any, exp: Experience) -> Any:
-        return tree.where(exp.valid.any(), self.inner(state, exp), state)
+        some = exp.valid.any()
+        if tree.plain(some) and some:
+            return self.inner(state, exp)
+        return tree.where(some, self.inner(state, exp), state)
 
 
 def _per_pass(n: int, batch_size: int, drop_last: bool) -> int:
@@ -270,6 +273,21 @@ def minibatches(
     )
 
 
+def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
+    """The gradient of a Loss by the parameters `state.model.params`, in their structure, and the state that the loss returns."""
+    params = state.model.params
+    leaves, structure = tree.flatten(params)
+    if not leaves or not tree.plain(leaves[0]) or any(leaf.requires_grad for leaf in tree.leaves((state, exp))):
+        # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
+        return torch.func.grad(lambda params: loss(params, state, exp), has_aux=True)(params)
+    # The same by autograd's own graph: the wrappers of torch.func cost several times an eager step of a small net.
+    with torch.enable_grad():
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        value, state = loss(tree.unflatten(structure, leaves), state, exp)
+        grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    return tree.unflatten(structure, grads), tree.map(torch.detach, state)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
     """One gradient step on a minibatch; made by `train_step`."""
@@ -279,8 +297,7 @@ class TrainStep:
     transforms: tuple[GradientTransform, ...]
 
     def __call__(self, state: Any, exp: Experience) -> Any:
-        # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
-        grads, state = torch.func.grad(lambda params: self.loss(params, state, exp), has_aux=True)(state.model.params)
+        grads, state = gradient(self.loss, state, exp)
         for transform in self.transforms:
             grads, state = transform(grads, state, exp)
         updates, opt = self.optimizer.update(grads, state.opt, state.model.params)

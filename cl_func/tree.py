@@ -243,6 +243,19 @@ def _fit(old: Any, value: Any, path: str) -> Any:
     return value.to(old.device)
 
 
+def plain(value: Tensor) -> bool:
+    """Whether a tensor is an ordinary one in the processor's memory, in no transformation: then looking at its value costs nothing.
+
+    Eager code may take a shorter way to the same result; what is vmapped, differentiated from outside or traced may not.
+    """
+    return (
+        value.device.type == "cpu"
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch.compiler.is_compiling()
+    )
+
+
 def stack(trees: Sequence[T]) -> T:
     """Stack trees of one structure along a new leading axis, one lane each: the input of `cl.vmap`."""
     trees = list(trees)

@@ -146,7 +146,7 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 
 # Public names that are no component of the four kinds: states, factories of models and data, functions on plain tensors.
 NOT_COMPONENTS = {
-    "losses": {"distillation", "mask_logits", "weighted_mean"},
+    "losses": {"distillation", "mask_logits", "masked_cross_entropy", "weighted_mean"},
     "memory": {"Reservoir", "fields", "join", "reservoir", "sample"},
     "optim": {"SGDState", "AdamState", "sgd", "adam", "adamw"},
     "regularizers": {"LwF", "lwf"},

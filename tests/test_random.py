@@ -508,3 +508,12 @@ def test_whether_the_compiler_trap_that_bits_avoids_is_still_there(record_proper
         pytest.skip("the trap is gone here: if it is on every platform, random.bits can be written as key + counter * GAMMA")
     if result == "error":
         pytest.skip(f"could not tell whether the trap is there: {run.stderr[-500:]}")
+
+
+@pytest.mark.parametrize("seed", [0, 1, -7, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("n", [1, 2, 17, 64])
+def test_eager_draws_by_numpy_are_those_of_the_traced_form(seed, n):
+    """Eager code hashes in numpy; what is vmapped or compiled hashes in torch operations: bit for bit the same."""
+    key = random.key(seed)
+    for draw in (lambda k: random.split(k, n), lambda k: random.bits(k, (n, 2)), lambda k: random.bits(k)):
+        assert torch.equal(draw(key), torch.func.vmap(draw)(key[None])[0])

@@ -1,8 +1,18 @@
 """Losses `(params, state, exp) -> (scalar, state)` and how they combine."""
 
-from cl_func.losses.classification import cross_entropy, mark_seen, weighted_mean
+from cl_func.losses.classification import cross_entropy, mark_seen, masked_cross_entropy, weighted_mean
 from cl_func.losses.combine import scaled, total, with_replay
 from cl_func.losses.distil import distillation
 from cl_func.models import mask_logits
 
-__all__ = ["cross_entropy", "distillation", "mark_seen", "mask_logits", "scaled", "total", "weighted_mean", "with_replay"]
+__all__ = [
+    "cross_entropy",
+    "distillation",
+    "mark_seen",
+    "mask_logits",
+    "masked_cross_entropy",
+    "scaled",
+    "total",
+    "weighted_mean",
+    "with_replay",
+]

@@ -33,6 +33,17 @@ def check_classes(logits: Tensor, exp: Experience) -> None:
         )
 
 
+def masked_cross_entropy(logits: Tensor, exp: Experience, classes: Tensor | None = None) -> Tensor:
+    """The mean cross-entropy, (), of logits [n, C] over the valid rows: of all classes, or of those in a mask [C] or [n, C].
+
+    What `cross_entropy(model)` is made of; for a loss that has the logits already.
+    """
+    check_classes(logits, exp)
+    if classes is not None:
+        logits = mask_logits(logits, classes)
+    return weighted_mean(F.cross_entropy(logits, exp.y, reduction="none"), exp.valid)
+
+
 def cross_entropy(model: Model, mask: Literal["experience", "seen"] | None = None, slot: str = "seen") -> Loss:
     """The Loss of a classifier on a minibatch.
 
@@ -44,10 +55,9 @@ def cross_entropy(model: Model, mask: Literal["experience", "seen"] | None = Non
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         logits, state = forward(model, params, state, exp)
-        check_classes(logits, exp)
-        if mask is not None:
-            logits = mask_logits(logits, exp.classes if mask == "experience" else tree.get(state, slot))
-        return weighted_mean(F.cross_entropy(logits, exp.y, reduction="none"), exp.valid), state
+        if mask == "seen":
+            return masked_cross_entropy(logits, exp, tree.get(state, slot)), state
+        return masked_cross_entropy(logits, exp, exp.classes if mask == "experience" else None), state
 
     return loss
 

@@ -74,15 +74,18 @@ def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
     return lambda agent, exp: (exp.classes & ~tree.get(agent, slot).seen).any()
 
 
+def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience) -> Tensor:
+    """The distillation loss, (), of the student's logits [n, C] on the rows of the experience; for a loss that has them already."""
+    teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+    return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
+
+
 def distillation(model: Model, slot: str = "lwf") -> Loss:
     """The Loss that holds the model to its teacher on the rows of the minibatch; 0 during the first experience."""
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        lwf = tree.get(agent, slot)
-        inputs = exp.x
         # The batch statistics that the task loss moves are not moved a second time here.
-        student, _ = model.apply(params, agent.model.buffers, inputs, train=True, valid=exp.valid, task=exp.tasks)
-        teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, inputs, train=False, valid=exp.valid, task=exp.tasks)
-        return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature), agent
+        student, _ = model.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
+        return penalty(model, student, tree.get(agent, slot), exp), agent
 
     return loss

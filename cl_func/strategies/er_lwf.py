@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from cl_func import memory, random, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, total, with_replay
-from cl_func.models import Model
+from cl_func.experience import Experience
+from cl_func.losses import masked_cross_entropy, with_replay
+from cl_func.models import Model, forward
 from cl_func.tree import state
 
 
@@ -35,8 +38,12 @@ def er_lwf(
 
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
-    loss = with_replay(total(cross_entropy(model), regularizers.lwf.distillation(model)), replay_size)
-    step = train_step(loss, optimizer)
+
+    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        logits, agent = forward(model, params, agent, exp)
+        return masked_cross_entropy(logits, exp) + regularizers.lwf.penalty(model, logits, agent.lwf, exp), agent
+
+    step = train_step(with_replay(loss, replay_size), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ERLwF:

@@ -7,12 +7,15 @@ them.)
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from cl_func import random, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, total
-from cl_func.models import Model
+from cl_func.experience import Experience
+from cl_func.losses import masked_cross_entropy
+from cl_func.models import Model, forward
 from cl_func.tree import state
 
 
@@ -37,7 +40,12 @@ def lwf(
 
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
-    loss = total(cross_entropy(model, mask="experience"), regularizers.lwf.distillation(model))
+
+    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        logits, agent = forward(model, params, agent, exp)
+        task = masked_cross_entropy(logits, exp, exp.classes)
+        return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp), agent
+
     step = train_step(loss, optimizer)
 
     def init(key: Tensor) -> LwFAgent:
