@@ -2,12 +2,13 @@
 
 from cl_func.losses.classification import cross_entropy, mark_seen, masked_cross_entropy, weighted_mean
 from cl_func.losses.combine import scaled, total, with_replay
-from cl_func.losses.distil import distillation
+from cl_func.losses.distil import distillation, divergence
 from cl_func.models import mask_logits
 
 __all__ = [
     "cross_entropy",
     "distillation",
+    "divergence",
     "mark_seen",
     "mask_logits",
     "masked_cross_entropy",

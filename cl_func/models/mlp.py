@@ -23,7 +23,7 @@ def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10
     """A ReLU MLP: x [n, ...] floating, flattened to [n, n_features], to logits [n, n_classes].
 
     Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
-    `hidden=()` gives a linear classifier. `apply` raises ValueError if x has another number of features, TypeError if it is not
+    `hidden=()` gives a linear classifier, whose features are the flattened inputs. `apply` raises ValueError if x has another number of features, TypeError if it is not
     floating.
 
     >>> from cl_func import random
@@ -38,7 +38,7 @@ def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10
         positive("n_classes", n_classes),
     )
     net = _MLP(widths)
-    return Model(net.init, net.apply, n_classes, (n_features,))
+    return Model(net.init, net.apply, n_classes, (n_features,), net.features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,19 @@ class _MLP:
         valid: Tensor | None = None,
         task: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        h = self.features(params, buffers, x)
+        last = 2 * (len(self.widths) - 2)
+        return F.linear(h, params[f"{last}.weight"], params[f"{last}.bias"]), buffers
+
+    def features(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        *,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Tensor:
         # Written out: functional_call on an nn.Sequential takes half as long again in eager mode.
         if not x.dtype.is_floating_point:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
@@ -74,8 +87,6 @@ class _MLP:
         if x.ndim < 2 or x[0].numel() != self.widths[0]:
             raise ValueError(f"x: expected [n, ...] with n_features = {self.widths[0]} values per row, got {describe(x)}.")
         h = x.flatten(1)
-        last = len(self.widths) - 2
-        for i in range(last + 1):
-            h = F.linear(h, params[f"{2 * i}.weight"], params[f"{2 * i}.bias"])
-            h = torch.relu(h) if i < last else h
-        return h, buffers
+        for i in range(len(self.widths) - 2):
+            h = torch.relu(F.linear(h, params[f"{2 * i}.weight"], params[f"{2 * i}.bias"]))
+        return h
