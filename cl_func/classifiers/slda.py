@@ -30,29 +30,29 @@ from cl_func.tree import state
 class SLDA:
     """The slot of the classifier; `shrinkage` is a hyperparameter."""
 
-    means: Tensor  # [C, F] floating, 0 for a class without rows
+    means: Tensor  # [C, F] float64, 0 for a class without rows
     counts: Tensor  # [C] int64, rows seen of each class
-    scatter: Tensor  # [F, F] floating, sum over all rows of the outer product of their deviation from the mean of their class
-    shrinkage: Tensor  # () floating, above 0 and below 1
+    scatter: Tensor  # [F, F] float64, sum over all rows of the outer product of their deviation from the mean of their class
+    shrinkage: Tensor  # () float32, above 0 and below 1
 
 
 def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
     """No row seen yet, for features like `sample` [F]. Raises ValueError for a shrinkage outside (0, 1)."""
     value = checked("shrinkage", shrinkage, 1e-4, positive=True, below=1)
-    empty = nearest_mean.init(n_classes, sample)
+    empty = nearest_mean.init(n_classes, sample.double())  # with a small shrinkage the problem is badly conditioned
     size = sample.shape[0]
     return SLDA(
         means=empty.means,
         counts=empty.counts,
-        scatter=sample.new_zeros((size, size)),
-        shrinkage=torch.tensor(value, dtype=sample.dtype, device=sample.device),
+        scatter=empty.means.new_zeros((size, size)),
+        shrinkage=torch.tensor(value, device=sample.device),
     )
 
 
 def add(slot: SLDA, rows: Tensor, labels: Tensor, valid: Tensor) -> SLDA:
     """The classifier after features [n, F] with labels [n], of which the `valid` [n] ones count."""
-    member = one_hot(labels, valid, slot.counts.shape[0]).to(rows.dtype)
-    rows = torch.where(valid[:, None], rows, 0)
+    member = one_hot(labels, valid, slot.counts.shape[0]).double()
+    rows = torch.where(valid[:, None], rows.double(), 0)
     new = member.sum(0)
     part = member.T @ rows / new.clamp(min=1)[:, None]  # the means of these rows alone
     counts = slot.counts + new.to(torch.int64)
@@ -67,14 +67,13 @@ def add(slot: SLDA, rows: Tensor, labels: Tensor, valid: Tensor) -> SLDA:
 def logits(slot: SLDA, rows: Tensor) -> Tensor:
     """The logits [n, C] of features [n, F], masked where a class has no rows.
 
-    The system is solved anew at each call, F^3 / 3 operations, in float64: with a small shrinkage it is badly conditioned.
+    The system is solved anew at each call, in the order of F^3 operations.
     """
-    covariance = slot.scatter.double() / slot.counts.sum().clamp(min=1)
+    covariance = slot.scatter / slot.counts.sum().clamp(min=1)
     eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
-    means = slot.means.double()
     shrinkage = slot.shrinkage.double()
-    weights = torch.linalg.solve((1 - shrinkage) * covariance + shrinkage * eye, means.T)  # [F, C]
-    scores = rows.double() @ weights - (means.T * weights).sum(0) / 2
+    weights = torch.linalg.solve((1 - shrinkage) * covariance + shrinkage * eye, slot.means.T)  # [F, C]
+    scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
     return mask_logits(scores.to(rows.dtype), slot.counts > 0)
 
 

@@ -70,16 +70,14 @@ def unit(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-@torch.library.custom_op("cl_func::herd", mutates_args=())
-def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
-    """The place of each row in the herding order of its group, int64 [n], or n where it is not among the first `steps`.
+# The greedy choice is a loop whose length depends on the data, so it is an operation of its own that nothing looks into: one node of a
+# compiled program, a loop over the lanes in a vmapped one. (torch.library.custom_op does the same, and imports all of dynamo.)
+torch.library.define("cl_func::herd", "(Tensor rows, Tensor group, Tensor steps) -> Tensor")
 
-    rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of several rows equally good the first
-    is chosen. The greedy choice is a loop whose length depends on the data, so it stays outside of what is traced: one node
-    in a compiled program, a loop over the lanes in a vmapped one.
-    """
-    n = group.shape[0]
-    rank = torch.full_like(group, n)
+
+@torch.library.impl("cl_func::herd", "CompositeExplicitAutograd")
+def _herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
+    rank = torch.full_like(group, group.shape[0])
     for label in group.unique().tolist():
         if label < 0:
             continue
@@ -99,18 +97,25 @@ def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
     return rank
 
 
-@herd.register_fake
+@torch.library.register_fake("cl_func::herd")
 def _(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
     return torch.empty_like(group)
 
 
-@herd.register_vmap
-def _(info: Any, in_dims: Any, rows: Tensor, group: Tensor, steps: Tensor) -> tuple[Tensor, int]:
-    lanes = [
-        [x.select(d, i) if d is not None else x for x, d in zip((rows, group, steps), in_dims, strict=True)]
-        for i in range(info.batch_size)
-    ]
-    return torch.stack([herd(*lane) for lane in lanes]), 0
+@torch.library.register_vmap("cl_func::herd")
+def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
+    def lane(i: int) -> list[Tensor]:
+        return [x if d is None else x.select(d, i) for x, d in zip(inputs, in_dims, strict=True)]
+
+    return torch.stack([herd(*lane(i)) for i in range(info.batch_size)]), 0
+
+
+def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
+    """The place of each row in the herding order of its group, int64 [n], or n where it is not among the first `steps`.
+
+    rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of rows equally good the first is chosen.
+    """
+    return torch.ops.cl_func.herd(rows, group, steps)  # type: ignore[no-any-return]
 
 
 def add(memory: Herding, rows: PyTree, labels: Tensor, valid: Tensor, embed: Callable[[PyTree], Tensor]) -> Herding:

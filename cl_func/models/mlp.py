@@ -23,8 +23,8 @@ def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10
     """A ReLU MLP: x [n, ...] floating, flattened to [n, n_features], to logits [n, n_classes].
 
     Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
-    `hidden=()` gives a linear classifier, whose features are the flattened inputs. `apply` raises ValueError if x has another number of features, TypeError if it is not
-    floating.
+    `hidden=()` gives a linear classifier, whose features are the flattened inputs. `apply` raises ValueError if x has another
+    number of features, TypeError if it is not floating.
 
     >>> from cl_func import random
     >>> mlp(64, hidden=(32,)).init(random.key(0)).params["2.weight"].shape

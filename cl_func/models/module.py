@@ -75,9 +75,9 @@ def from_module(
         module's output with nn.Identity in its place), for methods that classify by them.
 
     Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors, has no
-    layer `head`, or has a layer that is lazy, that draws from torch's generator in training, or whose statistics padding would disturb; and, from
-    `apply`, ValueError for logits of another shape. A draw in the module's own `forward` (`F.dropout`) is not seen here; under
-    vmap torch refuses it, and so it does recurrent layers (it has no batching rule for them).
+    layer `head`, or has a layer that is lazy, that draws from torch's generator in training, or whose statistics padding would
+    disturb; and, from `apply`, ValueError for logits of another shape. A draw in the module's own `forward` (`F.dropout`) is not
+    seen here; under vmap torch refuses it, and so it does recurrent layers (it has no batching rule for them).
 
     >>> model = from_module(lambda: nn.Linear(4, 3), n_classes=3)
     >>> model.init(random.key(0))

@@ -88,6 +88,7 @@ def bic(
             f"{model.n_classes} classes; give a larger capacity, or a validation nearer to 0.5."
         )
     stores = [herding.init(size, memory.sample(model), model.n_classes) for size in (capacity - n_held, n_held)]
+    keep, keep_held = herding.insert(model), herding.insert(model, slot="validation")
 
     def parted(agent: Any, exp: Experience, held: bool) -> Experience:
         """The experience with only its rows for validation valid, or only the others."""
@@ -95,11 +96,11 @@ def bic(
         return exp.take(exp.rows, exp.valid & ((word < int(validation * 2**24)) == held))
 
     def begin(agent: Any, exp: Experience) -> Any:
-        seen, n, filled = agent.old | agent.bic.new, parted(agent, exp, False).valid.sum(), agent.replay.filled
+        seen, filled = agent.old | agent.bic.new, agent.replay.filled
         arrived = (exp.classes & ~seen).any()
         teacher = tree.where(arrived, (agent.model, agent.bic), agent.teacher)
         old = torch.where(arrived, seen, agent.old)
-        share = (filled / (filled + n).clamp(min=1)).to(agent.share.dtype)
+        share = filled / (filled + parted(agent, exp, held=False).valid.sum()).clamp(min=1)
         new = (seen | exp.classes) & ~old
         return agent.replace(teacher=teacher, old=old, share=share, bic=agent.bic.replace(new=new))
 
@@ -119,8 +120,8 @@ def bic(
         return (memory.union_weights(there, exp.valid, agent.share) * value).sum(), agent
 
     def store(agent: Any, exp: Experience) -> Any:
-        agent = herding.insert(model)(agent, parted(agent, exp, held=False))
-        return herding.insert(model, slot="validation")(agent, parted(agent, exp, held=True))
+        agent = keep(agent, parted(agent, exp, held=False))
+        return keep_held(agent, parted(agent, exp, held=True))
 
     def fit(agent: Any, exp: Experience) -> Any:
         held, there = agent.validation.data, agent.validation.occupied

@@ -34,6 +34,7 @@ class ICaRL(Agent):
     replay: memory.Herding
     teacher: PyTree  # ModelState before the newest classes came
     old: Tensor  # [C] bool, the classes that the teacher knows
+    seen: Tensor  # [C] bool, with the newest
     share: Tensor  # () float32, the exemplars' part of all rows trained on
     ncm: classifiers.NearestMean  # of the exemplars' features
 
@@ -48,13 +49,13 @@ def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
 
 
 def means_of_exemplars(model: Model) -> Callable[[Any, Any], Any]:
-    """The Update that takes the means of the exemplars' features, of unit length like the features, under the weights as they are."""
+    """The Update that takes the mean features of the exemplars, scaled to length 1, under the weights as they are."""
 
     def update(agent: Any, exp: Any) -> Any:
         store = agent.replay
         rows = herding.unit(features(model, agent.model, store.data["x"], store.occupied, store.data["task"]))
         means = nearest_mean.add(tree.map(torch.zeros_like, agent.ncm), rows, store.label, store.occupied)
-        return agent.replace(ncm=means.replace(means=herding.unit(means.means)))
+        return tree.set(agent.replace(ncm=means), {"ncm.means": herding.unit(means.means)})
 
     return update
 
@@ -80,11 +81,11 @@ def icarl(
     empty = herding.init(capacity, memory.sample(model), model.n_classes)
 
     def begin(agent: Any, exp: Experience) -> Any:
-        seen, n, filled = agent.replay.seen, exp.valid.sum(), agent.replay.filled
+        seen, filled = agent.seen, agent.replay.filled
         arrived = (exp.classes & ~seen).any()
         teacher = tree.where(arrived, agent.model, agent.teacher)
-        share = (filled / (filled + n).clamp(min=1)).to(agent.share.dtype)
-        return agent.replace(teacher=teacher, old=torch.where(arrived, seen, agent.old), share=share)
+        share = filled / (filled + exp.valid.sum()).clamp(min=1)
+        return agent.replace(teacher=teacher, old=torch.where(arrived, seen, agent.old), seen=seen | exp.classes, share=share)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         key, place = random.split(agent.key)
@@ -106,7 +107,7 @@ def icarl(
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         share = torch.tensor(0.0, device=key.device)
         opt = optimizer.init(net.params)
-        return ICaRL(key=key, model=net, opt=opt, replay=empty, teacher=net, old=none, share=share, ncm=ncm)
+        return ICaRL(key=key, model=net, opt=opt, replay=empty, teacher=net, old=none, seen=none, share=share, ncm=ncm)
 
     step = train_step(loss, optimizer)
     train = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
