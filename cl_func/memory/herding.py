@@ -70,8 +70,8 @@ def unit(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-# The greedy choice is a loop whose length depends on the data, so it is an operation of its own that nothing looks into: one node of a
-# compiled program, a loop over the lanes in a vmapped one. (torch.library.custom_op does the same, and imports all of dynamo.)
+# The greedy choice is a loop whose length depends on the data, so it is an operation of its own that nothing looks into: one node
+# of a compiled program, a loop over the lanes in a vmapped one. (torch.library.custom_op does the same, and imports all of dynamo.)
 torch.library.define("cl_func::herd", "(Tensor rows, Tensor group, Tensor steps) -> Tensor")
 
 
@@ -113,9 +113,10 @@ def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
 def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
     """The place of each row in the herding order of its group, int64 [n], or n where it is not among the first `steps`.
 
-    rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of rows equally good the first is chosen.
+    rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of equally good rows the first is
+    chosen.
     """
-    return torch.ops.cl_func.herd(rows, group, steps)  # type: ignore[no-any-return]
+    return torch.ops.cl_func.herd(rows, group, steps)
 
 
 def add(memory: Herding, rows: PyTree, labels: Tensor, valid: Tensor, embed: Callable[[PyTree], Tensor]) -> Herding:
