@@ -12,15 +12,13 @@ it has no finite solution: decay / 2 ((alpha - 1)^2 + beta^2) is added.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func.losses import weighted_mean
 from cl_func.models import mask_logits
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import state
 
-NEWTON_STEPS = 15
+NEWTON_STEPS = 10
 FRACTIONS = (1.0, 0.5, 0.25, 0.0625, 0.0)  # of a Newton step, tried at once; 0 if none of them leads down
 
 
@@ -65,9 +63,9 @@ def fit(slot: BiasCorrection, logits: Tensor, labels: Tensor, valid: Tensor, old
     def corrected(point: Tensor) -> Tensor:
         return outputs + torch.tensordot(point - identity, towards, 1)
 
-    def objective(point: Tensor) -> Tensor:
-        cost = F.cross_entropy(corrected(point), labels, reduction="none")
-        return weighted_mean(cost, valid) + decay / 2 * (point - identity).square().sum()
+    def objective(points: Tensor) -> Tensor:  # [k, 2] -> [k]
+        cost = -(corrected(points).log_softmax(-1) * target).sum(-1)
+        return cost @ weight + decay / 2 * (points - identity).square().sum(-1)
 
     point = identity
     fractions = torch.tensor(FRACTIONS, dtype=outputs.dtype, device=outputs.device)
@@ -79,7 +77,7 @@ def fit(slot: BiasCorrection, logits: Tensor, labels: Tensor, valid: Tensor, old
         (a, b), (_, d) = (second @ weight).unbind()
         a, d = a + decay, d + decay
         step = torch.stack([d * slope[0] - b * slope[1], a * slope[1] - b * slope[0]]) / (a * d - b * b)
-        costs = torch.stack([objective(point - fraction * step) for fraction in fractions])
+        costs = objective(point - fractions[:, None] * step)
         point = point - torch.where(costs <= costs.amin(), fractions, 0).amax() * step
     use = old.any() & new.any() & valid.any()
     alpha, beta = torch.where(use, point, identity).to(slot.alpha.dtype)
