@@ -218,7 +218,6 @@ class Keeper:
             "outline": files.outline(state),
             **self.extra,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         files.write(self.folder / f"checkpoint-{self.number:08d}.safetensors", tensors, header)
         self.number += 1
         for old in sorted(self.folder.glob(PATTERN), key=_number)[: -self.checkpoint.keep]:
@@ -242,8 +241,11 @@ class _Tracked:
         keeper = self.keeper
         keeper.place.calls += 1
         if keeper.place.calls <= keeper.skip:
-            # An order that was drawn and used up before is not in the file, and no call that is not skipped asks for it.
-            return state if self.ordering is None else (state, keeper.place.orders.get(self.ordering, (exp.rows, exp.valid)))
+            if self.ordering is None:
+                return state
+            # An order that was drawn and used up before is not in the file, and only calls that are skipped ask for it.
+            rows, valid = keeper.place.orders.get(self.ordering, (exp.rows, exp.valid))
+            return state, (rows.to(exp.rows.device), valid.to(exp.rows.device))
         out = self.inner(state, exp)
         if self.ordering is not None:
             keeper.place.orders[self.ordering] = out[1]
@@ -277,7 +279,7 @@ def _number(path: Path) -> int:
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint of a folder: its path, tensors and header. Damaged ones are named in a warning and passed over."""
+    """The newest whole checkpoint of a folder: its path, tensors and header. Damaged ones are passed over with a warning."""
     for path in sorted(folder.glob(PATTERN), key=_number, reverse=True):
         try:
             return path, *files.read(path, "checkpoint")

@@ -58,6 +58,8 @@ def scan(
         raise TypeError(f"tap: expected a function (time, entry), such as one of cl.taps, got {tap!r}.")
     if tap is not None and probe is None:
         raise ValueError("tap: there is nothing to receive without a probe; give one, such as cl.evaluate(model, benchmark.test).")
+    if checkpoint is not None and not hasattr(checkpoint, "opened"):
+        raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
     if checkpoint is None:
         return follow(update, state, stream, probe, every=every, donate=donate, tap=tap)
     with checkpoint.opened(update, state, every if probe else 0) as keeper:
@@ -73,8 +75,8 @@ def follow(
     seen, history = 0, list[list[Any]]()
     if keeper is not None:
         update, seen, history = keeper.tracked(update), keeper.place.seen, keeper.history
-    if tap is not None and hasattr(tap, "resume"):
-        tap.resume(len(history))
+        if hasattr(tap, "resume"):
+            tap.resume(len(history))
     experiences = iter(_from(stream, max(seen - 1, 0)))
     pending, structure = next(experiences) if seen else None, None
 
@@ -108,7 +110,11 @@ def follow(
         return state, None
     if structure is None:  # all of it was there before
         structure = tree.flatten(probe(state, pending))[1]
-    return state, tree.unflatten(structure, [torch.stack(column) for column in zip(*history, strict=True)])
+    return state, tree.unflatten(structure, [_stacked(column) for column in zip(*history, strict=True)])
+
+
+def _stacked(column: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([leaf.to(column[-1].device) for leaf in column])  # what comes from a checkpoint is on the processor
 
 
 def _from(stream: Iterable[Any], start: int) -> Iterable[Any]:
