@@ -44,6 +44,7 @@ class Job:
     compiled: bool
     lanes: int
     device: Any
+    every: int = 1
     checkpoint: Checkpoint | None = None
 
     def prepare(self) -> tuple[Any, Any]:
@@ -61,8 +62,9 @@ class Job:
         return state if self.device is None else tree.map(lambda leaf: leaf.to(self.device), state)
 
     def length(self, run: Run) -> int:
-        """The number of experiences of a run."""
-        return len((self.benchmark if isinstance(self.benchmark, Benchmark) else self.benchmark(stream_key(run.seed))).train)
+        """The number of times that a run is looked at."""
+        benchmark = self.benchmark if isinstance(self.benchmark, Benchmark) else self.benchmark(stream_key(run.seed))
+        return -(-len(benchmark.train) // self.every)
 
     def streams(self, runs: Sequence[Run]) -> tuple[Any, Any]:
         """The train and the test stream of some runs; with a benchmark per seed, the lanes carry their own rows."""
@@ -95,7 +97,7 @@ class Job:
         tick: Callable[[], None] = lambda: None,
         partials: Sequence[Partial] = (),
     ) -> list[dict[str, Any]]:
-        """The histories of some runs, name -> array [time, ...] each; `tick` is called after every experience.
+        """The histories of some runs, name -> array [time, ...] each; `tick` is called whenever they are looked at.
 
         partials: how far each of the runs was before, all equally far.
         """
@@ -116,7 +118,7 @@ class Job:
             tick()
             return probe(state, exp)
 
-        _, history = follow(update, state, train, looked, every=1, donate=self.compiled, keeper=keeper)
+        _, history = follow(update, state, train, looked, every=self.every, donate=self.compiled, keeper=keeper)
         lanes = [history] if self.lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
         return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in lanes]
 

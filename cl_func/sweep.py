@@ -60,6 +60,7 @@ def sweep(
     seeds: int | Sequence[int] = 10,
     hparams: Grid | None = None,
     probe: Any = None,
+    every: int = 1,
     compile: bool | Literal["auto"] = "auto",
     lanes: int | Literal["auto"] = "auto",
     executor: Any = None,
@@ -74,6 +75,7 @@ def sweep(
         `lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)`. The datasets are shared, not copied.
     seeds: how many (0, 1, ...), or which. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; paths of leaves of the state.
     probe: what is measured after every experience; by default the evaluation of `strategy.model` on the test stream.
+    every: measure only after every so many experiences, and after the last; for online streams.
     compile: "auto" compiles if an eager sweep would take clearly longer than compiling.
     lanes: runs per chunk; "auto" takes what fits the cache, or 1 where a few timed steps show that vmapping loses.
     executor: chunks are submitted to it (a process pool, `dask_client.get_executor()`, a submitit executor), which needs the
@@ -118,9 +120,10 @@ def sweep(
         resume = checkpoint.folder
     if probe is None and isinstance(benchmark, Benchmark):
         probe = evaluate(strategy.model, benchmark.test)
-    job = Job(strategy, benchmark, probe, compile is True, 1 if lanes == "auto" else positive("lanes", lanes), device, checkpoint)
+    asked = 1 if lanes == "auto" else positive("lanes", lanes)
+    job = Job(strategy, benchmark, probe, compile is True, asked, device, positive("every", every), checkpoint)
     with contextlib.nullcontext() if resume is None else locked(resume):
-        ledger = Ledger(axes, [len(v) for v in axes.values()], resume, _fingerprint(strategy, benchmark, runs[0]))
+        ledger = Ledger(axes, [len(v) for v in axes.values()], resume, _fingerprint(strategy, benchmark, runs[0], every))
         job = _work(job, runs, ledger, compile, lanes, executor, progress)
 
     def replay(place: int) -> Any:
@@ -166,10 +169,10 @@ def _before(chunk: list[Run], partials: dict[int, Partial]) -> list[Partial]:
     return [partials[run.place] for run in chunk if run.place in partials]
 
 
-def _fingerprint(strategy: Strategy, benchmark: Any, run: Run) -> str:
+def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> str:
     """What a resumed sweep must have in common with its folder, as far as one can tell: first state, loops, lengths."""
     start = strategy.init(random.key(run.seed))
-    digest = hashlib.sha256(str(tree.flatten(strategy.update)[1]).encode())
+    digest = hashlib.sha256(f"{tree.flatten(strategy.update)[1]}{every}".encode())
     for path, leaf in tree.items(start):
         digest.update(path.encode() + leaf.cpu().numpy().tobytes())
     if isinstance(benchmark, Benchmark):
@@ -260,5 +263,5 @@ def _bar(progress: bool, total: int, job: Job) -> Any:
         except ImportError:
             return _NoBar()
         how = f"{'compiled' if job.compiled else 'eager'}, {job.lanes} lane{'s' if job.lanes > 1 else ''} a chunk"
-        return tqdm(total=total, desc=f"sweep ({how})", unit="exp")
+        return tqdm(total=total, desc=f"sweep ({how})", unit="look")
     return _NoBar()

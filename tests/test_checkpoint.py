@@ -262,10 +262,10 @@ def test_damaged_chunks_run_again(tmp_path):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods() or not hasattr(os, "fork"), reason="needs fork")
 def test_five_kills():
     """In a process of its own: this one may hold threads, which do not survive a fork."""
-    code = "import torch; torch.set_num_threads(1); from benchmarks import soak; print(soak.soak_scan(5).kills, soak.soak_sweep(2).kills)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=soak.__file__.rsplit("/", 2)[0]
-    )
+    kills = "print(soak.soak_scan(5, longest=0.2).kills, soak.soak_sweep(1, longest=1.0).kills)"
+    code = f"import torch; torch.set_num_threads(1); from benchmarks import soak; {kills}"
+    root = soak.__file__.rsplit("/", 2)[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
     scans, sweeps = map(int, done.stdout.split())
     assert scans >= 5
