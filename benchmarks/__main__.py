@@ -3,7 +3,7 @@
     B1  a step of online ER on an MLP 784-256-256-10, at 1 to 64 lanes     B5  a whole experiment on Fashion-MNIST (--data)
     B2  the same on an MLP 64-64-10                                        B6  growth with steps, capacity and lanes
     B3  naive, ER and LwF in batch mode, Adam, batches of 128              B7  import and compile time
-    B4  online ER on a slim ResNet-18
+    B4  online ER on a slim ResNet-18                                      B8  checkpoints, taps, progress
 
 The contenders run in their own environments and take turns (A B C A B C ...), so that a machine that slows down slows down all; the
 table gives medians. Where we lose, it says so. Peers that are not installed are named, with what to do about it.
@@ -19,12 +19,13 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.experiment import b5
 from benchmarks.growth import b6
+from benchmarks.overhead import b8
 from benchmarks.peers import Peers
 from benchmarks.report import Report
 from benchmarks.startup import b7
 from benchmarks.steps import Settings, b1, b2, b3, b4
 
-BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7}
+BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7, "B8": b8}
 PATHS = ("--data", "--out", "--jax-python", "--avalanche-python")
 
 

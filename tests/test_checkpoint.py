@@ -209,6 +209,25 @@ def test_bad_arguments(tmp_path):
         cl.sweep(STRATEGY, BENCH, seeds=1, checkpoint=cl.Checkpoint(tmp_path), resume=tmp_path)
 
 
+# Numerical faults
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_the_state_before_a_fault_is_saved(tmp_path, lanes):
+    start, update = START, STRATEGY.update
+    expected = start = cl.tree.set(start, {"opt.lr": 1e30})
+    if lanes:
+        expected = start = cl.tree.stack([START, start])
+        update = cl.vmap(update)
+    with pytest.raises(FloatingPointError, match=rf"experience 0, optimiser step \d.*saved in {tmp_path / 'fault'}"):
+        cl.fold(cl.check_finite(update, save=tmp_path / "fault"), start, BENCH.train)
+    before = cl.load(tmp_path / "fault", like=expected)
+    assert all(bool(leaf.isfinite().all()) for leaf in cl.tree.leaves(before))
+    # The fault is there again at the next minibatch: the state is the one just before it.
+    with pytest.raises(FloatingPointError):
+        cl.fold(cl.check_finite(update), before, BENCH.train)
+
+
 # Sweeps
 
 
