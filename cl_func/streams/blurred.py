@@ -25,10 +25,10 @@ from cl_func.streams.lazy import Lazy, lazy
 def blurred(benchmark: Benchmark, width: float = 0.5, *, key: Tensor) -> Benchmark:
     """Blur the boundaries of the train stream over a share `width` of the smaller neighbour's rows on either side of each.
 
-    The rows of each experience are first put into an order drawn from the key, padding is dropped; then rows are exchanged across the
-    boundaries as the formula above says. With a width of 1/2 an experience is blurred over the whole of its length, and pure only in
-    its middle. `classes` are those of the rows that are there. Where task labels differ along the stream the rows keep theirs
-    (`exp.tasks`), and `task` is the label of the experience as it was. test and valid stay as they are.
+    The rows of each experience are first put into an order drawn from the key, padding is dropped; then rows are exchanged across
+    the boundaries as the formula above says. With a width of 1/2 an experience is blurred over the whole of its length, and pure
+    only in its middle. `classes` are those of the rows that are there. Where task labels differ along the stream the rows keep
+    theirs (`exp.tasks`), and `task` is the label of the experience as it was. test and valid stay as they are.
     The order of the rows is what is blurred: train in this order, best on `split_online(blurred(benchmark, ...), size)`. An update
     that shuffles a whole experience sees the mixture only.
     Raises TypeError or ValueError for a width outside (0, 1/2], and ValueError for experiences that are not rows of one dataset
