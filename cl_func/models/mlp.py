@@ -2,8 +2,8 @@
 
 h_0 = flatten(x),    h_{l+1} = relu(W_l h_l + b_l),    logits = W_L h_L + b_L
 
-With a cosine head the logits are scaled cosines of h_L and the rows of W_L, see `cosine.py`, and h_L has no ReLU (Hou et al. 2019,
-section 3.2): its directions may be any.
+With a cosine head the logits are scaled cosines of h_L and the rows of W_L, see `cosine.py`, and h_L has no ReLU (as in Hou et al.
+2019): its directions may be any.
 """
 
 from __future__ import annotations
