@@ -58,6 +58,13 @@ def init(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momen
     )
 
 
+def with_logits(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
+    """The same, with a memory whose rows store logits."""
+    state = init(key, model, optimizer)
+    store = memory.reservoir.init(12, memory.dark.sample(model))
+    return memory.reservoir.insert(fields=memory.dark.fields(model))(state.replace(replay=store), BENCH.train[1])
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -83,6 +90,9 @@ LOSSES = [
     Case("losses.scaled", lambda: losses.scaled(_ce(), "lwf.strength")),
     Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3)),
     Case("losses.with_replay", lambda: losses.with_replay(losses.cross_entropy(NORMED, mask="experience"), 3), model=NORMED),
+    Case("losses.replayed", lambda: losses.replayed(_ce(), 3)),
+    Case("losses.dark_experience", lambda: losses.dark_experience(MODEL, 3), start=with_logits),
+    Case("losses.dark_experience", lambda: losses.dark_experience(NORMED, 12), model=NORMED, start=with_logits),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(MODEL)),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(NORMED), model=NORMED),
 ]
@@ -105,6 +115,8 @@ UPDATES = [
     Case("when", lambda: cl.when(lambda s, e: s.key > 0, regularizers.lwf.snapshot())),
     Case("losses.mark_seen", lambda: losses.mark_seen()),
     Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
+    Case("memory.dark.insert", lambda: lambda s, e: memory.dark.insert(e.x[:, :4])(s, e), start=with_logits),
+    Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(NORMED)), NORMED, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
     Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
@@ -139,6 +151,14 @@ STRATEGIES = [
     Case("strategies.lwf", lambda: cl.strategies.lwf(MODEL, SGD, batch_size=5, epochs=2)),
     Case("strategies.er", lambda: cl.strategies.er(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
     Case("strategies.er", lambda: cl.strategies.er(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.cumulative", lambda: cl.strategies.cumulative(MODEL, SGD, batch_size=5)),
+    Case("strategies.from_scratch", lambda: cl.strategies.from_scratch(NORMED, SGD, batch_size=5)),
+    Case("strategies.er_ace", lambda: cl.strategies.er_ace(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
+    Case("strategies.er_ace", lambda: cl.strategies.er_ace(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der", lambda: cl.strategies.der(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.der", lambda: cl.strategies.der(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der_pp", lambda: cl.strategies.der_pp(MODEL, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der_pp", lambda: cl.strategies.der_pp(NORMED, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
 ]
 
@@ -146,9 +166,9 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 
 # Public names that are no component of the four kinds: states, factories of models and data, functions on plain tensors.
 NOT_COMPONENTS = {
-    "losses": {"distillation", "mask_logits", "masked_cross_entropy", "weighted_mean"},
-    "memory": {"Reservoir", "fields", "join", "reservoir", "sample"},
+    "losses": {"distillation", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
+    "memory": {"Reservoir", "dark", "fields", "join", "reservoir", "sample"},
     "optim": {"SGDState", "AdamState", "sgd", "adam", "adamw"},
     "regularizers": {"LwF", "lwf"},
-    "strategies": {"ER", "ERLwF", "Joint", "LwFAgent"},
+    "strategies": {"DER", "DERpp", "ER", "ERACE", "ERLwF", "FromScratch", "LwFAgent"},
 }

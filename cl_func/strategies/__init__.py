@@ -4,10 +4,32 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.cumulative import cumulative
+from cl_func.strategies.der import DER, DERpp, der, der_pp
 from cl_func.strategies.er import ER, er
+from cl_func.strategies.er_ace import ERACE, er_ace
 from cl_func.strategies.er_lwf import ERLwF, er_lwf
-from cl_func.strategies.joint import Joint, joint
+from cl_func.strategies.from_scratch import FromScratch, from_scratch
+from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
 from cl_func.strategies.naive import naive
 
-__all__ = ["ER", "ERLwF", "Joint", "LwFAgent", "er", "er_lwf", "joint", "lwf", "naive"]
+__all__ = [
+    "DER",
+    "ER",
+    "ERACE",
+    "DERpp",
+    "ERLwF",
+    "FromScratch",
+    "LwFAgent",
+    "cumulative",
+    "der",
+    "der_pp",
+    "er",
+    "er_ace",
+    "er_lwf",
+    "from_scratch",
+    "joint",
+    "lwf",
+    "naive",
+]
