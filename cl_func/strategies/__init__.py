@@ -6,8 +6,32 @@ Every factory takes the model and the optimiser first, then what the method need
 
 from cl_func.strategies.er import ER, er
 from cl_func.strategies.er_lwf import ERLwF, er_lwf
+from cl_func.strategies.ewc import EWCAgent, ewc
+from cl_func.strategies.ewc_online import ewc_online
 from cl_func.strategies.joint import Joint, joint
 from cl_func.strategies.lwf import LwFAgent, lwf
+from cl_func.strategies.mas import MASAgent, mas
 from cl_func.strategies.naive import naive
+from cl_func.strategies.rwalk import RWalkAgent, rwalk
+from cl_func.strategies.si import SIAgent, si
 
-__all__ = ["ER", "ERLwF", "Joint", "LwFAgent", "er", "er_lwf", "joint", "lwf", "naive"]
+__all__ = [
+    "ER",
+    "EWCAgent",
+    "ERLwF",
+    "Joint",
+    "LwFAgent",
+    "MASAgent",
+    "RWalkAgent",
+    "SIAgent",
+    "er",
+    "er_lwf",
+    "ewc",
+    "ewc_online",
+    "joint",
+    "lwf",
+    "mas",
+    "naive",
+    "rwalk",
+    "si",
+]
