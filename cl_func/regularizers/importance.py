@@ -1,7 +1,7 @@
 """How much each parameter matters to the model's answers: averages over rows of a function of the gradient of each single row.
 
-    fisher        mean_i sum_y w_i(y) * (d log p(y | x_i) / d theta)^2     EWC (Kirkpatrick et al. 2017), EWC++ (Chaudhry et al. 2018)
-    sensitivity   mean_i | d ||f(x_i)||^2 / d theta |                      MAS (Aljundi et al. 2018)
+    fisher        mean_i sum_y w_i(y) * (d log p(y | x_i) / d theta)^2    EWC (Kirkpatrick et al. 2017), RWalk (Chaudhry et al.)
+    sensitivity   mean_i | d ||f(x_i)||^2 / d theta |                     MAS (Aljundi et al. 2018)
 
 The square and the absolute value are of one row's gradient, never of a minibatch's, so the batch size does not matter. The model
 runs in eval mode. What the choices of labels mean: van de Ven 2025, "On the computation of the Fisher information in continual

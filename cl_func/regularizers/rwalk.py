@@ -82,7 +82,7 @@ def score(slot: str = "rwalk", *, interval: int = 10) -> Update:
 
     def update(agent: Any, exp: Experience) -> Any:
         walk = tree.get(agent, slot)
-        walk = walk.replace(steps=walk.steps + 1)
+        walk = tree.replace(walk, steps=walk.steps + 1)
         return tree.set(agent, {slot: tree.where(walk.steps % interval == 0, _scored(walk, agent.model.params), walk)})
 
     return update
@@ -99,19 +99,16 @@ def consolidate(slot: str = "rwalk") -> Update:
         walk = _scored(tree.get(agent, slot), params)
         first = walk.experiences == 0
         past = tree.map(lambda new, old: torch.where(first, new, (old + new) / 2), walk.score, walk.past)
-        return tree.set(
-            agent,
-            {
-                slot: walk.replace(
-                    anchor=params,
-                    importance=tree.map(torch.add, _to_unit(walk.fisher), _to_unit(past)),
-                    past=past,
-                    score=tree.map(torch.zeros_like, walk.score),
-                    steps=torch.zeros_like(walk.steps),
-                    experiences=walk.experiences + 1,
-                )
-            },
+        walk = tree.replace(
+            walk,
+            anchor=params,
+            importance=tree.map(torch.add, _to_unit(walk.fisher), _to_unit(past)),
+            past=past,
+            score=tree.map(torch.zeros_like, walk.score),
+            steps=torch.zeros_like(walk.steps),
+            experiences=walk.experiences + 1,
         )
+        return tree.set(agent, {slot: walk})
 
     return Gated(update)
 

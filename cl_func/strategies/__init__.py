@@ -17,8 +17,8 @@ from cl_func.strategies.si import SIAgent, si
 
 __all__ = [
     "ER",
-    "EWCAgent",
     "ERLwF",
+    "EWCAgent",
     "Joint",
     "LwFAgent",
     "MASAgent",
