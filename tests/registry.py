@@ -125,7 +125,7 @@ LOSSES = [
     Case("losses.with_replay", lambda: losses.with_replay(losses.cross_entropy(NORMED, mask="experience"), 3), model=NORMED),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(MODEL)),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(NORMED), model=NORMED),
-    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(HEADS), model=HEADS),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(HEADS)),
     Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("ewc"), start=regularised),
 ]
 
