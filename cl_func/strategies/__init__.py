@@ -9,10 +9,15 @@ from cl_func.strategies.der import DER, DERpp, der, der_pp
 from cl_func.strategies.er import ER, er
 from cl_func.strategies.er_ace import ERACE, er_ace
 from cl_func.strategies.er_lwf import ERLwF, er_lwf
+from cl_func.strategies.ewc import EWCAgent, ewc
+from cl_func.strategies.ewc_online import ewc_online
 from cl_func.strategies.from_scratch import FromScratch, from_scratch
 from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
+from cl_func.strategies.mas import MASAgent, mas
 from cl_func.strategies.naive import naive
+from cl_func.strategies.rwalk import RWalkAgent, rwalk
+from cl_func.strategies.si import SIAgent, si
 
 __all__ = [
     "DER",
@@ -20,16 +25,25 @@ __all__ = [
     "ERACE",
     "DERpp",
     "ERLwF",
+    "EWCAgent",
     "FromScratch",
     "LwFAgent",
+    "MASAgent",
+    "RWalkAgent",
+    "SIAgent",
     "cumulative",
     "der",
     "der_pp",
     "er",
     "er_ace",
     "er_lwf",
+    "ewc",
+    "ewc_online",
     "from_scratch",
     "joint",
     "lwf",
+    "mas",
     "naive",
+    "rwalk",
+    "si",
 ]
