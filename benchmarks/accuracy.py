@@ -108,6 +108,7 @@ class Results:
 
     command: str
     machine: dict[str, str]
+    protocol: dict[str, Any]
     cells: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -169,9 +170,8 @@ class Results:
 
     def markdown(self) -> str:
         """The page."""
-        protocols = {json.dumps(c["protocol"]) for c in self.cells}
         facts = [f"- {name}: {value}" for name, value in self.machine.items()]
-        facts += [f"- {', '.join(f'{k} {v}' for k, v in json.loads(p).items() if v is not None)}" for p in sorted(protocols)]
+        facts += [f"- {name.replace('_', ' ')}: {value}" for name, value in self.protocol.items() if value is not None]
         facts += [f"- {s}: {SETTINGS[s]}" for s in self.settings]
         facts += [f"- not run: {name}: {why}" for name, why in self.missing.items()]
         parts = ["# Accuracy", f"`{self.command}`", "\n".join(facts), self.table()]
@@ -229,11 +229,15 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def earlier(folder: Path) -> list[dict[str, Any]]:
-    """The cells of an earlier call."""
+def earlier(folder: Path, protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of earlier calls. Raises ValueError if they were made by another protocol: one table must not mix two."""
+    cells: list[dict[str, Any]] = []
     with contextlib.suppress(FileNotFoundError):
-        return json.loads((folder / "accuracy.json").read_text())["cells"]
-    return []
+        cells = json.loads((folder / "accuracy.json").read_text())["cells"]
+    for cell in cells:
+        if cell["protocol"] != protocol:
+            raise ValueError(f"{folder} holds results of another protocol, {cell['protocol']}; give another folder.")
+    return cells
 
 
 def main() -> int:
@@ -243,11 +247,17 @@ def main() -> int:
     protocol = Protocol(args.iterations, args.seeds, args.tuning_iterations, args.tuning_seeds, args.limit)
     running = Running(args.lanes or "auto", args.device)
     command = command_line("benchmarks.accuracy", sys.argv[1:], ("--data", "--out"))
-    results, failed = Results(command, machine.describe(), earlier(args.out)), 0
+    asked = dataclasses.asdict(protocol)
+    try:
+        cells = earlier(args.out, asked)
+    except ValueError as error:
+        print(f"--out: {error}", file=sys.stderr)
+        return 2
+    results, failed = Results(command, machine.describe(), asked, cells), 0
     for setting in args.settings:
         place = problem(setting, args.data, args.iterations, args.limit)
         for entry in args.methods:
-            name, asked = f"{entry.name}, {setting}", dataclasses.asdict(protocol)
+            name = f"{entry.name}, {setting}"
             if not entry.there:
                 results.missing[entry.name] = "not in cl.strategies"
                 print(f"{name}: not in cl.strategies")
@@ -256,7 +266,7 @@ def main() -> int:
                 continue
             grid = {path: list(values) for path, values in entry.grid.items()}
             kept = results.cell(setting, entry.name)
-            if kept and (kept["protocol"], kept["grid"]) == (asked, grid) and not args.again:
+            if kept and kept["grid"] == grid and not args.again:
                 print(f"{name}: kept, {shown(kept['accuracy'])}")
                 continue
             start = time.perf_counter()

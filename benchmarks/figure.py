@@ -28,6 +28,8 @@ def draw(cells: list[dict[str, Any]]) -> Figure:
                 half = found[name]["half"] if found[name]["half"] == found[name]["half"] else 0.0
                 color = BOUNDS.get(name, PALETTE[0])
                 ax.errorbar(found[name]["mean"], row, xerr=half, fmt="o", markersize=4, capsize=2.5, linewidth=1.2, color=color)
+        left, right = ax.get_xlim()
+        ax.set_xlim(max(left, 0.0), min(right, 1.0))
         title, _, kind = SETTINGS[setting].partition(", ")
         ax.set_title(f"{title}\n{kind}", fontsize="small")
         ax.set_xlabel("average accuracy", fontsize="small")

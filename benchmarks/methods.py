@@ -56,9 +56,9 @@ class Method:
     grid: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     settings: Sequence[str] = tuple(SETTINGS)
     stream: str = "plain"  # "cumulative": trained on all data so far; "all": on the data of all experiences, once
-    # Rows that a step trains on (forward and backward) and rows that only pass forward, both in minibatches, in experience k.
-    trained: Callable[[int], float] = lambda k: 1.0
-    forward: Callable[[int], float] = lambda k: 0.0
+    # What a step in experience k needs, in minibatches: rows that go forward and backward, rows that only go forward; None where
+    # that is not what it costs.
+    passes: Callable[[int], tuple[float, float]] | None = lambda k: (1, 0)
 
     @property
     def there(self) -> bool:
@@ -89,16 +89,13 @@ def _replay(p: Problem) -> dict[str, int]:
     return {"capacity": p.memory, "replay_size": p.batch}
 
 
-def _two(k: int) -> float:
-    return 2.0
+def _strength(p: Problem) -> dict[str, float]:
+    return {"strength": 1.0}  # asked for by the factory; the grid sets it
 
 
-def _one(k: int) -> float:
-    return 1.0
-
-
-SPLIT = ("class", "domain", "task")
-STRENGTHS = [1.0, 10.0, 100.0, 1e3, 1e4]
+WITHOUT_TASKS = ("class", "domain")
+STRENGTHS = [10.0, 100.0, 1e3, 1e4, 1e5]
+ALPHAS = [0.03, 0.1, 0.3, 1.0]
 
 METHODS = (
     # Baselines
@@ -107,42 +104,36 @@ METHODS = (
     Method("cumulative", stream="cumulative"),
     Method("joint", stream="all"),
     # Replay
-    Method("er", _replay, trained=_two),
-    Method("er_lwf", _replay, {"lwf.strength": [0.1, 0.3, 1.0, 3.0]}, trained=_two, forward=_two),
-    Method("er_ace", _replay, trained=_two),
-    Method("der", _replay, {"der.alpha": [0.03, 0.1, 0.3, 1.0]}, trained=_two),
-    Method("der_pp", _replay, {"der.alpha": [0.03, 0.1, 0.3], "der.beta": [0.5, 1.0]}, trained=lambda k: 3.0),
-    Method("mir", _replay, trained=lambda k: 3.0, forward=_two),
-    Method("gss", _replay, trained=_two),
+    Method("er", _replay, passes=lambda k: (2, 0)),
+    Method("er_lwf", _replay, {"lwf.strength": [0.1, 0.3, 1.0, 3.0]}, passes=lambda k: (2, 2)),
+    Method("er_ace", _replay, passes=lambda k: (2, 0)),
+    Method("der", _replay, {"alpha": ALPHAS}, passes=lambda k: (2, 0)),
+    Method("der_pp", _replay, {"alpha": ALPHAS[:3], "beta": [0.5, 1.0]}, passes=lambda k: (3, 0)),
+    Method("mir", lambda p: {**_replay(p), "candidates": 2 * p.batch}, {"virtual_lr": [1e-3, 1e-1]}, passes=lambda k: (3, 4)),
+    Method("gss", _replay, passes=None),
     Method("gdumb", lambda p: {"capacity": p.memory}),
     # Regularisation
-    Method("lwf", grid={"lwf.strength": [0.3, 1.0, 3.0, 10.0]}, forward=_one),
-    Method("ewc", lambda p: {"n_experiences": p.experiences}, {"ewc.strength": STRENGTHS}),
-    Method("ewc_online", grid={"ewc.strength": STRENGTHS}),
-    Method("si", grid={"si.strength": [0.01, 0.1, 1.0, 10.0, 100.0]}),
-    Method("mas", grid={"mas.strength": [0.01, 0.1, 1.0, 10.0, 100.0]}),
-    Method("rwalk", grid={"rwalk.strength": STRENGTHS}),
+    Method("lwf", grid={"lwf.strength": [0.3, 1.0, 3.0, 10.0]}, passes=lambda k: (1, 1)),
+    Method("ewc", _strength, {"ewc.strength": STRENGTHS}),
+    Method("ewc_online", _strength, {"ewc.strength": STRENGTHS}),
+    Method("si", _strength, {"si.strength": [0.1, 1.0, 10.0, 100.0, 1e3]}),
+    Method("mas", _strength, {"mas.strength": [0.01, 0.1, 1.0, 10.0, 100.0]}),
+    Method("rwalk", _strength, {"rwalk.strength": [0.1, 1.0, 10.0, 100.0, 1e3]}, passes=lambda k: (2, 0)),
     # Gradient constraints
-    Method("agem", _replay, trained=_two),
+    Method("agem", lambda p: {"capacity": p.memory, "sample_size": p.batch}, passes=lambda k: (2, 0)),
     Method(
         "gem",
         lambda p: {"memory_per_experience": p.memory // p.experiences, "n_experiences": p.experiences},
         {"gem.margin": [0.0, 0.5]},
-        trained=lambda k: 1 + k * MEMORY / 5 / BATCH,
+        passes=lambda k: (1 + k * MEMORY / 5 / BATCH, 0),  # of the split streams
     ),
-    Method("owm", grid={"owm.alpha": [0.1, 1.0, 10.0]}),
-    Method("ogd", lambda p: {"capacity": 20 * p.experiences}),
+    Method("owm", grid={"owm.alpha": [1e-3, 1e-2, 1e-1, 1.0]}, passes=None),
+    Method("ogd", lambda p: {"capacity": 20 * p.experiences, "per_experience": 20}, passes=None),
     # Class-incremental
-    Method(
-        "icarl",
-        lambda p: {"per_class": p.memory // p.classes, "replay_size": p.batch},
-        settings=("class",),
-        trained=_two,
-        forward=_two,
-    ),
-    Method("bic", _replay, settings=("class",), trained=_two, forward=_two),
-    Method("ncm", settings=("class", "domain", "task")),
-    Method("slda", settings=("class", "domain", "task")),
+    Method("icarl", _replay, settings=("class",), passes=lambda k: (2, 2)),
+    Method("bic", _replay, settings=("class",), passes=None),
+    Method("ncm", settings=WITHOUT_TASKS, passes=None),
+    Method("slda", grid={"slda.shrinkage": [1e-4, 1e-2]}, settings=WITHOUT_TASKS, passes=None),
 )
 
 
