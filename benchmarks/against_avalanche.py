@@ -192,6 +192,11 @@ def main() -> int:
         row, start = {**rows.get(pair.label, {}), **same}, time.perf_counter()
         if rows.get(pair.label, {}).get("hyperparameters") != same["hyperparameters"]:
             row = same
+        twin = next(
+            (r for r in rows.values() if r["method"].split(",")[0] == pair.name and r["hyperparameters"] == row["hyperparameters"]),
+            {},
+        )
+        row.update({"ours": twin["ours"]} if "ours" in twin else {})
         sides: dict[str, Callable[[], dict[str, Any]]] = {
             "ours": lambda pair=pair: ours(pair, place, args.seeds, running),
             "theirs": lambda pair=pair: theirs(pair, args),
