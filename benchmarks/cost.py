@@ -2,9 +2,9 @@
 
     python -m benchmarks.cost [--methods er ewc ...]
 
-An experience is that of the quick protocol (benchmarks/methods.py): 12,000 rows, 300 minibatches of 128, with all that the method
-does before and after them. Data are random, of the shapes of class-incremental Split-Fashion-MNIST. Times are of one core, compiled,
-at the best of a few lane counts, per run; naive is timed again beside every method, in turn.
+An experience is that of the quick protocol (benchmarks/methods.py): 12,000 rows, 300 minibatches of 128, with all that a method
+does before and after them. Data are random, of the shapes of class-incremental Split-Fashion-MNIST. Times are of one core,
+compiled, at the best of a few lane counts, per run; naive is timed again beside every method, in turn.
 
 FLOPs are those of matrix products. Counted: what the program does. Needed: the rows that the method has to pass forward (1) and
 backward (2), if that is what it consists of, with what is counted at the boundary of the experience. States have fixed shapes, so a
