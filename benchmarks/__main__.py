@@ -21,6 +21,7 @@ from benchmarks.experiment import b5
 from benchmarks.growth import b6
 from benchmarks.overhead import b8
 from benchmarks.peers import Peers
+from benchmarks.process import command_line
 from benchmarks.report import Report
 from benchmarks.startup import b7
 from benchmarks.steps import Settings, b1, b2, b3, b4
@@ -58,23 +59,13 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def command_line(words: list[str]) -> str:
-    """What was typed, without the paths of this machine."""
-    shown, hide = [], False
-    for word in words:
-        option, equals, _ = word.partition("=")
-        shown.append("PATH" if hide else f"{option}=PATH" if equals and option in PATHS else word)
-        hide = word in PATHS
-    return " ".join(["python -m benchmarks", *shown])
-
-
 def main() -> int:
     """Run, print the table, write the two files; 1 if a contender failed, which is not to be not installed."""
     args = arguments()
     # Absolute: the workers run in the root of the repository, wherever this was called.
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    report = Report(command_line(sys.argv[1:]), machine.describe())
+    report = Report(command_line("benchmarks", sys.argv[1:], PATHS), machine.describe())
     settings = Settings(
         peers=args.peers,
         rounds=args.rounds,
