@@ -19,10 +19,12 @@ from cl_func import (
     regularizers,
     strategies,
     streams,
+    taps,
     testing,
     transforms,
     tree,
 )
+from cl_func.checkpoint import Checkpoint, load, save
 from cl_func.core import (
     Agent,
     Strategy,
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Agent",
     "Benchmark",
+    "Checkpoint",
     "Dataset",
     "Experience",
     "Grid",
@@ -68,6 +71,7 @@ __all__ = [
     "fold",
     "grid",
     "key",
+    "load",
     "losses",
     "maybe_init",
     "memory",
@@ -80,12 +84,14 @@ __all__ = [
     "random_grid",
     "regularizers",
     "repeat",
+    "save",
     "scan",
     "state",
     "static",
     "strategies",
     "streams",
     "sweep",
+    "taps",
     "testing",
     "train_step",
     "transforms",

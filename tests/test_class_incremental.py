@@ -248,6 +248,7 @@ def test_bias_correction_is_finite_and_else_the_identity():
         (MODEL, "2"),
         (NORMED, "4"),
         (LINEAR, "0"),
+        (cl.models.mlp(6, (5, 7), 4, head="cosine"), "4"),
         (cl.models.cnn((1, 8, 8), (2,), 3, 4), "out"),
         (cl.models.slim_resnet18((1, 8, 8), 4, 1), "linear"),
     ],
@@ -257,7 +258,10 @@ def test_the_last_layer_of_the_features_gives_the_logits(model, last):
     x = cl.random.normal(cl.key(1), (5, *model.input_shape))
     rows = cl.models.features(model, net, x)
     assert rows[0].shape == cl.models.sample_features(model, net).shape
-    logits = F.linear(rows, net.params[f"{last}.weight"], net.params[f"{last}.bias"])
+    if f"{last}.scale" in net.params:
+        logits = net.params[f"{last}.scale"] * F.normalize(rows) @ F.normalize(net.params[f"{last}.weight"]).T
+    else:
+        logits = F.linear(rows, net.params[f"{last}.weight"], net.params[f"{last}.bias"])
     torch.testing.assert_close(logits, model.apply(net.params, net.buffers, x)[0], rtol=1e-5, atol=1e-6)
 
 
@@ -402,16 +406,16 @@ def test_they_beat_naive():
 # Errors
 
 PLAIN = cl.models.from_module(registry.bn_net, n_classes=4, input_shape=(6,))
-SHAPELESS = cl.models.from_module(registry.bn_net, n_classes=4, head="4")
+SHAPELESS = cl.models.from_module(registry.bn_net, n_classes=4, last_layer="4")
 
 
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: cl.strategies.icarl(PLAIN, SGD, capacity=8, replay_size=4), ValueError, "model: .*head=NAME"),
-        (lambda: cl.strategies.bic(PLAIN, SGD, capacity=80, replay_size=4), ValueError, "model: .*head=NAME"),
-        (lambda: cl.strategies.ncm(PLAIN), ValueError, "model: .*head=NAME"),
-        (lambda: cl.strategies.slda(PLAIN), ValueError, "model: .*head=NAME"),
+        (lambda: cl.strategies.icarl(PLAIN, SGD, capacity=8, replay_size=4), ValueError, "model: .*last_layer=NAME"),
+        (lambda: cl.strategies.bic(PLAIN, SGD, capacity=80, replay_size=4), ValueError, "model: .*last_layer=NAME"),
+        (lambda: cl.strategies.ncm(PLAIN), ValueError, "model: .*last_layer=NAME"),
+        (lambda: cl.strategies.slda(PLAIN), ValueError, "model: .*last_layer=NAME"),
         (lambda: cl.strategies.slda(SHAPELESS).init(cl.key(0)), ValueError, "model: .*input_shape"),
         (lambda: cl.strategies.slda(MODEL, shrinkage=0.0), ValueError, "shrinkage"),
         (lambda: cl.strategies.slda(MODEL, shrinkage=1.0), ValueError, "shrinkage"),
@@ -423,8 +427,12 @@ SHAPELESS = cl.models.from_module(registry.bn_net, n_classes=4, head="4")
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=80, replay_size=4, temperature=0), ValueError, "temperature"),
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=80, replay_size=4, decay=0), ValueError, "decay"),
         (lambda: cl.evaluate(3, BENCH.test), TypeError, "model: expected a Model or a function"),
-        (lambda: cl.models.from_module(registry.bn_net, n_classes=4, head="5"), ValueError, "head: .*'5'; its layers are 0, 1"),
-        (lambda: _wrong_head(), ValueError, r"head: .* \[n, F\]"),
+        (
+            lambda: cl.models.from_module(registry.bn_net, n_classes=4, last_layer="5"),
+            ValueError,
+            "last_layer: .*'5'; its layers are 0, 1",
+        ),
+        (lambda: _wrong_head(), ValueError, r"last_layer: .* \[n, F\]"),
     ],
 )
 def test_errors(call, error, match):
@@ -433,5 +441,7 @@ def test_errors(call, error, match):
 
 
 def _wrong_head():
-    model = cl.models.from_module(lambda: torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Flatten(0)), n_classes=4, head="0")
+    model = cl.models.from_module(
+        lambda: torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Flatten(0)), n_classes=4, last_layer="0"
+    )
     return cl.models.features(model, model.init(cl.key(0)), torch.zeros(2, 1, 3))

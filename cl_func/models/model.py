@@ -55,7 +55,7 @@ def feature_function(model: Model) -> Callable[..., Tensor]:
     if model.features is None:
         raise ValueError(
             "model: this method works on the features before the last layer, which this model does not tell; build it with "
-            "from_module(factory, ..., head=NAME), the name of its last layer, or give Model(..., features=function)."
+            "from_module(factory, ..., last_layer=NAME), the name of its last layer, or give Model(..., features=function)."
         )
     return model.features
 

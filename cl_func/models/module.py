@@ -62,7 +62,7 @@ def input_size(shape: Any) -> tuple[int, ...]:
 
 
 def from_module(
-    factory: Callable[[], nn.Module], *, n_classes: int, input_shape: tuple[int, ...] | None = None, head: str | None = None
+    factory: Callable[[], nn.Module], *, n_classes: int, input_shape: tuple[int, ...] | None = None, last_layer: str | None = None
 ) -> Model:
     """A Model of the modules that `factory()` builds, called with x [n, ...] and returning logits [n, n_classes].
 
@@ -71,11 +71,11 @@ def from_module(
     the buffers, so nothing trains them. nn.BatchNorm1d/2d/3d and nn.Dropout, nn.Dropout1d/2d/3d are replaced by `BatchNorm` and
     `Dropout`. Calls of one model from several threads take turns.
 
-    head: the name of the last layer, such as "fc" or "4" in an nn.Sequential. What it is given are the model's `features` (the
+    last_layer: its name, such as "fc" or "4" in an nn.Sequential. What it is given are the model's `features` (the
         module's output with nn.Identity in its place), for methods that classify by them.
 
     Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors, has no
-    layer `head`, or has a layer that is lazy, that draws from torch's generator in training, or whose statistics padding would
+    layer `last_layer`, or has one that is lazy, that draws from torch's generator in training, or whose statistics padding would
     disturb; and, from `apply`, ValueError for logits of another shape. A draw in the module's own `forward` (`F.dropout`) is not
     seen here; under vmap torch refuses it, and so it does recurrent layers (it has no batching rule for them).
 
@@ -83,16 +83,16 @@ def from_module(
     >>> model.init(random.key(0))
     ModelState(params={weight: float32[3, 4], bias: float32[3]}, buffers={})
     """
-    module = _Module(factory, positive("n_classes", n_classes), head)
+    module = _Module(factory, positive("n_classes", n_classes), last_layer)
     shape = None if input_shape is None else input_size(input_shape)
-    return Model(module.init, module.apply, n_classes, shape, None if head is None else module.features)
+    return Model(module.init, module.apply, n_classes, shape, None if last_layer is None else module.features)
 
 
 class _Module:
     """The two functions of a Model made from a module. Pickled by its factory alone."""
 
-    def __init__(self, factory: Callable[[], nn.Module], n_classes: int, head: str | None = None) -> None:
-        self.factory, self.n_classes, self.head = factory, n_classes, head
+    def __init__(self, factory: Callable[[], nn.Module], n_classes: int, last_layer: str | None = None) -> None:
+        self.factory, self.n_classes, self.last_layer = factory, n_classes, last_layer
         with seeded(random.key(0)):
             modules = {train: _built(factory) for train in (True, False)}
         parts = [{id(part) for part in (*m.modules(), *m.parameters(), *m.buffers())} for m in modules.values()]
@@ -113,13 +113,13 @@ class _Module:
         self.names = {name for name, _ in template.named_parameters()}.union(buffers)
         tensors = (template.named_parameters, template.named_buffers)
         self.tied = any(len(list(named())) != len(list(named(remove_duplicate=False))) for named in tensors)
-        self.headless = None if head is None else _headless(self.templates[False], head)
-        below = [] if self.headless is None else [*self.headless.named_parameters(), *self.headless.named_buffers()]
-        self.below_head = {name for name, _ in below}.union(self.valids)
+        self.trunk = None if last_layer is None else _trunk(self.templates[False], last_layer)
+        below = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
+        self.in_trunk = {name for name, _ in below}.union(self.valids)
         self.lock = threading.RLock()  # functional_call puts the tensors into the template while it runs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Module, (self.factory, self.n_classes, self.head)
+        return _Module, (self.factory, self.n_classes, self.last_layer)
 
     def init(self, key: Tensor) -> ModelState:
         with seeded(key):
@@ -161,12 +161,12 @@ class _Module:
         valid: Tensor | None = None,
         task: Tensor | None = None,
     ) -> Tensor:
-        assert self.headless is not None
-        named = {name: value for name, value in self._named(params, buffers, x, valid).items() if name in self.below_head}
-        found = self._call(self.headless, named, x)
+        assert self.trunk is not None
+        named = {name: value for name, value in self._named(params, buffers, x, valid).items() if name in self.in_trunk}
+        found = self._call(self.trunk, named, x)
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
             raise ValueError(
-                f"head: without its last layer {self.head!r} the module must return features [n, F] with n = {len(x)}, "
+                f"last_layer: without its last layer {self.last_layer!r} the module must return features [n, F] with n = {len(x)}, "
                 f"got {describe(found)}; name the linear layer that gives the logits."
             )
         return found
@@ -244,14 +244,16 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     raise ValueError(f"factory: layer {path or 'the module itself'!r} ({type(layer).__name__}) {problem}; {mend}.")
 
 
-def _headless(template: nn.Module, head: str) -> nn.Module:
+def _trunk(template: nn.Module, last_layer: str) -> nn.Module:
     """A copy of a template with nn.Identity in the place of its last layer."""
     layers = [name for name, _ in template.named_modules() if name]
-    if head not in layers:
+    if last_layer not in layers:
         there = ", ".join(name for name, layer in template.named_modules() if name and not list(layer.children()))
-        raise ValueError(f"head: the module has no layer {head!r}; its layers are {there or 'none: put it into an nn.Sequential'}.")
+        raise ValueError(
+            f"last_layer: the module has no layer {last_layer!r}; its layers are {there or 'none: put it into an nn.Sequential'}."
+        )
     without = copy.deepcopy(template)
-    parent, _, name = head.rpartition(".")
+    parent, _, name = last_layer.rpartition(".")
     without.get_submodule(parent)._modules[name] = nn.Identity()
     return without
 
