@@ -35,8 +35,8 @@ def mlp(
 
     Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
     `hidden=()` gives a linear classifier, whose features are the flattened inputs. With head="cosine" the last layer is a
-    `CosineLinear`: no bias, but a scale, which is the leaf `model.params.4.scale` of an agent whose net has two hidden layers. `apply`
-    raises ValueError if x has another number of features, TypeError if it is not floating.
+    `CosineLinear`: no bias, but a scale, which is the leaf `model.params.4.scale` of an agent whose net has two hidden layers.
+    `apply` raises ValueError if x has another number of features, TypeError if it is not floating.
 
     >>> from cl_func import random
     >>> mlp(64, hidden=(32,)).init(random.key(0)).params["2.weight"].shape
