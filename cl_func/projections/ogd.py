@@ -66,10 +66,11 @@ def _orthonormal(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows / torch.where(square > 0, square, 1).sqrt()[:, None]
     rows = rows - rows @ basis.T @ basis
     tolerance = 100 * torch.finfo(rows.dtype).eps
-    gram = (rows @ rows.T).double() + torch.diag(torch.full_like(square, tolerance, dtype=torch.float64))
+    eye = torch.eye(rows.shape[0], dtype=torch.float64, device=rows.device)
+    gram = (rows @ rows.T).double() + tolerance * eye
     factor = torch.linalg.cholesky_ex(gram)[0]
     # Squared, the diagonal is the residual's square beside the shift; anything near the shift is rounding.
-    kept = torch.diagonal(factor).square() > 3 * tolerance
+    kept = (factor * eye).sum(0).square() > 3 * tolerance
     rows = torch.linalg.solve_triangular(factor.to(rows.dtype), rows, upper=False)
     norm = torch.linalg.vector_norm(rows, dim=1)
     return torch.where(kept[:, None], rows / torch.where(kept, norm, 1)[:, None], 0), kept
