@@ -46,9 +46,9 @@ def add(memory: OGD, directions: Tensor) -> OGD:
     """
     capacity, n = memory.basis.shape[0], directions.shape[0]
     _, kept = _orthonormal(directions, memory.basis)
-    # Without the dropped ones, which else would take their remains out of the others; and twice, to the working precision.
+    # Again without the dropped ones, which took their remains out of the others; and once more for right angles to the precision.
     rows, _ = _orthonormal(torch.where(kept[:, None], directions, 0), memory.basis)
-    rows, _ = _orthonormal(rows, memory.basis)
+    rows, kept = _orthonormal(rows, memory.basis)
     rows = rows[torch.argsort(~kept, stable=True)]
     source = torch.arange(capacity, device=directions.device) - memory.count
     filled = (source >= 0) & (source < kept.sum())
@@ -59,8 +59,8 @@ def add(memory: OGD, directions: Tensor) -> OGD:
 def _orthonormal(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Gram-Schmidt of rows [n, P] against a basis and each other: unit rows or zeros [n, P], and which are no zeros [n] bool.
 
-    By Cholesky's factor of the Gram matrix, which is a fixed number of operations. A row that depends on those before it leaves a
-    residual of its rounding errors alone; a shift of the diagonal of that size keeps the factor finite, and the row is dropped.
+    By Cholesky's factor of the Gram matrix, which is a fixed number of operations. A small shift of its diagonal keeps the factor
+    finite: a row that depends on those before it comes out with a norm near 0 instead of 1, and is dropped.
     """
     square = rows.square().sum(1)
     rows = rows / torch.where(square > 0, square, 1).sqrt()[:, None]
@@ -69,10 +69,9 @@ def _orthonormal(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     eye = torch.eye(rows.shape[0], dtype=torch.float64, device=rows.device)
     gram = (rows @ rows.T).double() + tolerance * eye
     factor = torch.linalg.cholesky_ex(gram)[0]
-    # Squared, the diagonal is the residual's square beside the shift; anything near the shift is rounding.
-    kept = (factor * eye).sum(0).square() > 3 * tolerance
     rows = torch.linalg.solve_triangular(factor.to(rows.dtype), rows, upper=False)
     norm = torch.linalg.vector_norm(rows, dim=1)
+    kept = norm > 0.5
     return torch.where(kept[:, None], rows / torch.where(kept, norm, 1)[:, None], 0), kept
 
 

@@ -13,6 +13,7 @@ from cl_func import projections, random
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.optim.hyperparameters import checked
 from cl_func.tree import state
 
 
@@ -36,6 +37,7 @@ def owm(
 
     Hyperparameter paths: `owm.alpha` (the smaller, the stronger the protection), those of the optimiser.
     """
+    alpha = checked("alpha", alpha, 1e-3, positive=True)
     step = train_step(cross_entropy(model), optimizer, projections.owm.project())
 
     def init(key: Tensor) -> OWMAgent:
