@@ -77,7 +77,7 @@ def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
         replay=start.replay,
         gem=projections.gem.init(4, 3, memory.sample(model)),
         ogd=projections.ogd.init(start.model.params, 5),
-        owm=projections.owm.init(model, start.model) if model is MODEL else None,
+        owm=projections.owm.init(model, start.model, alpha=0.1) if model is MODEL else None,
     )
     fill = [projections.gem.insert(), projections.ogd.store(model, 2)]
     return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
@@ -178,7 +178,7 @@ STRATEGIES = [
     Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4)),
     Case("strategies.gem", lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
     Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4)),
-    Case("strategies.owm", lambda: cl.strategies.owm(MODEL, SGD, batch_size=5, epochs=2)),
+    Case("strategies.owm", lambda: cl.strategies.owm(MODEL, SGD, alpha=0.1, batch_size=5, epochs=2)),
     Case("strategies.ogd", lambda: cl.strategies.ogd(MODEL, SGD, capacity=7, per_experience=4, batch_size=5, epochs=2)),
     Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
