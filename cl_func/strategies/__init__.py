@@ -4,6 +4,7 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.agem import AGEM, agem
 from cl_func.strategies.cumulative import cumulative
 from cl_func.strategies.der import DER, DERpp, der, der_pp
 from cl_func.strategies.er import ER, er
@@ -12,25 +13,33 @@ from cl_func.strategies.er_lwf import ERLwF, er_lwf
 from cl_func.strategies.ewc import EWCAgent, ewc
 from cl_func.strategies.ewc_online import ewc_online
 from cl_func.strategies.from_scratch import FromScratch, from_scratch
+from cl_func.strategies.gem import GEM, gem
 from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
 from cl_func.strategies.mas import MASAgent, mas
 from cl_func.strategies.naive import naive
+from cl_func.strategies.ogd import OGDAgent, ogd
+from cl_func.strategies.owm import OWMAgent, owm
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
 from cl_func.strategies.si import SIAgent, si
 
 __all__ = [
+    "AGEM",
     "DER",
     "ER",
     "ERACE",
+    "GEM",
     "DERpp",
     "ERLwF",
     "EWCAgent",
     "FromScratch",
     "LwFAgent",
     "MASAgent",
+    "OGDAgent",
+    "OWMAgent",
     "RWalkAgent",
     "SIAgent",
+    "agem",
     "cumulative",
     "der",
     "der_pp",
@@ -40,10 +49,13 @@ __all__ = [
     "ewc",
     "ewc_online",
     "from_scratch",
+    "gem",
     "joint",
     "lwf",
     "mas",
     "naive",
+    "ogd",
+    "owm",
     "rwalk",
     "si",
 ]
