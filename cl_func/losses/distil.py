@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.losses.classification import weighted_mean
 from cl_func.models import mask_logits
 
@@ -20,6 +21,13 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
 
     0, with zero gradient, when no class is in the mask.
     """
+    if not isinstance(student, Tensor) or student.ndim != 2 or not student.is_floating_point():
+        raise checks.refuse("student", "floating logits [n, C]", student)
+    checks.tensor("teacher", teacher, student.shape, like=student)
+    if not isinstance(temperature, Tensor):
+        checks.number("temperature", temperature, 0)
+    elif temperature.ndim or not temperature.is_floating_point():
+        raise checks.refuse("temperature", "a number or a tensor of shape ()", temperature)
     log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
     log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)
     divergence = torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.experience import Experience
 from cl_func.tree import state
 
@@ -44,13 +44,27 @@ class Model:
     n_classes: int
     input_shape: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        checks.function("init", self.init, "a function from a key to a ModelState")
+        checks.function("apply", self.apply, "a function (params, buffers, x, ...) -> (logits, buffers)")
+        checks.positive("n_classes", self.n_classes)
+        if self.input_shape is not None:
+            checks.sizes("input_shape", self.input_shape)
+
 
 def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience, *, train: bool = True) -> tuple[Tensor, Any]:
     """The logits [n, C] of an experience's rows under `params`, and the agent with moved buffers; for use in losses.
 
     If no buffer moved (there are none, or train=False) the state is returned as it is, the same object.
     """
-    old = state.model.buffers
+    if not isinstance(exp, Experience):
+        raise checks.refuse("exp", "an Experience", exp)
+    if not isinstance(model, Model):
+        checks.model("model", model)
+    try:
+        old = state.model.buffers
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
     logits, new = model.apply(params, old, exp.x, train=train, valid=exp.valid, task=exp.tasks)
     if all(value is old[name] for name, value in new.items()):
         return logits, state

@@ -20,7 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.core import positive
 from cl_func.models.layers import BatchNorm, Dropout
 from cl_func.models.model import Model, ModelState
@@ -55,9 +55,7 @@ def seeded(key: Tensor) -> Iterator[None]:
 
 def input_size(shape: Any) -> tuple[int, ...]:
     """Check the shape of one sample and return it as a tuple; TypeError or ValueError naming it otherwise."""
-    if not isinstance(shape, (tuple, list)) or not shape:
-        raise TypeError(f"input_shape: expected the shape of one sample such as (1, 28, 28), got {shape!r}.")
-    return tuple(positive("input_shape", size) for size in shape)
+    return checks.sizes("input_shape", shape)
 
 
 def from_module(factory: Callable[[], nn.Module], *, n_classes: int, input_shape: tuple[int, ...] | None = None) -> Model:
@@ -132,6 +130,10 @@ class _Module:
         valid: Tensor | None = None,
         task: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        checks.instance("params", params, dict, "the tensors of a model by name")
+        checks.instance("buffers", buffers, dict, "the tensors of a model by name")
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            raise checks.refuse("x", "a tensor [n, ...]", x)
         named = {**params, **buffers}
         if named.keys() != self.names:
             wrong = sorted(named.keys() ^ self.names)[0]
@@ -139,14 +141,20 @@ class _Module:
                 f"params, buffers: {wrong!r} is {'missing' if wrong in self.names else 'not a tensor of this model'}; "
                 "pass the params and buffers of a state made by this model's init."
             )
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != x.shape[:1]):
+        if valid is not None and (not isinstance(valid, Tensor) or valid.device != x.device or valid.dtype != torch.bool or valid.shape != x.shape[:1]):
             raise ValueError(f"valid: expected bool[{len(x)}], one per row of x, got {describe(valid)}.")
         for name in self.maybe_written:
             named[name] = named[name].clone()  # the module may write into it, and it belongs to the caller
         if valid is not None:
             named.update(dict.fromkeys(self.valids, valid))
-        with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
-            logits = torch.func.functional_call(self.templates[bool(train)], named, (x,), tie_weights=self.tied)
+        try:
+            with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
+                logits = torch.func.functional_call(self.templates[bool(train)], named, (x,), tie_weights=self.tied)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError or torch._C._functorch.peek_interpreter_stack() is not None:
+                raise
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"x: the module cannot take {describe(x)} on {x.device} with these params: {reason}") from error
         if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], self.n_classes):
             raise ValueError(
                 f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {self.n_classes}], "

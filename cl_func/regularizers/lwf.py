@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
 from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState
+from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, state
 
 
@@ -40,10 +41,9 @@ def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: 
 
     Raises ValueError for a negative strength or a temperature that is not positive.
     """
-    if not strength >= 0:
-        raise ValueError(f"strength: expected a number of at least 0, got {strength}.")
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number above 0, got {temperature}.")
+    checks.instance("model", model, ModelState, "the ModelState of model.init(key)")
+    checks.positive("n_classes", n_classes)
+    hyperparameters(strength, temperature)
     device = tree.leaves(model)[0].device
     none = torch.zeros(n_classes, dtype=torch.bool, device=device)
     return LwF(
@@ -55,15 +55,21 @@ def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: 
     )
 
 
+def hyperparameters(strength: float, temperature: float) -> tuple[float, float]:
+    """Check that the strength is at least 0, the temperature above it, and both finite; TypeError or ValueError otherwise."""
+    return checked("strength", strength, 1.0), checked("temperature", temperature, 2.0, positive=True)
+
+
 def snapshot(slot: str = "lwf") -> Update:
     """The Update that makes the present model the teacher of the classes seen so far; compose it before the training.
 
     In an online stream experiences are a few rows long; take the snapshot where new classes arrive:
     `cl.when(lwf.new_classes(), lwf.snapshot())`.
     """
+    checks.path("slot", slot, "lwf")
 
     def update(agent: Any, exp: Experience) -> Any:
-        lwf = tree.get(agent, slot)
+        lwf = _slot(agent, slot)
         return tree.set(agent, {slot: lwf.replace(teacher=agent.model, old=lwf.seen, seen=lwf.seen | exp.classes)})
 
     return update
@@ -71,21 +77,30 @@ def snapshot(slot: str = "lwf") -> Update:
 
 def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
     """The condition, () bool, that an experience has a class which no earlier snapshot saw."""
-    return lambda agent, exp: (exp.classes & ~tree.get(agent, slot).seen).any()
+    checks.path("slot", slot, "lwf")
+    return lambda agent, exp: (exp.classes & ~_slot(agent, slot).seen).any()
+
+
+def _slot(agent: Any, slot: str) -> LwF:
+    return checks.slot(agent, slot, LwF, "an LwF made by lwf.init")  # type: ignore[no-any-return]
 
 
 def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience) -> Tensor:
     """The distillation loss, (), of the student's logits [n, C] on the rows of the experience; for a loss that has them already."""
+    checks.instance("lwf", lwf, LwF, "an LwF made by lwf.init")
+    checks.instance("exp", exp, Experience, "an Experience")
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
     return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
 
 
 def distillation(model: Model, slot: str = "lwf") -> Loss:
     """The Loss that holds the model to its teacher on the rows of the minibatch; 0 during the first experience."""
+    checks.model("model", model)
+    checks.path("slot", slot, "lwf")
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         # The batch statistics that the task loss moves are not moved a second time here.
         student, _ = model.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
-        return penalty(model, student, tree.get(agent, slot), exp), agent
+        return penalty(model, student, _slot(agent, slot), exp), agent
 
     return loss

@@ -38,6 +38,7 @@ def er_lwf(
 
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
+    regularizers.lwf.hyperparameters(strength, temperature)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         logits, agent = forward(model, params, agent, exp)

@@ -40,6 +40,7 @@ def lwf(
 
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
+    regularizers.lwf.hyperparameters(strength, temperature)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         logits, agent = forward(model, params, agent, exp)
