@@ -108,12 +108,11 @@ def tensor(
     like: Tensor | None = None,
 ) -> Tensor:
     """Check a tensor's shape, its dtype (floating without one) and that it is on the device of another; they may be traced."""
-    kind = "floating" if dtype is None else str(dtype).removeprefix("torch.")
-    expected = f"a {kind} tensor" + ("" if shape is None else f" of shape {list(shape)}")
-    if not isinstance(value, Tensor) or (not value.is_floating_point() if dtype is None else value.dtype != dtype):
-        raise refuse(name, expected, value)
-    if shape is not None and value.shape != shape:
-        raise ValueError(f"{name}: expected {expected}, got {describe(value)}.")
+    right = isinstance(value, Tensor) and (value.is_floating_point() if dtype is None else value.dtype == dtype)
+    if not right or (shape is not None and value.shape != shape):
+        kind = "floating" if dtype is None else str(dtype).removeprefix("torch.")
+        error = refuse(name, f"a {kind} tensor" + ("" if shape is None else f" of shape {list(shape)}"), value)
+        raise ValueError(*error.args) if right else error
     if like is not None and value.device != like.device:
         raise ValueError(f"{name}: on {value.device}, but the others are on {like.device}; move it with .to(device).")
     return value

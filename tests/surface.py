@@ -535,7 +535,7 @@ for net in (MODEL, LINEAR):
             "params": kind(bad=({"w": torch.zeros(4, 6)},)),
             "buffers": kind("empty dict"),
             "x": X_,
-            "valid": tensor(EXP.valid, "none"),
+            "valid": ANY if net is MODEL else tensor(EXP.valid, "none"),  # the MLP has no use for it
             "task": ANY,
         },
         {"buffers": "params|buffers"},
@@ -610,7 +610,7 @@ call("memory.fields", {"state": None, "exp": EXP}, {"state": ANY})
 call(
     "memory.join",
     {"exp": EXP, "rows": ROWS, "valid": EXP.valid},
-    {"rows": ROWS_.but(), "valid": tensor(EXP.valid)},
+    {"rows": dataclasses.replace(ROWS_, bad=tuple(rows for rows in ROWS_.bad if rows is EXP or "z" not in rows)), "valid": tensor(EXP.valid)},
     {"rows": "rows|x|y"},
 )
 EMPTY = memory.reservoir.init(5, memory.sample(MODEL))
@@ -652,13 +652,13 @@ call(
     {"slot": "replay"},
     {"slot": kind(bad=("model", "opt", "key", "replay.seen", "nothing"))},
     run=lambda slot: losses.with_replay(losses.cross_entropy(MODEL), 2, slot)(STATE.model.params, STATE, EXP),
+    says={"slot": "slot|memory|path '"},
 )
 call(
     "losses.cross_entropy",
     {"slot": "seen"},
     {"slot": kind(bad=("model", "opt", "key", "opt.lr", "nothing"))},
     run=lambda slot: losses.cross_entropy(MODEL, "seen", slot)(STATE.model.params, STATE, EXP),
-    says={"slot": "slot|nothing"},
 )
 for name, factory in (
     ("losses.mark_seen", losses.mark_seen),
@@ -671,7 +671,7 @@ for name, factory in (
         {"slot": kind(bad=("model", "opt", "key", "opt.lr", "replay", "nothing"))},
         run=lambda slot, f=factory: f(slot)(STATE, EXP),
     )
-call("memory.reservoir.insert", {"exp": EXP, "state": STATE}, run=lambda state, exp: memory.reservoir.insert()(state, exp))
+call("memory.reservoir.insert", {"exp": EXP, "state": STATE}, says={"state": "state|path 'replay'"}, run=lambda state, exp: memory.reservoir.insert()(state, exp))
 
 # -- regularizers
 NET = STATE.model
@@ -712,7 +712,7 @@ call(
     {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
     {"lr": NON_NEGATIVE, "momentum": DECAY, "nesterov": FLAG, "weight_decay": NON_NEGATIVE},
 )
-PARAMS = kind("tensor", "scalar tensor", "nan tensor", "meta tensor", bad=({"w": 1.0}, {"w": torch.tensor(1)}, {"w": None}))
+PARAMS = kind("weights", "tensor", "scalar tensor", "nan tensor", "meta tensor", bad=({"w": 1.0}, {"w": torch.tensor(1)}, {"w": None}))
 call("optim.sgd", {"params": NET.params}, {"params": PARAMS}, run=optim.sgd(0.1).init)
 call("optim.adam", {"params": NET.params}, {"params": PARAMS}, run=optim.adam().init)
 call(

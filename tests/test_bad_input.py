@@ -43,6 +43,8 @@ def fault(call, name, value):
         call(**{name: value})
     except (TypeError, ValueError) as error:
         return None if re.search(said, str(error)) else f"the message does not name it: {type(error).__name__}: {str(error)[:150]}"
+    except FileNotFoundError as error:
+        return None if name == "folder" else f"raw {error}"  # a path that leads nowhere is named as such
     except Exception as error:
         return f"raw {type(error).__name__}: {str(error)[:150]}"
     return "accepted"

@@ -23,7 +23,7 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
     """The mean of the values [n] of valid rows, (); 0 if there is none."""
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
         raise checks.refuse("values", "a floating tensor [n], one value per row", values)
-    checks.tensor("valid", valid, values.shape, torch.bool, like=values)
+    checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 

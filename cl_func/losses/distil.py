@@ -23,7 +23,10 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
     """
     if not isinstance(student, Tensor) or student.ndim != 2 or not student.is_floating_point():
         raise checks.refuse("student", "floating logits [n, C]", student)
-    checks.tensor("teacher", teacher, student.shape, like=student)
+    same = isinstance(teacher, Tensor) and teacher.is_floating_point() and teacher.shape == student.shape
+    if not same or teacher.device != student.device:
+        raise checks.refuse("student, teacher", "floating logits of one shape on one device", (student, teacher))
+    checks.tensor("valid", valid, student.shape[:1], torch.bool, like=student)
     if not isinstance(temperature, Tensor):
         checks.number("temperature", temperature, 0)
     elif temperature.ndim or not temperature.is_floating_point():

@@ -61,9 +61,14 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
     end of the minibatch moves no other row: draws by position, as of dropout, stay the same.
     """
     checks.instance("exp", exp, Experience, "an Experience")
+    checks.tensor("valid", valid, dtype=torch.bool, like=exp.rows)
     if not isinstance(rows, dict) or not {"x", "y", "task"} <= rows.keys():
         raise checks.refuse("rows", "a dict of the fields x, y and task, as a memory draws them", rows)
-    checks.tensor("valid", valid, rows["y"].shape, torch.bool, like=exp.rows)
+    for name, field in rows.items():
+        if not isinstance(field, Tensor) or field.ndim == 0 or field.device != exp.rows.device:
+            raise checks.refuse(f"rows[{name!r}]", f"a tensor [m, ...] on {exp.rows.device}", field)
+    for name in ("y", "task"):
+        checks.tensor(f"rows[{name!r}], valid", rows[name], valid.shape, torch.int64)
     inputs = exp.x
     if inputs.shape[1:].numel() != rows["x"].shape[1:].numel():
         raise ValueError(

@@ -61,6 +61,7 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool.
     """
     checks.instance("memory", memory, Reservoir, "a Reservoir made by reservoir.init")
+    checks.tensor("key", key, (), torch.int64, like=memory.seen)
     checks.tensor("valid", valid, dtype=torch.bool, like=memory.seen)
     rows = replay.fit(rows, memory.data, n=valid.shape[0])
     n, capacity = valid.shape[0], memory.capacity
@@ -120,6 +121,7 @@ def draw(memory: Reservoir, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     While fewer than n rows are filled only as many are valid; from an empty memory none is.
     """
     checks.instance("memory", memory, Reservoir, "a Reservoir made by reservoir.init")
+    checks.tensor("key", key, (), torch.int64, like=memory.seen)
     checks.positive("n", n)
     place = random.randint(key, n, 0, memory.filled)
     valid = torch.arange(n, device=place.device) < memory.filled

@@ -89,6 +89,7 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience) -> Tensor:
     """The distillation loss, (), of the student's logits [n, C] on the rows of the experience; for a loss that has them already."""
     checks.instance("lwf", lwf, LwF, "an LwF made by lwf.init")
     checks.instance("exp", exp, Experience, "an Experience")
+    checks.model("model", model)
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
     return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
 

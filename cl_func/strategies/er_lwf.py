@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cl_func import memory, random, regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
 from cl_func.models import Model, forward
@@ -44,7 +44,7 @@ def er_lwf(
         logits, agent = forward(model, params, agent, exp)
         return masked_cross_entropy(logits, exp) + regularizers.lwf.penalty(model, logits, agent.lwf, exp), agent
 
-    step = train_step(with_replay(loss, replay_size), optimizer)
+    step = train_step(with_replay(loss, positive("replay_size", replay_size)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ERLwF:
