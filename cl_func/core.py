@@ -24,7 +24,7 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.checks import positive
 from cl_func.experience import Experience
-from cl_func.tree import PyTree, describe, state, static
+from cl_func.tree import PyTree, state, static
 
 Update = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]

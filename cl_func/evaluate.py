@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Probe, positive
 from cl_func.experience import Experience, pad
 from cl_func.losses.classification import check_classes
@@ -56,15 +56,20 @@ def evaluate(model: Model, stream: Sequence[Experience], batch_size: int = 512, 
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
     """
     positive("batch_size", batch_size)
-    if mask not in (None, "experience"):
-        raise ValueError(f"mask: expected None or 'experience', got {mask!r}.")
-    if not isinstance(stream, Sequence):
-        raise TypeError(f"stream: expected a sequence of experiences such as benchmark.test, got {type(stream).__name__}.")
+    checks.model("model", model)
+    checks.choice("mask", mask, None, "experience")
+    if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
+        raise checks.refuse("stream", "a sequence of experiences such as benchmark.test", stream)
     if not stream:
         raise ValueError("stream: it holds no experience to evaluate on.")
+    checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
 
     def measure(state: Any, exp: Experience) -> dict[str, Tensor]:
-        logits, _ = forward(model, state.model.params, state, exp, train=False)
+        try:
+            params = state.model.params
+        except AttributeError:
+            raise checks.no_agent("state", state, "model") from None
+        logits, _ = forward(model, params, state, exp, train=False)
         check_classes(logits, exp)
         if mask is not None:
             logits = mask_logits(logits, exp.classes)

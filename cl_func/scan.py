@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Probe, Strategy, Update, positive
 
 
@@ -47,11 +47,18 @@ def scan(
     if isinstance(update, Strategy) or not callable(update):
         raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
     positive("every", every)
+    checks.flag("donate", donate)
+    checks.stream("stream", stream)
+    if probe is not None:
+        checks.function("probe", probe)
     if donate:
         update, state = _owned(update, state)
     seen, pending, history = 0, None, []
     for seen, exp in enumerate(stream, start=1):
-        state = update(state, exp)
+        after = update(state, exp)
+        if type(after) is not type(state):
+            raise checks.refuse("update", f"it to return the next state, a {type(state).__name__}", after)
+        state = after
         pending = exp
         if probe is not None and seen % every == 0:
             history.append(_look(probe, state, exp, donate))
@@ -66,5 +73,5 @@ def scan(
 
 
 def _look(probe: Probe, state: Any, exp: Any, donate: bool) -> Any:
-    seen = probe(state, exp)
+    seen = checks.tensors("probe", probe(state, exp))
     return tree.map(torch.clone, seen) if donate else seen  # a probe may return leaves that the next step overwrites

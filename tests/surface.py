@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import losses, memory, metrics, models, optim, plots, random, regularizers, strategies, streams, testing, tree
-from cl_func.core import gradient
+from cl_func import losses, memory, models, optim, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -115,6 +114,7 @@ SORTS: dict[str, Any] = {
     "device": torch.device("meta"),
 }
 CALLABLE = {"function", "class", "module"}
+TENSORS = {"tensor", "scalar tensor", "nan tensor", "integer tensor", "key", "dataset", "experience", "weights"}
 NUMBER = {"int", "zero", "float", "numpy int", "numpy float"}
 
 
@@ -155,8 +155,7 @@ STREAM = kind("stream", bad=([], iter([]), [1, 2], [None], "stream"))
 BENCHMARK = kind("benchmark", bad=(BENCH.train, (BENCH.train, BENCH.test)))
 SLOT = kind("str")
 KEYS = (torch.tensor(1.0), torch.tensor(1, dtype=torch.int32), torch.zeros(2, dtype=torch.int64), torch.tensor(True))
-KEY_ = kind("key", bad=KEYS)
-KEY_WITH_VALUE = kind("key", bad=(*KEYS, KEY.to("meta")))
+KEY_ = kind("key", bad=(*KEYS, KEY.to("meta")))
 NAME = kind("str", "empty str")
 SEEN = kind(
     bad=([1, 2], [3, 2, 1], [0, 1, 2], [1, 2, 4], [1.0, 2.0, 3.0], [True, 2, 3], ["1", "2", "3"], torch.tensor([1.0, 2.0, 3.0]))
@@ -333,7 +332,12 @@ call("train_step", {"state": STATE, "exp": EXP}, run=lambda state, exp: cl.train
 call("core.gradient", {"loss": losses.cross_entropy(MODEL), "state": STATE, "exp": EXP}, {"loss": FUNCTION})
 call("core.positive", {"name": "n", "value": 2}, {"name": ANY, "value": SIZE}, {"value": "n"})
 call("core.number", {"agent": STATE, "value": "opt.lr"}, {"agent": ANY, "value": ANY})
-call("maybe_init", {"agent": cl.Agent(key=KEY), "model": lambda s: STATE.model}, {"agent": kind("state"), "model": FUNCTION})
+call(
+    "maybe_init",
+    {"agent": cl.Agent(key=KEY), "model": lambda s: STATE.model},
+    {"agent": kind("state", "strategy"), "model": FUNCTION},
+    {"agent": "agent|no field"},
+)
 RAN = STRATEGY.init(KEY)
 FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], ["a"], [BENCH]))
 AGENT = kind("state", bad=(KEY,))
@@ -341,12 +345,14 @@ call(
     "fold",
     {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False},
     {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG},
+    {"stream": "stream|exp"},
 )
 call("fold", {"update": STATE}, {"update": kind("state")}, run=lambda update: cl.fold(lambda s, e: update, STATE, BENCH.train))
 call(
     "scan",
     {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "probe": probe, "every": 1, "donate": False},
     {"update": FUNCTION, "state": AGENT, "stream": FEED, "probe": FUNCTION.but("none"), "every": SIZE, "donate": FLAG},
+    {"stream": "stream|exp"},
 )
 call(
     "scan",
@@ -372,7 +378,7 @@ LANES = tree.stack([STATE, STATE])
 call(
     "scan",
     {"probe": cl.vmap(registry.PROBES[0].make())},
-    {"probe": kind(bad=(cl.evaluate(MODEL, BENCH.test),))},
+    {"probe": kind("none", *CALLABLE, bad=(cl.evaluate(MODEL, BENCH.test),))},
     run=lambda probe: cl.scan(cl.vmap(update), LANES, BENCH.train, probe),
 )
 # -- data
@@ -456,9 +462,9 @@ for scenario in ("split_by_class", "task_incremental", "domain_incremental"):
     call(
         f"streams.{scenario}",
         {**PAIR, "n_experiences": 2, "key": KEY},
-        {"train": ANY, "test": ANY, "n_experiences": ANY, "key": KEY_WITH_VALUE.but("none")},
+        {"train": ANY, "test": ANY, "n_experiences": ANY, "key": KEY_.but("none")},
     )
-call("streams.permuted", {**PAIR, "n_experiences": 2, "key": KEY}, {**sides, "n_experiences": SIZE, "key": KEY_WITH_VALUE})
+call("streams.permuted", {**PAIR, "n_experiences": 2, "key": KEY}, {**sides, "n_experiences": SIZE, "key": KEY_})
 call(
     "streams.rotated",
     {"train": IMAGES, "test": IMAGES, "n_experiences": 2, "max_angle": 90.0},
@@ -469,9 +475,9 @@ call("streams.cumulative", {"benchmark": BENCH})
 call(
     "streams.split_online",
     {"benchmark": BENCH, "experience_size": 3, "key": KEY},
-    {"experience_size": SIZE, "key": KEY_WITH_VALUE.but("none")},
+    {"experience_size": SIZE, "key": KEY_.but("none")},
 )
-call("streams.with_validation", {"benchmark": BENCH, "fraction": 0.2, "key": KEY}, {"fraction": FRACTION, "key": KEY_WITH_VALUE})
+call("streams.with_validation", {"benchmark": BENCH, "fraction": 0.2, "key": KEY}, {"fraction": FRACTION, "key": KEY_})
 
 # -- models
 SHAPE = kind(bad=((), (0,), (6.0,), ("6",), (-6,), (True,), [6, 0]))
@@ -526,7 +532,7 @@ call(
 )
 X_ = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0], EXP.x.half(), EXP.x.double()))
 for net in (MODEL, LINEAR):
-    call("models.Model", {"key": KEY}, {"key": KEY_WITH_VALUE}, run=net.init)
+    call("models.Model", {"key": KEY}, {"key": KEY_}, run=net.init)
     weights = net.init(KEY)
     call(
         "models.Model",
@@ -610,7 +616,10 @@ call("memory.fields", {"state": None, "exp": EXP}, {"state": ANY})
 call(
     "memory.join",
     {"exp": EXP, "rows": ROWS, "valid": EXP.valid},
-    {"rows": dataclasses.replace(ROWS_, bad=tuple(rows for rows in ROWS_.bad if rows is EXP or "z" not in rows)), "valid": tensor(EXP.valid)},
+    {
+        "rows": dataclasses.replace(ROWS_, bad=tuple(rows for rows in ROWS_.bad if rows is EXP or "z" not in rows)),
+        "valid": tensor(EXP.valid),
+    },
     {"rows": "rows|x|y"},
 )
 EMPTY = memory.reservoir.init(5, memory.sample(MODEL))
@@ -637,9 +646,9 @@ call(
 call(
     "memory.reservoir.add",
     {"memory": EMPTY, "key": KEY, "rows": ROWS, "valid": EXP.valid},
-    {"memory": MEMORY, "key": KEY_WITH_VALUE, "rows": ROWS_, "valid": tensor(EXP.valid)},
+    {"memory": MEMORY, "key": KEY_, "rows": ROWS_, "valid": tensor(EXP.valid)},
 )
-call("memory.reservoir.draw", {"memory": EMPTY, "key": KEY, "n": 2}, {"memory": MEMORY, "key": KEY_WITH_VALUE, "n": SIZE})
+call("memory.reservoir.draw", {"memory": EMPTY, "key": KEY, "n": 2}, {"memory": MEMORY, "key": KEY_, "n": SIZE})
 call("memory.reservoir.insert", {"slot": "replay", "fields": memory.fields}, {"fields": FUNCTION})
 call(
     "memory.reservoir.insert",
@@ -671,7 +680,12 @@ for name, factory in (
         {"slot": kind(bad=("model", "opt", "key", "opt.lr", "replay", "nothing"))},
         run=lambda slot, f=factory: f(slot)(STATE, EXP),
     )
-call("memory.reservoir.insert", {"exp": EXP, "state": STATE}, says={"state": "state|path 'replay'"}, run=lambda state, exp: memory.reservoir.insert()(state, exp))
+call(
+    "memory.reservoir.insert",
+    {"exp": EXP, "state": STATE},
+    says={"state": "state|path 'replay'"},
+    run=lambda state, exp: memory.reservoir.insert()(state, exp),
+)
 
 # -- regularizers
 NET = STATE.model
@@ -697,7 +711,7 @@ BATCHES = {"batch_size": 5, "epochs": 1, "iterations": 3}
 TEACHER = {"strength": 1.0, "temperature": 2.0}
 for name, own in {"naive": {}, "joint": {}, "lwf": TEACHER, "er": SIZES, "er_lwf": {**SIZES, **TEACHER}}.items():
     call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES})
-    call(f"strategies.{name}", {"key": KEY}, {"key": KEY_WITH_VALUE}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
+    call(f"strategies.{name}", {"key": KEY}, {"key": KEY_}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
 
 # -- optimisers
 for name in ("adam", "adamw"):
@@ -712,7 +726,9 @@ call(
     {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
     {"lr": NON_NEGATIVE, "momentum": DECAY, "nesterov": FLAG, "weight_decay": NON_NEGATIVE},
 )
-PARAMS = kind("weights", "tensor", "scalar tensor", "nan tensor", "meta tensor", bad=({"w": 1.0}, {"w": torch.tensor(1)}, {"w": None}))
+PARAMS = kind(
+    "weights", "tensor", "scalar tensor", "nan tensor", "meta tensor", bad=({"w": 1.0}, {"w": torch.tensor(1)}, {"w": None})
+)
 call("optim.sgd", {"params": NET.params}, {"params": PARAMS}, run=optim.sgd(0.1).init)
 call("optim.adam", {"params": NET.params}, {"params": PARAMS}, run=optim.adam().init)
 call(
@@ -771,13 +787,17 @@ for name in (
 call(
     "metrics.forward_transfer",
     {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
-    {"R": MATRIX, "baseline": kind(bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
+    {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
 )
 call("metrics.checked", {"name": "R", "value": R, "ndim": 2}, {"name": ANY, "value": MATRIX, "ndim": ANY}, {"value": "R"})
 call(
     "metrics.mean_ci",
     {"values": R, "confidence": 0.9, "dim": 0},
-    {"values": kind("tensor", "nan tensor", bad=(R[:0], R.to("meta"))), "confidence": FRACTION, "dim": COUNT.but(bad=(-3, 2))},
+    {
+        "values": kind("tensor", "nan tensor", bad=(R[:0], R.to("meta"))),
+        "confidence": FRACTION,
+        "dim": kind("zero", bad=(-3, 2, 1.0, "0")),
+    },
 )
 
 # -- figures
@@ -814,7 +834,7 @@ call(
     {"seed": 3, "device": "cpu"},
     {
         "seed": kind("int", "zero", "negative", bad=(1 << 64, -(1 << 63) - 1, "3", 3.0)),
-        "device": kind("none", "device", bad=("gpu", "nowhere:0")),
+        "device": kind("none", bad=("gpu", "nowhere:0")),
     },
 )
 call(
@@ -834,7 +854,7 @@ BOUND = kind("int", bad=(3.0, "3", torch.tensor(1.0), torch.tensor([1, 2, 3]), t
 call(
     "random.randint",
     {"key": KEY, "shape": (2,), "low": 0, "high": 5},
-    {"shape": DIMS, "low": BOUND.but("zero", "negative", bad=(5,)), "high": BOUND.but(bad=(0,))},
+    {"shape": DIMS, "low": BOUND.but("zero", "negative", "key", bad=(5,)), "high": BOUND.but("key", bad=(0,))},
     {"low": "low|high", "high": "high|low"},
 )
 call(
@@ -852,14 +872,13 @@ call(
     {
         "logits": kind(
             "tensor",
+            "nan tensor",
             bad=(
                 torch.zeros(3).long(),
                 torch.zeros(()),
                 torch.zeros(2, 0),
                 [0.0],
                 torch.zeros(3, device="meta"),
-                torch.full((3,), float("-inf")),
-                torch.tensor([0.0, float("nan")]),
             ),
         )
     },
@@ -899,7 +918,7 @@ PATHS: dict[str, Kind] = {
     "model": kind("weights", bad=(0.1, "model", {}, STATE.opt)),
     "model.params": kind(bad=(0.1, [], {"0.weight": torch.zeros(8, 6)})),
     "model.params.0.bias": kind(bad=(0.1, torch.zeros(9), torch.zeros(8).double(), torch.zeros(8, device="meta"))),
-    "replay": kind(bad=(memory.reservoir.init(5, {"x": torch.zeros(6)}),)),
+    "replay": kind(bad=("replay", STATE.lwf, {})),
 }
 for path, some in PATHS.items():
     call(
@@ -940,13 +959,13 @@ call(
     run=lambda changes: tree.replace(STATE, **{changes: KEY} if isinstance(changes, str) else {"nothing": 0}),
 )
 call("tree.describe", {"value": STATE}, {"value": ANY})
-call("tree.plain", {"value": KEY}, {"value": kind("tensor", "scalar tensor", "nan tensor", "integer tensor", "meta tensor", "key")})
 OTHER = registry.init(KEY, models.mlp(6, hidden=(9,), n_classes=4))
 call(
     "tree.stack",
     {"trees": [STATE, STATE]},
     {
         "trees": kind(
+            "stream",
             bad=(
                 [STATE, OTHER],
                 [STATE, RAN],
@@ -954,7 +973,7 @@ call(
                 [1, 2],
                 [STATE, tree.map(lambda x: x.to("meta"), STATE)],
                 [KEY, KEY.float()],
-            )
+            ),
         )
     },
 )
@@ -963,7 +982,12 @@ call(
     {"tree": LANES},
     {
         "tree": kind(
-            "tensor", "nan tensor", "integer tensor", "meta tensor", bad=(STATE, {"a": torch.zeros(2), "b": torch.zeros(3)})
+            "tensor",
+            "nan tensor",
+            "integer tensor",
+            "meta tensor",
+            "dataset",
+            bad=(STATE, {"a": torch.zeros(2), "b": torch.zeros(3)}),
         )
     },
 )
@@ -971,10 +995,11 @@ call(
     "tree.where",
     {"condition": torch.tensor(True), "new": STATE, "old": STATE},
     {
-        "condition": kind("key", bad=(torch.ones(2) > 0, torch.tensor(1), torch.tensor(True, device="meta"))),
+        "condition": kind(bad=(torch.ones(2) > 0, torch.tensor(1), torch.tensor(True, device="meta"))),
         "new": kind("state", bad=(OTHER,)),
         "old": kind("state", bad=(OTHER,)),
     },
+    {"new": "new|rest", "old": "old|rest"},
 )
 call(
     "tree.where",
@@ -990,10 +1015,8 @@ for name in ("difference", "equal"):
 call(
     "state",
     {"cls": type("Mine", (), {"__annotations__": {"x": Tensor}})},
-    {"cls": kind("none")},
-    run=lambda cls: cl.state(
-        cls if not isinstance(cls, type) or cls is nn.Linear else type("Mine", (), {"__annotations__": {"x": Tensor}})
-    ),
+    {"cls": kind("none", "class")},
+    run=cl.state,
 )
 call("static", {"default": 0}, {"default": ANY})
 
@@ -1066,7 +1089,7 @@ call(
                 {"a": "ab"},
             )
         ),
-        "key": KEY_WITH_VALUE,
+        "key": KEY_,
         "log": FLAG,
     },
 )
@@ -1094,13 +1117,13 @@ call(
     },
     {
         "strategy": STRATEGY_,
-        "benchmark": BENCHMARK.but(bad=(lambda key: None, lambda: BENCH)),
+        "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
         "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
         "hparams": kind("none", "grid", bad=HPARAMS),
         "probe": FUNCTION.but("none"),
         "executor": kind("none"),
         "device": kind("none", bad=("gpu", "nowhere:0")),
-        "resume": kind("none", bad=(FILE,)),
+        "resume": kind("none", "str", bad=(FILE,)),
         "compile": choice("auto").but("bool"),
         "lanes": SIZE.but(bad=("many",)),
         "progress": FLAG,
@@ -1117,7 +1140,7 @@ call(
 call(
     "testing.check_update",
     {"update": update, "state": STATE, "exp": EXP, "compiled": False, "padding": True},
-    {"update": FUNCTION, "compiled": FLAG, "padding": FLAG},
+    {"update": FUNCTION, "state": kind(*TENSORS, "state"), "compiled": FLAG, "padding": FLAG},
 )
 call(
     "testing.check_loss",
@@ -1139,7 +1162,7 @@ call(
     {"strategy": STRATEGY, "benchmark": BENCH, "seed": 0, "compiled": False},
     {"strategy": STRATEGY_, "benchmark": BENCHMARK, "seed": kind("int", "zero", "negative"), "compiled": FLAG},
 )
-call("testing.vary", {"state": STATE}, {"state": kind("state")})
+call("testing.vary", {"state": STATE}, {"state": kind(*TENSORS, "meta tensor", "state")})
 call(
     "testing.small_benchmark",
     {"n_features": 3, "n_classes": 4, "rows_per_class": 2, "n_experiences": 2},
@@ -1181,7 +1204,7 @@ RECORDS = {
     "transforms.Fused",
 }
 # What the updates are transformed with, and has no argument of its own.
-INNER = {"transforms.map_leaves", "transforms.fuse", "transforms.compiler_available"}
+INNER = {"tree.plain", "transforms.map_leaves", "transforms.fuse", "transforms.compiler_available"}
 
 
 def public() -> dict[str, Any]:

@@ -6,7 +6,6 @@ The calls and what is bad for each of their arguments are in `surface.py`.
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import warnings
 from collections import Counter

@@ -65,7 +65,13 @@ def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience
         old = state.model.buffers
     except AttributeError:
         raise checks.no_agent("state", state, "model") from None
-    logits, new = model.apply(params, old, exp.x, train=train, valid=exp.valid, task=exp.tasks)
+    try:
+        logits, new = model.apply(params, old, exp.x, train=train, valid=exp.valid, task=exp.tasks)
+    except (RuntimeError, ValueError) as error:
+        lanes = getattr(getattr(state, "key", None), "ndim", 0)
+        if lanes:
+            raise ValueError("state: it holds several lanes; map over them: cl.vmap(update), and cl.vmap(probe) too.") from error
+        raise
     if all(value is old[name] for name, value in new.items()):
         return logits, state
     return logits, tree.replace(state, model=tree.replace(state.model, buffers=new))

@@ -40,7 +40,7 @@ def seeded(key: Tensor) -> Iterator[None]:
     if not isinstance(key, Tensor) or key.dtype != torch.int64:
         raise TypeError(f"key: expected an int64 tensor of shape () made by cl.key(seed), got {describe(key)}.")
     try:
-        seed = int(key) if key.ndim == 0 else None
+        seed = int(key) if key.ndim == 0 and not key.is_meta else None
     except RuntimeError:  # vmap, make_fx and fake tensors refuse to give a value
         seed = None
     if seed is None:
@@ -141,8 +141,8 @@ class _Module:
                 f"params, buffers: {wrong!r} is {'missing' if wrong in self.names else 'not a tensor of this model'}; "
                 "pass the params and buffers of a state made by this model's init."
             )
-        if valid is not None and (not isinstance(valid, Tensor) or valid.device != x.device or valid.dtype != torch.bool or valid.shape != x.shape[:1]):
-            raise ValueError(f"valid: expected bool[{len(x)}], one per row of x, got {describe(valid)}.")
+        if valid is not None:
+            checks.tensor("valid", valid, x.shape[:1], torch.bool, like=x)
         for name in self.maybe_written:
             named[name] = named[name].clone()  # the module may write into it, and it belongs to the caller
         if valid is not None:

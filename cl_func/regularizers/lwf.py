@@ -11,6 +11,7 @@ The teacher always runs in eval mode, so it gives the same answer whenever it is
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from cl_func.experience import Experience
 from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
@@ -32,8 +33,8 @@ class LwF:
     teacher: PyTree  # ModelState as it was before the current experience
     old: Tensor  # [C] bool, classes seen before the current experience: those the teacher knows
     seen: Tensor  # [C] bool, with those of the current experience
-    strength: Tensor  # () float32, at least 0
-    temperature: Tensor  # () float32, above 0
+    strength: Tensor = leaf(partial(checked, example=1.0))  # () float32, at least 0
+    temperature: Tensor = leaf(partial(checked, example=2.0, positive=True))  # () float32, above 0
 
 
 def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: float = 2.0) -> LwF:
