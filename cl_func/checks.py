@@ -100,6 +100,15 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     return given
 
 
+def number_or_path(name: str, value: Any, example: str) -> float | str:
+    """Check that a value is a finite number, or the path of a leaf of the state; TypeError or ValueError otherwise."""
+    if isinstance(value, str):
+        return path(name, value, example)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise refuse(name, f"a number or the path of a leaf such as {example!r}", value)
+    return number(name, value)
+
+
 def tensor(
     name: str,
     value: Any,
@@ -133,7 +142,7 @@ def key(name: str, value: Any) -> Tensor:
     tensor(name, value, (), torch.int64)
     if value.is_meta:
         raise ValueError(f"{name}: it is on the device meta, which holds no values; make it with cl.key(seed).")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def model(name: str, value: Any) -> Any:

@@ -84,7 +84,7 @@ class Job:
 
     def _own(self, run: Run) -> Benchmark:
         made = self.benchmark(stream_key(run.seed))
-        return checks.instance("benchmark", made, Benchmark, "the function to return a Benchmark")  # type: ignore[no-any-return]
+        return checks.instance("benchmark", made, Benchmark, "the function to return a Benchmark")
 
     def streams(self, runs: Sequence[Run]) -> tuple[Any, Any]:
         """The train and the test stream of some runs; with a benchmark per seed, the lanes carry their own rows."""

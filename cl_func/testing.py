@@ -165,10 +165,10 @@ def _check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: An
 
 
 def _params(state: Any) -> Any:
-    model = getattr(state, "model", None)
-    if not hasattr(model, "params"):
-        raise checks.no_agent("state", state, "model")
-    return model.params
+    try:
+        return state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
 
 
 def _check_pure(function: Any, state: Any, exp: Any) -> Any:

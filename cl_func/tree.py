@@ -33,12 +33,17 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 
 
 def leaf(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:
-    """Mark a field of a `@state` class as a number with a range: `set` calls check(path, number) on what is put there."""
+    """Mark a field of a `@state` class as a number with a range: `set` calls check(path, number) for a number put there."""
+    if not callable(check):
+        raise TypeError(f"check: expected a function of a path and a number, got {describe(check)}.")
     return dataclasses.field(default=default, metadata={"check": check})
 
 
 @dataclass_transform(
-    kw_only_default=True, frozen_default=True, eq_default=False, field_specifiers=(static, leaf, dataclasses.field)
+    kw_only_default=True,
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(static, leaf, dataclasses.field),
 )
 def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     """Class decorator: a frozen dataclass that is a pytree, with `.replace(**changes)` and a repr of shapes and dtypes.
@@ -250,8 +255,8 @@ def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
         return type(node)(_set(v, tail, value, whole) if i == entry else v for i, v in enumerate(node))
     new = _set(getattr(node, entry), tail, value, whole)
     check = next(f.metadata.get("check") for f in dataclasses.fields(node) if f.name == entry)
-    if check is not None and isinstance(new, Tensor) and new.ndim == 0 and plain(new):
-        check(f"tree.set({whole!r})", new.item())
+    if check is not None and not isinstance(value, Tensor):  # a tensor may be traced, and comes from code
+        check(f"tree.set({whole!r})", value)
     return replace(node, **{entry: new})
 
 
@@ -259,8 +264,8 @@ def _fit(old: Any, value: Any, path: str) -> Any:
     if old is None and isinstance(value, (bool, int, float)):
         raise ValueError(f"tree.set({path!r}): there is no leaf, the field is None; initialise it first, then set its value.")
     if isinstance(old, (dict, tuple, list)) or dataclasses.is_dataclass(old):
-        alike = isinstance(value, type(old) if dataclasses.is_dataclass(old) or hasattr(old, "_fields") else (dict, tuple, list))
-        if not alike or (isinstance(old, dict) and (not isinstance(value, dict) or value.keys() != old.keys())):
+        kinds: Any = dict if isinstance(old, dict) else (tuple, list) if type(old) in (tuple, list) else type(old)
+        if not isinstance(value, kinds):
             raise TypeError(f"tree.set({path!r}): there is {describe(old)}; give one like it, got {describe(value)}.")
         return value
     if not isinstance(old, Tensor):
@@ -350,9 +355,7 @@ def where(condition: Tensor, new: T, old: T) -> T:
         if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
             raise ValueError(f"new, old: expected tensors of one shape, got {describe(a)} and {describe(b)}.")
         if condition.shape != a.shape[: condition.ndim] or condition.is_meta != a.is_meta:
-            raise ValueError(
-                f"condition: {describe(condition)} on {condition.device} chooses no lanes of {describe(a)} on {a.device}."
-            )
+            raise ValueError(f"condition: expected one bool, or one for each lane of {describe(a)}, got {describe(condition)}.")
         return a if a is b else torch.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
 
     return map(choose, new, old)

@@ -136,7 +136,7 @@ def kind(*fine: str, bad: tuple[Any, ...] = (), drawn: Any = None) -> Kind:
 
 NO_NUMBER = st.floats(max_value=-1e-9) | st.just(float("nan")) | st.just(float("inf"))
 SIZE = kind("int", bad=(2.0, "2", -1, 1.0, np.float64(2), torch.tensor(2), 10.0), drawn=st.integers(max_value=0) | st.floats())
-COUNT = SIZE.but("zero")
+COUNT = dataclasses.replace(SIZE, fine=frozenset({"int", "zero"}), drawn=st.integers(max_value=-1) | st.floats())
 NON_NEGATIVE = kind(*NUMBER, bad=("0.1", float("-inf")), drawn=NO_NUMBER)
 POSITIVE = dataclasses.replace(NON_NEGATIVE, fine=frozenset(NUMBER - {"zero"}), bad=(0.0, "0.1"))
 DECAY = kind("zero", "numpy float", bad=("0.9", 1, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in [0, 1)
@@ -169,14 +169,21 @@ def tensor(like: Tensor, *fine: str, bad: tuple[Any, ...] = (), shapes: bool = T
         others += [like.to(torch.complex64), like.to(torch.int16 if like.is_floating_point() else torch.float32)]
     if shapes:
         others += [like[None], like.flatten()[:0], like.repeat(*[2] * like.ndim) if like.ndim else like.repeat(2)]
-    return kind(*fine, bad=(*others, *bad))
+    drawn = _other_shapes(like) if shapes else None
+    return kind(*fine, bad=(*others, *bad), drawn=drawn)
+
+
+def _other_shapes(like: Tensor) -> Any:
+    shape = st.lists(st.integers(0, 3), max_size=3).filter(lambda sizes: list(like.shape) != sizes)
+    dtype = st.sampled_from([like.dtype, torch.float64, torch.int32, torch.complex64])
+    return st.builds(lambda sizes, dtype: torch.zeros(sizes, dtype=dtype), shape, dtype)
 
 
 def choice(*options: Any) -> Kind:
     return kind(bad=("experiences", *(f"{option} " for option in options if isinstance(option, str))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Call:
     """A call that works. `says`: what a message names instead of an argument, where that is a path or a part."""
 
@@ -185,6 +192,9 @@ class Call:
     valid: dict[str, Any]
     kinds: dict[str, Kind]
     says: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return self.name
 
     def __call__(self, **changes: Any) -> Any:
         return self.function(**{**self.valid, **changes})
@@ -330,13 +340,12 @@ call(
 )
 call("train_step", {"state": STATE, "exp": EXP}, run=lambda state, exp: cl.train_step(losses.cross_entropy(MODEL), SGD)(state, exp))
 call("core.gradient", {"loss": losses.cross_entropy(MODEL), "state": STATE, "exp": EXP}, {"loss": FUNCTION})
-call("core.positive", {"name": "n", "value": 2}, {"name": ANY, "value": SIZE}, {"value": "n"})
 call("core.number", {"agent": STATE, "value": "opt.lr"}, {"agent": ANY, "value": ANY})
 call(
     "maybe_init",
     {"agent": cl.Agent(key=KEY), "model": lambda s: STATE.model},
     {"agent": kind("state", "strategy"), "model": FUNCTION},
-    {"agent": "agent|no field"},
+    {"agent": "agent|no 'model'"},
 )
 RAN = STRATEGY.init(KEY)
 FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], ["a"], [BENCH]))
@@ -544,7 +553,7 @@ for net in (MODEL, LINEAR):
             "valid": ANY if net is MODEL else tensor(EXP.valid, "none"),  # the MLP has no use for it
             "task": ANY,
         },
-        {"buffers": "params|buffers"},
+        {"buffers": "params|buffers", "x": "x|valid"},
         run=net.apply,
     )
 call(
@@ -690,6 +699,7 @@ call(
 # -- regularizers
 NET = STATE.model
 call("regularizers.lwf.init", {"model": NET, "n_classes": 4, "strength": 1.0, "temperature": 2.0}, {"model": kind("weights")})
+call("regularizers.lwf.hyperparameters", {"strength": 1.0, "temperature": 2.0})
 call("regularizers.lwf.snapshot", {"slot": "lwf"})
 call("regularizers.lwf.new_classes", {"slot": "lwf"})
 call("regularizers.lwf.distillation", {"model": MODEL, "slot": "lwf"})
@@ -916,7 +926,7 @@ PATHS: dict[str, Kind] = {
     "lwf.temperature": kind("int", "float", "scalar tensor", "numpy int", "numpy float", bad=(0, -2.0)),
     "opt": kind(bad=(0.1, "opt", STATE.model)),
     "model": kind("weights", bad=(0.1, "model", {}, STATE.opt)),
-    "model.params": kind(bad=(0.1, [], {"0.weight": torch.zeros(8, 6)})),
+    "model.params": kind("dict", "empty dict", bad=(0.1, [])),
     "model.params.0.bias": kind(bad=(0.1, torch.zeros(9), torch.zeros(8).double(), torch.zeros(8, device="meta"))),
     "replay": kind(bad=("replay", STATE.lwf, {})),
 }
@@ -1019,6 +1029,7 @@ call(
     run=cl.state,
 )
 call("static", {"default": 0}, {"default": ANY})
+call("tree.leaf", {"check": print, "default": 0}, {"check": FUNCTION, "default": ANY})
 
 # -- evaluation, grids, sweeps
 call(

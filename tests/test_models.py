@@ -562,7 +562,7 @@ def test_class_masks_of_a_stream():
     with pytest.raises(ValueError, match=r"stream: task labels must be 0..T-1 without gaps, got \[1, 2\]; relabel"):
         class_masks([halves[0], halves[3]])
     with pytest.raises(ValueError, match=r"without gaps, got \[-1\]"):
-        class_masks([experience(data, task=-1)])
+        class_masks([tree.replace(experience(data), task=torch.tensor(-1))])
     with pytest.raises(ValueError, match="stream: it holds no experience"):
         class_masks([])
 
@@ -576,7 +576,7 @@ ERRORS = [
     (lambda: mlp(4, hidden=(8, -1)), ValueError, "hidden: .* got -1"),
     (lambda: mlp(4, n_classes=2.0), TypeError, "n_classes: .* got 2.0"),
     (lambda: cnn((28, 28)), ValueError, r"input_shape: expected \(channels, height, width\), got \(28, 28\)"),
-    (lambda: cnn(28), TypeError, "input_shape: expected the shape of one sample .* got 28"),
+    (lambda: cnn(28), TypeError, "input_shape: expected sizes such as .* got 28"),
     (lambda: cnn(channels=()), TypeError, r"channels: expected the channels of each block .* got \(\)"),
     (lambda: cnn((1, 4, 4), channels=(2, 2, 2)), ValueError, "channels: 3 blocks halve the 4x4 input to nothing; give fewer"),
     (lambda: slim_resnet18(width=0), ValueError, "width: .* got 0"),
@@ -590,9 +590,9 @@ ERRORS = [
     ),
     (lambda: from_module(norm_net, n_classes=0), ValueError, "n_classes: .* got 0"),
     (lambda: from_module(norm_net, n_classes=4, input_shape=(0,)), ValueError, "input_shape: .* got 0"),
-    (lambda: Dropout(1.5), ValueError, r"p: expected a probability in \[0, 1\], got 1.5"),
+    (lambda: Dropout(1.5), ValueError, r"p: expected a finite number in \[0, 1\], got 1.5"),
     (lambda: Dropout(0.5, channels=True)(torch.ones(2, 3)), ValueError, r"dropout of channels.*\[2, 3\]; use nn.Dropout"),
-    (lambda: BatchNorm(3)(torch.ones(2, 4)), ValueError, r"x: BatchNorm expects \[n, 3, ...\], got float32\[2, 4\]"),
+    (lambda: BatchNorm(3)(torch.ones(2, 4)), ValueError, r"x: BatchNorm expects a floating tensor \[n, 3, ...\], got float32\[2, 4\]"),
 ]
 
 

@@ -33,7 +33,7 @@ def total(*losses: Loss) -> Loss:
 def scaled(loss: Loss, by: float | str) -> Loss:
     """A multiple of a loss. `by` is a fixed number, or the path of a leaf of the state such as "ewc.strength"."""
     checks.function("loss", loss, "a loss function")
-    by = checks.path("by", by, "ewc.strength") if isinstance(by, str) else checks.number("by", by)
+    by = checks.number_or_path("by", by, "ewc.strength")
 
     def scaled_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         factor = number(state, by)

@@ -74,9 +74,8 @@ class _MLP:
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
         if not isinstance(params, dict) or params.keys() != self.names or not isinstance(buffers, dict) or buffers:
-            raise checks.refuse(
-                "params, buffers", f"those of this model's init: {', '.join(sorted(self.names))}", (params, buffers)
-            )
+            names = ", ".join(sorted(self.names))
+            raise checks.refuse("params, buffers", f"those of this model's init: {names}", (params, buffers))
         first = params["0.weight"]
         if x.dtype != first.dtype:
             raise TypeError(f"x: the weights are {describe(first)}, got {describe(x)}; convert the data with x.to({first.dtype}).")

@@ -74,7 +74,7 @@ def schedule(fn: Callable[..., Tensor], slot: str = "opt", **hyperparameters: fl
     """
     checks.function("fn", fn, "a function of ticks")
     for name, value in hyperparameters.items():
-        hyperparameters[name] = checks.path(name, value, "opt.gamma") if isinstance(value, str) else checks.number(name, value)
+        hyperparameters[name] = checks.number_or_path(name, value, "opt.gamma")
     return _Schedule(fn, checks.path("slot", slot, "opt"), tuple(hyperparameters.items()))
 
 
