@@ -120,7 +120,9 @@ def tensor(
     right = isinstance(value, Tensor) and (value.is_floating_point() if dtype is None else value.dtype == dtype)
     if not right or (shape is not None and value.shape != shape):
         kind = "floating" if dtype is None else str(dtype).removeprefix("torch.")
-        error = refuse(name, f"a {kind} tensor" + ("" if shape is None else f" of shape {list(shape)}"), value)
+        error = refuse(
+            name, f"{'an' if kind[0] == 'i' else 'a'} {kind} tensor" + ("" if shape is None else f" of shape {list(shape)}"), value
+        )
         raise ValueError(*error.args) if right else error
     if like is not None and value.device != like.device:
         raise ValueError(f"{name}: on {value.device}, but the others are on {like.device}; move it with .to(device).")
@@ -139,7 +141,8 @@ def tensors(name: str, value: Any) -> Any:
 
 def key(name: str, value: Any) -> Tensor:
     """Check that a value is one key, of a device that holds values (not "meta"); TypeError or ValueError otherwise."""
-    tensor(name, value, (), torch.int64)
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim:
+        raise refuse(name, "an int64 tensor of shape () made by cl.key(seed)", value)
     if value.is_meta:
         raise ValueError(f"{name}: it is on the device meta, which holds no values; make it with cl.key(seed).")
     return value

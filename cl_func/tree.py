@@ -61,6 +61,8 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     >>> point
     Point(x=float32[2], name='p')
     """
+    if not isinstance(kw_only, bool):
+        raise TypeError(f"kw_only: expected True or False, got {describe(kw_only)}.")
     if cls is not None and not isinstance(cls, type):
         raise TypeError(f"cls: expected a class, as in @cl.state above it, got {describe(cls)}.")
     if cls is None:

@@ -1024,8 +1024,8 @@ for name in ("difference", "equal"):
     )
 call(
     "state",
-    {"cls": type("Mine", (), {"__annotations__": {"x": Tensor}})},
-    {"cls": kind("none", "class")},
+    {"cls": type("Mine", (), {"__annotations__": {"x": Tensor}}), "kw_only": True},
+    {"cls": kind("none", "class"), "kw_only": FLAG},
     run=cl.state,
 )
 call("static", {"default": 0}, {"default": ANY})
