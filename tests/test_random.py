@@ -382,7 +382,7 @@ KEY = torch.tensor(0)
         (lambda: random.randint(KEY, 2, 0, 2.5), TypeError, "high: expected an integer"),
         (lambda: random.randint(KEY, 2, torch.tensor(0.0), 5), TypeError, "low: expected an integer"),
         (lambda: random.randint(KEY, (), 0, torch.tensor([3, 4])), ValueError, r"high: its shape \[2\] .* pass shape=\[2\]"),
-        (lambda: random.bernoulli(KEY, 1.5), ValueError, r"p: expected a probability in \[0, 1\], got 1.5"),
+        (lambda: random.bernoulli(KEY, 1.5), ValueError, r"p: expected a finite number in \[0, 1\], got 1.5"),
         (lambda: random.bernoulli(KEY, torch.tensor([0.5, 0.5])), ValueError, r"p: its shape \[2\] .* pass shape=\[2\]"),
         (lambda: random.bernoulli(KEY, torch.tensor([0.5, 0.5]), 3), ValueError, r"p: its shape \[2\]"),
         (lambda: random.permutation(KEY, (2, 3)), TypeError, "n: expected an integer"),
