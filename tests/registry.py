@@ -314,12 +314,12 @@ STRATEGIES = [
     Case("strategies.rwalk", lambda: cl.strategies.rwalk(MODEL, SGD, strength=1.0)),
     Case("strategies.rwalk", lambda: cl.strategies.rwalk(NORMED, SGD, strength=1.0, interval=2, batch_size=5, epochs=2)),
     Case("strategies.agem", lambda: cl.strategies.agem(MODEL, SGD, capacity=6, sample_size=4, batch_size=5, epochs=2)),
-    Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4)),
+    Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4, batch_size=5)),
     Case("strategies.gem", lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
-    Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4)),
+    Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
     Case("strategies.owm", lambda: cl.strategies.owm(MODEL, SGD, alpha=0.1, batch_size=5, epochs=2)),
     Case("strategies.ogd", lambda: cl.strategies.ogd(MODEL, SGD, capacity=7, per_experience=4, batch_size=5, epochs=2)),
-    Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4)),
+    Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4, batch_size=5)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
 ]
 
