@@ -220,12 +220,16 @@ class Minibatches:
 
     step: Any
     order: Any
+    view: Any = None  # (state, exp) -> (state, (rows, valid)): rows to go over instead of the experience's own
     batch_size: int | None = static()
     epochs: int = static()
     iterations: int | None = static()
     drop_last: bool = static()
 
     def __call__(self, state: Any, exp: Experience) -> Any:
+        if self.view is not None:
+            state, (rows, valid) = self.view(state, exp)
+            exp = exp.take(rows, valid)
         size = self.batch_size or len(exp)
         per_pass = _per_pass(len(exp), size, self.drop_last)
         total = self.iterations or self.epochs * per_pass

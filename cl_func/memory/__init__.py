@@ -1,7 +1,37 @@
-"""Replay memories: a State, `init`, an insertion, and a draw; all of fixed capacity, so that they vmap and compile."""
+"""Replay memories: a State, `init`, an insertion, and a draw; all of fixed capacity, so that they vmap and compile.
 
-from cl_func.memory import reservoir
+    reservoir   a uniform sample of everything offered
+    balanced    an equal share for every class, experience or task, of each a uniform sample
+    ring        the last rows of each class
+    gdumb       GDumb's greedy balancing sampler
+    gss         GSS-greedy: rows with gradients in different directions
+    draws       uniform, distinct, class-balanced: from any of them
+"""
+
+from cl_func.memory import balanced, draws, gdumb, gss, reservoir, ring
+from cl_func.memory.balanced import Balanced
+from cl_func.memory.gdumb import GDumb
+from cl_func.memory.gss import GSS
+from cl_func.memory.rehearsal import recall, rehearse
 from cl_func.memory.replay import fields, join, sample
 from cl_func.memory.reservoir import Reservoir
+from cl_func.memory.ring import Ring
 
-__all__ = ["Reservoir", "fields", "join", "reservoir", "sample"]
+__all__ = [
+    "GSS",
+    "Balanced",
+    "GDumb",
+    "Reservoir",
+    "Ring",
+    "balanced",
+    "draws",
+    "fields",
+    "gdumb",
+    "gss",
+    "join",
+    "recall",
+    "rehearse",
+    "reservoir",
+    "ring",
+    "sample",
+]

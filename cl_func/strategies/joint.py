@@ -29,6 +29,12 @@ class Joint(Agent):
     start: PyTree  # (ModelState, the optimiser's state)
 
 
+def restart(agent: Any, exp: Any) -> Any:
+    """The Update that goes back to the initial weights, moments and counters in `agent.start`."""
+    model, opt = agent.start
+    return agent.replace(model=model, opt=tree.map(_restored, agent.opt, opt))
+
+
 def joint(
     model: Model,
     optimizer: Optimizer,
@@ -48,10 +54,6 @@ def joint(
         net = model.init(weights)
         opt = optimizer.init(net.params)
         return Joint(key=key, model=net, opt=opt, start=(net, opt))
-
-    def restart(agent: Any, exp: Any) -> Any:
-        model, opt = agent.start
-        return agent.replace(model=model, opt=tree.map(_restored, agent.opt, opt))
 
     train = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
     return Strategy(init, compose(restart, train), model)
