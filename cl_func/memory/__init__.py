@@ -1,11 +1,11 @@
 """Replay memories: a State, `init`, an insertion, and a draw; all of fixed capacity, so that they vmap and compile.
 
-    reservoir   a uniform sample of everything offered
-    balanced    an equal share for every class, experience or task, of each a uniform sample
-    ring        the last rows of each class
-    gdumb       GDumb's greedy balancing sampler
-    gss         GSS-greedy: rows with gradients in different directions
-    draws       uniform, distinct, class-balanced: from any of them
+reservoir   a uniform sample of everything offered
+balanced    an equal share for every class, experience or task, of each a uniform sample
+ring        the last rows of each class
+gdumb       GDumb's greedy balancing sampler
+gss         GSS-greedy: rows with gradients in different directions
+draws       uniform, distinct, class-balanced: from any of them
 """
 
 from cl_func.memory import balanced, draws, gdumb, gss, reservoir, ring

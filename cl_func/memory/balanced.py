@@ -74,7 +74,7 @@ def add(memory: Any, key: Tensor, rows: PyTree, valid: Tensor, group: Tensor) ->
     there = torch.cat([memory.occupied, valid])
     kept = _kept(torch.cat([memory.group, group]), torch.cat([memory.priority, priority]), there, order, capacity)
     accepted = kept[capacity:]
-    place = places.free(kept[:capacity], n)[(torch.cumsum(accepted, 0) - 1).clamp(min=0)]
+    place = places.where(~kept[:capacity])[(torch.cumsum(accepted, 0) - 1).clamp(min=0)]
     old, new = (memory.data, memory.group, memory.priority), (rows, group, priority)
     data, group, priority = places.write(old, new, place, accepted)
     return memory.replace(data=data, group=group, priority=priority, order=order, filled=kept.sum())
@@ -88,7 +88,8 @@ def _kept(group: Tensor, priority: Tensor, there: Tensor, order: Tensor, capacit
     """The candidates [N] bool that are first in the order of (rank within the group, the group's random word)."""
     by_group = torch.argsort(torch.where(there, (group << 32) + priority, LAST), stable=True)
     group = torch.where(there, group, LAST)[by_group]
-    rank = torch.arange(len(group), device=group.device) - torch.searchsorted(group, group)
+    starts = torch.cat([torch.ones_like(there[:1]), group[1:] != group[:-1]])
+    rank = torch.arange(len(group), device=group.device) - places.where(starts)[torch.cumsum(starts, 0) - 1]
     turn = torch.where(there[by_group], (rank << 32) + _word(random.fold_in(order, group)), LAST)
     first = by_group[torch.argsort(turn, stable=True)[:capacity]]
     return torch.zeros_like(there).scatter(0, first, True) & there

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_func import random, tree
+from cl_func.memory import places
 from cl_func.tree import PyTree
 
 LAST = torch.iinfo(torch.int64).max
@@ -24,10 +25,9 @@ def _rows(memory: Any, place: Tensor) -> tuple[PyTree, Tensor]:
 
 def uniform(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n rows drawn uniformly with replacement from the occupied ones."""
-    count = torch.cumsum(memory.occupied, 0)
-    turn = random.randint(key, n, 1, count[-1] + 1)
-    place = torch.searchsorted(count, turn)  # the turn-th occupied row
-    return _rows(memory, place.clamp(max=count.shape[0] - 1))
+    occupied = memory.occupied
+    turn = random.randint(key, n, 0, occupied.sum())
+    return _rows(memory, places.where(occupied)[turn].clamp(max=occupied.shape[0] - 1))
 
 
 def distinct(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
@@ -47,8 +47,7 @@ def class_balanced(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     by_class = torch.argsort(label, stable=True)
     label = label[by_class]
     starts = torch.cat([label[:1] < LAST, (label[1:] != label[:-1]) & (label[1:] < LAST)])
-    nth = torch.cumsum(starts, 0)  # classes up to here
-    turn = random.randint(which_class, n, 1, nth[-1] + 1)
-    start = torch.searchsorted(nth, turn).clamp(max=nth.shape[0] - 1)
-    end = torch.searchsorted(label, label[start], right=True)
-    return _rows(memory, by_class[random.randint(which_row, n, start, end)])
+    turn = random.randint(which_class, n, 0, starts.sum())
+    start = places.where(starts)
+    first, end = start[turn], start[turn + 1].clamp(max=occupied.sum())
+    return _rows(memory, by_class[random.randint(which_row, n, first, end).clamp(max=occupied.shape[0] - 1)])

@@ -1,12 +1,12 @@
 """GDumb's greedy balancing sampler (Prabhu, Torr & Dokania, "GDumb: a simple approach that questions our progress in continual
 learning", ECCV 2020, Algorithm 1).
 
-A row is taken if its class has not had its share of the places yet, capacity / classes seen so far (rounded down, at least 1); where
-the memory is full it takes the place of a random row of the largest class. So of each class the first rows are taken, and its
-number shrinks as more classes come; the last rows of a long experience never get in, which is what tells it from `balanced`.
+A row is taken if its class has not had its share of the places yet, capacity / classes seen so far (rounded down, at least 1);
+where the memory is full it takes the place of a random row of the largest class. So of each class the first rows are taken, and
+its number shrinks as more classes come; the last rows of a long experience never get in, which is what tells it from `balanced`.
 
-A class that has had its share takes no more, and loses rows only after that. So which rows are taken follows from counting what was
-offered, and which are replaced from priorities as in `balanced`: the row of the largest class with the largest random priority goes.
+A class that has had its share takes no more, and loses rows only after that. So which rows are taken follows from counting what
+was offered, and which are replaced from priorities as in `balanced`: of the largest class the row with the largest random one goes.
 """
 
 from __future__ import annotations

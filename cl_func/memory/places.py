@@ -45,10 +45,14 @@ def write(data: PyTree, rows: PyTree, place: Tensor, wins: Tensor) -> PyTree:
     return tree.map(write_leaf, data, rows)
 
 
-def free(occupied: Tensor, n: int) -> Tensor:
-    """The first n places that are not occupied [capacity] bool, in ascending order, [n] int64; `capacity` where there are no more."""
-    turn = torch.arange(1, n + 1, device=occupied.device)
-    return torch.searchsorted(torch.cumsum(~occupied, 0), turn)
+def where(mask: Tensor) -> Tensor:
+    """The places where a mask [m] bool holds, in ascending order, padded by m: [m + 1] int64.
+
+    As nonzero, but of a fixed shape. (By searchsorted it would be shorter, but under vmap that warns of its own copies.)
+    """
+    m = mask.shape[0]
+    turn = torch.where(mask, torch.cumsum(mask, 0) - 1, m + 1)  # what is not in the mask goes to a place that is cut off
+    return torch.full((m + 2,), m, device=mask.device).scatter(0, turn, torch.arange(m, device=mask.device))[:-1]
 
 
 def overwritten(place: Tensor, accepted: Tensor, capacity: int) -> Tensor:

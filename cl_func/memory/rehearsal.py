@@ -14,7 +14,7 @@ from cl_func.experience import Experience
 
 
 def recall(memory: Any, exp: Experience) -> Experience:
-    """The rows of a memory (data of x, y and task) at the places `exp.rows`, as an experience; its classes are those in the memory."""
+    """The rows of a memory (x, y and task) at the places `exp.rows`, as an experience; its classes are those in the memory."""
     data, n_classes = memory.data, exp.classes.shape[-1]
     present = (data["y"][:, None] == torch.arange(n_classes, device=exp.rows.device)) & memory.occupied[:, None]
     source = tree.replace(exp.source, **{name: data[name][exp.rows] for name in ("x", "y", "task")})
@@ -43,9 +43,7 @@ class Places:
         return state, (torch.arange(occupied.shape[0], device=occupied.device), occupied)
 
 
-def rehearse(
-    step: Update, slot: str = "replay", *, batch_size: int | None, epochs: int = 1, iterations: int | None = None
-) -> Any:
+def rehearse(step: Update, slot: str = "replay", *, batch_size: int | None, epochs: int = 1, iterations: int | None = None) -> Any:
     """The Update that trains on the rows in `state.<slot>`, whatever the experience: `cl.minibatches` over the memory.
 
     batch_size None takes all its rows as one minibatch. A pass takes minibatches for the whole capacity; those without an

@@ -6,8 +6,27 @@ Every factory takes the model and the optimiser first, then what the method need
 
 from cl_func.strategies.er import ER, er
 from cl_func.strategies.er_lwf import ERLwF, er_lwf
+from cl_func.strategies.gdumb import GDumbAgent, gdumb
+from cl_func.strategies.gss import GSSAgent, gss
 from cl_func.strategies.joint import Joint, joint
 from cl_func.strategies.lwf import LwFAgent, lwf
+from cl_func.strategies.mir import MIR, mir
 from cl_func.strategies.naive import naive
 
-__all__ = ["ER", "ERLwF", "Joint", "LwFAgent", "er", "er_lwf", "joint", "lwf", "naive"]
+__all__ = [
+    "ER",
+    "MIR",
+    "ERLwF",
+    "GDumbAgent",
+    "GSSAgent",
+    "Joint",
+    "LwFAgent",
+    "er",
+    "er_lwf",
+    "gdumb",
+    "gss",
+    "joint",
+    "lwf",
+    "mir",
+    "naive",
+]
