@@ -173,8 +173,8 @@ class Gated:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         some = exp.valid.any()
-        if tree.plain(some) and some:
-            return self.inner(state, exp)
+        if tree.plain(some):
+            return self.inner(state, exp) if some else state
         return tree.where(some, self.inner(state, exp), state)
 
 
