@@ -40,7 +40,9 @@ class Places:
 
     def __call__(self, state: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
         occupied = tree.get(state, self.slot).occupied
-        return state, (torch.arange(occupied.shape[0], device=occupied.device), occupied)
+        # A sum, so that under vmap each lane has places of its own: lanes that share memory cannot be handed to a compiled leaf.
+        rows = torch.zeros_like(occupied, dtype=torch.int64) + torch.arange(occupied.shape[0], device=occupied.device)
+        return state, (rows, occupied)
 
 
 def rehearse(step: Update, slot: str = "replay", *, batch_size: int | None, epochs: int = 1, iterations: int | None = None) -> Any:

@@ -46,8 +46,9 @@ def mir(
     """Replay with every minibatch the `replay_size` most interfered of `candidates` random rows of a reservoir of `capacity` rows.
 
     With many candidates for each row replayed, or a memory hardly larger than their number, the choice narrows to a few rows, even
-    to one class; look at `candidates` first where it does worse than ER. In the paper virtual_lr is the learning rate. The virtual step is plain SGD, whatever the optimiser; the candidates' losses are
-    taken in eval mode. Raises ValueError unless replay_size <= candidates <= capacity.
+    to one class; look at `candidates` first where it does worse than ER. In the paper virtual_lr is the learning rate. The virtual
+    step is plain SGD, whatever the optimiser; the candidates' losses are taken in eval mode. Raises ValueError unless
+    replay_size <= candidates <= capacity.
 
     Hyperparameter paths: `virtual_lr`, those of the optimiser.
     """
