@@ -18,10 +18,12 @@ from cl_func import (
     regularizers,
     strategies,
     streams,
+    taps,
     testing,
     transforms,
     tree,
 )
+from cl_func.checkpoint import Checkpoint, load, save
 from cl_func.core import (
     Agent,
     Strategy,
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Agent",
     "Benchmark",
+    "Checkpoint",
     "Dataset",
     "Experience",
     "Grid",
@@ -66,6 +69,7 @@ __all__ = [
     "fold",
     "grid",
     "key",
+    "load",
     "losses",
     "maybe_init",
     "memory",
@@ -78,12 +82,14 @@ __all__ = [
     "random_grid",
     "regularizers",
     "repeat",
+    "save",
     "scan",
     "state",
     "static",
     "strategies",
     "streams",
     "sweep",
+    "taps",
     "testing",
     "train_step",
     "transforms",

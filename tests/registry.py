@@ -29,6 +29,7 @@ def bn_net() -> torch.nn.Module:
 
 
 NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,))
+HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
 @cl.state
@@ -79,6 +80,49 @@ GSS_NORMED = holding(lambda sample: _gss(sample, NORMED))
 RING = holding(lambda sample: (memory.ring.init(3, sample, 4), memory.ring.insert()))
 
 
+def with_logits(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
+    """The same, with a memory whose rows store logits."""
+    state = init(key, model, optimizer)
+    store = memory.reservoir.init(12, memory.dark.sample(model))
+    return memory.reservoir.insert(fields=memory.dark.fields(model))(state.replace(replay=store), BENCH.train[1])
+
+
+@cl.state
+class Regularised(cl.Agent):
+    """An agent with the slots of the regularisers that hold parameters."""
+
+    ewc: regularizers.EWC
+    online: regularizers.EWC
+    mas: regularizers.MAS
+    si: regularizers.SI
+    rwalk: regularizers.RWalk
+
+
+def regularised(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Regularised:
+    """In the middle of a run: importances and paths are there, and the anchors lie elsewhere."""
+    key, weights, other = cl.random.split(key, 3)
+    net, before = model.init(weights), model.init(other).params
+
+    def used(slot: Any) -> Any:
+        trees = {
+            name: cl.tree.map(lambda leaf: 0.1 + leaf.square(), net.params)
+            for name in ("importance", "fisher", "score", "past", "path")
+            if hasattr(slot, name)
+        }
+        return slot.replace(**trees)
+
+    return Regularised(
+        key=key,
+        model=net,
+        opt=optimizer.init(net.params),
+        ewc=used(regularizers.ewc.init(before, 0.5)),
+        online=used(regularizers.ewc.init(before, 0.5, decay=0.9)),
+        mas=used(regularizers.mas.init(before, 0.5, decay=0.9)),
+        si=used(regularizers.si.init(before, 0.5)),
+        rwalk=used(regularizers.rwalk.init(before, 0.5)),
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -89,6 +133,9 @@ class Case:
 
     def state(self, key: Tensor | None = None) -> Any:
         return self.start(cl.key(0) if key is None else key, self.model, self.optimizer)
+
+
+_MOMENTUM = OPTIMIZERS["sgd_momentum"]
 
 
 def _ce(model: Any = MODEL) -> Any:
@@ -107,8 +154,13 @@ LOSSES = [
     Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3, draw=memory.draws.class_balanced), start=BALANCED),
     Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3, draw=memory.draws.distinct), start=GDUMB),
     Case("losses.with_replay", lambda: losses.with_replay(losses.cross_entropy(NORMED, mask="experience"), 3), model=NORMED),
+    Case("losses.replayed", lambda: losses.replayed(_ce(), 3)),
+    Case("losses.dark_experience", lambda: losses.dark_experience(MODEL, 3), start=with_logits),
+    Case("losses.dark_experience", lambda: losses.dark_experience(NORMED, 12), model=NORMED, start=with_logits),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(MODEL)),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(NORMED), model=NORMED),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(HEADS)),
+    Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("ewc"), start=regularised),
 ]
 
 UPDATES = [
@@ -139,7 +191,33 @@ UPDATES = [
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=4), start=RING),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=None), start=BALANCED),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=3, iterations=4), start=GSS),
+    Case("memory.dark.insert", lambda: lambda s, e: memory.dark.insert(e.x[:, :4])(s, e), start=with_logits),
+    Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(NORMED)), NORMED, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
+    Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(MODEL), start=regularised),
+    Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(MODEL, "online", labels="model"), start=regularised),
+    Case(
+        "regularizers.ewc.consolidate",
+        lambda: regularizers.ewc.consolidate(NORMED, "online", labels="all", batch_size=32),
+        model=NORMED,
+        start=regularised,
+    ),
+    Case("regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(MODEL), start=regularised),
+    Case(
+        "regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(NORMED, batch_size=8), model=NORMED, start=regularised
+    ),
+    Case("regularizers.path.train_step", lambda: regularizers.path.train_step(_ce(), _MOMENTUM, slot="si"), start=regularised),
+    Case(
+        "regularizers.path.train_step",
+        lambda: regularizers.path.train_step(_ce(NORMED), _MOMENTUM, optim.clip_by_global_norm(0.5), slot="rwalk"),
+        model=NORMED,
+        start=regularised,
+    ),
+    Case("regularizers.si.consolidate", lambda: regularizers.si.consolidate(), start=regularised),
+    Case("regularizers.rwalk.track", lambda: regularizers.rwalk.track(MODEL), start=regularised),
+    Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), start=regularised),
+    Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=2), start=regularised),
+    Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), start=regularised),
     Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
@@ -177,6 +255,24 @@ STRATEGIES = [
     Case("strategies.lwf", lambda: cl.strategies.lwf(MODEL, SGD, batch_size=5, epochs=2)),
     Case("strategies.er", lambda: cl.strategies.er(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
     Case("strategies.er", lambda: cl.strategies.er(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.cumulative", lambda: cl.strategies.cumulative(MODEL, SGD, batch_size=5)),
+    Case("strategies.from_scratch", lambda: cl.strategies.from_scratch(NORMED, SGD, batch_size=5)),
+    Case("strategies.er_ace", lambda: cl.strategies.er_ace(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
+    Case("strategies.er_ace", lambda: cl.strategies.er_ace(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der", lambda: cl.strategies.der(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.der", lambda: cl.strategies.der(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der_pp", lambda: cl.strategies.der_pp(MODEL, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der_pp", lambda: cl.strategies.der_pp(NORMED, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.ewc", lambda: cl.strategies.ewc(MODEL, SGD, strength=1.0, batch_size=5)),
+    Case("strategies.ewc", lambda: cl.strategies.ewc(NORMED, SGD, strength=1.0, labels="all", importance_batch_size=9)),
+    Case("strategies.ewc_online", lambda: cl.strategies.ewc_online(MODEL, SGD, strength=1.0, decay=0.9, labels="model")),
+    Case("strategies.ewc_online", lambda: cl.strategies.ewc_online(NORMED, SGD, strength=1.0, batch_size=5, epochs=2)),
+    Case("strategies.si", lambda: cl.strategies.si(MODEL, SGD, strength=1.0)),
+    Case("strategies.si", lambda: cl.strategies.si(NORMED, SGD, strength=1.0, batch_size=5, epochs=2)),
+    Case("strategies.mas", lambda: cl.strategies.mas(MODEL, SGD, strength=0.1)),
+    Case("strategies.mas", lambda: cl.strategies.mas(NORMED, SGD, strength=0.1, batch_size=5, importance_samples=4)),
+    Case("strategies.rwalk", lambda: cl.strategies.rwalk(MODEL, SGD, strength=1.0)),
+    Case("strategies.rwalk", lambda: cl.strategies.rwalk(NORMED, SGD, strength=1.0, interval=2, batch_size=5, epochs=2)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
     Case("strategies.gdumb", lambda: cl.strategies.gdumb(MODEL, optim.adam(), capacity=6, batch_size=4, epochs=2)),
     Case("strategies.gdumb", lambda: cl.strategies.gdumb(NORMED, SGD, capacity=7)),
@@ -188,15 +284,12 @@ STRATEGIES = [
 
 ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 
-# Public names that are no component of the four kinds: states, factories of models and data, functions on plain tensors.
+# Public functions that are no component of the four kinds: factories of optimisers, functions on plain tensors. States and modules,
+# public too, are told by their type.
 NOT_COMPONENTS = {
-    "losses": {"distillation", "mask_logits", "masked_cross_entropy", "weighted_mean"},
-    "memory": {
-        *("Balanced", "GDumb", "GSS", "Reservoir", "Ring"),
-        *("balanced", "draws", "gdumb", "gss", "reservoir", "ring"),
-        *("fields", "join", "recall", "sample"),
-    },
-    "optim": {"SGDState", "AdamState", "sgd", "adam", "adamw"},
-    "regularizers": {"LwF", "lwf"},
-    "strategies": {"ER", "ERLwF", "GDumbAgent", "GSSAgent", "Joint", "LwFAgent", "MIR"},
+    "losses": {"distillation", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
+    "memory": {"fields", "join", "recall", "sample"},
+    "optim": {"sgd", "adam", "adamw"},
+    "regularizers": set(),
+    "strategies": set(),
 }

@@ -5,10 +5,11 @@ balanced    an equal share for every class, experience or task, of each a unifor
 ring        the last rows of each class
 gdumb       GDumb's greedy balancing sampler
 gss         GSS-greedy: rows with gradients in different directions
+dark        rows stored with the logits they had
 draws       uniform, distinct, class-balanced: from any of them
 """
 
-from cl_func.memory import balanced, draws, gdumb, gss, reservoir, ring
+from cl_func.memory import balanced, dark, draws, gdumb, gss, reservoir, ring
 from cl_func.memory.balanced import Balanced
 from cl_func.memory.gdumb import GDumb
 from cl_func.memory.gss import GSS
@@ -24,6 +25,7 @@ __all__ = [
     "Reservoir",
     "Ring",
     "balanced",
+    "dark",
     "draws",
     "fields",
     "gdumb",

@@ -1,11 +1,12 @@
 """Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
 
 `from_module` makes one of any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
-logits by task label.
+logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions.
 """
 
 from cl_func.models.cnn import cnn
-from cl_func.models.heads import class_masks, mask_logits, multi_head
+from cl_func.models.cosine import CosineLinear
+from cl_func.models.heads import class_masks, mask_logits, multi_head, split_heads
 from cl_func.models.layers import BatchNorm, Dropout
 from cl_func.models.mlp import mlp
 from cl_func.models.model import Model, ModelState, forward
@@ -14,6 +15,7 @@ from cl_func.models.resnet import slim_resnet18
 
 __all__ = [
     "BatchNorm",
+    "CosineLinear",
     "Dropout",
     "Model",
     "ModelState",
@@ -25,4 +27,5 @@ __all__ = [
     "mlp",
     "multi_head",
     "slim_resnet18",
+    "split_heads",
 ]

@@ -1,6 +1,9 @@
 """The multi-layer perceptron of most continual-learning benchmarks: linear layers with ReLU between, on flattened inputs.
 
 h_0 = flatten(x),    h_{l+1} = relu(W_l h_l + b_l),    logits = W_L h_L + b_L
+
+With a cosine head the logits are scaled cosines of h_L and the rows of W_L, see `cosine.py`, and h_L has no ReLU (as in Hou et al.
+2019): its directions may be any.
 """
 
 from __future__ import annotations
@@ -8,23 +11,32 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl_func.core import positive
+from cl_func.models.cosine import CosineLinear, cosine_logits
 from cl_func.models.model import Model, ModelState
 from cl_func.models.module import seeded
 from cl_func.tree import describe
 
 
-def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10) -> Model:
+def mlp(
+    n_features: int,
+    hidden: Sequence[int] = (256, 256),
+    n_classes: int = 10,
+    *,
+    head: Literal["linear", "cosine"] = "linear",
+) -> Model:
     """A ReLU MLP: x [n, ...] floating, flattened to [n, n_features], to logits [n, n_classes].
 
     Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
-    `hidden=()` gives a linear classifier. `apply` raises ValueError if x has another number of features, TypeError if it is not
-    floating.
+    `hidden=()` gives a linear classifier. With head="cosine" the last layer is a `CosineLinear`: no bias, but a scale, which is the
+    leaf `model.params.4.scale` of an agent whose net has two hidden layers. `apply` raises ValueError if x has another number of
+    features, TypeError if it is not floating.
 
     >>> from cl_func import random
     >>> mlp(64, hidden=(32,)).init(random.key(0)).params["2.weight"].shape
@@ -37,20 +49,24 @@ def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10
         *(positive("hidden", width) for width in hidden),
         positive("n_classes", n_classes),
     )
-    net = _MLP(widths)
+    if head not in ("linear", "cosine"):
+        raise ValueError(f"head: expected 'linear' or 'cosine', got {head!r}.")
+    net = _MLP(widths, head == "cosine")
     return Model(net.init, net.apply, n_classes, (n_features,))
 
 
 @dataclasses.dataclass(frozen=True)
 class _MLP:
     widths: tuple[int, ...]
+    cosine: bool
 
     def init(self, key: Tensor) -> ModelState:
         params = {}
         with seeded(key):
             for i, (inputs, outputs) in enumerate(itertools.pairwise(self.widths)):
-                layer = nn.Linear(inputs, outputs)
-                params[f"{2 * i}.weight"], params[f"{2 * i}.bias"] = layer.weight.detach(), layer.bias.detach()
+                made = CosineLinear if self.cosine and i == len(self.widths) - 2 else nn.Linear
+                layer: nn.Module = made(inputs, outputs)
+                params.update({f"{2 * i}.{name}": value.detach() for name, value in layer.named_parameters()})
         return ModelState(params={name: value.to(key.device) for name, value in params.items()}, buffers={})
 
     def apply(
@@ -75,7 +91,10 @@ class _MLP:
             raise ValueError(f"x: expected [n, ...] with n_features = {self.widths[0]} values per row, got {describe(x)}.")
         h = x.flatten(1)
         last = len(self.widths) - 2
-        for i in range(last + 1):
+        for i in range(last):
             h = F.linear(h, params[f"{2 * i}.weight"], params[f"{2 * i}.bias"])
-            h = torch.relu(h) if i < last else h
-        return h, buffers
+            h = h if self.cosine and i == last - 1 else torch.relu(h)
+        weight = params[f"{2 * last}.weight"]
+        if self.cosine:
+            return cosine_logits(h, weight, params[f"{2 * last}.scale"]), buffers
+        return F.linear(h, weight, params[f"{2 * last}.bias"]), buffers

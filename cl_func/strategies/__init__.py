@@ -4,29 +4,55 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.cumulative import cumulative
+from cl_func.strategies.der import DER, DERpp, der, der_pp
 from cl_func.strategies.er import ER, er
+from cl_func.strategies.er_ace import ERACE, er_ace
 from cl_func.strategies.er_lwf import ERLwF, er_lwf
+from cl_func.strategies.ewc import EWCAgent, ewc
+from cl_func.strategies.ewc_online import ewc_online
+from cl_func.strategies.from_scratch import FromScratch, from_scratch
 from cl_func.strategies.gdumb import GDumbAgent, gdumb
 from cl_func.strategies.gss import GSSAgent, gss
-from cl_func.strategies.joint import Joint, joint
+from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
+from cl_func.strategies.mas import MASAgent, mas
 from cl_func.strategies.mir import MIR, mir
 from cl_func.strategies.naive import naive
+from cl_func.strategies.rwalk import RWalkAgent, rwalk
+from cl_func.strategies.si import SIAgent, si
 
 __all__ = [
+    "DER",
     "ER",
+    "ERACE",
     "MIR",
+    "DERpp",
     "ERLwF",
+    "EWCAgent",
+    "FromScratch",
     "GDumbAgent",
     "GSSAgent",
-    "Joint",
     "LwFAgent",
+    "MASAgent",
+    "RWalkAgent",
+    "SIAgent",
+    "cumulative",
+    "der",
+    "der_pp",
     "er",
+    "er_ace",
     "er_lwf",
+    "ewc",
+    "ewc_online",
+    "from_scratch",
     "gdumb",
     "gss",
     "joint",
     "lwf",
+    "mas",
     "mir",
     "naive",
+    "rwalk",
+    "si",
 ]
