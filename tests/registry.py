@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import cl_func as cl
-from cl_func import losses, memory, optim, regularizers
+from cl_func import losses, memory, optim, projections, regularizers
 
 BENCH = cl.testing.small_benchmark()
 MODEL = cl.models.mlp(6, hidden=(8,), n_classes=4)
@@ -123,6 +123,31 @@ def regularised(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     )
 
 
+@cl.state
+class Constrained(cl.Agent):
+    """An agent with the slots of the gradient constraints, filled."""
+
+    replay: memory.Reservoir
+    gem: projections.GEMMemory
+    ogd: projections.OGD
+    owm: projections.OWM | None = None  # for models of linear layers
+
+
+def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Constrained:
+    start = init(key, model, optimizer)
+    agent = Constrained(
+        key=start.key,
+        model=start.model,
+        opt=start.opt,
+        replay=start.replay,
+        gem=projections.gem.init(4, 3, memory.sample(model)),
+        ogd=projections.ogd.init(start.model.params, 5),
+        owm=projections.owm.init(model, start.model, alpha=0.1) if model is MODEL else None,
+    )
+    fill = [projections.gem.insert(), projections.ogd.store(model, 2)]
+    return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -218,6 +243,10 @@ UPDATES = [
     Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), start=regularised),
     Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=2), start=regularised),
     Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), start=regularised),
+    Case("projections.gem.insert", lambda: projections.gem.insert(), start=constrained),
+    Case("projections.owm.absorb", lambda: projections.owm.absorb(MODEL), start=constrained),
+    Case("projections.ogd.store", lambda: projections.ogd.store(MODEL, 3), start=constrained),
+    Case("projections.ogd.store", lambda: projections.ogd.store(NORMED, 3), NORMED, start=constrained),
     Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
@@ -238,6 +267,12 @@ TRANSFORMS = [
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5)),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm("lwf.temperature")),
     Case("optim.clip_by_value", lambda: optim.clip_by_value(0.1)),
+    Case("projections.agem.project", lambda: projections.agem.project(_ce(), 4), start=constrained),
+    Case("projections.agem.project", lambda: projections.agem.project(_ce(NORMED), 4), NORMED, start=constrained),
+    Case("projections.gem.project", lambda: projections.gem.project(_ce()), start=constrained),
+    Case("projections.gem.project", lambda: projections.gem.project(_ce(NORMED)), NORMED, start=constrained),
+    Case("projections.owm.project", lambda: projections.owm.project(), start=constrained),
+    Case("projections.ogd.project", lambda: projections.ogd.project(), start=constrained),
     Case("optim.chain", lambda: optim.chain(optim.clip_by_value(0.1), optim.clip_by_global_norm(0.2))),
 ]
 
@@ -273,6 +308,13 @@ STRATEGIES = [
     Case("strategies.mas", lambda: cl.strategies.mas(NORMED, SGD, strength=0.1, batch_size=5, importance_samples=4)),
     Case("strategies.rwalk", lambda: cl.strategies.rwalk(MODEL, SGD, strength=1.0)),
     Case("strategies.rwalk", lambda: cl.strategies.rwalk(NORMED, SGD, strength=1.0, interval=2, batch_size=5, epochs=2)),
+    Case("strategies.agem", lambda: cl.strategies.agem(MODEL, SGD, capacity=6, sample_size=4, batch_size=5, epochs=2)),
+    Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4)),
+    Case("strategies.gem", lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
+    Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4)),
+    Case("strategies.owm", lambda: cl.strategies.owm(MODEL, SGD, alpha=0.1, batch_size=5, epochs=2)),
+    Case("strategies.ogd", lambda: cl.strategies.ogd(MODEL, SGD, capacity=7, per_experience=4, batch_size=5, epochs=2)),
+    Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
     Case("strategies.gdumb", lambda: cl.strategies.gdumb(MODEL, optim.adam(), capacity=6, batch_size=4, epochs=2)),
     Case("strategies.gdumb", lambda: cl.strategies.gdumb(NORMED, SGD, capacity=7)),
@@ -288,8 +330,9 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 # public too, are told by their type.
 NOT_COMPONENTS = {
     "losses": {"distillation", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
-    "memory": {"fields", "join", "recall", "sample"},
+    "memory": {"fields", "join", "recalled", "sample"},
     "optim": {"sgd", "adam", "adamw"},
+    "projections": set(),
     "regularizers": set(),
     "strategies": set(),
 }

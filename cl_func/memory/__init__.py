@@ -13,8 +13,8 @@ from cl_func.memory import balanced, dark, draws, gdumb, gss, reservoir, ring
 from cl_func.memory.balanced import Balanced
 from cl_func.memory.gdumb import GDumb
 from cl_func.memory.gss import GSS
-from cl_func.memory.rehearsal import recall, rehearse
-from cl_func.memory.replay import fields, join, sample
+from cl_func.memory.rehearsal import rehearse
+from cl_func.memory.replay import fields, join, recalled, sample
 from cl_func.memory.reservoir import Reservoir
 from cl_func.memory.ring import Ring
 
@@ -31,7 +31,7 @@ __all__ = [
     "gdumb",
     "gss",
     "join",
-    "recall",
+    "recalled",
     "rehearse",
     "reservoir",
     "ring",

@@ -11,14 +11,7 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import Update, minibatches
 from cl_func.experience import Experience
-
-
-def recall(memory: Any, exp: Experience) -> Experience:
-    """The rows of a memory (x, y and task) at the places `exp.rows`, as an experience; its classes are those in the memory."""
-    data, n_classes = memory.data, exp.classes.shape[-1]
-    present = (data["y"][:, None] == torch.arange(n_classes, device=exp.rows.device)) & memory.occupied[:, None]
-    source = tree.replace(exp.source, **{name: data[name][exp.rows] for name in ("x", "y", "task")})
-    return tree.replace(exp, source=source, rows=torch.arange(len(exp), device=exp.rows.device), classes=present.any(0))
+from cl_func.memory import replay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +22,8 @@ class Recalled:
     slot: str
 
     def __call__(self, state: Any, exp: Experience) -> Any:
-        return self.inner(state, recall(tree.get(state, self.slot), exp))
+        rows = tree.map(lambda slot: slot[exp.rows], tree.get(state, self.slot).data)
+        return self.inner(state, replay.recalled(exp, rows, exp.valid))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.agem import AGEM, agem
 from cl_func.strategies.cumulative import cumulative
 from cl_func.strategies.der import DER, DERpp, der, der_pp
 from cl_func.strategies.er import ER, er
@@ -13,19 +14,24 @@ from cl_func.strategies.ewc import EWCAgent, ewc
 from cl_func.strategies.ewc_online import ewc_online
 from cl_func.strategies.from_scratch import FromScratch, from_scratch
 from cl_func.strategies.gdumb import GDumbAgent, gdumb
+from cl_func.strategies.gem import GEM, gem
 from cl_func.strategies.gss import GSSAgent, gss
 from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
 from cl_func.strategies.mas import MASAgent, mas
 from cl_func.strategies.mir import MIR, mir
 from cl_func.strategies.naive import naive
+from cl_func.strategies.ogd import OGDAgent, ogd
+from cl_func.strategies.owm import OWMAgent, owm
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
 from cl_func.strategies.si import SIAgent, si
 
 __all__ = [
+    "AGEM",
     "DER",
     "ER",
     "ERACE",
+    "GEM",
     "MIR",
     "DERpp",
     "ERLwF",
@@ -35,8 +41,11 @@ __all__ = [
     "GSSAgent",
     "LwFAgent",
     "MASAgent",
+    "OGDAgent",
+    "OWMAgent",
     "RWalkAgent",
     "SIAgent",
+    "agem",
     "cumulative",
     "der",
     "der_pp",
@@ -47,12 +56,15 @@ __all__ = [
     "ewc_online",
     "from_scratch",
     "gdumb",
+    "gem",
     "gss",
     "joint",
     "lwf",
     "mas",
     "mir",
     "naive",
+    "ogd",
+    "owm",
     "rwalk",
     "si",
 ]
