@@ -6,6 +6,7 @@ See `cl_func.core` for the four kinds of functions, `cl_func.strategies` for the
 """
 
 from cl_func import (
+    classifiers,
     core,
     data,
     losses,
@@ -61,6 +62,7 @@ __all__ = [
     "Stream",
     "at",
     "check_finite",
+    "classifiers",
     "compile",
     "compose",
     "core",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import cl_func as cl
-from cl_func import losses, memory, optim, projections, regularizers
+from cl_func import classifiers, losses, memory, optim, projections, regularizers
 
 BENCH = cl.testing.small_benchmark()
 MODEL = cl.models.mlp(6, hidden=(8,), n_classes=4)
@@ -28,7 +28,7 @@ def bn_net() -> torch.nn.Module:
     )
 
 
-NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,))
+NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,), last_layer="4")
 HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
@@ -78,6 +78,30 @@ GDUMB = holding(lambda sample: (memory.gdumb.init(7, sample, 4), memory.gdumb.in
 GSS = holding(_gss)
 GSS_NORMED = holding(lambda sample: _gss(sample, NORMED))
 RING = holding(lambda sample: (memory.ring.init(3, sample, 4), memory.ring.insert()))
+
+
+@cl.state
+class Featured(Everything):
+    """With what works on features."""
+
+    herd: memory.Herding
+    ncm: classifiers.NearestMean
+    slda: classifiers.SLDA
+
+
+def featured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Featured:
+    agent = init(key, model, optimizer)
+    row = cl.models.sample_features(model, agent.model)
+    wide = Featured(
+        **{name: getattr(agent, name) for name in ("key", "model", "opt", "replay", "lwf", "seen")},
+        herd=memory.herding.init(7, memory.sample(model), 4),
+        ncm=classifiers.nearest_mean.init(4, row),
+        slda=classifiers.slda.init(4, row, shrinkage=0.1),
+    )
+    fill = cl.compose(
+        memory.herding.insert(model, slot="herd"), classifiers.nearest_mean.insert(model), classifiers.slda.insert(model)
+    )
+    return fill(wide, BENCH.train[1])
 
 
 def with_logits(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
@@ -216,6 +240,15 @@ UPDATES = [
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=4), start=RING),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=None), start=BALANCED),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=3, iterations=4), start=GSS),
+    *[
+        Case(name, lambda make=make, model=model: make(model), model=model, start=featured)
+        for model in (MODEL, NORMED)
+        for name, make in (
+            ("memory.herding.insert", lambda model: memory.herding.insert(model, slot="herd")),
+            ("classifiers.nearest_mean.insert", classifiers.nearest_mean.insert),
+            ("classifiers.slda.insert", classifiers.slda.insert),
+        )
+    ],
     Case("memory.dark.insert", lambda: lambda s, e: memory.dark.insert(e.x[:, :4])(s, e), start=with_logits),
     Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(NORMED)), NORMED, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
@@ -280,6 +313,8 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, batch_size=5)),
     Case("evaluate", lambda: cl.evaluate(NORMED, BENCH.test), model=NORMED),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
+    Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
+    Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),
 ]
 
 SGD = optim.sgd(0.1)
@@ -290,6 +325,14 @@ STRATEGIES = [
     Case("strategies.lwf", lambda: cl.strategies.lwf(MODEL, SGD, batch_size=5, epochs=2)),
     Case("strategies.er", lambda: cl.strategies.er(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
     Case("strategies.er", lambda: cl.strategies.er(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.icarl", lambda: cl.strategies.icarl(MODEL, SGD, capacity=7, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.icarl", lambda: cl.strategies.icarl(NORMED, SGD, capacity=7, replay_size=4)),
+    Case("strategies.bic", lambda: cl.strategies.bic(MODEL, SGD, capacity=14, replay_size=4, validation=0.4, batch_size=5)),
+    Case("strategies.bic", lambda: cl.strategies.bic(NORMED, SGD, capacity=14, replay_size=4, validation=0.4)),
+    Case("strategies.ncm", lambda: cl.strategies.ncm(MODEL, SGD, train="every", batch_size=5)),
+    Case("strategies.ncm", lambda: cl.strategies.ncm(NORMED, SGD, batch_size=5, epochs=2)),
+    Case("strategies.slda", lambda: cl.strategies.slda(MODEL, batch_size=5, shrinkage=0.1)),
+    Case("strategies.slda", lambda: cl.strategies.slda(NORMED, SGD, batch_size=5, shrinkage=0.1)),
     Case("strategies.cumulative", lambda: cl.strategies.cumulative(MODEL, SGD, batch_size=5)),
     Case("strategies.from_scratch", lambda: cl.strategies.from_scratch(NORMED, SGD, batch_size=5)),
     Case("strategies.er_ace", lambda: cl.strategies.er_ace(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
@@ -329,8 +372,9 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 # Public functions that are no component of the four kinds: factories of optimisers, functions on plain tensors. States and modules,
 # public too, are told by their type.
 NOT_COMPONENTS = {
-    "losses": {"distillation", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
-    "memory": {"fields", "join", "recalled", "sample"},
+    "classifiers": set(),
+    "losses": {"distillation", "divergence", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
+    "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
     "projections": set(),
     "regularizers": set(),

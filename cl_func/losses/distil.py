@@ -20,7 +20,11 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
 
     0, with zero gradient, when no class is in the mask.
     """
+    return weighted_mean(divergence(student, teacher, classes, temperature), valid)
+
+
+def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: float | Tensor) -> Tensor:
+    """The distillation loss of each row, [n]."""
     log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
     log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)
-    divergence = torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1)
-    return weighted_mean(divergence, valid) * temperature**2
+    return torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1) * temperature**2

@@ -106,3 +106,12 @@ def _classes(rows: Any, valid: Tensor, exp: Experience) -> Tensor:
     """The classes that occur in the valid rows, [C] bool."""
     names = torch.arange(exp.classes.shape[-1], device=valid.device)
     return ((rows["y"][:, None] == names) & valid[:, None]).any(0)
+
+
+def union_weights(there: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    """Weights [m + b] for the rows of `join`, m drawn from a memory (there [m] bool) and a minibatch of b (valid [b] bool).
+
+    The sum of weights times values estimates the mean over memory and experience together, of which the memory is the part
+    `share` () of the rows: training on their union, as if all exemplars were added to the data, for methods that say so.
+    """
+    return torch.cat([there * (share / there.sum().clamp(min=1)), valid * ((1 - share) / valid.sum().clamp(min=1))])

@@ -10,7 +10,7 @@ from cl_func.models.heads import class_masks, mask_logits, multi_head, split_hea
 from cl_func.models.inputs import linear_inputs
 from cl_func.models.layers import BatchNorm, Dropout
 from cl_func.models.mlp import mlp
-from cl_func.models.model import Model, ModelState, forward
+from cl_func.models.model import Model, ModelState, feature_function, features, forward, sample_features
 from cl_func.models.module import from_module
 from cl_func.models.resnet import slim_resnet18
 
@@ -22,12 +22,15 @@ __all__ = [
     "ModelState",
     "class_masks",
     "cnn",
+    "feature_function",
+    "features",
     "forward",
     "from_module",
     "linear_inputs",
     "mask_logits",
     "mlp",
     "multi_head",
+    "sample_features",
     "slim_resnet18",
     "split_heads",
 ]

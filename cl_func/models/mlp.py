@@ -34,9 +34,9 @@ def mlp(
     """A ReLU MLP: x [n, ...] floating, flattened to [n, n_features], to logits [n, n_classes].
 
     Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
-    `hidden=()` gives a linear classifier. With head="cosine" the last layer is a `CosineLinear`: no bias, but a scale, which is the
-    leaf `model.params.4.scale` of an agent whose net has two hidden layers. `apply` raises ValueError if x has another number of
-    features, TypeError if it is not floating.
+    `hidden=()` gives a linear classifier, whose features are the flattened inputs. With head="cosine" the last layer is a
+    `CosineLinear`: no bias, but a scale, which is the leaf `model.params.4.scale` of an agent whose net has two hidden layers.
+    `apply` raises ValueError if x has another number of features, TypeError if it is not floating.
 
     >>> from cl_func import random
     >>> mlp(64, hidden=(32,)).init(random.key(0)).params["2.weight"].shape
@@ -52,7 +52,7 @@ def mlp(
     if head not in ("linear", "cosine"):
         raise ValueError(f"head: expected 'linear' or 'cosine', got {head!r}.")
     net = _MLP(widths, head == "cosine")
-    return Model(net.init, net.apply, n_classes, (n_features,))
+    return Model(net.init, net.apply, n_classes, (n_features,), net.features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,21 @@ class _MLP:
         valid: Tensor | None = None,
         task: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        h = self.features(params, buffers, x)
+        last = 2 * (len(self.widths) - 2)
+        if self.cosine:
+            return cosine_logits(h, params[f"{last}.weight"], params[f"{last}.scale"]), buffers
+        return F.linear(h, params[f"{last}.weight"], params[f"{last}.bias"]), buffers
+
+    def features(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        *,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Tensor:
         # Written out: functional_call on an nn.Sequential takes half as long again in eager mode.
         if not x.dtype.is_floating_point:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
@@ -94,7 +109,4 @@ class _MLP:
         for i in range(last):
             h = F.linear(h, params[f"{2 * i}.weight"], params[f"{2 * i}.bias"])
             h = h if self.cosine and i == last - 1 else torch.relu(h)
-        weight = params[f"{2 * last}.weight"]
-        if self.cosine:
-            return cosine_logits(h, weight, params[f"{2 * last}.scale"]), buffers
-        return F.linear(h, weight, params[f"{2 * last}.bias"]), buffers
+        return h
