@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Update
 from cl_func.experience import Experience
 from cl_func.memory import places, replay
@@ -65,7 +65,7 @@ def add(memory: Any, key: Tensor, rows: PyTree, valid: Tensor, group: Tensor) ->
 
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; group: [n] int64 within 32 bits, such as the labels.
     """
-    rows = replay.fit(rows, memory.data)
+    rows = replay.fit(rows, memory.data, n=valid.shape[0])
     n, capacity = valid.shape[0], memory.capacity
     fresh, words = random.split(key)
     order = torch.where((memory.filled == 0) & valid.any(), fresh, memory.order)
@@ -90,7 +90,7 @@ def _kept(group: Tensor, priority: Tensor, there: Tensor, order: Tensor, capacit
     group = torch.where(there, group, LAST)[by_group]
     starts = torch.cat([torch.ones_like(there[:1]), group[1:] != group[:-1]])
     rank = torch.arange(len(group), device=group.device) - places.where(starts)[torch.cumsum(starts, 0) - 1]
-    turn = torch.where(there[by_group], (rank << 32) + _word(random.fold_in(order, group)), LAST)
+    turn = torch.where(there[by_group], (rank << 32) + _word(random.children(order, group)), LAST)
     first = by_group[torch.argsort(turn, stable=True)[:capacity]]
     return torch.zeros_like(there).scatter(0, first, True) & there
 
@@ -120,10 +120,14 @@ def insert(
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task. `groups(state, exp)` [n]
     says over what the memory is balanced: `by_class`, `by_experience`, `by_task`, or a function of your own.
     """
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
+    checks.function("groups", groups, "a function groups(state, exp)")
 
     def update(state: Any, exp: Experience) -> Any:
+        memory = checks.slot(state, slot, Balanced, "a Balanced made by balanced.init")
         key, draw = random.split(state.key)
-        memory = add(tree.get(state, slot), draw, fields(state, exp), exp.valid, groups(state, exp))
+        memory = add(memory, draw, fields(state, exp), exp.valid, groups(state, exp))
         return tree.set(state.replace(key=key), {slot: memory})
 
     return update

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
 from cl_func.memory import balanced, replay
@@ -66,10 +66,12 @@ def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = r
 
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
 
     def update(state: Any, exp: Experience) -> Any:
         key, draw = random.split(state.key)
-        memory = tree.get(state, slot)
+        memory = checks.slot(state, slot, GDumb, "a GDumb made by gdumb.init")
         label = replay.labels(exp, memory.offered.shape[0])
         return tree.set(state.replace(key=key), {slot: add(memory, draw, fields(state, exp), exp.valid, label)})
 

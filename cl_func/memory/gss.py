@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
 from cl_func.memory import draws, places, replay
@@ -78,7 +78,7 @@ def add(memory: GSS, key: Tensor, rows: PyTree, valid: Tensor, score: Tensor) ->
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool. Each replacement moves the odds of the next, so this
     is a loop over the rows, on the scores alone.
     """
-    rows = replay.fit(rows, memory.data)
+    rows = replay.fit(rows, memory.data, n=valid.shape[0])
     n, capacity = valid.shape[0], memory.capacity
     turns = torch.arange(capacity, device=valid.device)
     which, whether = random.uniform(key, (n, 2), torch.float64).unbind(1)
@@ -112,10 +112,12 @@ def insert(
     the n rows, a tree of [n, ...] with x, y and task at least, which are the default.
     """
     positive("subset_size", subset_size)
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
 
     def update(state: Any, exp: Experience) -> Any:
         key, subset, chance = random.split(state.key, 3)
-        memory = tree.get(state, slot)
+        memory = checks.slot(state, slot, GSS, "a GSS made by gss.init")
         rows = replay.fit(fields(state, exp), memory.data)
         others, there = draws.distinct(memory, subset, subset_size)
         score = scores(model, state.model, rows, others, there)

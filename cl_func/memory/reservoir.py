@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Update
 from cl_func.experience import Experience
 from cl_func.memory import places, replay
@@ -56,7 +56,12 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
 
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool.
     """
-    rows = replay.fit(rows, memory.data)
+    checks.instance("memory", memory, Reservoir, "a Reservoir made by reservoir.init")
+    checks.tensor("key", key, (), torch.int64, like=memory.seen)
+    checks.tensor("valid", valid, dtype=torch.bool, like=memory.seen)
+    if valid.ndim != 1:
+        raise checks.refuse("valid", "bool[n], one for each row", valid)
+    rows = replay.fit(rows, memory.data, n=valid.shape[0])
     n, capacity = valid.shape[0], memory.capacity
     turn = memory.seen + torch.cumsum(valid, 0)  # t of each valid row
     drawn = random.randint(key, n, 0, turn)
@@ -72,10 +77,13 @@ def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = r
 
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
 
     def update(state: Any, exp: Experience) -> Any:
+        memory = checks.slot(state, slot, Reservoir, "a Reservoir made by reservoir.init")
         key, draw = random.split(state.key)
-        memory = add(tree.get(state, slot), draw, fields(state, exp), exp.valid)
+        memory = add(memory, draw, fields(state, exp), exp.valid)
         return tree.set(state.replace(key=key), {slot: memory})
 
     return update
@@ -86,6 +94,9 @@ def draw(memory: Reservoir, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
 
     While fewer than n rows are filled only as many are valid; from an empty memory none is.
     """
+    checks.instance("memory", memory, Reservoir, "a Reservoir made by reservoir.init")
+    checks.tensor("key", key, (), torch.int64, like=memory.seen)
+    checks.positive("n", n)
     place = random.randint(key, n, 0, memory.filled)
     valid = torch.arange(n, device=place.device) < memory.filled
     return tree.map(lambda slot: slot[place], memory.data), valid

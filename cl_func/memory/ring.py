@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
 from cl_func.memory import places, replay
@@ -60,7 +60,7 @@ def add(memory: Ring, rows: PyTree, valid: Tensor, label: Tensor) -> Ring:
 
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; label: [n] int64.
     """
-    rows = replay.fit(rows, memory.data)
+    rows = replay.fit(rows, memory.data, n=valid.shape[0])
     classes = torch.arange(memory.offered.shape[0], device=valid.device)
     counts = memory.offered + torch.cumsum((label[:, None] == classes) & valid[:, None], 0)  # [n, C], with the row itself
     turn = counts.gather(1, label[:, None])[:, 0] - 1
@@ -75,9 +75,11 @@ def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = r
 
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
 
     def update(state: Any, exp: Experience) -> Any:
-        memory = tree.get(state, slot)
+        memory = checks.slot(state, slot, Ring, "a Ring made by ring.init")
         label = replay.labels(exp, memory.offered.shape[0])
         return tree.set(state, {slot: add(memory, fields(state, exp), exp.valid, label)})
 
