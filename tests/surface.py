@@ -848,6 +848,11 @@ call(
     },
 )
 call(
+    "random.children",
+    {"key": KEY, "data": torch.arange(3)},
+    {"data": kind("key", "integer tensor", bad=(3, torch.ones(3), torch.tensor([True]), torch.arange(3, device="meta")))},
+)
+call(
     "random.fold_in",
     {"key": KEY, "data": 3},
     {
