@@ -21,9 +21,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
+from cl_func.checks import positive
 from cl_func.experience import Experience
-from cl_func.tree import PyTree, describe, state, static
+from cl_func.tree import PyTree, state, static
 
 Update = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
@@ -56,7 +57,7 @@ class Strategy:
     """A continual-learning method: `init(key) -> state` and `update(state, exp) -> state` on one experience.
 
     `model` is optional, what `cl.evaluate` takes: the Model, or for a method with a classifier of its own a function `(state, exp)
-    -> logits [n, C]`. With it a sweep knows what to evaluate when no probe is given. Raises TypeError unless both are functions.
+    -> logits [n, C]`. With it a sweep knows what to evaluate when no probe is given. Raises TypeError for other things.
     """
 
     init: Any
@@ -64,23 +65,10 @@ class Strategy:
     model: Any = static(default=None)
 
     def __post_init__(self) -> None:
-        _callable("init", self.init)
-        _callable("update", self.update)
-
-
-def _callable(name: str, value: Any) -> Any:
-    if not callable(value):
-        raise TypeError(f"{name}: expected a function, got {describe(value)}.")
-    return value
-
-
-def positive(name: str, value: Any) -> int:
-    """Check that a size is an integer of at least 1; TypeError or ValueError naming it otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected an integer of at least 1, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value}.")
-    return value
+        checks.function("init", self.init)
+        checks.function("update", self.update)
+        if self.model is not None:
+            checks.model("model", self.model)
 
 
 def number(agent: Any, value: float | str) -> Any:
@@ -109,7 +97,7 @@ def compose(*updates: Update) -> Any:
     """
     if not updates:
         raise TypeError("updates: expected at least one Update, got none.")
-    return Compose(updates=tuple(_callable("updates", u) for u in updates))
+    return Compose(updates=tuple(checks.function("updates", u) for u in updates))
 
 
 @state
@@ -127,7 +115,7 @@ class Repeat:
 
 def repeat(update: Update, times: int) -> Any:
     """Apply an Update several times to the same experience."""
-    return Repeat(update=_callable("update", update), times=positive("times", times))
+    return Repeat(update=checks.function("update", update), times=positive("times", times))
 
 
 @state
@@ -143,9 +131,7 @@ class At:
 
 def at(slot: str, update: Update) -> Any:
     """Lift an Update on one slot, `(state.slot, exp) -> state.slot`, to the whole agent. The slot is a path."""
-    if not isinstance(slot, str) or not slot:
-        raise ValueError(f"slot: expected a path such as 'replay', got {slot!r}.")
-    return At(update=_callable("update", update), slot=slot)
+    return At(update=checks.function("update", update), slot=checks.path("slot", slot, "replay"))
 
 
 def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
@@ -154,13 +140,15 @@ def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
     Vmapped or compiled, both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a
     snapshot. It is a single leaf: a transformation sees it as one function.
     """
-    _callable("condition", condition)
-    _callable("update", update)
+    checks.function("condition", condition)
+    checks.function("update", update)
 
     def conditional(state: Any, exp: Any) -> Any:
         chosen = condition(state, exp)
         if isinstance(chosen, bool) or (chosen.ndim == 0 and tree.plain(chosen)):
             return update(state, exp) if chosen else state
+        if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
+            raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
         return tree.where(chosen, update(state, exp), state)
 
     return conditional
@@ -174,8 +162,8 @@ class Gated:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         some = exp.valid.any()
-        if tree.plain(some) and some:
-            return self.inner(state, exp)
+        if tree.plain(some):
+            return self.inner(state, exp) if some else state
         return tree.where(some, self.inner(state, exp), state)
 
 
@@ -201,7 +189,10 @@ def _order(
     n = _per_pass(len(exp), batch_size, drop_last) * batch_size
     words = torch.arange(len(exp), device=rows.device)
     if shuffle:
-        key, draw = random.split(agent.key)
+        try:
+            key, draw = random.split(agent.key)
+        except AttributeError:
+            raise checks.no_agent("state", agent, "key") from None
         words = random.bits(draw, len(exp)) >> 1
         agent = agent.replace(key=key)
     last = torch.iinfo(torch.int64).max
@@ -221,12 +212,17 @@ class Minibatches:
 
     step: Any
     order: Any
+    view: Any = None  # (state, exp) -> (state, (rows, valid)): rows to go over instead of the experience's own
     batch_size: int | None = static()
     epochs: int = static()
     iterations: int | None = static()
     drop_last: bool = static()
 
     def __call__(self, state: Any, exp: Experience) -> Any:
+        checks.instance("exp", exp, Experience, "an Experience")
+        if self.view is not None:
+            state, (rows, valid) = self.view(state, exp)
+            exp = exp.take(rows, valid)
         size = self.batch_size or len(exp)
         per_pass = _per_pass(len(exp), size, self.drop_last)
         total = self.iterations or self.epochs * per_pass
@@ -258,10 +254,12 @@ def minibatches(
         longer; each row is still drawn equally often.)
     A minibatch without a valid row changes nothing at all.
     """
-    _callable("step", step)
+    checks.function("step", step)
     if batch_size is not None:
         positive("batch_size", batch_size)
     positive("epochs", epochs)
+    checks.flag("shuffle", shuffle)
+    checks.flag("drop_last", drop_last)
     if iterations is not None:
         positive("iterations", iterations)
         if epochs != 1:
@@ -276,17 +274,42 @@ def minibatches(
 
 def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
     """The gradient of a Loss by the parameters `state.model.params`, in their structure, and the state that the loss returns."""
-    params = state.model.params
+    checks.function("loss", loss)
+    try:
+        params = state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
     leaves, structure = tree.flatten(params)
-    if not leaves or not tree.plain(leaves[0]) or any(leaf.requires_grad for leaf in tree.leaves((state, exp))):
+    try:
+        outside = any(leaf.requires_grad for leaf in tree.leaves((state, exp)))
+    except AttributeError:
+        checks.tensors("state", state)
+        checks.tensors("exp", exp)
+        raise
+    if not leaves or not tree.plain(leaves[0]) or outside:
         # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
-        return torch.func.grad(lambda params: loss(params, state, exp), has_aux=True)(params)
+        return torch.func.grad(lambda params: _scalar(loss(params, state, exp), state), has_aux=True)(params)
     # The same by autograd's own graph: the wrappers of torch.func cost several times an eager step of a small net.
     with torch.enable_grad():
         leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-        value, state = loss(tree.unflatten(structure, leaves), state, exp)
+        value, state = _scalar(loss(tree.unflatten(structure, leaves), state, exp), state)
+        if not value.requires_grad:  # it does not depend on the parameters
+            return tree.map(torch.zeros_like, params), tree.map(torch.detach, state)
         grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
     return tree.unflatten(structure, grads), tree.map(torch.detach, state)
+
+
+def _pair(name: str, out: Any, state: Any) -> tuple[Any, Any]:
+    if type(out) is not tuple or len(out) != 2 or type(out[1]) is not type(state):
+        raise checks.refuse(name, f"it to return two things, the second the state, a {type(state).__name__}", out)
+    return out
+
+
+def _scalar(out: Any, state: Any) -> tuple[Tensor, Any]:
+    value, state = _pair("loss", out, state)
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+        raise checks.refuse("loss", "it to return (value, state) with a floating value of shape (), such as a mean", out)
+    return value, state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +323,10 @@ class TrainStep:
     def __call__(self, state: Any, exp: Experience) -> Any:
         grads, state = gradient(self.loss, state, exp)
         for transform in self.transforms:
-            grads, state = transform(grads, state, exp)
+            names = grads.keys() if isinstance(grads, dict) else None
+            grads, state = _pair("transforms", transform(grads, state, exp), state)
+            if names is not None and (not isinstance(grads, dict) or grads.keys() != names):
+                raise checks.refuse("transforms", f"gradients of {', '.join(names)}", grads)
         updates, opt = self.optimizer.update(grads, state.opt, state.model.params)
         params = tree.map(torch.add, state.model.params, updates)
         return state.replace(model=state.model.replace(params=params), opt=opt)
@@ -308,11 +334,9 @@ class TrainStep:
 
 def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform) -> TrainStep:
     """The Update that follows the gradient of a loss: gradient, then gradient transforms in order, then the optimiser."""
-    _callable("loss", loss)
-    for name in ("init", "update"):
-        if not callable(getattr(optimizer, name, None)):
-            raise TypeError(f"optimizer: expected an object with init(params) and update(grads, state, params), got {optimizer!r}.")
-    return TrainStep(loss, optimizer, tuple(_callable("transforms", t) for t in transforms))
+    checks.function("loss", loss)
+    checks.optimizer("optimizer", optimizer)
+    return TrainStep(loss, optimizer, tuple(checks.function("transforms", t) for t in transforms))
 
 
 def maybe_init(agent: Any, **fields: Callable[[Any], Any]) -> Any:
@@ -322,7 +346,9 @@ def maybe_init(agent: Any, **fields: Callable[[Any], Any]) -> Any:
     >>> agent.opt
     tensor([1., 1.])
     """
+    if not dataclasses.is_dataclass(agent) or not hasattr(agent, "replace"):
+        raise checks.no_agent("agent", agent, "fields")
     for name, make in fields.items():
-        _callable(name, make)
+        checks.function(name, make)
         agent = agent.replace(**{name: make(agent)}) if tree.get(agent, name) is None else agent
     return agent

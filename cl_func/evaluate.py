@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Probe, positive
 from cl_func.experience import Experience, pad
 from cl_func.losses.classification import check_classes
@@ -45,6 +45,13 @@ def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tree.map(lambda *parts: sum(parts), *sums)
 
 
+def _params(state: Any) -> Any:
+    try:
+        return state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+
+
 def evaluate(
     model: Model | Callable[[Any, Experience], Tensor],
     stream: Sequence[Experience],
@@ -64,18 +71,18 @@ def evaluate(
     batch_size: rows per call; smaller streams take one pass per experience.
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
     """
-    if not isinstance(model, Model) and not callable(model):
-        raise TypeError(f"model: expected a Model or a function (state, exp) -> logits [n, C], got {tree.describe(model)}.")
     positive("batch_size", batch_size)
-    if mask not in (None, "experience"):
-        raise ValueError(f"mask: expected None or 'experience', got {mask!r}.")
-    if not isinstance(stream, Sequence):
-        raise TypeError(f"stream: expected a sequence of experiences such as benchmark.test, got {type(stream).__name__}.")
+    if not isinstance(model, Model) and not callable(model):
+        raise checks.refuse("model", "a Model or a function (state, exp) -> logits [n, C]", model)
+    checks.choice("mask", mask, None, "experience")
+    if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
+        raise checks.refuse("stream", "a sequence of experiences such as benchmark.test", stream)
     if not stream:
         raise ValueError("stream: it holds no experience to evaluate on.")
+    checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
 
     def measure(state: Any, exp: Experience) -> dict[str, Tensor]:
-        logits = forward(model, state.model.params, state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
+        logits = forward(model, _params(state), state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
         check_classes(logits, exp)
         if mask is not None:
             logits = mask_logits(logits, exp.classes)

@@ -15,7 +15,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.tree import describe, state, static
 
 
@@ -48,13 +48,20 @@ class Dataset:
             raise ValueError(f"x, y: lengths differ: {len(self.x)} rows of x, {len(self.y)} labels.")
         if len(self.y) == 0:
             raise ValueError("x, y: the dataset is empty; give at least one row.")
-        if self.task is not None and (self.task.dtype != torch.int64 or self.task.shape != self.y.shape):
-            raise ValueError(f"task: expected int64 [{len(self.y)}], got {describe(self.task)}.")
+        checks.positive("n_classes", self.n_classes, least=0)
         if self.x.device != self.y.device:
             raise ValueError(f"x, y: on different devices: {self.x.device} and {self.y.device}; move one with .to(device).")
+        if self.x.is_meta:
+            raise ValueError("x, y: they are on the device meta, which holds no values; move them with .to(device).")
+        if self.task is not None:
+            checks.tensor("task", self.task, self.y.shape, torch.int64, like=self.x)
         low, high = int(self.y.min()), int(self.y.max())
+        if low < 0:
+            raise ValueError(f"y: labels are at least 0, got labels from {low} to {high}; number the classes from 0.")
+        if self.task is not None and int(self.task.min()) < 0:
+            raise ValueError(f"task: task labels are at least 0, got {int(self.task.min())}; number the tasks from 0.")
         n_classes = self.n_classes or high + 1
-        if low < 0 or high >= n_classes:
+        if high >= n_classes:
             raise ValueError(f"y: labels must lie in 0..n_classes-1 = 0..{n_classes - 1}, got labels from {low} to {high}.")
         object.__setattr__(self, "n_classes", n_classes)
 
@@ -118,11 +125,16 @@ def experience(
     `classes` [C] bool defaults to the labels that occur. Raises TypeError for rows that are not int64, ValueError for no rows, rows
     outside the dataset, or a class mask that leaves out a label that occurs.
     """
+    checks.instance("source", source, Dataset, "a cl.Dataset")
+    checks.positive("task", task, least=0)
+    checks.positive("index", index, least=0)
     device = source.x.device
     if rows is None:
         rows = torch.arange(len(source), device=device)
     if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1:
         raise TypeError(f"rows: expected an int64 tensor [n], got {describe(rows)}.")
+    if rows.is_meta:
+        raise ValueError("rows: they are on the device meta, which holds no values; make them with torch.tensor.")
     if len(rows) == 0:
         raise ValueError(f"rows: experience {index} is empty; give it at least one row, or leave it out of the stream.")
     if int(rows.min()) < 0 or int(rows.max()) >= len(source):
@@ -132,7 +144,7 @@ def experience(
     present[source.y[rows]] = True
     if classes is None:
         classes = present
-    if classes.dtype != torch.bool or classes.shape != present.shape:
+    if not isinstance(classes, Tensor) or classes.dtype != torch.bool or classes.shape != present.shape or classes.is_meta:
         raise ValueError(f"classes: expected a mask bool[{source.n_classes}], got {describe(classes)}.")
     classes = classes.to(device)
     if bool((present & ~classes).any()):
@@ -191,6 +203,10 @@ class Stream(Sequence[Experience]):
     make: Callable[[int], Experience]
     length: int
 
+    def __post_init__(self) -> None:
+        checks.function("make", self.make, "a function from a place to an experience")
+        checks.positive("length", self.length, least=0)
+
     def __len__(self) -> int:
         return self.length
 
@@ -236,6 +252,12 @@ class Benchmark:
     train: Stream
     test: Stream
     valid: Stream | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "valid"):
+            value = getattr(self, name)
+            if not isinstance(value, Stream) and not (name == "valid" and value is None):
+                raise checks.refuse(name, "a cl.Stream(make, length), such as benchmark.train", value)
 
     @property
     def n_classes(self) -> int:

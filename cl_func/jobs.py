@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import files, random, tree
+from cl_func import checks, files, random, tree
 from cl_func.checkpoint import Checkpoint, Keeper, Place, newest, placed
 from cl_func.core import Strategy
 from cl_func.evaluate import evaluate
@@ -63,14 +63,18 @@ class Job:
 
     def length(self, run: Run) -> int:
         """The number of times that a run is looked at."""
-        benchmark = self.benchmark if isinstance(self.benchmark, Benchmark) else self.benchmark(stream_key(run.seed))
+        benchmark = self.benchmark if isinstance(self.benchmark, Benchmark) else self._own(run)
         return -(-len(benchmark.train) // self.every)
+
+    def _own(self, run: Run) -> Benchmark:
+        made = self.benchmark(stream_key(run.seed))
+        return checks.instance("benchmark", made, Benchmark, "the function to return a Benchmark")
 
     def streams(self, runs: Sequence[Run]) -> tuple[Any, Any]:
         """The train and the test stream of some runs; with a benchmark per seed, the lanes carry their own rows."""
         if isinstance(self.benchmark, Benchmark):
             return self._placed(self.benchmark.train), self._placed(self.benchmark.test)
-        own = [self.benchmark(stream_key(run.seed)) for run in runs]
+        own = [self._own(run) for run in runs]
         if len(runs) == 1:
             return self._placed(own[0].train), self._placed(own[0].test)
         return tuple(

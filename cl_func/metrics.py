@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.tree import describe
 
 _SLACK = 1e-6  # rounding by which a mean of accuracies may leave [0, 1]
@@ -36,6 +37,8 @@ def checked(name: str, value: Any, ndim: int) -> Tensor:
         raise ValueError(
             f"{name}: expected at least {ndim} dimensions, none empty, got {describe(value)}; an accuracy matrix is [..., time, T]."
         )
+    if value.is_meta:
+        raise ValueError(f"{name}: it is on the device meta, which holds no values; give the accuracies themselves.")
     if bool(value.isnan().any()):
         raise ValueError(f"{name}: there are NaN among the accuracies; leave out the diverged runs or the empty test experiences.")
     low, high = value.min().item(), value.max().item()
@@ -57,6 +60,8 @@ def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1) -> lis
                 f"seen: R has {time} times but {n} experiences; pass seen=, the number of experiences seen at each time."
             )
         return list(range(1, n + 1))
+    if not isinstance(seen, (Tensor, list, tuple, range)) or (isinstance(seen, Tensor) and (seen.is_meta or seen.ndim != 1)):
+        raise checks.refuse("seen", f"{time} integers, one for each time of R", seen)
     counts = seen.tolist() if isinstance(seen, Tensor) else list(seen)
     if len(counts) != time or any(isinstance(c, bool) or not isinstance(c, int) for c in counts):
         raise ValueError(f"seen: expected {time} integers, one for each time of R, got {seen!r}.")
@@ -189,6 +194,11 @@ def mean_ci(values: Tensor, confidence: float = 0.95, dim: int = 0) -> tuple[Ten
     """
     if not isinstance(values, Tensor) or not values.is_floating_point():
         raise ValueError(f"values: expected a floating tensor, got {describe(values)}; convert it with .float().")
+    if values.is_meta:
+        raise ValueError("values: they are on the device meta, which holds no values; give the results themselves.")
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise checks.refuse("dim", "an integer, the axis of the seeds", dim)
+    confidence = checks.number("confidence", confidence, 0, 1)
     if not -values.ndim <= dim < values.ndim:
         raise ValueError(f"dim: {dim} is no axis of values, {describe(values)}; give the axis of the seeds.")
     n = values.shape[dim]
@@ -205,8 +215,6 @@ def _student_t(df: int, confidence: float) -> float:
     With t = sqrt(df) tan(angle) the probability is a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4); bisection over the
     angle gives it to machine precision.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a probability in (0, 1), such as 0.95, got {confidence}.")
 
     def inside(angle: float) -> float:
         sine, cosine = math.sin(angle), math.cos(angle)

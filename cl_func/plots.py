@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from cl_func import metrics
+from cl_func import checks, metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +39,7 @@ def _figure(width: float, height: float, layout: Literal["constrained", "compres
 def _axes(ax: Axes | None, width: float, height: float, layout: Literal["constrained", "compressed"]) -> tuple[Any, Axes]:
     """The figure to return and the axes to draw on."""
     if ax is not None:
+        checks.function("ax", getattr(ax, "imshow", None), "None or Axes of matplotlib")
         return ax.get_figure(root=True), ax
     figure = _figure(width, height, layout)
     return figure, figure.add_subplot()
@@ -57,19 +58,22 @@ def accuracy_timeline(
     curves: tensors [S, time], or [time] for one run (which has no band), of values in [0, 1]:
         `{"ER": cl.metrics.average_accuracy(R)}`. The legend lists them in the order in which the lines end, best first.
     """
-    if not curves:
-        raise ValueError("curves: nothing to draw; give at least one, such as {'ER': cl.metrics.average_accuracy(R)}.")
+    _named("curves", curves, "{'ER': cl.metrics.average_accuracy(R)}")
+    checks.number("confidence", confidence, 0, 1)
+    checks.text("xlabel", xlabel)
+    checks.text("ylabel", ylabel)
+    for name, values in curves.items():
+        if metrics.checked(f"curves[{name!r}]", values, 1).ndim > 2:
+            raise ValueError(
+                f"curves[{name!r}]: expected [seeds, time] or [time], got {list(values.shape)}; take the runs of one setting."
+            )
     figure, ax = _axes(ax, 6.0, 3.5, layout="constrained")
     from matplotlib.ticker import MaxNLocator
 
     longest = 1
     last: dict[Any, float] = {}
     for i, (name, values) in enumerate(curves.items()):
-        values = metrics.checked(f"curves[{name!r}]", values, 1).detach().cpu().double()
-        if values.ndim > 2:
-            raise ValueError(
-                f"curves[{name!r}]: expected [seeds, time] or [time], got {list(values.shape)}; take the runs of one setting."
-            )
+        values = values.detach().cpu().double()
         runs = values if values.ndim == 2 else values[None]
         mean, half = metrics.mean_ci(runs, confidence)
         time = range(1, len(mean) + 1)
@@ -102,6 +106,7 @@ def accuracy_timeline(
 def matrix(R: Tensor, *, title: str | None = None, ax: Axes | None = None) -> Figure:
     """An accuracy matrix as a heat map with its numbers; R [time, T], or [S, time, T] to draw the mean over the seeds."""
     values = _mean("R", R)
+    _title(title)
     figure, ax = _axes(ax, *_size(values), layout="compressed")
     image = _heat(ax, values, "viridis", (0, 1), title)
     ax.set(xlabel="test experience", ylabel="after experience")
@@ -111,8 +116,7 @@ def matrix(R: Tensor, *, title: str | None = None, ax: Axes | None = None) -> Fi
 
 def matrices(matrices: Mapping[str, Tensor]) -> Figure:
     """Several accuracy matrices under their names, at most four in a row, with one colour bar; each as in `matrix`."""
-    if not matrices:
-        raise ValueError("matrices: nothing to draw; give at least one, such as {'ER': R}.")
+    _named("matrices", matrices, "{'ER': R}")
     means = {name: _mean(f"matrices[{name!r}]", R) for name, R in matrices.items()}
     rows = math.ceil(len(means) / 4)
     columns = math.ceil(len(means) / rows)
@@ -138,6 +142,7 @@ def forgetting_matrix(
     forgotten yet stay empty.
     """
     values = _mean("R", R, metrics.forgetting_matrix(R, seen))
+    _title(title)
     counts = range(1, len(values) + 1) if seen is None else [int(count) for count in seen]
     for i, count in enumerate(counts):
         values[i, count - 1 if i else 0 :] = math.nan
@@ -146,6 +151,18 @@ def forgetting_matrix(
     ax.set(xlabel="test experience", ylabel="after experience")
     _color_bar(image, ax, "forgetting")
     return figure
+
+
+def _named(name: str, values: Any, example: str) -> None:
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise checks.refuse(name, f"a mapping from names, such as {example}", values)
+    if not values:
+        raise ValueError(f"{name}: nothing to draw; give at least one, such as {example}.")
+
+
+def _title(title: Any) -> None:
+    if title is not None:
+        checks.text("title", title)
 
 
 def _mean(name: str, R: Tensor, values: Tensor | None = None) -> Tensor:

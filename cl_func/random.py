@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
+from cl_func.tree import describe
 
 
 def _int64(unsigned: int) -> int:
@@ -66,20 +67,30 @@ def _mixed(z: np.ndarray, shifts: tuple[int, int, int], factors: tuple[int, int]
 def _check(key: Tensor) -> None:
     if not isinstance(key, Tensor) or key.dtype != torch.int64:
         raise TypeError(f"key: expected an int64 tensor of shape () made by cl.key(seed), got {key!r}.")
+    if key.is_meta:
+        raise ValueError("key: it is on the device meta, which holds no values; make it with cl.key(seed).")
     if key.ndim:
         raise ValueError(f"key: expected shape (), got {list(key.shape)}; for many keys use cl.vmap or torch.func.vmap.")
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(shape, (int, tuple, list)):
+        raise checks.refuse("shape", "a size or a tuple of sizes", shape)
     dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(not isinstance(n, int) or n < 0 for n in dims):
+    if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in dims):
         raise ValueError(f"shape: sizes are integers of at least 0, got {shape!r}.")
     return dims
 
 
 def _integer(name: str, value: int | Tensor) -> None:
-    if not isinstance(value, (int, Tensor)) or (isinstance(value, Tensor) and value.dtype.is_floating_point):
-        raise TypeError(f"{name}: expected an integer or an integer tensor, got {value!r}.")
+    if isinstance(value, Tensor):
+        right = not (value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool)
+    else:
+        right = isinstance(value, int) and not isinstance(value, bool)
+    if not right:
+        raise checks.refuse(name, "an integer or an integer tensor", value)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{name}: expected an integer of 64 bits, got {value}.")
 
 
 def _own_draws(name: str, value: object, dims: tuple[int, ...]) -> None:
@@ -102,6 +113,7 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
         raise TypeError(f"seed: expected an int, got {seed!r}.")
     if not -(1 << 63) <= seed < 1 << 64:
         raise ValueError(f"seed: expected an integer of 64 bits, got {seed}.")
+    checks.device("device", device)
     unsigned = seed % (1 << 64)
     return fold_in(torch.tensor(ROOT, device=device), _int64(unsigned))
 
@@ -110,6 +122,20 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     """The child of a key for one integer, () int64: an experience's index, a step, a seed."""
     _check(key)
     _integer("data", data)
+    if isinstance(data, Tensor) and (data.ndim or data.device != key.device):
+        raise ValueError(f"data: expected one integer on {key.device}, got {describe(data)}; for many use random.children.")
+    return _child(key, data)
+
+
+def children(key: Tensor, data: Tensor) -> Tensor:
+    """The child of a key for each of many integers, int64 in the shape of `data`: `fold_in(key, i)` for every i in it."""
+    _check(key)
+    if not isinstance(data, Tensor) or data.dtype != torch.int64 or data.device != key.device:
+        raise TypeError(f"data: expected an int64 tensor on {key.device}, got {describe(data)}.")
+    return _child(key, data)
+
+
+def _child(key: Tensor, data: int | Tensor) -> Tensor:
     # Written as (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD; why: see `bits`.
     return _fmix((data + 1 + key * CHILD_INVERSE) * CHILD)
 
@@ -138,7 +164,7 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
 
 def uniform(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform draws from [0, 1): multiples of 2^-24 (float32) or 2^-53 (float64)."""
-    if dtype not in (torch.float32, torch.float64):
+    if dtype is not torch.float32 and dtype is not torch.float64:
         raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}.")
     digits = 24 if dtype == torch.float32 else 53
     return _shift(bits(key, shape), 64 - digits).to(dtype) * 2.0**-digits
@@ -146,7 +172,7 @@ def uniform(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = t
 
 def normal(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal draws (Box & Muller 1958), one 64-bit word each: 32 bits for the radius, 32 for the angle."""
-    if dtype not in (torch.float32, torch.float64):
+    if dtype is not torch.float32 and dtype is not torch.float64:
         raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}.")
     word = bits(key, shape)
     radius = (_shift(word, 32) + 1).to(dtype) * 2.0**-32
@@ -172,20 +198,25 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
 
 def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: int | Sequence[int] = ()) -> Tensor:
     """Bool draws that are True with probability p (a number or a tensor that broadcasts to `shape`)."""
-    if isinstance(p, (int, float)) and not 0 <= p <= 1:
-        raise ValueError(f"p: expected a probability in [0, 1], got {p}.")
+    if isinstance(p, Tensor):
+        checks.tensor("p", p, like=key)
+    elif not isinstance(p, float) or not 0 <= p <= 1:
+        p = checks.number("p", p, 0, 1, ends="[]")
     _own_draws("p", p, _shape(shape))
     return uniform(key, shape) < p
 
 
 def permutation(key: Tensor, n: int) -> Tensor:
     """A uniform permutation of 0..n-1, [n] int64: the order of n random words."""
-    if not isinstance(n, int):
-        raise TypeError(f"n: expected an integer, got {n!r}.")
+    checks.positive("n", n, least=0)
     return torch.argsort(bits(key, n), stable=True)
 
 
 def categorical(key: Tensor, logits: Tensor) -> Tensor:
     """One index per row of logits [..., C] with probability softmax(logits), int64 [...] (the Gumbel-max trick)."""
+    _check(key)
+    checks.tensor("logits", logits, like=key)
+    if not logits.ndim or not logits.shape[-1]:
+        raise ValueError(f"logits: expected [..., C] with at least one class, got {describe(logits)}.")
     noise = uniform(key, tuple(logits.shape), torch.float64)
     return torch.argmax(logits.double() - torch.log(-torch.log(noise.clamp(min=2.0**-53))), dim=-1)

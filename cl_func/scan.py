@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Probe, Strategy, Update, positive
 
 
@@ -54,12 +54,16 @@ def scan(
     if isinstance(update, Strategy) or not callable(update):
         raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
     positive("every", every)
-    if tap is not None and not callable(tap):
-        raise TypeError(f"tap: expected a function (time, entry), such as one of cl.taps, got {tap!r}.")
+    checks.flag("donate", donate)
+    checks.stream("stream", stream)
+    if probe is not None:
+        checks.function("probe", probe)
+    if tap is not None:
+        checks.function("tap", tap, "a function (time, entry), such as one of cl.taps")
     if tap is not None and probe is None:
         raise ValueError("tap: there is nothing to receive without a probe; give one, such as cl.evaluate(model, benchmark.test).")
     if checkpoint is not None and not hasattr(checkpoint, "opened"):
-        raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
+        raise checks.refuse("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
     if checkpoint is None:
         return follow(update, state, stream, probe, every=every, donate=donate, tap=tap)
     with checkpoint.opened(update, state, every if probe else 0) as keeper:
@@ -82,7 +86,7 @@ def follow(
 
     def look(exp: Any) -> None:
         nonlocal structure
-        entry = probe(state, exp)
+        entry = checks.tensors("probe", probe(state, exp))
         leaves, structure = tree.flatten(entry)
         # A probe may return leaves that the next step overwrites.
         history.append([leaf.clone() for leaf in leaves] if donate else leaves)
@@ -92,7 +96,10 @@ def follow(
     for pending in experiences:
         if keeper is not None:
             keeper.entered()
-        state = update(state, pending)
+        after = update(state, pending)
+        if type(after) is not type(state):
+            raise checks.refuse("update", f"it to return the next state, a {type(state).__name__}", after)
+        state = after
         seen += 1
         if probe is not None and seen % every == 0:
             look(pending)

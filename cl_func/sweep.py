@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib
 import itertools
+import operator
 import os
 import threading
 import time
@@ -23,15 +24,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.checkpoint import Checkpoint, locked
 from cl_func.core import Strategy, positive
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark
-from cl_func.grids import Grid
+from cl_func.grids import Grid, label
 from cl_func.jobs import Job, Partial, Run, partial_runs
 from cl_func.ledger import Ledger
 from cl_func.plan import planned
@@ -94,11 +96,18 @@ def sweep(
         raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
     if hparams is not None and not isinstance(hparams, Grid):
         raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), got {hparams!r}.")
-    if compile not in (True, False, "auto"):
-        raise ValueError(f"compile: expected True, False or 'auto', got {compile!r}.")
-    places = range(positive("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
-    if len(set(places)) != len(places) or not places:
-        raise ValueError(f"seeds: expected a number or distinct integers, got {seeds!r}.")
+    checks.choice("compile", compile, True, False, "auto")
+    checks.flag("progress", progress)
+    checks.device("device", device)
+    if probe is not None:
+        checks.function("probe", probe)
+    if not isinstance(lanes, str) or lanes != "auto":
+        positive("lanes", lanes)
+    if executor is not None:
+        checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
+    if resume is not None and not _is_folder(resume):
+        raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
+    places = _seeds(seeds)
     if probe is None and strategy.model is None:
         raise ValueError(
             "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
@@ -106,9 +115,7 @@ def sweep(
     hparams = hparams or Grid()
     runs = [Run(0, seed, point) for point in hparams.points() for seed in places]
     runs = [dataclasses.replace(run, place=i) for i, run in enumerate(runs)]
-    axes: dict[str, list[Any]] = {
-        name: [next(iter(p.values())) if len(p) == 1 else dict(p) for p in points] for name, points in hparams.axes
-    }
+    axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in hparams.axes}
     axes["seed"] = list(places)
     if checkpoint is not None:
         if not isinstance(checkpoint, Checkpoint):
@@ -167,6 +174,29 @@ def _chunks(runs: list[Run], partials: dict[int, Partial], lanes: int) -> list[l
 def _before(chunk: list[Run], partials: dict[int, Partial]) -> list[Partial]:
     """What there is of the runs of a chunk, which is all or nothing."""
     return [partials[run.place] for run in chunk if run.place in partials]
+
+
+def _is_folder(path: Any) -> bool:
+    """Whether a path is that of a folder, or of nothing yet."""
+    return str(checks.instance("resume", path, (str, Path), "the path of a folder")) != "" and not Path(path).is_file()
+
+
+def _seeds(seeds: Any) -> list[int]:
+    """Which seeds: as many as a number says, or those given, as Python's integers."""
+    expected = "how many, or a sequence of distinct integers"
+    if isinstance(seeds, (int, np.integer)):
+        return list(range(positive("seeds", seeds if isinstance(seeds, int) else int(seeds))))
+    if not isinstance(seeds, (Sequence, Tensor, np.ndarray)) or isinstance(seeds, (str, bytes)) or getattr(seeds, "ndim", 1) != 1:
+        raise checks.refuse("seeds", expected, seeds)
+    try:
+        places = [operator.index(seed) for seed in seeds]
+    except (TypeError, RuntimeError) as error:
+        raise checks.refuse("seeds", expected, seeds) from error
+    if any(isinstance(seed, bool) for seed in seeds) or len(set(places)) != len(places) or not places:
+        raise ValueError(f"seeds: expected {expected}, got {tree.describe(seeds)}.")
+    if not all(-(1 << 63) <= seed < 1 << 64 for seed in places):
+        raise ValueError(f"seeds: expected integers of 64 bits, got {places}.")
+    return places
 
 
 def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import core, random, transforms, tree
+from cl_func import checks, core, random, transforms, tree
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
 from cl_func.scan import fold, scan
@@ -46,6 +46,7 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
 
     `padding=False` is for updates on experiences that have no rows to pad.
     """
+    _check_arguments("update", update, state, exp, compiled=compiled, padding=padding)
     out = _check_pure(update, state, exp)
     _check_closed(out, state)
     _check_lanes(update, state, exp)
@@ -62,7 +63,8 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
 
 def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
     """Take a Loss through the laws, value and gradient alike; the value must be a finite scalar."""
-    value, _ = loss(state.model.params, state, exp)
+    _check_arguments("loss", loss, state, exp, compiled=compiled)
+    value, _ = loss(_params(state), state, exp)
     if not isinstance(value, Tensor) or value.ndim or not value.dtype.is_floating_point:
         raise AssertionError(f"law 'scalar' broken: the loss gave {tree.describe(value)}, expected a floating tensor of shape ()")
     if not bool(torch.isfinite(value)):
@@ -87,6 +89,8 @@ def _value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tup
 
 def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
     """Take a GradientTransform through the laws on gradients drawn at random, and on zero gradients."""
+    _check_arguments("transform", transform, state, exp, compiled=compiled)
+    _params(state)
     for scale in (1.0, 0.0):
 
         def as_update(state: Any, exp: Any, scale: float = scale) -> Any:
@@ -105,6 +109,7 @@ def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Exp
 
 def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
     """Take a Probe through the laws: it draws nothing, changes nothing, and gives each lane what it gives the single run."""
+    _check_arguments("probe", probe, state, exp, compiled=compiled)
     _check_function(probe, state, exp, compiled=compiled, padding=False)
 
 
@@ -119,6 +124,9 @@ def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, padd
 
 def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int = 0, compiled: bool = False) -> None:
     """Take a Strategy through all laws over the train stream of a small benchmark (2 experiences or more)."""
+    checks.instance("strategy", strategy, core.Strategy, "a cl.Strategy(init, update)")
+    checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.testing.small_benchmark()")
+    checks.flag("compiled", compiled)
     init, update, train = strategy.init, strategy.update, benchmark.train
     start = init(random.key(seed))
     assert_equal(init(random.key(seed)), start, "pure (init)")
@@ -146,6 +154,23 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
         assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
 
 
+def _check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: Any) -> None:
+    checks.function(name, function)
+    if any(leaf.is_meta for leaf in tree.leaves(checks.tensors("state", state))):
+        raise ValueError("state: it is on the device meta, which holds no values.")
+    if exp is not None or name != "probe":
+        checks.instance("exp", exp, Experience, "an Experience")
+    for flag, value in flags.items():
+        checks.flag(flag, value)
+
+
+def _params(state: Any) -> Any:
+    try:
+        return state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+
+
 def _check_pure(function: Any, state: Any, exp: Any) -> Any:
     before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()
     first = tree.map(torch.clone, function(state, exp))
@@ -165,6 +190,7 @@ def _check_closed(out: Any, state: Any, law: str = "closed") -> None:
 
 def vary(state: Any) -> Any:
     """Another state of the same structure: floating leaves moved by a few percent, the key replaced."""
+    checks.tensors("state", state)
     moved = tree.map(lambda leaf: leaf * 1.03 if leaf.dtype.is_floating_point else leaf.clone(), state)
     return moved.replace(key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else moved
 
@@ -179,6 +205,10 @@ def _check_lanes(function: Any, state: Any, exp: Any) -> None:
 
 def small_benchmark(n_features: int = 6, n_classes: int = 4, rows_per_class: int = 7, n_experiences: int = 2) -> Benchmark:
     """A small class-incremental benchmark of separable Gaussian blobs, for tests; x is float32 [N, n_features]."""
+    for name, size in {"n_features": n_features, "n_classes": n_classes, "rows_per_class": rows_per_class}.items():
+        checks.positive(name, size)
+    if n_classes % checks.positive("n_experiences", n_experiences):
+        raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes.")
     n = n_classes * rows_per_class
     centre, noise = random.split(random.key(2024))
     y = torch.arange(n_classes).repeat_interleave(rows_per_class)
@@ -200,6 +230,11 @@ def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min
     """Hypothesis strategy: experiences of min_rows to max_rows rows, some of them padding, at least one valid."""
     import hypothesis.strategies as st
 
+    for name, size in {"n_features": n_features, "n_classes": n_classes, "min_rows": min_rows}.items():
+        checks.positive(name, size)
+    if checks.positive("max_rows", max_rows) < min_rows:
+        raise ValueError(f"min_rows: expected at most max_rows = {max_rows}, got {min_rows}.")
+
     @st.composite
     def make(draw: Any) -> Experience:
         n = draw(st.integers(min_rows, max_rows))
@@ -216,9 +251,11 @@ def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3) -> Any
     """Hypothesis strategy: streams of 1 to max_length experiences."""
     import hypothesis.strategies as st
 
+    checks.positive("max_length", max_length)
     return st.lists(experiences(n_features, n_classes), min_size=1, max_size=max_length).map(stream)
 
 
 def agents(init: Callable[[Tensor], Any]) -> Any:
     """Hypothesis strategy: fresh states `init(key)` over keys."""
+    checks.function("init", init, "a function from a key to a state")
     return keys().map(init)

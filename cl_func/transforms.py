@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
 from cl_func.experience import lane_axes
 
@@ -230,7 +230,7 @@ def fuse(update: Any) -> Any:
     """The same Update with neighbouring leaves merged and loops of one round taken away; loops of several rounds stay loops."""
     if isinstance(update, Minibatches):
         step = fuse(update.step)
-        once = update.order is None and (update.iterations or update.epochs) == 1
+        once = update.order is None and update.view is None and (update.iterations or update.epochs) == 1
         return step if once else tree.replace(update, step=step)
     if isinstance(update, Repeat):
         return tree.replace(update, update=fuse(update.update))
@@ -261,6 +261,7 @@ def compile(update: Any, donate: bool = False) -> Any:
     state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely on a copy of its own.
     Without a C++ compiler everything runs eagerly, after one warning.
     """
+    checks.flag("donate", donate)
     if isinstance(update, Strategy):
         return tree.replace(update, update=compile(update.update, donate))
     return map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate), fuse(update))

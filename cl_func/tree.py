@@ -11,9 +11,12 @@ A leaf is addressed by its path, field names and keys joined by dots: `"opt.lr"`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
+import numpy as np
 import optree
 import torch
 import torch.utils._pytree as torch_pytree
@@ -29,7 +32,19 @@ def static(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False, field_specifiers=(static, dataclasses.field))
+def leaf(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:
+    """Mark a field of a `@state` class as a number with a range: `set` calls check(path, number) for a number put there."""
+    if not callable(check):
+        raise TypeError(f"check: expected a function of a path and a number, got {describe(check)}.")
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(static, leaf, dataclasses.field),
+)
 def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     """Class decorator: a frozen dataclass that is a pytree, with `.replace(**changes)` and a repr of shapes and dtypes.
 
@@ -46,6 +61,10 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     >>> point
     Point(x=float32[2], name='p')
     """
+    if not isinstance(kw_only, bool):
+        raise TypeError(f"kw_only: expected True or False, got {describe(kw_only)}.")
+    if cls is not None and not isinstance(cls, type):
+        raise TypeError(f"cls: expected a class, as in @cl.state above it, got {describe(cls)}.")
     if cls is None:
         return lambda c: state(c, kw_only=kw_only)
     made: Any = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
@@ -92,7 +111,9 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
 
 def replace(node: T, **changes: Any) -> T:
     """A copy of a state with the named fields changed. Raises ValueError for a name that is no field."""
-    names = [f.name for f in dataclasses.fields(node)]  # type: ignore[arg-type]
+    if not dataclasses.is_dataclass(node) or isinstance(node, type):
+        raise TypeError(f"node: expected a state, such as strategy.init(key), got {describe(node)}.")
+    names = [f.name for f in dataclasses.fields(node)]
     unknown = [name for name in changes if name not in names]
     if unknown:
         raise ValueError(
@@ -128,7 +149,15 @@ def _repr(node: Any) -> str:
 
 def map(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """Apply a function to every leaf, or to the corresponding leaves of several trees of one structure."""
-    return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)
+    if not callable(function):
+        raise TypeError(f"function: expected a function of a leaf, got {describe(function)}.")
+    try:
+        return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)
+    except ValueError as error:
+        for other in rest:
+            if flatten(other)[1] != flatten(tree)[1]:
+                raise ValueError(f"tree, rest: the structures differ: {error}") from error
+        raise
 
 
 def leaves(tree: PyTree) -> list[Any]:
@@ -143,6 +172,10 @@ def flatten(tree: PyTree) -> tuple[list[Any], Any]:
 
 def unflatten(structure: Any, leaves: Sequence[Any]) -> PyTree:
     """Build the tree of a structure from its leaves."""
+    if not isinstance(structure, optree.PyTreeSpec):
+        raise TypeError(f"structure: expected what `flatten` returns beside the leaves, got {describe(structure)}.")
+    if not isinstance(leaves, Sequence) or len(leaves) != structure.num_leaves:
+        raise ValueError(f"leaves: expected a sequence of {structure.num_leaves} leaves, got {describe(leaves)}.")
     return optree.tree_unflatten(structure, leaves)
 
 
@@ -203,6 +236,8 @@ def set(tree: T, changes: Mapping[str, Any]) -> T:
     >>> set({"lr": torch.tensor(0.1)}, {"lr": 0.5})["lr"]
     tensor(0.5000)
     """
+    if not isinstance(changes, Mapping):
+        raise TypeError(f"changes: expected a mapping from paths to values such as {{'opt.lr': 0.1}}, got {describe(changes)}.")
     for path, value in changes.items():
         if not isinstance(path, str) or not path:
             raise ValueError(f"tree.set: a path is a non-empty string such as 'opt.lr', got {path!r}.")
@@ -220,19 +255,32 @@ def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
         return node._replace(**{entry: _set(getattr(node, entry), tail, value, whole)})
     if isinstance(node, (tuple, list)):
         return type(node)(_set(v, tail, value, whole) if i == entry else v for i, v in enumerate(node))
-    return replace(node, **{entry: _set(getattr(node, entry), tail, value, whole)})
+    new = _set(getattr(node, entry), tail, value, whole)
+    check = next(f.metadata.get("check") for f in dataclasses.fields(node) if f.name == entry)
+    if check is not None and not isinstance(value, Tensor):  # a tensor may be traced, and comes from code
+        check(f"tree.set({whole!r})", value)
+    return replace(node, **{entry: new})
 
 
 def _fit(old: Any, value: Any, path: str) -> Any:
     if old is None and isinstance(value, (bool, int, float)):
         raise ValueError(f"tree.set({path!r}): there is no leaf, the field is None; initialise it first, then set its value.")
+    if isinstance(old, (dict, tuple, list)) or dataclasses.is_dataclass(old):
+        kinds: Any = dict if isinstance(old, dict) else (tuple, list) if type(old) in (tuple, list) else type(old)
+        if not isinstance(value, kinds):
+            raise TypeError(f"tree.set({path!r}): there is {describe(old)}; give one like it, got {describe(value)}.")
+        return value
     if not isinstance(old, Tensor):
         return value
+    if isinstance(value, np.generic):
+        value = value.item()
     if not isinstance(value, Tensor):
         if isinstance(value, bool) != (old.dtype == torch.bool) or not isinstance(value, (bool, int, float)):
             raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}; give a tensor like it, got {value!r}.")
         if isinstance(value, float) and not old.dtype.is_floating_point:
             raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}; give an integer, got {value!r}.")
+        if not old.dtype.is_floating_point and not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"tree.set({path!r}): expected an integer of 64 bits, got {value}.")
         value = torch.tensor(value, dtype=old.dtype, device=old.device)
     if value.dtype != old.dtype:
         raise TypeError(
@@ -240,6 +288,8 @@ def _fit(old: Any, value: Any, path: str) -> Any:
         )
     if value.shape != old.shape:
         raise ValueError(f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; give it the leaf's shape.")
+    if value.is_meta and not old.is_meta:
+        raise ValueError(f"tree.set({path!r}): the tensor given is on the device meta, which holds no values.")
     return value.to(old.device)
 
 
@@ -258,14 +308,36 @@ def plain(value: Tensor) -> bool:
 
 def stack(trees: Sequence[T]) -> T:
     """Stack trees of one structure along a new leading axis, one lane each: the input of `cl.vmap`."""
+    if not isinstance(trees, Iterable) or isinstance(trees, (str, bytes, Mapping, Tensor)):
+        raise TypeError(f"trees: expected a sequence of states, got {describe(trees)}.")
     trees = list(trees)
     if not trees:
-        raise ValueError("tree.stack: got no trees; give at least one.")
+        raise ValueError("trees: got none; give at least one.")
+    for i, other in enumerate(trees):
+        unlike = _unlike(trees[0], other)
+        if unlike:
+            raise ValueError(f"trees: lane {i} does not stack on lane 0, {unlike}; make all of them with one init.")
     return map(lambda *lanes: torch.stack(lanes), *trees)
+
+
+def _unlike(a: PyTree, b: PyTree) -> str | None:
+    """The first difference between two trees but for values, in words; and what is no tensor."""
+    (_, structure_a), (_, structure_b) = flatten(a), flatten(b)
+    if structure_a != structure_b:
+        return f"the structures differ: {structure_a} against {structure_b}"
+    for (path, x), (_, y) in zip(items(a), items(b), strict=True):
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            return f"{path}: {describe(x)} is no tensor" if not isinstance(x, Tensor) else f"{path}: {describe(y)} is no tensor"
+        if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
+            return f"{path}: {describe(x)} on {x.device} against {describe(y)} on {y.device}"
+    return None
 
 
 def unstack(tree: T) -> list[T]:
     """Take a stacked tree apart into its lanes; the inverse of `stack`."""
+    wrong = [leaf for leaf in leaves(tree) if not isinstance(leaf, Tensor)]
+    if wrong:
+        raise TypeError(f"tree: expected a stacked tree of tensors, got {describe(wrong[0])} in it.")
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves(tree)}
     if len(sizes) != 1 or None in sizes:
         raise ValueError(f"tree.unstack: leaves need one common leading axis, the lanes; their leading sizes are {sizes}.")
@@ -278,7 +350,14 @@ def where(condition: Tensor, new: T, old: T) -> T:
     A leaf that is the very same object in both is passed on untouched, so that a large memory is not copied to stay as it is.
     """
 
+    if not isinstance(condition, Tensor) or condition.dtype != torch.bool:
+        raise TypeError(f"condition: expected a bool tensor of shape () or [lanes], got {describe(condition)}.")
+
     def choose(a: Tensor, b: Tensor) -> Tensor:
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
+            raise ValueError(f"new, old: expected tensors of one shape, got {describe(a)} and {describe(b)}.")
+        if condition.shape != a.shape[: condition.ndim] or condition.is_meta != a.is_meta:
+            raise ValueError(f"condition: expected one bool, or one for each lane of {describe(a)}, got {describe(condition)}.")
         return a if a is b else torch.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
 
     return map(choose, new, old)
@@ -289,6 +368,10 @@ def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> st
 
     The tolerances are for floating leaves; all others must be equal. By default equal means the same values exactly.
     """
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < math.inf:
+            error = TypeError if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) else ValueError
+            raise error(f"{name}: expected a finite number of at least 0, got {describe(tolerance)}.")
     (_, structure_a), (_, structure_b) = flatten(a), flatten(b)
     if structure_a != structure_b:
         return f"the structures differ: {structure_a} against {structure_b}"

@@ -159,7 +159,7 @@ def test_idx_parts_must_fit_together(folder):
     with pytest.raises(ValueError, match="train-labels-idx1-ubyte: holds 6 labels, but train-images-idx3-ubyte holds 5 images"):
         data.idx_folder(folder)
     path.write_bytes(idx_bytes(labels()))
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte: labels must lie in 0\.\.2, but it holds 3"):
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte: labels must lie in 0\.\.n_classes-1 = 0\.\.2, but it holds 3"):
         data.idx_folder(folder, n_classes=3)
     (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((4, 4, 3))))
     with pytest.raises(ValueError, match="t10k-images-idx3-ubyte: holds images of 4 x 3, but train-images-idx3-ubyte of 3 x 4"):

@@ -382,7 +382,7 @@ KEY = torch.tensor(0)
         (lambda: random.randint(KEY, 2, 0, 2.5), TypeError, "high: expected an integer"),
         (lambda: random.randint(KEY, 2, torch.tensor(0.0), 5), TypeError, "low: expected an integer"),
         (lambda: random.randint(KEY, (), 0, torch.tensor([3, 4])), ValueError, r"high: its shape \[2\] .* pass shape=\[2\]"),
-        (lambda: random.bernoulli(KEY, 1.5), ValueError, r"p: expected a probability in \[0, 1\], got 1.5"),
+        (lambda: random.bernoulli(KEY, 1.5), ValueError, r"p: expected a finite number in \[0, 1\], got 1.5"),
         (lambda: random.bernoulli(KEY, torch.tensor([0.5, 0.5])), ValueError, r"p: its shape \[2\] .* pass shape=\[2\]"),
         (lambda: random.bernoulli(KEY, torch.tensor([0.5, 0.5]), 3), ValueError, r"p: its shape \[2\]"),
         (lambda: random.permutation(KEY, (2, 3)), TypeError, "n: expected an integer"),
@@ -517,3 +517,9 @@ def test_eager_draws_by_numpy_are_those_of_the_traced_form(seed, n):
     key = random.key(seed)
     for draw in (lambda k: random.split(k, n), lambda k: random.bits(k, (n, 2)), lambda k: random.bits(k)):
         assert torch.equal(draw(key), torch.func.vmap(draw)(key[None])[0])
+
+
+def test_children_are_fold_in_for_each():
+    key, data = random.key(3), torch.tensor([[0, 5, -1], [2**40, 7, 0]])
+    expected = [[random.fold_in(key, int(i)).item() for i in row] for row in data]
+    assert random.children(key, data).tolist() == expected

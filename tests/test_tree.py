@@ -411,7 +411,7 @@ def test_round_trips_and_paths_on_any_tree(value):
 
 
 def test_stack_and_unstack_errors():
-    with pytest.raises(ValueError, match="got no trees"):
+    with pytest.raises(ValueError, match="trees: got none"):
         tree.stack([])
     with pytest.raises(ValueError):
         tree.stack([Opt(lr=torch.zeros(1)), Opt(lr=torch.zeros(1), nesterov=True)])

@@ -6,6 +6,7 @@ gathers and losses take. Whatever else comes in is refused with the conversion t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.experience import Dataset
 from cl_func.tree import describe
 
@@ -42,7 +44,8 @@ def from_torch(dataset: Any, n_classes: int | None = None) -> Dataset:
     """
     if type(dataset) is torch.utils.data.TensorDataset and len(dataset.tensors) == 2:
         return from_arrays(*dataset.tensors, n_classes=n_classes)
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+    indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not indexed or isinstance(dataset, (Mapping, Tensor, np.ndarray, str, bytes)):
         raise TypeError(f"dataset: expected a map-style torch Dataset, with len() and [i], got {type(dataset).__name__}.")
     n = len(dataset)
     if n == 0:
@@ -65,11 +68,7 @@ def from_torch(dataset: Any, n_classes: int | None = None) -> Dataset:
 def _classes(n_classes: int | None) -> int:
     if n_classes is None:
         return 0  # Dataset's word for "the largest label tells"
-    if isinstance(n_classes, bool) or not isinstance(n_classes, int):
-        raise TypeError(f"n_classes: expected an integer of at least 1, got {n_classes!r}.")
-    if n_classes < 1:
-        raise ValueError(f"n_classes: expected an integer of at least 1, got {n_classes}.")
-    return n_classes
+    return checks.positive("n_classes", n_classes)
 
 
 def _tensor(value: Any, name: str) -> Tensor:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.experience import Dataset
 
 _CHUNK = 1 << 20
@@ -33,9 +34,11 @@ def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Datase
     that is shorter or longer than its header says, a damaged .gz, label and image counts that differ, labels outside
     0..n_classes-1, or images of other sizes in test than in train.
     """
-    folder = Path(folder)
+    folder = Path(checks.instance("folder", folder, (str, Path), "a path"))
+    if n_classes is not None:
+        checks.positive("n_classes", n_classes)
     if not folder.is_dir():
-        raise FileNotFoundError(f"idx_folder: there is no folder {folder}.")
+        raise FileNotFoundError(f"folder: there is no folder {folder}.")
     paths = {
         part: (_find(folder, f"{stem}-images-idx3-ubyte"), _find(folder, f"{stem}-labels-idx1-ubyte"))
         for part, stem in _PARTS.items()
@@ -54,7 +57,7 @@ def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Datase
     for part in _PARTS:
         highest = int(y[part].max())
         if highest >= classes:
-            raise ValueError(f"{paths[part][1]}: labels must lie in 0..{classes - 1}, but it holds {highest}.")
+            raise ValueError(f"{paths[part][1]}: labels must lie in 0..n_classes-1 = 0..{classes - 1}, but it holds {highest}.")
     return Dataset(x["train"], y["train"], n_classes=classes), Dataset(x["test"], y["test"], n_classes=classes)
 
 

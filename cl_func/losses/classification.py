@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
 from cl_func.models import Model, forward, mask_logits
@@ -21,11 +21,16 @@ from cl_func.models import Model, forward, mask_logits
 
 def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
     """The mean of the values [n] of valid rows, (); 0 if there is none."""
+    if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
+        raise checks.refuse("values", "a floating tensor [n], one value per row", values)
+    checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
 def check_classes(logits: Tensor, exp: Experience) -> None:
     """Raise ValueError if the experience has more classes than the model has logits: its labels would be out of range."""
+    if not isinstance(logits, Tensor) or logits.shape[:-1] != exp.rows.shape or not logits.is_floating_point():
+        raise checks.refuse("logits", f"a floating tensor [{len(exp)}, C], one row per row of exp", logits)
     if exp.classes.shape[-1] > logits.shape[-1]:
         raise ValueError(
             f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
@@ -38,6 +43,7 @@ def masked_cross_entropy(logits: Tensor, exp: Experience, classes: Tensor | None
 
     What `cross_entropy(model)` is made of; for a loss that has the logits already.
     """
+    checks.instance("exp", exp, Experience, "an Experience")
     check_classes(logits, exp)
     if classes is not None:
         logits = mask_logits(logits, classes)
@@ -50,22 +56,28 @@ def cross_entropy(model: Model, mask: Literal["experience", "seen"] | None = Non
     mask: None, all classes compete; "experience", only the classes of the experience (with replayed rows, theirs too); "seen", only
         those in `state.<slot>` [C] bool, which `mark_seen(slot)` keeps.
     """
-    if mask not in (None, "experience", "seen"):
-        raise ValueError(f"mask: expected None, 'experience' or 'seen', got {mask!r}.")
+    checks.model("model", model)
+    checks.choice("mask", mask, None, "experience", "seen")
+    checks.path("slot", slot, "seen")
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         logits, state = forward(model, params, state, exp)
         if mask == "seen":
-            return masked_cross_entropy(logits, exp, tree.get(state, slot)), state
+            return masked_cross_entropy(logits, exp, _seen(state, slot, exp)), state
         return masked_cross_entropy(logits, exp, exp.classes if mask == "experience" else None), state
 
     return loss
 
 
+def _seen(state: Any, slot: str, exp: Experience) -> Tensor:
+    return checks.tensor(f"slot {slot!r}", tree.get(state, slot), exp.classes.shape, torch.bool)
+
+
 def mark_seen(slot: str = "seen") -> Update:
     """The Update that adds the experience's classes to the mask `state.<slot>` [C] bool; compose it before the training."""
+    checks.path("slot", slot, "seen")
 
     def update(state: Any, exp: Experience) -> Any:
-        return tree.set(state, {slot: tree.get(state, slot) | exp.classes})
+        return tree.set(state, {slot: _seen(state, slot, exp) | exp.classes})
 
     return update

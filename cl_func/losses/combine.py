@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Loss, number, positive
 from cl_func.experience import Experience
 from cl_func.memory import replay, reservoir
@@ -16,8 +16,10 @@ from cl_func.memory import replay, reservoir
 
 def total(*losses: Loss) -> Loss:
     """The sum of several losses; the state is threaded from left to right."""
-    if not losses or not all(callable(loss) for loss in losses):
-        raise TypeError(f"losses: expected at least one loss function, got {losses!r}.")
+    if not losses:
+        raise TypeError("losses: expected at least one loss function, got none.")
+    for one in losses:
+        checks.function("losses", one, "loss functions (params, state, exp) -> (scalar, state)")
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         value, state = losses[0](params, state, exp)
@@ -31,10 +33,8 @@ def total(*losses: Loss) -> Loss:
 
 def scaled(loss: Loss, by: float | str) -> Loss:
     """A multiple of a loss. `by` is a fixed number, or the path of a leaf of the state such as "ewc.strength"."""
-    if not callable(loss):
-        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
-    if isinstance(by, bool) or not isinstance(by, (int, float, str)):
-        raise TypeError(f"by: expected a number or the path of a leaf of the state, got {by!r}.")
+    checks.function("loss", loss, "a loss function")
+    by = checks.number_or_path("by", by, "ewc.strength")
 
     def scaled_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         factor = number(state, by)
@@ -51,8 +51,9 @@ def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., An
     (rows, valid); rows need x, y and task. While the memory is empty this is the loss on the minibatch alone.
     """
     positive("n", n)
-    if not callable(loss):
-        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+    checks.function("loss", loss, "a loss function")
+    checks.path("slot", slot, "replay")
+    checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def replayed_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         key, place = random.split(state.key)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.losses.classification import weighted_mean
 from cl_func.models import mask_logits
 
@@ -20,6 +21,16 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
 
     0, with zero gradient, when no class is in the mask.
     """
+    if not isinstance(student, Tensor) or student.ndim != 2 or not student.is_floating_point():
+        raise checks.refuse("student", "floating logits [n, C]", student)
+    same = isinstance(teacher, Tensor) and teacher.is_floating_point() and teacher.shape == student.shape
+    if not same or teacher.device != student.device:
+        raise checks.refuse("student, teacher", "floating logits of one shape on one device", (student, teacher))
+    checks.tensor("valid", valid, student.shape[:1], torch.bool, like=student)
+    if not isinstance(temperature, Tensor):
+        checks.number("temperature", temperature, 0)
+    elif temperature.ndim or not temperature.is_floating_point():
+        raise checks.refuse("temperature", "a number or a tensor of shape ()", temperature)
     return weighted_mean(divergence(student, teacher, classes, temperature), valid)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.experience import Experience
 from cl_func.models.model import Model
 from cl_func.tree import describe
@@ -28,10 +29,13 @@ def multi_head(model: Model, masks: Tensor) -> Model:
     Raises TypeError for masks that are no bool tensor, ValueError for a wrong shape, for a task without classes, and from `apply`
     without `task`.
     """
+    checks.model("model", model)
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
         raise TypeError(f"masks: expected a bool tensor [T, C], got {describe(masks)}; make it with class_masks(stream).")
     if masks.ndim != 2 or masks.shape[1] != model.n_classes or len(masks) == 0:
         raise ValueError(f"masks: expected bool[T, {model.n_classes}], one row per task, got {describe(masks)}.")
+    if masks.is_meta:
+        raise ValueError("masks: they are on the device meta, which holds no values; make them with class_masks(stream).")
     empty = (~masks.any(1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"masks: the tasks {empty} have no class; mark at least one class in each row.")
@@ -80,6 +84,14 @@ def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
 
     Small enough that even a sum of masked losses is finite. Raises ValueError when the numbers of classes differ.
     """
+    if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
+        raise checks.refuse("logits", "a floating tensor [n, C]", logits)
+    if not isinstance(classes, Tensor) or classes.dtype != torch.bool or classes.ndim == 0:
+        raise checks.refuse("classes", "a mask bool[C] or bool[n, C]", classes)
+    if classes.device != logits.device:
+        raise ValueError(f"logits, classes: on different devices, {logits.device} and {classes.device}; move one with .to(device).")
+    if classes.ndim > 1 and classes.shape[:-1] != logits.shape[:-1]:
+        raise ValueError(f"classes: expected a mask [C] or one row per row of {describe(logits)}, got {describe(classes)}.")
     if classes.shape[-1] != logits.shape[-1]:
         raise ValueError(
             f"classes: the mask is for {classes.shape[-1]} classes, the model gives {logits.shape[-1]} logits; "
@@ -99,7 +111,9 @@ def class_masks(stream: Iterable[Experience]) -> Tensor:
     def add(task: int, classes: Tensor) -> None:
         found[task] = found[task] | classes if task in found else classes
 
+    checks.stream("stream", stream)
     for exp in stream:
+        checks.instance("stream", exp, Experience, "a sequence of experiences")
         if exp.source.task is None:
             add(int(exp.task), exp.classes)
             continue

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.tree import describe
 
 
@@ -45,6 +45,12 @@ class BatchNorm(nn.Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
+        checks.positive("num_features", num_features)
+        checks.number("eps", eps, 0)
+        if momentum is not None:
+            checks.number("momentum", momentum, 0, 1, ends="[]")
+        checks.flag("affine", affine)
+        checks.flag("track_running_stats", track_running_stats)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
@@ -64,8 +70,8 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [n, C, ...]: by the batch in train mode or without running statistics, by the running statistics else."""
-        if x.ndim < 2 or x.shape[1] != self.num_features:
-            raise ValueError(f"x: BatchNorm expects [n, {self.num_features}, ...], got {describe(x)}.")
+        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != self.num_features or not x.is_floating_point():
+            raise ValueError(f"x: BatchNorm expects a floating tensor [n, {self.num_features}, ...], got {describe(x)}.")
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         if x.numel() == self.num_features:
@@ -129,9 +135,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.5, channels: bool = False) -> None:
         super().__init__()
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-            raise ValueError(f"p: expected a probability in [0, 1], got {p!r}.")
-        self.p, self.channels = float(p), channels
+        self.p, self.channels = checks.number("p", p, 0, 1, ends="[]"), checks.flag("channels", channels)
         # Not persistent: nn.Dropout has no entry in a state_dict either.
         self.register_buffer("key", torch.tensor(0), persistent=False)
 

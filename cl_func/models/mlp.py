@@ -9,6 +9,7 @@ With a cosine head the logits are scaled cosines of h_L and the rows of W_L, see
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Literal
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cl_func import checks
 from cl_func.core import positive
 from cl_func.models.cosine import CosineLinear, cosine_logits
 from cl_func.models.model import Model, ModelState
@@ -60,6 +62,11 @@ class _MLP:
     widths: tuple[int, ...]
     cosine: bool
 
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the parameters."""
+        return frozenset(f"{2 * i}.{kind}" for i in range(len(self.widths) - 1) for kind in ("weight", "bias"))
+
     def init(self, key: Tensor) -> ModelState:
         params = {}
         with seeded(key):
@@ -95,13 +102,16 @@ class _MLP:
         task: Tensor | None = None,
     ) -> Tensor:
         # Written out: functional_call on an nn.Sequential takes half as long again in eager mode.
-        if not x.dtype.is_floating_point:
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
-        if x.dtype != params["0.weight"].dtype:
-            weights = describe(params["0.weight"])
-            raise TypeError(
-                f"x: the weights are {weights}, got {describe(x)}; convert the data with x.to({params['0.weight'].dtype})."
-            )
+        if not isinstance(params, dict) or params.keys() != self.names or not isinstance(buffers, dict) or buffers:
+            names = ", ".join(sorted(self.names))
+            raise checks.refuse("params, buffers", f"those of this model's init: {names}", (params, buffers))
+        first = params["0.weight"]
+        if x.dtype != first.dtype:
+            raise TypeError(f"x: the weights are {describe(first)}, got {describe(x)}; convert the data with x.to({first.dtype}).")
+        if x.device != first.device:
+            raise ValueError(f"x: on {x.device}, but the weights are on {first.device}; move one with .to(device).")
         if x.ndim < 2 or x[0].numel() != self.widths[0]:
             raise ValueError(f"x: expected [n, ...] with n_features = {self.widths[0]} values per row, got {describe(x)}.")
         h = x.flatten(1)

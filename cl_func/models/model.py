@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.experience import Experience
 from cl_func.tree import state
 
@@ -48,6 +48,13 @@ class Model:
     n_classes: int
     input_shape: tuple[int, ...] | None = None
     features: Callable[..., Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        checks.function("init", self.init, "a function from a key to a ModelState")
+        checks.function("apply", self.apply, "a function (params, buffers, x, ...) -> (logits, buffers)")
+        checks.positive("n_classes", self.n_classes)
+        if self.input_shape is not None:
+            checks.sizes("input_shape", self.input_shape)
 
 
 def feature_function(model: Model) -> Callable[..., Tensor]:
@@ -85,8 +92,21 @@ def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience
 
     If no buffer moved (there are none, or train=False) the state is returned as it is, the same object.
     """
-    old = state.model.buffers
-    logits, new = model.apply(params, old, exp.x, train=train, valid=exp.valid, task=exp.tasks)
+    if not isinstance(exp, Experience):
+        raise checks.refuse("exp", "an Experience", exp)
+    if not isinstance(model, Model):
+        checks.model("model", model)
+    try:
+        old = state.model.buffers
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+    try:
+        logits, new = model.apply(params, old, exp.x, train=train, valid=exp.valid, task=exp.tasks)
+    except (RuntimeError, ValueError) as error:
+        lanes = getattr(getattr(state, "key", None), "ndim", 0)
+        if lanes:
+            raise ValueError("state: it holds several lanes; map over them: cl.vmap(update), and cl.vmap(probe) too.") from error
+        raise
     if all(value is old[name] for name, value in new.items()):
         return logits, state
     return logits, tree.replace(state, model=tree.replace(state.model, buffers=new))

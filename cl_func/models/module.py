@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.core import positive
 from cl_func.models.layers import BatchNorm, Dropout
 from cl_func.models.model import Model, ModelState
@@ -41,7 +41,7 @@ def seeded(key: Tensor) -> Iterator[None]:
     if not isinstance(key, Tensor) or key.dtype != torch.int64:
         raise TypeError(f"key: expected an int64 tensor of shape () made by cl.key(seed), got {describe(key)}.")
     try:
-        seed = int(key) if key.ndim == 0 else None
+        seed = int(key) if key.ndim == 0 and not key.is_meta else None
     except RuntimeError:  # vmap, make_fx and fake tensors refuse to give a value
         seed = None
     if seed is None:
@@ -56,9 +56,7 @@ def seeded(key: Tensor) -> Iterator[None]:
 
 def input_size(shape: Any) -> tuple[int, ...]:
     """Check the shape of one sample and return it as a tuple; TypeError or ValueError naming it otherwise."""
-    if not isinstance(shape, (tuple, list)) or not shape:
-        raise TypeError(f"input_shape: expected the shape of one sample such as (1, 28, 28), got {shape!r}.")
-    return tuple(positive("input_shape", size) for size in shape)
+    return checks.sizes("input_shape", shape)
 
 
 def from_module(
@@ -172,6 +170,10 @@ class _Module:
         return found
 
     def _named(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        checks.instance("params", params, dict, "the tensors of a model by name")
+        checks.instance("buffers", buffers, dict, "the tensors of a model by name")
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            raise checks.refuse("x", "a tensor [n, ...]", x)
         named = {**params, **buffers}
         if named.keys() != self.names:
             wrong = sorted(named.keys() ^ self.names)[0]
@@ -179,8 +181,8 @@ class _Module:
                 f"params, buffers: {wrong!r} is {'missing' if wrong in self.names else 'not a tensor of this model'}; "
                 "pass the params and buffers of a state made by this model's init."
             )
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != x.shape[:1]):
-            raise ValueError(f"valid: expected bool[{len(x)}], one per row of x, got {describe(valid)}.")
+        if valid is not None:
+            checks.tensor("valid", valid, x.shape[:1], torch.bool, like=x)
         for name in self.maybe_written:
             named[name] = named[name].clone()  # the module may write into it, and it belongs to the caller
         if valid is not None:
@@ -188,8 +190,14 @@ class _Module:
         return named
 
     def _call(self, template: nn.Module, named: dict[str, Tensor], x: Tensor) -> Any:
-        with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
-            return torch.func.functional_call(template, named, (x,), tie_weights=self.tied)
+        try:
+            with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
+                return torch.func.functional_call(template, named, (x,), tie_weights=self.tied)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError or torch._C._functorch.peek_interpreter_stack() is not None:
+                raise
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"x: the module cannot take {describe(x)} on {x.device} with these params: {reason}") from error
 
 
 def _built(factory: Callable[[], nn.Module]) -> nn.Module:

@@ -14,24 +14,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cl_func import tree
 from cl_func.optim.hyperparameters import checked, expect, scalars, working_dtype
-from cl_func.tree import PyTree, describe, state
+from cl_func.tree import PyTree, describe, leaf, state
 
 
 @state
 class AdamState:
     """The state of `adam` and `adamw`; float is float32, or float64 if any parameter is."""
 
-    lr: Tensor  # () float, learning rate
-    beta1: Tensor  # () float, decay of the first moment
-    beta2: Tensor  # () float, decay of the second moment
-    eps: Tensor  # () float, added to the root of the second moment
-    weight_decay: Tensor  # () float, factor of the L2 term (adam) or of the decay (adamw)
+    lr: Tensor = leaf(partial(checked, example=1e-3))  # () float, learning rate
+    beta1: Tensor = leaf(partial(checked, example=0.9, below=1.0))  # () float, decay of the first moment
+    beta2: Tensor = leaf(partial(checked, example=0.999, below=1.0))  # () float, decay of the second moment
+    eps: Tensor = leaf(partial(checked, example=1e-8, positive=True))  # () float, added to the root of the second moment
+    weight_decay: Tensor = leaf(partial(checked, example=0.01))  # () float, factor of the L2 term (adam) or of the decay (adamw)
     first_moment: PyTree  # like the params, float, running mean of the gradients
     second_moment: PyTree  # like the params, float, running mean of their squares
     scale: Tensor  # () float, the schedule's factor of lr

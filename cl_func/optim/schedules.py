@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Update, positive
 from cl_func.optim.hyperparameters import checked_or_path, resolve
 from cl_func.tree import describe
@@ -72,18 +72,10 @@ def schedule(fn: Callable[..., Tensor], slot: str = "opt", **hyperparameters: fl
     >>> warm_up({"opt": sgd(0.1).init({"w": torch.zeros(2)})}, None)["opt"].scale
     tensor(0.2500)
     """
-    if not callable(fn):
-        raise TypeError(f"fn: expected a function of ticks, got {describe(fn)}.")
+    checks.function("fn", fn, "a function of ticks")
     for name, value in hyperparameters.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise TypeError(f"{name}: expected a number or the path of a leaf of the state, got {describe(value)}.")
-    return _Schedule(fn, _slot(slot), tuple(hyperparameters.items()))
-
-
-def _slot(slot: str) -> str:
-    if not isinstance(slot, str) or not slot:
-        raise ValueError(f"slot: expected the path of an optimiser's state such as 'opt', got {slot!r}.")
-    return slot
+        hyperparameters[name] = checks.number_or_path(name, value, "opt.gamma")
+    return _Schedule(fn, checks.path("slot", slot, "opt"), tuple(hyperparameters.items()))
 
 
 def _power(ticks: Tensor, gamma: Tensor, every: int) -> Tensor:
@@ -135,4 +127,4 @@ def restart(slot: str = "opt") -> Update:
 
     Raises ValueError, when applied, for a slot without the leaves ticks and scale.
     """
-    return _Restart(_slot(slot))
+    return _Restart(checks.path("slot", slot, "opt"))

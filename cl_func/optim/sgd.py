@@ -11,22 +11,23 @@ learning rate is inside v, here outside, so that a schedule acts on the whole st
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cl_func import tree
 from cl_func.optim.hyperparameters import checked, expect, scalars, working_dtype
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
 class SGDState:
     """The state of `sgd`; float is float32, or float64 if any parameter is."""
 
-    lr: Tensor  # () float, learning rate
-    weight_decay: Tensor  # () float, factor of the L2 term
-    momentum: Tensor | None = None  # () float; None: made with momentum=0.0
+    lr: Tensor = leaf(partial(checked, example=0.1))  # () float, learning rate
+    weight_decay: Tensor = leaf(partial(checked, example=1e-4))  # () float, factor of the L2 term
+    momentum: Tensor | None = leaf(partial(checked, example=0.9, below=1.0), default=None)  # () float; None: made with momentum=0.0
     velocity: PyTree = None  # like the params, float; None: made with momentum=0.0
     scale: Tensor  # () float, the schedule's factor of lr
     ticks: Tensor  # () int64, how often the schedule was stepped

@@ -15,17 +15,19 @@ The teacher always runs in eval mode, so it gives the same answer whenever it is
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
 from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState, split_heads
-from cl_func.tree import PyTree, state
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
@@ -35,8 +37,8 @@ class LwF:
     teacher: PyTree  # ModelState as it was before the current experience
     old: Tensor  # [C] bool, classes seen before the current experience: those the teacher knows
     seen: Tensor  # [C] bool, with those of the current experience
-    strength: Tensor  # () float32, at least 0
-    temperature: Tensor  # () float32, above 0
+    strength: Tensor = leaf(partial(checked, example=1.0))  # () float32, at least 0
+    temperature: Tensor = leaf(partial(checked, example=2.0, positive=True))  # () float32, above 0
 
 
 def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: float = 2.0) -> LwF:
@@ -44,10 +46,9 @@ def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: 
 
     Raises ValueError for a negative strength or a temperature that is not positive.
     """
-    if not strength >= 0:
-        raise ValueError(f"strength: expected a number of at least 0, got {strength}.")
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number above 0, got {temperature}.")
+    checks.instance("model", model, ModelState, "the ModelState of model.init(key)")
+    checks.positive("n_classes", n_classes)
+    hyperparameters(strength, temperature)
     device = tree.leaves(model)[0].device
     none = torch.zeros(n_classes, dtype=torch.bool, device=device)
     return LwF(
@@ -59,15 +60,21 @@ def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: 
     )
 
 
+def hyperparameters(strength: float, temperature: float) -> tuple[float, float]:
+    """Check that the strength is at least 0, the temperature above it, and both finite; TypeError or ValueError otherwise."""
+    return checked("strength", strength, 1.0), checked("temperature", temperature, 2.0, positive=True)
+
+
 def snapshot(slot: str = "lwf") -> Update:
     """The Update that makes the present model the teacher of the classes seen so far; compose it before the training.
 
     In an online stream experiences are a few rows long; take the snapshot where new classes arrive:
     `cl.when(lwf.new_classes(), lwf.snapshot())`.
     """
+    checks.path("slot", slot, "lwf")
 
     def update(agent: Any, exp: Experience) -> Any:
-        lwf = tree.get(agent, slot)
+        lwf = _slot(agent, slot)
         return tree.set(agent, {slot: lwf.replace(teacher=agent.model, old=lwf.seen, seen=lwf.seen | exp.classes)})
 
     return update
@@ -75,7 +82,12 @@ def snapshot(slot: str = "lwf") -> Update:
 
 def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
     """The condition, () bool, that an experience has a class which no earlier snapshot saw."""
-    return lambda agent, exp: (exp.classes & ~tree.get(agent, slot).seen).any()
+    checks.path("slot", slot, "lwf")
+    return lambda agent, exp: (exp.classes & ~_slot(agent, slot).seen).any()
+
+
+def _slot(agent: Any, slot: str) -> Any:
+    return checks.slot(agent, slot, LwF, "an LwF made by lwf.init")
 
 
 def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Tensor | None = None) -> Tensor:
@@ -85,6 +97,9 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Ten
     heads on the new rows; take `model, heads = cl.models.split_heads(model)` and the logits of that model. Raises ValueError for a
     multi-head model.
     """
+    checks.instance("lwf", lwf, LwF, "an LwF made by lwf.init")
+    checks.instance("exp", exp, Experience, "an Experience")
+    checks.model("model", model)
     if split_heads(model)[1] is not None:
         raise ValueError(
             "model: a multi-head model masks the heads that are to be kept; "
@@ -102,11 +117,12 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Ten
 
 def distillation(model: Model, slot: str = "lwf") -> Loss:
     """The Loss that holds the model to its teacher on the rows of the minibatch, head by head; 0 during the first experience."""
-    plain, heads = split_heads(model)
+    checks.path("slot", slot, "lwf")
+    plain, heads = split_heads(checks.model("model", model))
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         # The batch statistics that the task loss moves are not moved a second time here.
         student, _ = plain.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
-        return penalty(plain, student, tree.get(agent, slot), exp, heads), agent
+        return penalty(plain, student, _slot(agent, slot), exp, heads), agent
 
     return loss

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cl_func import memory, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
 from cl_func.tree import state
@@ -35,7 +35,7 @@ def er(
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    step = train_step(with_replay(cross_entropy(model), replay_size), optimizer)
+    step = train_step(with_replay(cross_entropy(model), positive("replay_size", replay_size)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ER:

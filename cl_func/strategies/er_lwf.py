@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cl_func import memory, random, regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
 from cl_func.models import Model, forward, split_heads
@@ -38,6 +38,7 @@ def er_lwf(
 
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
+    regularizers.lwf.hyperparameters(strength, temperature)
 
     plain, heads = split_heads(model)
 
@@ -46,7 +47,7 @@ def er_lwf(
         task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
         return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
 
-    step = train_step(with_replay(loss, replay_size), optimizer)
+    step = train_step(with_replay(loss, positive("replay_size", replay_size)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ERLwF:

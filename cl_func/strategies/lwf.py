@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import checks, random, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy
@@ -41,6 +41,8 @@ def lwf(
     With `cl.models.multi_head(model, masks)`: cross-entropy over the head of each row's task, distillation of each old head.
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
+    checks.model("model", model)
+    regularizers.lwf.hyperparameters(strength, temperature)
 
     plain, heads = split_heads(model)
 

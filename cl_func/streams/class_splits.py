@@ -17,10 +17,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.core import positive
 from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.streams.lazy import Lazy, check_pair
+from cl_func.tree import describe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,11 +139,15 @@ def _class_order(n_classes: int, class_order: Iterable[int] | None, key: Tensor 
     if class_order is not None and key is not None:
         raise ValueError("class_order, key: give one of them: the order itself, or a key to draw it from.")
     if key is not None:
-        return random.permutation(key, n_classes)
+        return random.permutation(checks.key("key", key), n_classes)
     if class_order is None:
         return torch.arange(n_classes)
-    given = [operator.index(label) for label in class_order]
-    if sorted(given) != list(range(n_classes)):
+    try:
+        labels = list(class_order)
+        given = [operator.index(label) for label in labels]
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"class_order: expected integers, got {describe(class_order)}.") from error
+    if any(isinstance(label, bool) for label in labels) or sorted(given) != list(range(n_classes)):
         raise ValueError(f"class_order: expected a permutation of the classes 0..{n_classes - 1}, got {given}.")
     return torch.tensor(given)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import positive
 from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.streams.lazy import Lazy, check_pair
@@ -51,7 +51,7 @@ def permuted(train: Dataset, test: Dataset, n_experiences: int, *, key: Tensor) 
     torch.Size([1438, 64])
     """
     check_pair(train, test)
-    random.fold_in(key, 0)  # a key of the wrong kind is told here, not in the middle of the stream
+    checks.key("key", key)  # a key of the wrong kind is told here, not in the middle of the stream
     return _benchmark(train, test, _Permutation(key), positive("n_experiences", n_experiences))
 
 
@@ -83,10 +83,7 @@ def rotated(train: Dataset, test: Dataset, n_experiences: int, *, max_angle: flo
     """
     check_pair(train, test)
     positive("n_experiences", n_experiences)
-    if isinstance(max_angle, bool) or not isinstance(max_angle, (int, float)):
-        raise TypeError(f"max_angle: expected a number of degrees, got {max_angle!r}.")
-    if not math.isfinite(max_angle):
-        raise ValueError(f"max_angle: expected a finite number of degrees, got {max_angle}.")
+    max_angle = checks.number("max_angle", max_angle)
     if train.x.ndim == 2 and math.isqrt(train.x.shape[1]) ** 2 != train.x.shape[1]:
         raise ValueError(
             f"x: vectors of {train.x.shape[1]} features are no square images; give images [N, H, W], such as x.reshape(-1, H, W)."

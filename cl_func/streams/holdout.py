@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.experience import Benchmark, Dataset, Experience, Stream
 from cl_func.streams.lazy import Lazy, lazy
 
@@ -26,13 +26,11 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor)
     >>> len(bench.train[0]), len(bench.valid[0])
     (259, 29)
     """
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
-        raise TypeError(f"fraction: expected a number between 0 and 1, got {fraction!r}.")
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: expected a number between 0 and 1, both excluded, got {fraction}.")
+    checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.streams.split_by_class(...)")
+    fraction = checks.number("fraction", fraction, 0, 1)
     if benchmark.valid is not None:
         raise ValueError("benchmark: it has a valid stream already; hold out of the benchmark that you made it from.")
-    random.fold_in(key, 0)  # a key of the wrong kind is told here, not in the middle of the stream
+    checks.key("key", key)  # a key of the wrong kind is told here, not in the middle of the stream
     parent, n = lazy(benchmark.train), len(benchmark.train)
     for i in range(n):
         there = int(parent.view(i).valid.sum())
@@ -41,7 +39,7 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor)
                 f"fraction: {fraction} of the {there} rows of train experience {i} leaves none to train on; "
                 "choose a smaller fraction or larger experiences."
             )
-    train, valid = (Stream(_Part(parent, float(fraction), key, held_out), n) for held_out in (False, True))
+    train, valid = (Stream(_Part(parent, fraction, key, held_out), n) for held_out in (False, True))
     return dataclasses.replace(benchmark, train=train, valid=valid)
 
 

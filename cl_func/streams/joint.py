@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.streams.lazy import Lazy, lazy
 
@@ -27,6 +27,7 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
     >>> bench.train[1].classes.nonzero().flatten().tolist()
     [0, 1, 2, 3]
     """
+    checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.streams.split_by_class(...)")
     parent = lazy(benchmark.train)
     labels: set[int] = set()
     for i in range(len(benchmark.train)):

@@ -84,6 +84,8 @@ def check_pair(train: Dataset, test: Dataset) -> None:
             raise TypeError(f"{name}: expected a cl.data.Dataset, got {describe(data)}.")
         if data.task is not None:
             raise ValueError(f"{name}: has task labels of its own, but this stream sets them; give a dataset with task=None.")
+    if train.x.device != test.x.device:
+        raise ValueError(f"train, test: on different devices: {train.x.device} and {test.x.device}; move one with .to(device).")
     if train.n_classes != test.n_classes:
         raise ValueError(
             f"train, test: n_classes differ: {train.n_classes} and {test.n_classes}; "

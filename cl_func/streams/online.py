@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import positive
 from cl_func.experience import Benchmark, Dataset, Experience, Stream, pad
 from cl_func.streams.lazy import Last, Lazy, lazy
@@ -33,9 +33,10 @@ def split_online(benchmark: Benchmark, experience_size: int, *, key: Tensor | No
     >>> len(bench.train), len(bench.test)
     (146, 5)
     """
+    checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.streams.split_by_class(...)")
     positive("experience_size", experience_size)
     if key is not None:
-        random.fold_in(key, 0)  # a key of the wrong kind is told here, not in the middle of the stream
+        checks.key("key", key)  # a key of the wrong kind is told here, not in the middle of the stream
     parent = lazy(benchmark.train)
     whole = _Ordered(parent, key)
     counts = (-(-int(parent.view(i).valid.sum()) // experience_size) for i in range(len(benchmark.train)))

@@ -1,0 +1,199 @@
+"""Checks of arguments at the border of the library: each names the argument, what was expected and what was given.
+
+Factories call them once; what runs at every step checks no more than types, shapes and dtypes, which cost nothing there and, unlike
+values, can be looked at while a function is vmapped or traced.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.tree import describe
+
+
+def refuse(name: str, expected: str, value: Any) -> TypeError:
+    """The TypeError for an argument of another kind than expected, to be raised."""
+    return TypeError(f"{name}: expected {expected}, got {describe(value)}.")
+
+
+def instance(name: str, value: Any, kind: Any, expected: str) -> Any:
+    """Check that a value is of a class; TypeError otherwise."""
+    if not isinstance(value, kind):
+        raise refuse(name, expected, value)
+    return value
+
+
+def function(name: str, value: Any, expected: str = "a function") -> Any:
+    """Check that a value can be called; TypeError otherwise."""
+    if not callable(value):
+        raise refuse(name, expected, value)
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Check that a value is True or False; TypeError otherwise."""
+    if not isinstance(value, bool):
+        raise refuse(name, "True or False", value)
+    return value
+
+
+def choice(name: str, value: Any, *options: Any) -> Any:
+    """Check that a value is one of some strings, bools or None; ValueError otherwise."""
+    if not (value is None or isinstance(value, (str, bool))) or value not in options:
+        *others, last = (repr(option) for option in options)
+        raise ValueError(f"{name}: expected {', '.join(others)}{' or ' if others else ''}{last}, got {describe(value)}.")
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    """Check that a value is a string; TypeError otherwise."""
+    if not isinstance(value, str):
+        raise refuse(name, "a string", value)
+    return value
+
+
+def path(name: str, value: Any, example: str) -> str:
+    """Check that a value is a path into the state; ValueError otherwise."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name}: expected a path such as {example!r}, got {describe(value)}.")
+    return value
+
+
+def positive(name: str, value: Any, least: int = 1) -> int:
+    """Check that a size is an integer of at least 1 (or `least`); TypeError or ValueError naming it otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(name, f"an integer of at least {least}", value)
+    if value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value}.")
+    return value
+
+
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Check that a value is a tuple or list of sizes, not empty; TypeError or ValueError otherwise."""
+    if not isinstance(value, (tuple, list)) or not value:
+        raise refuse(name, "sizes such as (1, 28, 28)", value)
+    return tuple(positive(name, size) for size in value)
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, ends: str = "()") -> float:
+    """Check that a value is a finite number between two others; `ends`, such as "[)", says which of them belong to the range.
+
+    Returns it as a float. Raises TypeError for what is no number (a bool is none) and ValueError for one outside.
+    """
+    expected = "a finite number"
+    if math.isfinite(low) or math.isfinite(high):
+        expected += f" in {ends[0] if math.isfinite(low) else '('}{low:g}, {high:g}{ends[1] if math.isfinite(high) else ')'}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise refuse(name, expected, value)
+    given = float(value)
+    above = given >= low if ends[0] == "[" else given > low
+    below = given <= high if ends[1] == "]" else given < high
+    if not (math.isfinite(given) and above and below):
+        raise ValueError(f"{name}: expected {expected}, got {given:g}.")
+    return given
+
+
+def number_or_path(name: str, value: Any, example: str) -> float | str:
+    """Check that a value is a finite number, or the path of a leaf of the state; TypeError or ValueError otherwise."""
+    if isinstance(value, str):
+        return path(name, value, example)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise refuse(name, f"a number or the path of a leaf such as {example!r}", value)
+    return number(name, value)
+
+
+def tensor(
+    name: str,
+    value: Any,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+    like: Tensor | None = None,
+) -> Tensor:
+    """Check a tensor's shape, its dtype (floating without one) and that it is on the device of another; they may be traced."""
+    right = isinstance(value, Tensor) and (value.is_floating_point() if dtype is None else value.dtype == dtype)
+    if not right or (shape is not None and value.shape != shape):
+        kind = "floating" if dtype is None else str(dtype).removeprefix("torch.")
+        error = refuse(
+            name, f"{'an' if kind[0] == 'i' else 'a'} {kind} tensor" + ("" if shape is None else f" of shape {list(shape)}"), value
+        )
+        raise ValueError(*error.args) if right else error
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{name}: on {value.device}, but the others are on {like.device}; move it with .to(device).")
+    return value
+
+
+def tensors(name: str, value: Any) -> Any:
+    """Check that a value is a tree of tensors, at least one; TypeError that names the first other leaf otherwise."""
+    items = tree.items(value)
+    wrong = next(((path, leaf) for path, leaf in items if not isinstance(leaf, Tensor)), None)
+    if wrong is not None or not items:
+        place = f" at {wrong[0]!r}" if wrong is not None and wrong[0] else ""
+        raise refuse(name, f"a tree of tensors{place}", value if wrong is None else wrong[1])
+    return value
+
+
+def key(name: str, value: Any) -> Tensor:
+    """Check that a value is one key, of a device that holds values (not "meta"); TypeError or ValueError otherwise."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim:
+        raise refuse(name, "an int64 tensor of shape () made by cl.key(seed)", value)
+    if value.is_meta:
+        raise ValueError(f"{name}: it is on the device meta, which holds no values; make it with cl.key(seed).")
+    return value
+
+
+def model(name: str, value: Any) -> Any:
+    """Check that a value is a model, with `init(key)` and `apply(params, buffers, x, ...)`; TypeError otherwise."""
+    if isinstance(value, type) or not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
+        raise refuse(name, "a model such as cl.models.mlp(...), or cl.models.from_module(factory, n_classes=...)", value)
+    return value
+
+
+def optimizer(name: str, value: Any) -> Any:
+    """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
+    methods = all(callable(getattr(value, part, None)) for part in ("init", "update"))
+    if isinstance(value, type) or not methods or hasattr(value, "model"):  # a Strategy has the two as well
+        raise refuse(name, "an object with init(params) and update(grads, state, params), such as cl.optim.sgd(0.1)", value)
+    return value
+
+
+def stream(name: str, value: Any) -> Any:
+    """Check that a value can be a stream: something to iterate over that is no single experience, text or mapping."""
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping, Tensor)):
+        raise refuse(name, "a sequence of experiences such as benchmark.train", value)
+    return value
+
+
+def slot(state: Any, path: str, kind: type, expected: str) -> Any:
+    """What is in a slot of the state, checked to be of a class; ValueError for an unknown path, TypeError otherwise, naming it."""
+    found = tree.get(state, path)
+    if not isinstance(found, kind):
+        raise refuse(f"slot {path!r}", expected, found)
+    return found
+
+
+def device(name: str, value: Any) -> torch.device | None:
+    """Check that a value is None or names a device that torch knows here; TypeError or ValueError otherwise."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, torch.device)):
+        raise refuse(name, "a device such as 'cpu' or 'cuda:0'", value)
+    try:
+        found = torch.empty(0, device=value).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{name}: expected a device that is here, such as 'cpu', got {value!r}: {reason}") from error
+    if found.type == "meta":
+        raise ValueError(f"{name}: the device meta holds no values; give one that does, such as 'cpu'.")
+    return found
+
+
+def no_agent(name: str, value: Any, needs: str) -> TypeError:
+    """The TypeError for a state without a field that is needed, to be raised."""
+    return refuse(name, f"the state of an agent with {needs}, such as strategy.init(key)", value)

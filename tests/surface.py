@@ -1,0 +1,1244 @@
+"""The public surface, call by call: what `test_bad_input.py` gives bad arguments to.
+
+For each public callable a call that works and, for each argument, its kind. A kind says which of the values of SORTS are fine; all
+the others, and what is wrong with this kind only (another dtype, shape or device, a number out of range drawn by Hypothesis), must
+be refused. A public callable that has no call here, and is no record, fails a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+import tempfile
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import registry
+import torch
+from torch import Tensor, nn
+
+import cl_func as cl
+from cl_func import losses, memory, models, optim, random, regularizers, strategies, tree
+
+BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
+KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
+DATA = EXP.source
+STRATEGY = strategies.naive(MODEL, SGD)
+IMAGES = cl.Dataset(torch.rand(8, 1, 4, 4), torch.arange(8) % 4)
+R = torch.tensor([[0.9, 0.2, 0.1], [0.5, 0.8, 0.2], [0.4, 0.6, 0.7]])
+LOGITS = random.normal(KEY, (len(EXP), 4))
+GRID = cl.grid({"opt.lr": [0.1, 0.2]})
+
+
+LINEAR = models.from_module(lambda: nn.Linear(6, 4), n_classes=4, input_shape=(6,))
+LINEAR_STATE = cl.Agent(key=KEY, model=LINEAR.init(KEY))
+
+_folder = tempfile.TemporaryDirectory()  # removed when the process ends
+FOLDER = Path(_folder.name)
+for part in ("train", "t10k"):
+    (FOLDER / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 4, 2, 2) + bytes(16))
+    (FOLDER / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 4) + bytes([0, 1, 2, 3]))
+FILE = FOLDER / "train-labels-idx1-ubyte"
+
+
+def update(state, exp):
+    return state
+
+
+def loss(params, state, exp):
+    return sum(p.square().sum() for p in params.values()), state
+
+
+def clip(grads, state, exp):
+    return grads, state
+
+
+def probe(state, exp):
+    return {"accuracy": torch.zeros(2)}
+
+
+def build() -> nn.Module:
+    return nn.Linear(6, 4)
+
+
+# Values of every sort that a caller may pass by mistake.
+SORTS: dict[str, Any] = {
+    "none": None,
+    "bool": True,
+    "int": 2,
+    "zero": 0,
+    "negative": -3,
+    "float": 2.5,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "complex": 1 + 2j,
+    "str": "10",
+    "empty str": "",
+    "bytes": b"10",
+    "list": [1, 2],
+    "empty list": [],
+    "list of str": ["a", "b"],
+    "dict": {"a": 1},
+    "empty dict": {},
+    "object": object(),
+    "numpy int": np.int64(2),
+    "numpy float": np.float32(0.5),
+    "numpy bool": np.bool_(True),
+    "numpy array": np.ones(3),
+    "tensor": torch.ones(3),
+    "scalar tensor": torch.tensor(0.5),
+    "nan tensor": torch.full((3,), float("nan")),
+    "integer tensor": torch.tensor([1, 2, 0]),
+    "meta tensor": torch.ones(3, device="meta"),
+    "function": lambda: None,
+    "class": nn.Linear,
+    "module": nn.Linear(6, 4),
+    "key": KEY,
+    "dataset": DATA,
+    "experience": EXP,
+    "stream": BENCH.train,
+    "benchmark": BENCH,
+    "model": MODEL,
+    "weights": STATE.model,
+    "optimizer": SGD,
+    "strategy": STRATEGY,
+    "state": STATE,
+    "grid": GRID,
+    "dtype": torch.float32,
+    "device": torch.device("meta"),
+}
+CALLABLE = {"function", "class", "module"}
+TENSORS = {"tensor", "scalar tensor", "nan tensor", "integer tensor", "key", "dataset", "experience", "weights"}
+NUMBER = {"int", "zero", "float", "numpy int", "numpy float"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an argument takes: the sorts that are fine, more values that are bad, and a strategy for still more of them."""
+
+    fine: frozenset[str] = frozenset()
+    bad: tuple[Any, ...] = ()
+    drawn: Any = None
+
+    def but(self, *fine: str, bad: tuple[Any, ...] = ()) -> Kind:
+        return dataclasses.replace(self, fine=self.fine | set(fine), bad=(*self.bad, *bad))
+
+
+def kind(*fine: str, bad: tuple[Any, ...] = (), drawn: Any = None) -> Kind:
+    return Kind(frozenset(fine), bad, drawn)
+
+
+NO_NUMBER = st.floats(max_value=-1e-9) | st.just(float("nan")) | st.just(float("inf"))
+SIZE = kind("int", bad=(2.0, "2", -1, 1.0, np.float64(2), torch.tensor(2), 10.0), drawn=st.integers(max_value=0) | st.floats())
+COUNT = dataclasses.replace(SIZE, fine=frozenset({"int", "zero"}), drawn=st.integers(max_value=-1) | st.floats())
+NON_NEGATIVE = kind(*NUMBER, bad=("0.1", float("-inf")), drawn=NO_NUMBER)
+POSITIVE = dataclasses.replace(NON_NEGATIVE, fine=frozenset(NUMBER - {"zero"}), bad=(0.0, "0.1"))
+DECAY = kind("zero", "numpy float", bad=("0.9", 1, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in [0, 1)
+FRACTION = kind("numpy float", bad=("0.5", 0.0, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in (0, 1)
+PROBABILITY = kind("zero", "numpy float", bad=("0.5", 1.1), drawn=NO_NUMBER)
+ANGLE = kind(*NUMBER, "negative")
+FLAG = kind("bool", bad=("True", 0, 1))
+FUNCTION = kind(*CALLABLE, bad=("update",))
+UPDATE = FUNCTION.but("strategy")  # for what takes a Strategy too
+MODEL_ = kind("model", bad=(models.mlp, "mlp"))
+OPTIMIZER = kind("optimizer", bad=(optim.sgd, torch.optim.SGD, "sgd"))
+STRATEGY_ = kind("strategy", bad=(strategies.naive,))
+DATASET = kind("dataset", bad=((DATA, DATA),))
+EXPERIENCE = kind("experience", bad=([EXP],))
+STREAM = kind("stream", bad=([], iter([]), [1, 2], [None], "stream"))
+BENCHMARK = kind("benchmark", bad=(BENCH.train, (BENCH.train, BENCH.test)))
+SLOT = kind("str")
+KEYS = (torch.tensor(1.0), torch.tensor(1, dtype=torch.int32), torch.zeros(2, dtype=torch.int64), torch.tensor(True))
+KEY_ = kind("key", bad=(*KEYS, KEY.to("meta")))
+NAME = kind("str", "empty str")
+SEEN = kind(
+    bad=([1, 2], [3, 2, 1], [0, 1, 2], [1, 2, 4], [1.0, 2.0, 3.0], [True, 2, 3], ["1", "2", "3"], torch.tensor([1.0, 2.0, 3.0]))
+)
+
+
+def tensor(like: Tensor, *fine: str, bad: tuple[Any, ...] = (), shapes: bool = True, dtypes: bool = True) -> Kind:
+    """A tensor as `like`: another device, other dtypes, and other shapes are bad."""
+    others: list[Any] = [like.to("meta"), like.tolist()]
+    if dtypes:
+        others += [like.to(torch.complex64), like.to(torch.int16 if like.is_floating_point() else torch.float32)]
+    if shapes:
+        others += [like[None], like.flatten()[:0], like.repeat(*[2] * like.ndim) if like.ndim else like.repeat(2)]
+    drawn = _other_shapes(like) if shapes else None
+    return kind(*fine, bad=(*others, *bad), drawn=drawn)
+
+
+def _other_shapes(like: Tensor) -> Any:
+    shape = st.lists(st.integers(0, 3), max_size=3).filter(lambda sizes: list(like.shape) != sizes)
+    dtype = st.sampled_from([like.dtype, torch.float64, torch.int32, torch.complex64])
+    return st.builds(lambda sizes, dtype: torch.zeros(sizes, dtype=dtype), shape, dtype)
+
+
+def choice(*options: Any) -> Kind:
+    return kind(bad=("experiences", *(f"{option} " for option in options if isinstance(option, str))))
+
+
+@dataclass(frozen=True, repr=False)
+class Call:
+    """A call that works. `says`: what a message names instead of an argument, where that is a path or a part."""
+
+    name: str
+    function: Callable[..., Any]
+    valid: dict[str, Any]
+    kinds: dict[str, Kind]
+    says: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, **changes: Any) -> Any:
+        return self.function(**{**self.valid, **changes})
+
+
+# The kinds of arguments by their names, where a call does not say otherwise.
+USUAL = {
+    "batch_size": SIZE.but("none"),
+    "benchmark": BENCHMARK,
+    "capacity": SIZE,
+    "epochs": SIZE,
+    "exp": EXPERIENCE,
+    "iterations": SIZE.but("none"),
+    "key": KEY_,
+    "model": MODEL_,
+    "n_classes": SIZE,
+    "n_experiences": SIZE.but(bad=(3, 10**9)),
+    "optimizer": OPTIMIZER,
+    "replay_size": SIZE,
+    "slot": SLOT,
+    "state": kind("state"),
+    "strength": NON_NEGATIVE,
+    "temperature": POSITIVE,
+    "test": DATASET,
+    "train": DATASET,
+    "update": FUNCTION,
+}
+TABLE: list[Call] = []
+
+
+def call(
+    name: str, valid: dict[str, Any], kinds: dict[str, Kind] | None = None, says: dict[str, str] | None = None, run: Any = None
+) -> None:
+    """Enter a call; arguments of `valid` whose kind is None are not tried."""
+    function = run
+    if run is None:
+        function = cl
+        for part in name.split("."):
+            function = getattr(function, part)
+    given = {**{n: USUAL[n] for n in valid if n in USUAL}, **(kinds or {})}
+    missing = [n for n in valid if n not in given]
+    assert not missing, f"{name}: no kind for {missing}"
+    TABLE.append(Call(name, function, valid, given, says or {}))
+
+
+ANY = kind(*SORTS)  # whatever is given is taken
+NETS = models.mlp(6, hidden=(8,), n_classes=4)
+LOOP = {"batch_size": 5, "epochs": 2}
+
+# -- the core
+call(
+    "Strategy", {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL}, {"init": FUNCTION, "model": MODEL_.but("none")}
+)
+call(
+    "Dataset",
+    {"x": DATA.x, "y": DATA.y, "task": torch.zeros_like(DATA.y), "n_classes": 4},
+    {
+        "x": tensor(DATA.x, dtypes=False, bad=(DATA.x.long(), DATA.x > 0, DATA.x[:, 0], DATA.x[:-1])),
+        "y": tensor(DATA.y, bad=(DATA.y.float(), DATA.y - 1, DATA.y + 1, DATA.y[:-1], DATA.y > 0)),
+        "task": tensor(DATA.y, "none", bad=(DATA.y[:-1], DATA.y - 5)),
+        "n_classes": COUNT.but(bad=(10.0, "10", -4, 2)),
+    },
+)
+call(
+    "Benchmark",
+    {"train": BENCH.train, "test": BENCH.test, "valid": BENCH.test},
+    {"train": kind("stream"), "test": kind("stream"), "valid": kind("stream", "none")},
+)
+call("Stream", {"make": BENCH.train.make, "length": 2}, {"make": FUNCTION, "length": COUNT})
+call(
+    "experience",
+    {"source": DATA, "rows": torch.tensor([1, 3]), "task": 0, "index": 0, "classes": torch.ones(4) > 0},
+    {
+        "source": DATASET,
+        "rows": kind(
+            "none",
+            "integer tensor",
+            bad=(
+                torch.tensor([1.0]),
+                torch.tensor([-1]),
+                torch.tensor([28]),
+                torch.tensor([[1]]),
+                torch.tensor([1]).to("meta"),
+                torch.tensor([1], dtype=torch.int32),
+                torch.tensor([], dtype=torch.int64),
+            ),
+        ),
+        "task": COUNT,
+        "index": COUNT,
+        "classes": kind(
+            "none", bad=(torch.ones(4), torch.ones(5) > 0, torch.zeros(4) > 0, (torch.ones(4) > 0).to("meta"), torch.ones(1, 4) > 0)
+        ),
+    },
+)
+call("at", {"slot": "opt", "update": update})
+call("check_finite", {"update": update}, {"update": UPDATE})
+call("compile", {"update": update, "donate": False}, {"update": UPDATE, "donate": FLAG})
+call("vmap", {"update": update}, {"update": UPDATE})
+call("compose", {"updates": update}, {"updates": FUNCTION}, run=lambda updates: cl.compose(update, updates))
+call("repeat", {"update": update, "times": 2}, {"times": SIZE})
+call("when", {"condition": lambda s, e: s.key > 0, "update": update}, {"condition": FUNCTION})
+call(
+    "when",
+    {"condition": torch.tensor(True)},
+    {"condition": kind("bool", bad=(torch.ones(2) > 0, torch.tensor(1), torch.ones(1) > 0))},
+    run=lambda condition: cl.when(lambda s, e: condition, optim.restart())(STATE, EXP),
+)
+call(
+    "minibatches",
+    {"step": update, **LOOP, "iterations": None, "shuffle": True, "drop_last": False},
+    {"step": FUNCTION, "iterations": SIZE.but("none"), "shuffle": FLAG, "drop_last": FLAG},
+)
+call("minibatches", {"state": STATE, "exp": EXP}, run=lambda state, exp: cl.minibatches(update, batch_size=5)(state, exp))
+call(
+    "train_step",
+    {"loss": loss, "optimizer": SGD, "transforms": clip},
+    {"loss": FUNCTION, "transforms": FUNCTION},
+    run=lambda loss, optimizer, transforms: cl.train_step(loss, optimizer, transforms),
+)
+SCALAR = torch.tensor(1.0, requires_grad=True)
+PAIRS = (
+    (torch.ones(2), STATE),
+    (SCALAR, None),
+    (1.0, STATE),
+    (None, STATE),
+    (torch.tensor(1), STATE),
+    (SCALAR, STATE, STATE),
+    SCALAR,
+    torch.ones(2),
+    (torch.ones(1), STATE),
+)
+call(
+    "train_step",
+    {"loss": (SCALAR, STATE)},
+    {"loss": kind(bad=PAIRS)},
+    run=lambda loss: cl.train_step(lambda p, s, e: loss, SGD)(STATE, EXP),
+)
+call(
+    "train_step",
+    {"transforms": (STATE.model.params, STATE)},
+    {"transforms": kind(bad=((STATE.model.params, None), (None, STATE), ({}, STATE)))},
+    run=lambda transforms: cl.train_step(losses.cross_entropy(MODEL), SGD, lambda g, s, e: transforms)(STATE, EXP),
+)
+call("train_step", {"state": STATE, "exp": EXP}, run=lambda state, exp: cl.train_step(losses.cross_entropy(MODEL), SGD)(state, exp))
+call("core.gradient", {"loss": losses.cross_entropy(MODEL), "state": STATE, "exp": EXP}, {"loss": FUNCTION})
+call("core.number", {"agent": STATE, "value": "opt.lr"}, {"agent": ANY, "value": ANY})
+call(
+    "maybe_init",
+    {"agent": cl.Agent(key=KEY), "model": lambda s: STATE.model},
+    {"agent": kind("state", "strategy"), "model": FUNCTION},
+    {"agent": "agent|no 'model'"},
+)
+RAN = STRATEGY.init(KEY)
+FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], ["a"], [BENCH]))
+AGENT = kind("state", bad=(KEY,))
+call(
+    "fold",
+    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False},
+    {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG},
+    {"stream": "stream|exp"},
+)
+call("fold", {"update": STATE}, {"update": kind("state")}, run=lambda update: cl.fold(lambda s, e: update, STATE, BENCH.train))
+call(
+    "scan",
+    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "probe": probe, "every": 1, "donate": False},
+    {"update": FUNCTION, "state": AGENT, "stream": FEED, "probe": FUNCTION.but("none"), "every": SIZE, "donate": FLAG},
+    {"stream": "stream|exp"},
+)
+call(
+    "scan",
+    {"probe": torch.zeros(2)},
+    {
+        "probe": kind(
+            "tensor",
+            "scalar tensor",
+            "nan tensor",
+            "integer tensor",
+            "key",
+            "meta tensor",
+            "dataset",
+            "experience",
+            "state",
+            "weights",
+            bad=({"a": 1.0}, {"a": torch.ones(2), "b": 3}, []),
+        )
+    },
+    run=lambda probe: cl.scan(update, STATE, BENCH.train, lambda s, e: probe),
+)
+LANES = tree.stack([STATE, STATE])
+call(
+    "scan",
+    {"probe": cl.vmap(registry.PROBES[0].make())},
+    {"probe": kind("none", *CALLABLE, bad=(cl.evaluate(MODEL, BENCH.test),))},
+    run=lambda probe: cl.scan(cl.vmap(update), LANES, BENCH.train, probe),
+)
+# -- data
+call("data.digits", {})
+ARRAYS = (
+    np.zeros((4, 2), dtype=np.int64),
+    np.zeros((4, 2), dtype=complex),
+    np.zeros((4, 2), dtype=object),
+    np.zeros((4, 2), dtype=str),
+)
+call(
+    "data.from_arrays",
+    {"x": np.zeros((4, 2), dtype=np.float32), "y": np.array([0, 1, 1, 0]), "n_classes": 2},
+    {
+        "x": kind(bad=(*ARRAYS, np.zeros((3, 2)), np.zeros((0, 2)), torch.zeros(4, 2, device="meta"))),
+        "y": kind(
+            bad=(
+                *ARRAYS,
+                np.zeros(4),
+                np.zeros(4, dtype=bool),
+                np.array([0, 1, 2, 0]),
+                np.array([0, -1, 0, 0]),
+                torch.zeros(4),
+                torch.zeros(4, dtype=torch.int64, device="meta"),
+            )
+        ),
+        "n_classes": SIZE.but("none", bad=(1,)),
+    },
+    {"n_classes": "n_classes"},
+)
+ITEMS = [(torch.zeros(2), 0), (torch.ones(2), 1)]
+call(
+    "data.from_torch",
+    {"dataset": ITEMS, "n_classes": 2},
+    {
+        "dataset": kind(
+            bad=(
+                [(torch.zeros(2), 0.5)],
+                [(torch.zeros(2), 0), (torch.zeros(3), 1)],
+                [torch.zeros(2)],
+                [("a", 1)],
+                [(torch.zeros(2), -1)],
+                [(torch.zeros(2), None)],
+            )
+        ),
+        "n_classes": SIZE.but("none", bad=(1,)),
+    },
+    {"dataset": "dataset|y"},
+)
+call(
+    "data.idx_folder",
+    {"folder": FOLDER, "n_classes": 4},
+    {"folder": kind(bad=("/nowhere", FILE)), "n_classes": SIZE.but("none", bad=(1,))},
+)
+
+# -- streams
+PAIR = {"train": DATA, "test": DATA}
+OTHERS = (
+    cl.Dataset(DATA.x[:, :3], DATA.y),
+    cl.Dataset(DATA.x.double(), DATA.y),
+    cl.Dataset(DATA.x, DATA.y % 2),
+    cl.Dataset(DATA.x, DATA.y, DATA.y),
+    tree.map(lambda leaf: leaf.to("meta"), DATA),
+)
+ORDER = kind(
+    "none",
+    bad=(
+        [0, 1],
+        [0, 1, 2, 2],
+        [0, 1, 2, 4],
+        [0.0, 1.0, 2.0, 3.0],
+        ["0", "1", "2", "3"],
+        [False, True, 2, 3],
+        torch.arange(4.0),
+        torch.arange(4).to("meta"),
+    ),
+)
+for scenario in ("split_by_class", "task_incremental", "domain_incremental"):
+    sides = {side: DATASET.but(bad=OTHERS) for side in PAIR}
+    call(f"streams.{scenario}", {**PAIR, "n_experiences": 2, "class_order": [3, 1, 0, 2]}, {**sides, "class_order": ORDER})
+    call(
+        f"streams.{scenario}",
+        {**PAIR, "n_experiences": 2, "key": KEY},
+        {"train": ANY, "test": ANY, "n_experiences": ANY, "key": KEY_.but("none")},
+    )
+call("streams.permuted", {**PAIR, "n_experiences": 2, "key": KEY}, {**sides, "n_experiences": SIZE, "key": KEY_})
+call(
+    "streams.rotated",
+    {"train": IMAGES, "test": IMAGES, "n_experiences": 2, "max_angle": 90.0},
+    {"train": kind(bad=OTHERS), "test": kind(bad=OTHERS), "n_experiences": SIZE, "max_angle": ANGLE},
+    {"train": "train|x"},
+)
+call("streams.cumulative", {"benchmark": BENCH})
+call(
+    "streams.split_online",
+    {"benchmark": BENCH, "experience_size": 3, "key": KEY},
+    {"experience_size": SIZE, "key": KEY_.but("none")},
+)
+call("streams.with_validation", {"benchmark": BENCH, "fraction": 0.2, "key": KEY}, {"fraction": FRACTION, "key": KEY_})
+
+# -- models
+SHAPE = kind(bad=((), (0,), (6.0,), ("6",), (-6,), (True,), [6, 0]))
+IMAGE = kind(bad=((), (1, 4), (1, 4, 0), (1, 4.0, 4), (1, -4, 4), (True, 4, 4), "144"))
+WIDTHS = kind("list", bad=((0,), (-1,), (2.0,), ("2",), (True,), (None,)))
+call("models.mlp", {"n_features": 6, "hidden": (8,), "n_classes": 4}, {"n_features": SIZE, "hidden": WIDTHS.but("empty list")})
+call(
+    "models.cnn",
+    {"input_shape": (1, 8, 8), "channels": (2, 2), "hidden": 4, "n_classes": 3},
+    {"input_shape": IMAGE, "channels": WIDTHS.but(bad=((2,) * 9,)), "hidden": SIZE},
+    {"input_shape": "input_shape|channels"},
+)
+call("models.slim_resnet18", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 2}, {"input_shape": IMAGE, "width": SIZE})
+call(
+    "models.from_module",
+    {"factory": build, "n_classes": 4, "input_shape": (6,)},
+    {"factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)), "input_shape": SHAPE.but("none", "list")},
+)
+call(
+    "models.multi_head",
+    {"model": MODEL, "masks": torch.eye(4) > 0},
+    {
+        "masks": tensor(
+            torch.eye(4) > 0, shapes=False, bad=(torch.eye(5) > 0, torch.zeros(4, 4) > 0, torch.ones(4) > 0, torch.ones(0, 4) > 0)
+        )
+    },
+)
+call("models.class_masks", {"stream": BENCH.train}, {"stream": STREAM.but(bad=([BENCH], [DATA]))})
+CLASSES = torch.tensor([True, False, True, True])
+MASK = tensor(CLASSES, bad=(torch.ones(3) > 0, torch.ones(3, 4) > 0))
+call(
+    "losses.mask_logits",
+    {"logits": LOGITS, "classes": CLASSES},
+    {"logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS.long())), "classes": MASK},
+    {"logits": "logits"},
+)
+call(
+    "models.forward",
+    {"model": MODEL, "params": STATE.model.params, "state": STATE, "exp": EXP, "train": True},
+    {"params": kind(bad=({"0.weight": torch.zeros(8, 6)}, STATE, list(STATE.model.params.values()))), "train": ANY},
+)
+call(
+    "models.forward",
+    {"params": LINEAR.init(KEY).params},
+    {"params": kind(bad=({"weight": torch.zeros(4, 6)}, STATE))},
+    run=lambda params: models.forward(LINEAR, params, LINEAR_STATE, EXP),
+)
+call(
+    "models.Model",
+    {"init": MODEL.init, "apply": MODEL.apply, "n_classes": 4, "input_shape": (6,)},
+    {"init": FUNCTION, "apply": FUNCTION, "input_shape": SHAPE.but("none", "list")},
+)
+X_ = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0], EXP.x.half(), EXP.x.double()))
+for net in (MODEL, LINEAR):
+    call("models.Model", {"key": KEY}, {"key": KEY_}, run=net.init)
+    weights = net.init(KEY)
+    call(
+        "models.Model",
+        {"params": weights.params, "buffers": weights.buffers, "x": EXP.x, "valid": EXP.valid, "task": EXP.tasks},
+        {
+            "params": kind(bad=({"w": torch.zeros(4, 6)},)),
+            "buffers": kind("empty dict"),
+            "x": X_,
+            "valid": ANY if net is MODEL else tensor(EXP.valid, "none"),  # the MLP has no use for it
+            "task": ANY,
+        },
+        {"buffers": "params|buffers", "x": "x|valid"},
+        run=net.apply,
+    )
+call(
+    "models.BatchNorm",
+    {"num_features": 6, "eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True},
+    {"num_features": SIZE, "eps": POSITIVE, "momentum": PROBABILITY.but("none"), "affine": FLAG, "track_running_stats": FLAG},
+)
+call(
+    "models.BatchNorm", {"x": EXP.x}, {"x": kind(bad=(EXP.x[:, :5], EXP.x[:1], EXP.x.long()))}, run=lambda x: models.BatchNorm(6)(x)
+)
+call("models.Dropout", {"p": 0.5, "channels": False}, {"p": PROBABILITY, "channels": FLAG})
+
+# -- losses
+call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})
+call("losses.total", {"losses": loss}, {"losses": FUNCTION}, run=lambda losses: cl.losses.total(loss, losses))
+call("losses.scaled", {"loss": loss, "by": 0.5}, {"loss": FUNCTION, "by": kind(*NUMBER, "negative", "str")})
+call(
+    "losses.with_replay",
+    {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw},
+    {"loss": FUNCTION, "n": SIZE, "draw": FUNCTION},
+)
+call("losses.mark_seen", {"slot": "seen"})
+call(
+    "losses.weighted_mean",
+    {"values": LOGITS[:, 0], "valid": EXP.valid},
+    {"values": tensor(LOGITS[:, 0]), "valid": tensor(EXP.valid)},
+    {"values": "values", "valid": "valid"},
+)
+call(
+    "losses.masked_cross_entropy",
+    {"logits": LOGITS, "exp": EXP, "classes": CLASSES},
+    {"logits": tensor(LOGITS, bad=(LOGITS[:, :3], LOGITS.long())), "classes": MASK.but("none")},
+    {"logits": "logits|n_classes"},
+)
+call(
+    "losses.distillation",
+    {"student": LOGITS, "teacher": LOGITS, "classes": CLASSES, "valid": EXP.valid, "temperature": 2.0},
+    {
+        "student": tensor(LOGITS),
+        "teacher": tensor(LOGITS),
+        "classes": MASK,
+        "valid": tensor(EXP.valid),
+        "temperature": POSITIVE.but("scalar tensor"),
+    },
+)
+call(
+    "losses.cross_entropy",
+    {"state": STATE, "exp": EXP, "params": STATE.model.params},
+    {"params": kind(bad=({"w": 1}, STATE))},
+    run=lambda params, state, exp: losses.cross_entropy(MODEL)(params, state, exp),
+)
+
+# -- memory
+ROWS = memory.fields(None, EXP)
+ROWS_ = kind(
+    bad=(
+        {**ROWS, "x": ROWS["x"][:, :2]},
+        {**ROWS, "y": ROWS["y"].float()},
+        {"x": ROWS["x"]},
+        {**ROWS, "z": ROWS["y"]},
+        {**ROWS, "y": ROWS["y"][:3]},
+        {**ROWS, "y": None},
+        tree.map(lambda leaf: leaf.to("meta"), ROWS),
+        EXP,
+    )
+)
+call("memory.sample", {"model": MODEL}, {"model": MODEL_.but(bad=(models.from_module(build, n_classes=4),))})
+call("memory.fields", {"state": None, "exp": EXP}, {"state": ANY})
+call(
+    "memory.join",
+    {"exp": EXP, "rows": ROWS, "valid": EXP.valid},
+    {
+        "rows": dataclasses.replace(ROWS_, bad=tuple(rows for rows in ROWS_.bad if rows is EXP or "z" not in rows)),
+        "valid": tensor(EXP.valid),
+    },
+    {"rows": "rows|x|y"},
+)
+EMPTY = memory.reservoir.init(5, memory.sample(MODEL))
+MEMORY = kind(bad=("replay", STATE))
+call(
+    "memory.reservoir.init",
+    {"capacity": 5, "sample": memory.sample(MODEL)},
+    {
+        "sample": kind(
+            "tensor",
+            "scalar tensor",
+            "integer tensor",
+            "nan tensor",
+            "meta tensor",
+            "key",
+            "experience",
+            "dataset",
+            "state",
+            "weights",
+            bad=({"x": 1}, {"x": None}),
+        )
+    },
+)
+call(
+    "memory.reservoir.add",
+    {"memory": EMPTY, "key": KEY, "rows": ROWS, "valid": EXP.valid},
+    {"memory": MEMORY, "key": KEY_, "rows": ROWS_, "valid": tensor(EXP.valid)},
+)
+call("memory.reservoir.draw", {"memory": EMPTY, "key": KEY, "n": 2}, {"memory": MEMORY, "key": KEY_, "n": SIZE})
+call("memory.reservoir.insert", {"slot": "replay", "fields": memory.fields}, {"fields": FUNCTION})
+call(
+    "memory.reservoir.insert",
+    {"slot": "replay"},
+    {"slot": kind(bad=("model", "opt", "key", "replay.seen", "nothing"))},
+    run=lambda slot: memory.reservoir.insert(slot)(STATE, EXP),
+)
+call(
+    "losses.with_replay",
+    {"slot": "replay"},
+    {"slot": kind(bad=("model", "opt", "key", "replay.seen", "nothing"))},
+    run=lambda slot: losses.with_replay(losses.cross_entropy(MODEL), 2, slot)(STATE.model.params, STATE, EXP),
+    says={"slot": "slot|memory|path '"},
+)
+call(
+    "losses.cross_entropy",
+    {"slot": "seen"},
+    {"slot": kind(bad=("model", "opt", "key", "opt.lr", "nothing"))},
+    run=lambda slot: losses.cross_entropy(MODEL, "seen", slot)(STATE.model.params, STATE, EXP),
+)
+for name, factory in (
+    ("losses.mark_seen", losses.mark_seen),
+    ("regularizers.lwf.snapshot", regularizers.lwf.snapshot),
+    ("regularizers.lwf.new_classes", regularizers.lwf.new_classes),
+):
+    call(
+        name,
+        {"slot": "seen" if name[0] == "l" else "lwf"},
+        {"slot": kind(bad=("model", "opt", "key", "opt.lr", "replay", "nothing"))},
+        run=lambda slot, f=factory: f(slot)(STATE, EXP),
+    )
+call(
+    "memory.reservoir.insert",
+    {"exp": EXP, "state": STATE},
+    says={"state": "state|path 'replay'"},
+    run=lambda state, exp: memory.reservoir.insert()(state, exp),
+)
+
+# -- regularizers
+NET = STATE.model
+call("regularizers.lwf.init", {"model": NET, "n_classes": 4, "strength": 1.0, "temperature": 2.0}, {"model": kind("weights")})
+call("regularizers.lwf.hyperparameters", {"strength": 1.0, "temperature": 2.0})
+call("regularizers.lwf.snapshot", {"slot": "lwf"})
+call("regularizers.lwf.new_classes", {"slot": "lwf"})
+call("regularizers.lwf.distillation", {"model": MODEL, "slot": "lwf"})
+call(
+    "regularizers.lwf.distillation",
+    {"slot": "lwf"},
+    {"slot": kind(bad=("model", "opt", "key", "nothing"))},
+    run=lambda slot: regularizers.lwf.distillation(MODEL, slot)(NET.params, STATE, EXP),
+)
+call(
+    "regularizers.lwf.penalty",
+    {"model": MODEL, "student": LOGITS, "lwf": STATE.lwf, "exp": EXP},
+    {"student": tensor(LOGITS), "lwf": kind(bad=(STATE,))},
+)
+
+# -- strategies
+SIZES = {"capacity": 6, "replay_size": 4}
+BATCHES = {"batch_size": 5, "epochs": 1, "iterations": 3}
+TEACHER = {"strength": 1.0, "temperature": 2.0}
+for name, own in {"naive": {}, "joint": {}, "lwf": TEACHER, "er": SIZES, "er_lwf": {**SIZES, **TEACHER}}.items():
+    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES})
+    call(f"strategies.{name}", {"key": KEY}, {"key": KEY_}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
+
+# -- optimisers
+for name in ("adam", "adamw"):
+    betas = kind(bad=((0.9,), (0.9, 1.0), (0.9, -0.1), (0.9, "0.9"), (0.9, None), (True, 0.9), (float("nan"), 0.9), (1, 2, 3)))
+    call(
+        f"optim.{name}",
+        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0},
+        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE},
+    )
+call(
+    "optim.sgd",
+    {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+    {"lr": NON_NEGATIVE, "momentum": DECAY, "nesterov": FLAG, "weight_decay": NON_NEGATIVE},
+)
+PARAMS = kind(
+    "weights", "tensor", "scalar tensor", "nan tensor", "meta tensor", bad=({"w": 1.0}, {"w": torch.tensor(1)}, {"w": None})
+)
+call("optim.sgd", {"params": NET.params}, {"params": PARAMS}, run=optim.sgd(0.1).init)
+call("optim.adam", {"params": NET.params}, {"params": PARAMS}, run=optim.adam().init)
+call(
+    "optim.sgd",
+    {"state": SGD.init(NET.params)},
+    {"state": kind()},
+    {"state": "sgd"},
+    run=lambda state: SGD.update(NET.params, state, NET.params),
+)
+call(
+    "optim.adam",
+    {"state": optim.adam().init(NET.params)},
+    {"state": kind()},
+    {"state": "adam"},
+    run=lambda state: optim.adam().update(NET.params, state, NET.params),
+)
+call("optim.chain", {"transforms": clip}, {"transforms": FUNCTION}, run=lambda transforms: optim.chain(clip, transforms))
+call("optim.clip_by_global_norm", {"max_norm": 1.0}, {"max_norm": dataclasses.replace(POSITIVE.but("str"), bad=(0.0,))})
+call("optim.clip_by_value", {"limit": 1.0}, {"limit": dataclasses.replace(POSITIVE.but("str"), bad=(0.0,))})
+RATE = dataclasses.replace(POSITIVE.but("str"), bad=(0.0,))
+call("optim.exponential_decay", {"gamma": 0.9, "slot": "opt"}, {"gamma": RATE})
+call("optim.step_decay", {"every": 2, "gamma": 0.9, "slot": "opt"}, {"every": SIZE, "gamma": RATE})
+call(
+    "optim.cosine_decay",
+    {"total": 9, "final": 0.1, "slot": "opt"},
+    {"total": SIZE, "final": dataclasses.replace(NON_NEGATIVE.but("str"), bad=())},
+)
+call("optim.restart", {"slot": "opt"})
+call(
+    "optim.schedule",
+    {"fn": lambda ticks, steps: 1.0 / (ticks + steps), "slot": "opt", "steps": 3.0},
+    {"fn": FUNCTION, "steps": kind(*NUMBER, "negative", "str")},
+)
+for name, made in (("restart", optim.restart), ("exponential_decay", lambda slot: optim.exponential_decay(0.9, slot))):
+    call(
+        f"optim.{name}",
+        {"slot": "opt"},
+        {"slot": kind(bad=("model", "replay", "key", "nothing"))},
+        run=lambda slot, made=made: made(slot)(STATE, EXP),
+    )
+
+# -- metrics
+MATRIX = kind(
+    bad=(R[0], R.long(), R * 100, R - 1, R * float("nan"), R.tolist(), R[:0], R.to("meta"), R.to(torch.complex64), R.numpy())
+)
+for name in (
+    "average_accuracy",
+    "average_anytime_accuracy",
+    "forgetting_matrix",
+    "forgetting_per_experience",
+    "forgetting",
+    "backward_transfer",
+    "learning_accuracy",
+):
+    call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3]}, {"R": MATRIX, "seen": SEEN.but("none")})
+call(
+    "metrics.forward_transfer",
+    {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
+    {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
+)
+call("metrics.checked", {"name": "R", "value": R, "ndim": 2}, {"name": ANY, "value": MATRIX, "ndim": ANY}, {"value": "R"})
+call(
+    "metrics.mean_ci",
+    {"values": R, "confidence": 0.9, "dim": 0},
+    {
+        "values": kind("tensor", "nan tensor", bad=(R[:0], R.to("meta"))),
+        "confidence": FRACTION,
+        "dim": kind("zero", bad=(-3, 2, 1.0, "0")),
+    },
+)
+
+# -- figures
+AX = kind("none")
+call(
+    "plots.accuracy_timeline",
+    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None},
+    {
+        "curves": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": R[None]}, {"a": None}, {3: R}, [R], R)),
+        "confidence": FRACTION,
+        "xlabel": NAME,
+        "ylabel": NAME,
+        "ax": AX,
+    },
+)
+call(
+    "plots.matrix", {"R": R, "title": "t", "ax": None}, {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX}
+)
+call(
+    "plots.matrices", {"matrices": {"a": R}}, {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R))}
+)
+call(
+    "plots.forgetting_matrix",
+    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None},
+    {"R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none"), "title": NAME.but("none"), "ax": AX},
+)
+
+# -- random
+DIMS = kind("none", "int", "zero", "list", "empty list", bad=((2.0,), ("2",), (-1,), (True,), (None,)))
+DIMS = dataclasses.replace(DIMS, fine=DIMS.fine - {"none"})
+DTYPE = kind("dtype", bad=(torch.int64, torch.float16, "float32", float))
+call(
+    "key",
+    {"seed": 3, "device": "cpu"},
+    {
+        "seed": kind("int", "zero", "negative", bad=(1 << 64, -(1 << 63) - 1, "3", 3.0)),
+        "device": kind("none", bad=("gpu", "nowhere:0")),
+    },
+)
+call(
+    "random.children",
+    {"key": KEY, "data": torch.arange(3)},
+    {"data": kind("key", "integer tensor", bad=(3, torch.ones(3), torch.tensor([True]), torch.arange(3, device="meta")))},
+)
+call(
+    "random.fold_in",
+    {"key": KEY, "data": 3},
+    {
+        "data": kind(
+            "int", "zero", "negative", "key", bad=(3.0, torch.tensor([1]), torch.tensor(True), torch.tensor(1).to("meta"), 1 << 70)
+        )
+    },
+)
+call("random.split", {"key": KEY, "n": 2}, {"n": SIZE})
+call("random.bits", {"key": KEY, "shape": (2,)}, {"shape": DIMS})
+call("random.uniform", {"key": KEY, "shape": (2,), "dtype": torch.float32}, {"shape": DIMS, "dtype": DTYPE})
+call("random.normal", {"key": KEY, "shape": (2,), "dtype": torch.float32}, {"shape": DIMS, "dtype": DTYPE})
+BOUND = kind("int", bad=(3.0, "3", torch.tensor(1.0), torch.tensor([1, 2, 3]), torch.tensor(True), 1 << 70))
+call(
+    "random.randint",
+    {"key": KEY, "shape": (2,), "low": 0, "high": 5},
+    {"shape": DIMS, "low": BOUND.but("zero", "negative", "key", bad=(5,)), "high": BOUND.but("key", bad=(0,))},
+    {"low": "low|high", "high": "high|low"},
+)
+call(
+    "random.bernoulli",
+    {"key": KEY, "p": 0.3, "shape": (2,)},
+    {
+        "p": kind("zero", "numpy float", "scalar tensor", bad=(1.1, -0.1, torch.ones(3), torch.tensor(1)), drawn=NO_NUMBER),
+        "shape": DIMS,
+    },
+)
+call("random.permutation", {"key": KEY, "n": 3}, {"n": COUNT})
+call(
+    "random.categorical",
+    {"key": KEY, "logits": torch.zeros(3)},
+    {
+        "logits": kind(
+            "tensor",
+            "nan tensor",
+            bad=(
+                torch.zeros(3).long(),
+                torch.zeros(()),
+                torch.zeros(2, 0),
+                [0.0],
+                torch.zeros(3, device="meta"),
+            ),
+        )
+    },
+)
+
+# -- trees
+LEAVES, STRUCTURE = tree.flatten(STATE)
+call(
+    "tree.get",
+    {"tree": STATE, "path": "opt.lr"},
+    {"tree": kind("state", bad=({"a": 1},)), "path": kind("empty str", bad=("nothing", "opt.rate", "opt.lr.more", "."))},
+    {"tree": "path", "path": "path"},
+)
+call(
+    "tree.set",
+    {"tree": STATE, "changes": {"opt.lr": 0.2}},
+    {
+        "tree": kind("state", bad=({"a": 1},)),
+        "changes": kind("empty dict", bad=({3: 0.1}, {"": 0.1}, {"opt.rate": 0.1}, [("opt.lr", 0.1)])),
+    },
+    {"tree": "path", "changes": "changes|path"},
+)
+PATHS: dict[str, Kind] = {
+    "opt.lr": kind(
+        "int",
+        "float",
+        "zero",
+        "scalar tensor",
+        "numpy int",
+        "numpy float",
+        bad=(torch.tensor(0.1, device="meta"), torch.tensor([0.1]), "0.1", float("-inf"), -1.0),
+    ),
+    "opt.momentum": kind("zero", "scalar tensor", "numpy float", bad=(1.0, -0.1)),
+    "opt.count": kind("int", "zero", "negative", "numpy int", "key", bad=(1.0, "1", torch.tensor(1.0))),
+    "lwf.temperature": kind("int", "float", "scalar tensor", "numpy int", "numpy float", bad=(0, -2.0)),
+    "opt": kind(bad=(0.1, "opt", STATE.model)),
+    "model": kind("weights", bad=(0.1, "model", {}, STATE.opt)),
+    "model.params": kind("dict", "empty dict", bad=(0.1, [])),
+    "model.params.0.bias": kind(bad=(0.1, torch.zeros(9), torch.zeros(8).double(), torch.zeros(8, device="meta"))),
+    "replay": kind(bad=("replay", STATE.lwf, {})),
+}
+for path, some in PATHS.items():
+    call(
+        "tree.set",
+        {"value": tree.get(STATE, path)},
+        {"value": some},
+        {"value": re.escape(path)},
+        run=lambda value, path=path: tree.set(STATE, {path: value}),
+    )
+call(
+    "tree.map",
+    {"function": torch.clone, "tree": STATE},
+    {"function": FUNCTION, "tree": ANY},
+    run=lambda function, tree: cl.tree.map(torch.clone if callable(function) else function, STATE),
+)
+call("tree.map", {"rest": STATE}, {"rest": kind("state")}, run=lambda rest: tree.map(torch.add, STATE, rest))
+for name in ("leaves", "flatten", "items"):
+    call(f"tree.{name}", {"tree": STATE}, {"tree": ANY})
+call(
+    "tree.unflatten",
+    {"structure": STRUCTURE, "leaves": LEAVES},
+    {"structure": kind(), "leaves": kind(bad=(LEAVES[:-1], [*LEAVES, 1]))},
+)
+call(
+    "tree.replace",
+    {"node": STATE, "key": KEY},
+    {
+        "node": kind("state", "weights", "dataset", "experience", "benchmark", "model", "stream", "optimizer", "strategy", "grid"),
+        "key": ANY,
+    },
+    run=lambda node, key: tree.replace(node, **({} if node is not STATE else {"key": key})),
+)
+call(
+    "tree.replace",
+    {"changes": "key"},
+    {"changes": kind(bad=("keys", "x"))},
+    {"changes": "field"},
+    run=lambda changes: tree.replace(STATE, **{changes: KEY} if isinstance(changes, str) else {"nothing": 0}),
+)
+call("tree.describe", {"value": STATE}, {"value": ANY})
+OTHER = registry.init(KEY, models.mlp(6, hidden=(9,), n_classes=4))
+call(
+    "tree.stack",
+    {"trees": [STATE, STATE]},
+    {
+        "trees": kind(
+            "stream",
+            bad=(
+                [STATE, OTHER],
+                [STATE, RAN],
+                [STATE, None],
+                [1, 2],
+                [STATE, tree.map(lambda x: x.to("meta"), STATE)],
+                [KEY, KEY.float()],
+            ),
+        )
+    },
+)
+call(
+    "tree.unstack",
+    {"tree": LANES},
+    {
+        "tree": kind(
+            "tensor",
+            "nan tensor",
+            "integer tensor",
+            "meta tensor",
+            "dataset",
+            bad=(STATE, {"a": torch.zeros(2), "b": torch.zeros(3)}),
+        )
+    },
+)
+call(
+    "tree.where",
+    {"condition": torch.tensor(True), "new": STATE, "old": STATE},
+    {
+        "condition": kind(bad=(torch.ones(2) > 0, torch.tensor(1), torch.tensor(True, device="meta"))),
+        "new": kind("state", bad=(OTHER,)),
+        "old": kind("state", bad=(OTHER,)),
+    },
+    {"new": "new|rest", "old": "old|rest"},
+)
+call(
+    "tree.where",
+    {"condition": torch.tensor([True, False]), "new": LANES, "old": LANES},
+    {"condition": kind(bad=(torch.ones(3) > 0, torch.ones(1) > 0, torch.ones(2, 2) > 0)), "new": ANY, "old": ANY},
+)
+for name in ("difference", "equal"):
+    call(
+        f"tree.{name}",
+        {"a": STATE, "b": STATE, "rtol": 0.0, "atol": 0.0},
+        {"a": ANY, "b": ANY, "rtol": NON_NEGATIVE, "atol": NON_NEGATIVE},
+    )
+call(
+    "state",
+    {"cls": type("Mine", (), {"__annotations__": {"x": Tensor}}), "kw_only": True},
+    {"cls": kind("none", "class"), "kw_only": FLAG},
+    run=cl.state,
+)
+call("static", {"default": 0}, {"default": ANY})
+call("tree.leaf", {"check": print, "default": 0}, {"check": FUNCTION, "default": ANY})
+
+# -- evaluation, grids, sweeps
+call(
+    "evaluate",
+    {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience"},
+    {
+        "stream": dataclasses.replace(STREAM, bad=([], [1, 2], [None], "stream", [BENCH])),
+        "batch_size": SIZE,
+        "mask": choice("experience").but("none"),
+    },
+)
+call("evaluate", {"state": STATE}, run=lambda state: cl.evaluate(MODEL, BENCH.test)(state, None))
+VALUES = kind(
+    "empty dict",
+    bad=(
+        {3: [0.1]},
+        {"": [0.1]},
+        {"a": []},
+        {"a": 0.1},
+        {"a": "0.1"},
+        {"a": {"b": 1}},
+        {"a": [0.1, 0.1]},
+        {"a": [torch.ones(2), torch.ones(2)]},
+        {"a": [0.1, "0.1"]},
+        {"a": [None]},
+        {"a": [object()]},
+        {"a": np.zeros((0,))},
+        {"a": 3},
+        {"a": torch.tensor(1.0)},
+        {"a": torch.zeros(2, device="meta")},
+        {"a": [float("nan")]},
+        {"a": [np.float32(0.5), 0.5]},
+    ),
+)
+call(
+    "grid",
+    {
+        "values": {
+            "opt.lr": [0.1, 0.2],
+            "a": np.ones(1),
+            "b": torch.arange(3),
+            "c": range(2),
+            "d": [np.int64(1)],
+            "e": [torch.ones(2), torch.zeros(2)],
+        }
+    },
+    {"values": VALUES},
+)
+call("zipped", {"values": {"opt.lr": [0.1, 0.2], "a": np.arange(2)}}, {"values": kind(bad=(*VALUES.bad, {"a": [1], "b": [1, 2]}))})
+call(
+    "random_grid",
+    {"n": 3, "ranges": {"opt.lr": (0.1, 1.0)}, "key": KEY, "log": True},
+    {
+        "n": SIZE,
+        "ranges": kind(
+            bad=(
+                {3: (0.1, 1.0)},
+                {"": (0.1, 1.0)},
+                {"a": 0.1},
+                {"a": (0.1,)},
+                {"a": (1.0, 0.1)},
+                {"a": (0.0, 1.0)},
+                {"a": (0.1, float("inf"))},
+                {"a": ("0.1", "1")},
+                {"a": (0.1, None)},
+                {"a": (float("nan"), 1.0)},
+                {"a": (True, 2)},
+                {"a": "ab"},
+            )
+        ),
+        "key": KEY_,
+        "log": FLAG,
+    },
+)
+PLAIN = {"compile": False, "lanes": 1, "progress": False}
+HPARAMS = (
+    cl.grid({"opt.rate": [0.1]}),
+    cl.grid({"opt.count": [0.5]}),
+    cl.grid({"opt.lr": [-1.0]}),
+    cl.grid({"opt": [1.0]}),
+    {"opt.lr": [0.1]},
+    cl.grid({"opt.lr": [torch.ones(2)]}),
+)
+call(
+    "sweep",
+    {
+        "strategy": STRATEGY,
+        "benchmark": BENCH,
+        "seeds": [0],
+        "hparams": None,
+        "probe": probe,
+        "executor": None,
+        "device": "cpu",
+        "resume": None,
+        **PLAIN,
+    },
+    {
+        "strategy": STRATEGY_,
+        "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
+        "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
+        "hparams": kind("none", "grid", bad=HPARAMS),
+        "probe": FUNCTION.but("none"),
+        "executor": kind("none"),
+        "device": kind("none", bad=("gpu", "nowhere:0")),
+        "resume": kind("none", "str", bad=(FILE,)),
+        "compile": choice("auto").but("bool"),
+        "lanes": SIZE.but(bad=("many",)),
+        "progress": FLAG,
+    },
+    {"hparams": r"hparams|'opt[.\w]*'"},
+)
+
+# -- testing
+call(
+    "testing.assert_equal",
+    {"actual": STATE, "expected": STATE, "law": "mine", "rtol": 0.0, "atol": 0.0},
+    {"actual": ANY, "expected": ANY, "law": ANY, "rtol": NON_NEGATIVE, "atol": NON_NEGATIVE},
+)
+call(
+    "testing.check_update",
+    {"update": update, "state": STATE, "exp": EXP, "compiled": False, "padding": True},
+    {"update": FUNCTION, "state": kind(*TENSORS, "state"), "compiled": FLAG, "padding": FLAG},
+)
+call(
+    "testing.check_loss",
+    {"loss": losses.cross_entropy(MODEL), "state": STATE, "exp": EXP, "compiled": False},
+    {"loss": FUNCTION, "compiled": FLAG},
+)
+call(
+    "testing.check_gradient_transform",
+    {"transform": clip, "state": STATE, "exp": EXP, "compiled": False},
+    {"transform": FUNCTION, "compiled": FLAG},
+)
+call(
+    "testing.check_probe",
+    {"probe": cl.evaluate(MODEL, BENCH.test), "state": STATE, "exp": EXP, "compiled": False},
+    {"probe": FUNCTION, "exp": EXPERIENCE.but("none"), "compiled": FLAG},
+)
+call(
+    "testing.check_strategy",
+    {"strategy": STRATEGY, "benchmark": BENCH, "seed": 0, "compiled": False},
+    {"strategy": STRATEGY_, "benchmark": BENCHMARK, "seed": kind("int", "zero", "negative"), "compiled": FLAG},
+)
+call("testing.vary", {"state": STATE}, {"state": kind(*TENSORS, "meta tensor", "state")})
+call(
+    "testing.small_benchmark",
+    {"n_features": 3, "n_classes": 4, "rows_per_class": 2, "n_experiences": 2},
+    {"n_features": SIZE, "rows_per_class": SIZE},
+)
+call("testing.keys", {})
+call(
+    "testing.experiences",
+    {"n_features": 3, "n_classes": 4, "max_rows": 5, "min_rows": 1},
+    {"n_features": SIZE, "max_rows": SIZE, "min_rows": SIZE.but(bad=(6,))},
+)
+call("testing.streams", {"n_features": 3, "n_classes": 4, "max_length": 2}, {"n_features": SIZE, "max_length": SIZE})
+call("testing.agents", {"init": STRATEGY.init}, {"init": FUNCTION})
+
+# Classes that only hold what factories put in them; Python itself names a field that is missing or unknown.
+RECORDS = {
+    "Agent",
+    "Experience",
+    "Grid",
+    "Runs",
+    "core.Optimizer",
+    "core.Compose",
+    "core.Repeat",
+    "core.At",
+    "core.Gated",
+    "core.Minibatches",
+    "core.TrainStep",
+    "memory.Reservoir",
+    "models.ModelState",
+    "optim.AdamState",
+    "optim.SGDState",
+    "regularizers.LwF",
+    "strategies.ER",
+    "strategies.ERLwF",
+    "strategies.Joint",
+    "strategies.LwFAgent",
+    "transforms.Vmapped",
+    "transforms.Compiled",
+    "transforms.Fused",
+}
+# What the updates are transformed with, and has no argument of its own.
+INNER = {"tree.plain", "transforms.map_leaves", "transforms.fuse", "transforms.compiler_available"}
+
+
+def public() -> dict[str, Any]:
+    """Every public callable once, by name: what the rooms export, and the public functions of modules without `__all__`."""
+    found: dict[int, tuple[str, Any]] = {}
+
+    def walk(prefix: str, room: Any, names: list[str]) -> None:
+        for name in names:
+            value = getattr(room, name)
+            if isinstance(value, types.ModuleType):
+                own = [
+                    n
+                    for n, v in vars(value).items()
+                    if n[0] != "_" and callable(v) and getattr(v, "__module__", "") == value.__name__
+                ]
+                walk(f"{prefix}{name}.", value, getattr(value, "__all__", own))
+            elif callable(value):
+                found.setdefault(id(value), (prefix + name, value))
+
+    walk("", cl, sorted(cl.__all__, key=lambda name: isinstance(getattr(cl, name), types.ModuleType)))
+    return dict(found.values())
