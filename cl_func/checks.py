@@ -155,6 +155,13 @@ def model(name: str, value: Any) -> Any:
     return value
 
 
+def model_or_function(name: str, value: Any) -> Any:
+    """Check that a value is what `cl.evaluate` takes: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
+    if isinstance(value, type) or not callable(value):
+        return model(name, value)
+    return value
+
+
 def optimizer(name: str, value: Any) -> Any:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
     methods = all(callable(getattr(value, part, None)) for part in ("init", "update"))

@@ -21,7 +21,7 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
-from cl_func.memory import replay, reservoir
+from cl_func.memory import draws, replay, reservoir
 from cl_func.models import Model, feature_function, features
 from cl_func.opaque import opaque
 from cl_func.tree import PyTree, state
@@ -154,4 +154,4 @@ def draw(memory: Herding, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
 
     While fewer than n rows are filled only as many are valid; from an empty memory none is.
     """
-    return reservoir.draw(memory, key, n)  # type: ignore[arg-type]
+    return draws.uniform(memory, key, n)

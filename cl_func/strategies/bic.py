@@ -92,7 +92,7 @@ def bic(
 
     def parted(agent: Any, exp: Experience, held: bool) -> Experience:
         """The experience with only its rows for validation valid, or only the others."""
-        word = random.fold_in(agent.fate, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
+        word = random.children(agent.fate, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
         return exp.take(exp.rows, exp.valid & ((word < int(validation * 2**24)) == held))
 
     def begin(agent: Any, exp: Experience) -> Any:
@@ -110,7 +110,7 @@ def bic(
         exp = parted(agent, exp, held=False)
         both = memory.join(exp, rows, there)
         logits, agent = forward(model, params, agent.replace(key=key), both)
-        check_classes(logits, exp)
+        check_classes(logits, both)
         net, bias = agent.teacher
         before = bias_correction.correct(bias, _logits(model, net, both.x, both.valid, both.tasks))
         seen = agent.old | agent.bic.new
