@@ -1,4 +1,4 @@
-"""A method that no paper has, composed of parts of three: DER++, LwF and gradient clipping, against the methods it is made of.
+"""A method that no paper has, composed of parts of three: DER++, A-GEM's projection and EWC, against these methods.
 
     python examples/compose_parts.py
 
@@ -14,7 +14,7 @@ import cl_func as cl
 @cl.state
 class Mine(cl.Agent):
     replay: cl.memory.Reservoir  # rows with the logits they had
-    lwf: cl.regularizers.LwF
+    ewc: cl.regularizers.EWC
 
 
 def mine(model, optimizer, *, capacity, replay_size, batch_size, epochs):
@@ -22,22 +22,22 @@ def mine(model, optimizer, *, capacity, replay_size, batch_size, epochs):
         key, weights = cl.random.split(key)
         net = model.init(weights)
         replay = cl.memory.reservoir.init(capacity, cl.memory.dark.sample(model))
-        lwf = cl.regularizers.lwf.init(net, model.n_classes, strength=0.1)
-        return Mine(key=key, model=net, opt=optimizer.init(net.params), replay=replay, lwf=lwf)
+        ewc = cl.regularizers.ewc.init(net.params, strength=1.0)
+        return Mine(key=key, model=net, opt=optimizer.init(net.params), replay=replay, ewc=ewc)
 
     ce = cl.losses.cross_entropy(model)
     loss = cl.losses.total(
         ce,
         cl.losses.scaled(cl.losses.dark_experience(model, replay_size), 0.3),  # DER: the logits of old rows
         cl.losses.scaled(cl.losses.replayed(ce, replay_size), 1.0),  # the ++: their labels
-        cl.regularizers.lwf.distillation(model),  # LwF: the teacher's answers on the new rows
+        cl.regularizers.quadratic.loss("ewc"),  # EWC: the parameters that old answers depend on
     )
     step = cl.compose(
-        cl.train_step(loss, optimizer, cl.optim.clip_by_global_norm(2.0)),
+        cl.train_step(loss, optimizer, cl.projections.agem.project(ce, replay_size)),  # A-GEM: the loss on old rows must not rise
         cl.memory.reservoir.insert(fields=cl.memory.dark.fields(model)),
     )
     loop = cl.minibatches(step, batch_size=batch_size, epochs=epochs)
-    return cl.Strategy(init, cl.compose(cl.regularizers.lwf.snapshot(), loop), model)
+    return cl.Strategy(init, cl.compose(loop, cl.regularizers.ewc.consolidate(model, batch_size=batch_size)), model)
 
 
 def main():
@@ -47,7 +47,8 @@ def main():
     optimizer = cl.optim.sgd(lr=0.05, momentum=0.9)
     memory, loop = {"capacity": 100, "replay_size": 32}, {"batch_size": 32, "epochs": 3}
     methods = {
-        "LwF": cl.strategies.lwf(model, optimizer, **loop),
+        "EWC": cl.strategies.ewc(model, optimizer, strength=1.0, **loop),
+        "A-GEM": cl.strategies.agem(model, optimizer, capacity=100, sample_size=32, **loop),
         "ER": cl.strategies.er(model, optimizer, **memory, **loop),
         "DER++": cl.strategies.der_pp(model, optimizer, alpha=0.3, beta=1.0, **memory, **loop),
         "mine": mine(model, optimizer, **memory, **loop),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import cl_func as cl
+from benchmarks import page
 from benchmarks.accuracy import Results, summary
 from benchmarks.against_avalanche import PAIRS, verdict
 from benchmarks.cost import flops, forward_flops, synthetic
@@ -75,3 +76,7 @@ def test_table_and_orders_of_cells():
     assert "| er | 0.810 ± 0.127 | - |" in results.table()
     assert "| er | opt.lr 0.1 (edge) |" in results.strengths()
     assert "| class | er | naive | +0.610 ± 0.127 | yes |" in results.orders()
+
+
+def test_the_page_of_methods_is_up_to_date():
+    assert page.PAGE.read_text() == page.page(), "run: python -m benchmarks.page"

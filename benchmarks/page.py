@@ -1,0 +1,80 @@
+"""docs/methods.md, made from the methods themselves: `python -m benchmarks.page`.
+
+What a method stores and its hyperparameters are read off the state that it starts with, its source off its file; nothing is typed
+twice. A test fails when the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import cl_func as cl
+from benchmarks.cost import synthetic
+from benchmarks.methods import METHODS, Method, Problem
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
+HEAD = """# Methods
+
+Made by `python -m benchmarks.page` from the methods themselves; do not edit.
+
+One import and one call: `cl.strategies.er(model, optimizer, capacity=200, replay_size=10)`. Every factory also takes `batch_size`,
+`epochs` and `iterations`, as `cl.minibatches` does. A hyperparameter is a leaf of the state: sweep it by its path,
+`cl.grid({"opt.lr": [0.03, 0.1]})`, or set it, `cl.tree.set(state, {"opt.lr": 0.1})`; the optimiser's are there for all methods.
+
+*Stored* is what the state holds beyond the model and the optimiser, in MB for the MLP 784-400-400-10, 5 experiences and a memory of
+1000 rows. *Step* is what a training step costs beside one of naive, counting forward and backward passes over rows (in the third
+experience, where it grows); what is done once per experience is not in it. `python -m benchmarks.cost` measures both.
+
+| method | stored | step | hyperparameters, by path | source |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def stored(state: Any) -> str:
+    """The slots that a method adds, with their size."""
+    slots = {path.partition(".")[0] for path, _ in cl.tree.items(state)} - {"key", "model", "opt"}
+    sizes = {slot: sum(leaf.nbytes for leaf in cl.tree.leaves(getattr(state, slot))) / 1e6 for slot in slots}
+    return ", ".join(f"`{slot}` {size:.1f}" for slot, size in sorted(sizes.items()) if size >= 0.05) or "nothing"
+
+
+def paths(name: str, state: Any) -> str:
+    """The hyperparameters that the factory's docstring names, with their defaults; those of the optimiser are not repeated."""
+    said = (getattr(cl.strategies, name).__doc__ or "").partition("Hyperparameter paths:")[2].partition("\n\n")[0]
+    named = re.findall(r"`([\w.]+)`", said)
+    leaves = {path: leaf for path, leaf in cl.tree.items(state) if leaf.ndim == 0 and not path.startswith("opt.")}
+    return ", ".join(f"`{path}` = {leaves[path].item():g}" for path in named if path in leaves) or "none"
+
+
+def step(entry: Method) -> str:
+    """The cost of a step beside that of naive: a forward pass is a third of a forward and backward pass."""
+    if entry.passes is None:
+        return "its own"
+    both, forward = entry.passes(2)
+    return f"{both + forward / 3:.1f}"
+
+
+def source(name: str) -> str:
+    """The first paragraph of the method's file."""
+    text = sys.modules[getattr(cl.strategies, name).__module__].__doc__ or ""
+    return " ".join(text.strip().split("\n\n")[0].split()).replace("|", "\\|")
+
+
+def row(entry: Method, problem: Problem) -> str:
+    """One line of the table."""
+    state = entry.strategy(problem).init(cl.key(0))
+    return f"| `{entry.name}` | {stored(state)} | {step(entry)} | {paths(entry.name, state)} | {source(entry.name)} |"
+
+
+def page() -> str:
+    """The whole page."""
+    problem = synthetic(2000, 1)
+    return HEAD + "\n".join(row(entry, problem) for entry in METHODS if entry.there) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+    print(f"written: {PAGE.name}, {len(METHODS)} methods")
