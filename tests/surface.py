@@ -701,6 +701,15 @@ NET = STATE.model
 call("regularizers.lwf.init", {"model": NET, "n_classes": 4, "strength": 1.0, "temperature": 2.0}, {"model": kind("weights")})
 call("regularizers.lwf.hyperparameters", {"strength": 1.0, "temperature": 2.0})
 call("regularizers.lwf.snapshot", {"slot": "lwf"})
+FIVE = cl.experience(cl.Dataset(DATA.x, DATA.y, n_classes=5))  # the slot is for 4 classes
+for name, factory in (("snapshot", regularizers.lwf.snapshot), ("new_classes", regularizers.lwf.new_classes)):
+    call(
+        f"regularizers.lwf.{name}",
+        {"exp": EXP},
+        {"exp": EXPERIENCE.but(bad=(FIVE,))},
+        {"exp": "exp|n_classes"},
+        run=lambda exp, factory=factory: factory()(STATE, exp),
+    )
 call("regularizers.lwf.new_classes", {"slot": "lwf"})
 call("regularizers.lwf.distillation", {"model": MODEL, "slot": "lwf"})
 call(
