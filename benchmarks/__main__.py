@@ -3,7 +3,7 @@
     B1  a step of online ER on an MLP 784-256-256-10, at 1 to 64 lanes     B5  a whole experiment on Fashion-MNIST (--data)
     B2  the same on an MLP 64-64-10                                        B6  growth with steps, capacity and lanes
     B3  naive, ER and LwF in batch mode, Adam, batches of 128              B7  import and compile time
-    B4  online ER on a slim ResNet-18
+    B4  online ER on a slim ResNet-18                                      B8  checkpoints, taps, progress
 
 The contenders run in their own environments and take turns (A B C A B C ...), so that a machine that slows down slows down all; the
 table gives medians. Where we lose, it says so. Peers that are not installed are named, with what to do about it.
@@ -19,12 +19,14 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.experiment import b5
 from benchmarks.growth import b6
+from benchmarks.overhead import b8
 from benchmarks.peers import Peers
+from benchmarks.process import command_line
 from benchmarks.report import Report
 from benchmarks.startup import b7
 from benchmarks.steps import Settings, b1, b2, b3, b4
 
-BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7}
+BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7, "B8": b8}
 PATHS = ("--data", "--out", "--jax-python", "--avalanche-python")
 
 
@@ -57,23 +59,13 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def command_line(words: list[str]) -> str:
-    """What was typed, without the paths of this machine."""
-    shown, hide = [], False
-    for word in words:
-        option, equals, _ = word.partition("=")
-        shown.append("PATH" if hide else f"{option}=PATH" if equals and option in PATHS else word)
-        hide = word in PATHS
-    return " ".join(["python -m benchmarks", *shown])
-
-
 def main() -> int:
     """Run, print the table, write the two files; 1 if a contender failed, which is not to be not installed."""
     args = arguments()
     # Absolute: the workers run in the root of the repository, wherever this was called.
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    report = Report(command_line(sys.argv[1:]), machine.describe())
+    report = Report(command_line("benchmarks", sys.argv[1:], PATHS), machine.describe())
     settings = Settings(
         peers=args.peers,
         rounds=args.rounds,

@@ -2,14 +2,13 @@
 
     python -m benchmarks.fashion --data FOLDER [--seeds 20]
 
-Each image is seen once, ten at a time, with ten replayed from a reservoir of 500 (benchmark B1 on data). The seeds are lanes of one
-compiled program, `--lanes` of them at a time: as many as stay in the cache.
+Each image is seen once, ten at a time, with ten replayed from a reservoir of 500 (benchmark B1 on data): one call of
+`cl.sweep`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 
@@ -26,31 +25,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of MNIST-format idx files, plain or .gz")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--lanes", type=int, default=4, help="seeds at once")
-    parser.add_argument("--limit", type=int, help="only the first rows of the training data")
+    parser.add_argument("--lanes", type=int, help="seeds in one program (default: chosen by the sweep)")
+    parser.add_argument("--limit", type=int, help="only so many rows of the training data")
     args = parser.parse_args()
     start, work = time.perf_counter(), WORKS["B1"]
     train, test = cl.data.idx_folder(args.data)
-    train = cl.Dataset(train.x[: args.limit], train.y[: args.limit], n_classes=train.n_classes)
+    if args.limit:  # equally many of each class
+        rows = torch.cat([(train.y == c).nonzero().flatten()[: args.limit // train.n_classes] for c in range(train.n_classes)])
+        train = cl.Dataset(train.x[rows], train.y[rows], n_classes=train.n_classes)
     bench = cl.streams.split_by_class(train, test, n_experiences=EXPERIENCES)
-    pieces = [
-        list(cl.streams.split_online(dataclasses.replace(bench, train=bench.train[i : i + 1]), work.batch, key=cl.key(i)).train)
-        for i in range(EXPERIENCES)
-    ]
+    online = cl.streams.split_online(bench, work.batch, key=cl.key(0))
     model = cl.models.mlp(work.widths[0], work.widths[1:-1], work.widths[-1])
     method = cl.strategies.er(model, cl.optim.sgd(work.lr), capacity=work.capacity, replay_size=work.replayed)
-    update = cl.compile(cl.vmap(method.update))
-    probe = cl.compile(cl.vmap(cl.evaluate(model, bench.test)))
-
-    matrices = []
-    for first in range(0, args.seeds, args.lanes):
-        seeds = range(first, min(first + args.lanes, args.seeds))
-        states, history = cl.tree.stack([method.init(cl.key(seed)) for seed in seeds]), []
-        for part in pieces:
-            states = cl.fold(update, states, part, donate=True)
-            history.append(probe(states)["accuracy"])
-        matrices.append(torch.stack(history, dim=1))
-    R = torch.cat(matrices)  # [seed, after experience, test experience]
+    each = len(online.train) // EXPERIENCES
+    runs = cl.sweep(method, online, seeds=args.seeds, every=each, compile=True, lanes=args.lanes or "auto", progress=False)
+    R = runs["accuracy"]  # [seed, after experience, test experience]
 
     print(f"{args.seeds} seeds, {len(train):,} training images, {time.perf_counter() - start:.1f} s after the imports\n")
     print("| after experience | " + " | ".join(f"test {j}" for j in range(EXPERIENCES)) + " | average |")

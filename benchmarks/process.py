@@ -33,6 +33,16 @@ def shown(command: Sequence[str | Path]) -> str:
     return " ".join(["python", *map(str, command[1:])])
 
 
+def command_line(module: str, words: Sequence[str], paths: Sequence[str]) -> str:
+    """What was typed, with PATH for the values of the options in `paths`: those of this machine tell a reader nothing."""
+    typed, hide = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        typed.append("PATH" if hide else f"{option}=PATH" if equals and option in paths else word)
+        hide = word in paths
+    return " ".join([f"python -m {module}", *typed])
+
+
 def last_line(text: str) -> str:
     """What a process that failed said last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -68,6 +68,11 @@ def _ours(work: str, lanes: Sequence[int]) -> list[Contender]:
     return [Contender(f"ours, compiled, {count(n)}", "ours", "ours", (work, "--lanes", n)) for n in lanes]
 
 
+def _side_by_side(who: str, module: str, name: str, work: str, lanes: int, cores: int = 2) -> Contender:
+    """A chunk of lanes on each core, which is how `cl.sweep` runs them."""
+    return Contender(f"{name}, {cores} x {count(lanes)}", who, module, (work, "--lanes", lanes, "--chunks", cores))
+
+
 def _by_hand(work: str) -> list[Contender]:
     return [
         Contender("by hand, eager", "ours", "hand", (work, "--mode", "eager")),
@@ -81,9 +86,11 @@ def b1(settings: Settings, report: Report) -> None:
     report.titles[work] = WORKS[work].title
     contenders = [
         *_ours(work, lanes),
+        *(_side_by_side("ours", "ours", "ours, compiled", work, n) for n in lanes[:3]),
         Contender("ours, eager", "ours", "ours", (work, "--mode", "eager")),
         *_by_hand(work),
         *(Contender(f"JAX, {count(n)}", "jax", "jax_er", (work, "--lanes", n)) for n in lanes),
+        *(_side_by_side("jax", "jax_er", "JAX", work, n) for n in lanes[:3]),
         Contender("Avalanche, online", "avalanche", "avalanche_er", (work, "--mode", "online")),
         Contender("Avalanche, batch mode", "avalanche", "avalanche_er", (work, "--mode", "batch")),
         Contender("GEMM peak", "ours", "gemm"),
@@ -123,6 +130,7 @@ def b3(settings: Settings, report: Report) -> None:
         report.titles[work] = WORKS[work].title
         contenders = [
             *_ours(work, (1,) if settings.quick else (1, 4)),
+            _side_by_side("ours", "ours", "ours, compiled", work, 1),
             *_by_hand(work),
             Contender("Avalanche", "avalanche", "avalanche_er", (work,)),
         ]

@@ -56,7 +56,8 @@ class Agent:
 class Strategy:
     """A continual-learning method: `init(key) -> state` and `update(state, exp) -> state` on one experience.
 
-    `model` is optional: with it a sweep knows what to evaluate when no probe is given. Raises TypeError for other things.
+    `model` is optional, what `cl.evaluate` takes: the Model, or for a method with a classifier of its own a function `(state, exp)
+    -> logits [n, C]`. With it a sweep knows what to evaluate when no probe is given. Raises TypeError for other things.
     """
 
     init: Any
@@ -136,15 +137,15 @@ def at(slot: str, update: Update) -> Any:
 def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
     """Apply an Update only where `condition(state, exp)` (() bool) holds.
 
-    Both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a snapshot. It is a
-    single leaf: a transformation sees it as one function.
+    Vmapped or compiled, both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a
+    snapshot. It is a single leaf: a transformation sees it as one function.
     """
     checks.function("condition", condition)
     checks.function("update", update)
 
     def conditional(state: Any, exp: Any) -> Any:
         chosen = condition(state, exp)
-        if isinstance(chosen, bool):
+        if isinstance(chosen, bool) or (chosen.ndim == 0 and tree.plain(chosen)):
             return update(state, exp) if chosen else state
         if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
             raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)

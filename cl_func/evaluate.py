@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,18 +45,35 @@ def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tree.map(lambda *parts: sum(parts), *sums)
 
 
-def evaluate(model: Model, stream: Sequence[Experience], batch_size: int = 512, mask: Literal["experience"] | None = None) -> Probe:
-    """The Probe that evaluates `state.model` in eval mode on each of the T experiences of a stream.
+def _params(state: Any) -> Any:
+    try:
+        return state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+
+
+def evaluate(
+    model: Model | Callable[[Any, Experience], Tensor],
+    stream: Sequence[Experience],
+    batch_size: int = 512,
+    mask: Literal["experience"] | None = None,
+) -> Probe:
+    """The Probe that evaluates an agent's classifier on each of the T experiences of a stream.
+
+    model: a Model, for the logits of `state.model` in eval mode; or, for a method with a classifier of its own, such as the nearest
+        class mean, a function `(state, exp) -> logits [n, C]` of its rows, pure and without draws. `strategy.model` is what is
+        right for a strategy.
 
     Returns a function `(state, exp=None) -> {"accuracy": [T], "loss": [T], "class_accuracy": [C]}`, float32: the fraction of rows
     classified right and the mean cross-entropy in nats of each experience, and the accuracy on each class over the whole
     stream (NaN for a class without rows). `exp`, the experience just trained on, is not looked at.
 
-    batch_size: rows per forward pass; smaller streams take one pass per experience.
+    batch_size: rows per call; smaller streams take one pass per experience.
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
     """
     positive("batch_size", batch_size)
-    checks.model("model", model)
+    if not isinstance(model, Model) and not callable(model):
+        raise checks.refuse("model", "a Model or a function (state, exp) -> logits [n, C]", model)
     checks.choice("mask", mask, None, "experience")
     if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
         raise checks.refuse("stream", "a sequence of experiences such as benchmark.test", stream)
@@ -65,11 +82,7 @@ def evaluate(model: Model, stream: Sequence[Experience], batch_size: int = 512, 
     checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
 
     def measure(state: Any, exp: Experience) -> dict[str, Tensor]:
-        try:
-            params = state.model.params
-        except AttributeError:
-            raise checks.no_agent("state", state, "model") from None
-        logits, _ = forward(model, params, state, exp, train=False)
+        logits = forward(model, _params(state), state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
         check_classes(logits, exp)
         if mask is not None:
             logits = mask_logits(logits, exp.classes)

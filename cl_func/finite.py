@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import files, tree
 from cl_func.core import Gated, Strategy, TrainStep
 from cl_func.transforms import Compiled, Vmapped, map_leaves
 
@@ -19,6 +20,7 @@ class Watched:
     """A function of (state, exp) that raises FloatingPointError when its loss or its result is not finite."""
 
     inner: Callable[[Any, Any], Any]
+    save: Path | None = None
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
         # Losses are pure: asked again with the same state, one gives the very value that the step is about to follow.
@@ -33,9 +35,12 @@ class Watched:
         for path, leaf in tree.items(values):
             if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
                 worst = leaf[~torch.isfinite(leaf)].flatten()[0].item()
+                kept = "" if self.save is None else f"; the state before it is saved in {self.save}"
+                if self.save is not None:
+                    files.write(self.save, files.named(state), {"kind": "tree", "outline": files.outline(state)})
                 raise FloatingPointError(
                     f"{path} is {worst} at {_where(state, exp)}{_lanes(leaf, state)}; lower the learning rate, clip the gradients "
-                    "(cl.optim.clip_by_global_norm) or look at the experience's inputs."
+                    f"(cl.optim.clip_by_global_norm) or look at the experience's inputs{kept}."
                 )
 
 
@@ -66,12 +71,17 @@ def _lanes(leaf: Tensor, state: Any) -> str:
     return f", lanes {bad.nonzero().flatten().tolist()}"
 
 
-def check_finite(update: Any) -> Any:
+def check_finite(update: Any, save: str | Path | None = None) -> Any:
     """Watch every leaf of an Update: FloatingPointError at the first loss or floating leaf of the state that is NaN or infinite.
 
     The message names the value, its path, the experience, the optimiser's step and the lanes. For debugging: it evaluates the loss
     twice and waits for the device at every step. Apply it after `cl.vmap`; what is compiled runs eagerly under it.
+
+    save: a file for the state before the fault, all lanes of it; load it with `cl.load(save, like=state)`.
     """
+    if save is not None and not isinstance(save, (str, Path)):
+        raise TypeError(f"save: expected the path of a file, got {save!r}.")
     if isinstance(update, Strategy):
-        return tree.replace(update, update=check_finite(update.update))
-    return map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf), update)
+        return tree.replace(update, update=check_finite(update.update, save))
+    path = None if save is None else Path(save)
+    return map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf, path), update)

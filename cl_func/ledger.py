@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 import uuid
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl_func import files
+
 
 class Ledger:
-    """Histories by run. With a folder, each chunk is written as a .npz file when it is finished, and read again at the start."""
+    """Histories by run. With a folder, each chunk is written to a file when it is finished, and read again at the start."""
 
     def __init__(self, axes: dict[str, list[Any]], shape: list[int], folder: str | Path | None, fingerprint: str) -> None:
         self.shape, self.folder = shape, None if folder is None else Path(folder)
         self.histories: dict[int, dict[str, Any]] = {}
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         plan, text = self.folder / "sweep.json", json.dumps({"axes": axes, "fingerprint": fingerprint}, default=str)
         if plan.exists() and plan.read_text() != text:
             raise ValueError(
                 f"resume: {self.folder} holds another sweep, of {plan.read_text()}; give this one, of {text}, its own folder."
             )
-        plan.write_text(text)
-        for path in sorted(self.folder.glob("chunk-*.npz")):
-            with np.load(path, allow_pickle=False) as file:
-                for name in file.files:
-                    place, _, path_in_history = name.partition(".")
-                    self.histories.setdefault(int(place), {})[path_in_history] = file[name]
+        files.write_bytes(plan, text.encode())
+        for path in sorted(self.folder.glob("chunk-*.safetensors")):
+            try:
+                tensors, _ = files.read(path, "chunk")
+            except files.DamagedFile as error:
+                warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}", stacklevel=4)
+                continue
+            for name, value in tensors.items():
+                place, _, path_in_history = name.partition(".")
+                self.histories.setdefault(int(place), {})[path_in_history] = value.numpy()
 
     def has(self, place: int) -> bool:
         """Whether a run is finished."""
@@ -47,11 +53,13 @@ class Ledger:
     def add(self, runs: Sequence[Any], histories: Sequence[dict[str, Any]]) -> None:
         """Enter finished runs; the file appears whole or not at all."""
         self.histories.update({run.place: history for run, history in zip(runs, histories, strict=True)})
-        if self.folder is not None:
-            arrays = {f"{r.place}.{name}": value for r, h in zip(runs, histories, strict=True) for name, value in h.items()}
-            temporary = self.folder / f".{uuid.uuid4().hex}.npz"
-            np.savez(temporary, **arrays)
-            os.replace(temporary, self.folder / f"chunk-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}.npz")
+        if self.folder is None:
+            return
+        named = {f"{r.place}.{k}": torch.from_numpy(v) for r, h in zip(runs, histories, strict=True) for k, v in h.items()}
+        files.write(self.folder / f"chunk-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}.safetensors", named, {"kind": "chunk"})
+        for partial in self.folder.glob("partial-*/runs.json"):
+            if all(self.has(place) for place in json.loads(partial.read_text())):
+                shutil.rmtree(partial.parent, ignore_errors=True)
 
     def collect(self) -> tuple[dict[str, Tensor], Tensor]:
         """(history: name -> [*shape, time, ...], finished [*shape]); floating histories of missing runs are NaN, others 0."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import metrics, plots
+from cl_func import files, metrics, plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,20 +128,26 @@ class Runs:
         return self._replay(int(np.ravel_multi_index(tuple(where), self.shape)))
 
     def save(self, path: str | Path) -> None:
-        """Write axes and histories as a .npz file, without pickle."""
-        header = {"axes": self.axes, "seconds": self.seconds}
-        arrays: dict[str, Any] = {f"history.{name}": value.numpy() for name, value in self.history.items()}
-        arrays |= {"header": np.array(json.dumps(header)), "finished": self.finished.numpy()}
-        with open(path, "wb") as file:  # a name would get a suffix
-            np.savez_compressed(file, **arrays)
+        """Write axes and histories to a safetensors file, as `cl.save` does. Raises TypeError for labels that JSON cannot hold."""
+        for name, labels in self.axes.items():
+            try:
+                json.dumps(labels)
+            except TypeError as error:
+                raise TypeError(f"axes: the labels of {name!r} can not be saved: {error}; use numbers or strings.") from error
+        header = {"kind": "runs", "axes": self.axes, "seconds": self.seconds}
+        files.write(path, {**{f"history.{name}": v for name, v in self.history.items()}, "finished": self.finished}, header)
 
     @staticmethod
     def load(path: str | Path) -> Runs:
-        """Read what `save` wrote."""
-        with np.load(Path(path), allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            history = {n.removeprefix("history."): torch.from_numpy(file[n]) for n in file.files if n.startswith("history.")}
-            return Runs(header["axes"], history, torch.from_numpy(file["finished"]), header["seconds"])
+        """Read what `save` wrote, all checked; errors as of `cl.load`. Final states of loaded runs are not at hand."""
+        tensors, header = files.read(path, "runs")
+        axes: Any = header.get("axes")
+        finished = tensors.pop("finished", None)
+        history = {name.removeprefix("history."): value for name, value in tensors.items()}
+        shape = tuple(len(labels) for labels in axes.values()) if isinstance(axes, dict) else None
+        if finished is None or shape is None or any(v.shape[: len(shape)] != shape for v in (finished, *history.values())):
+            raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes.")
+        return Runs(axes, history, finished, header.get("seconds", math.nan))
 
     def plot_timeline(self) -> Figure:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +20,15 @@ def _owned(update: Any, state: Any) -> tuple[Any, Any]:
     return tree.map(lambda leaf: leaf.donating() if hasattr(leaf, "donating") else leaf, update), tree.map(torch.clone, state)
 
 
-def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = False) -> Any:
+def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = False, checkpoint: Any = None) -> Any:
     """Thread a state through a stream: `update(update(state, stream[0]), stream[1])` and so on.
 
     donate: let the compiled leaves of the update overwrite the state instead of allocating a new one at each step. The state
         given is cloned first, so the caller sees no difference but the speed.
+    checkpoint: see `scan`.
     Raises ValueError for a stream without experiences, such as an iterator that was used up before.
     """
-    state, _ = scan(update, state, stream, donate=donate)
+    state, _ = scan(update, state, stream, donate=donate, checkpoint=checkpoint)
     return state
 
 
@@ -38,11 +40,16 @@ def scan(
     *,
     every: int = 1,
     donate: bool = False,
+    checkpoint: Any = None,
+    tap: Callable[[int, Any], None] | None = None,
 ) -> tuple[Any, Any]:
     """Fold, and look at the state on the way: returns the last state and the history.
 
     The history is the tree that `probe(state, exp)` returns, its tensors stacked along a new first axis, time: one entry after
     every `every`-th experience and one after the last. Without a probe it is None.
+
+    checkpoint: a `cl.Checkpoint(folder)`; the run is saved there on the way, and one that was interrupted goes on.
+    tap: `tap(time, entry)` is called with each entry of the history as it comes, see `cl.taps`; one that raises stops the run.
     """
     if isinstance(update, Strategy) or not callable(update):
         raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
@@ -51,27 +58,81 @@ def scan(
     checks.stream("stream", stream)
     if probe is not None:
         checks.function("probe", probe)
+    if tap is not None:
+        checks.function("tap", tap, "a function (time, entry), such as one of cl.taps")
+    if tap is not None and probe is None:
+        raise ValueError("tap: there is nothing to receive without a probe; give one, such as cl.evaluate(model, benchmark.test).")
+    if checkpoint is not None and not hasattr(checkpoint, "opened"):
+        raise checks.refuse("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
+    if checkpoint is None:
+        return follow(update, state, stream, probe, every=every, donate=donate, tap=tap)
+    with checkpoint.opened(update, state, every if probe else 0) as keeper:
+        return follow(update, keeper.resume(state), stream, probe, every=every, donate=donate, tap=tap, keeper=keeper)
+
+
+def follow(
+    update: Any, state: Any, stream: Iterable[Any], probe: Any, *, every: int, donate: bool, tap: Any = None, keeper: Any = None
+) -> tuple[Any, Any]:
+    """What `scan` does, from the place in the stream that a keeper of checkpoints has found."""
     if donate:
         update, state = _owned(update, state)
-    seen, pending, history = 0, None, []
-    for seen, exp in enumerate(stream, start=1):
-        after = update(state, exp)
+    seen, history = 0, list[list[Any]]()
+    if keeper is not None:
+        update, seen, history = keeper.tracked(update), keeper.place.seen, keeper.history
+        if hasattr(tap, "resume"):
+            tap.resume(len(history))
+    experiences = iter(_from(stream, max(seen - 1, 0)))
+    pending, structure = next(experiences) if seen else None, None
+
+    def look(exp: Any) -> None:
+        nonlocal structure
+        entry = checks.tensors("probe", probe(state, exp))
+        leaves, structure = tree.flatten(entry)
+        # A probe may return leaves that the next step overwrites.
+        history.append([leaf.clone() for leaf in leaves] if donate else leaves)
+        if tap is not None:
+            _tell(tap, len(history) - 1, entry)
+
+    for pending in experiences:
+        if keeper is not None:
+            keeper.entered()
+        after = update(state, pending)
         if type(after) is not type(state):
             raise checks.refuse("update", f"it to return the next state, a {type(state).__name__}", after)
         state = after
-        pending = exp
+        seen += 1
         if probe is not None and seen % every == 0:
-            history.append(_look(probe, state, exp, donate))
-            pending = None
+            look(pending)
+        if keeper is not None:
+            keeper.left(state)
     if seen == 0:
         raise ValueError(
             "stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train."
         )
-    if probe is not None and pending is not None:
-        history.append(_look(probe, state, pending, donate))
-    return state, tree.map(lambda *steps: torch.stack(steps), *history) if history else None
+    if probe is not None and seen % every != 0 and len(history) == seen // every:
+        look(pending)
+    if keeper is not None and not keeper.place.finished:
+        keeper.finish(state)
+    if not history:
+        return state, None
+    if structure is None:  # all of it was there before
+        structure = tree.flatten(probe(state, pending))[1]
+    return state, tree.unflatten(structure, [_stacked(column) for column in zip(*history, strict=True)])
 
 
-def _look(probe: Probe, state: Any, exp: Any, donate: bool) -> Any:
-    seen = checks.tensors("probe", probe(state, exp))
-    return tree.map(torch.clone, seen) if donate else seen  # a probe may return leaves that the next step overwrites
+def _stacked(column: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([leaf.to(column[-1].device) for leaf in column])  # what comes from a checkpoint is on the processor
+
+
+def _from(stream: Iterable[Any], start: int) -> Iterable[Any]:
+    return stream[start:] if isinstance(stream, Sequence) else itertools.islice(stream, start, None)
+
+
+def _tell(tap: Callable[[int, Any], None], time: int, entry: Any) -> None:
+    try:
+        tap(time, entry)
+    except Exception as error:
+        raise RuntimeError(
+            f"tap: {tap!r} raised {type(error).__name__} at entry {time} of the history: {error}. "
+            "To go on without it, use cl.taps.warn(tap)."
+        ) from error

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import cl_func as cl
-from cl_func import losses, memory, optim, regularizers
+from cl_func import classifiers, losses, memory, optim, projections, regularizers
 
 BENCH = cl.testing.small_benchmark()
 MODEL = cl.models.mlp(6, hidden=(8,), n_classes=4)
@@ -28,7 +28,8 @@ def bn_net() -> torch.nn.Module:
     )
 
 
-NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,))
+NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,), last_layer="4")
+HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
 @cl.state
@@ -58,6 +59,98 @@ def init(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momen
     )
 
 
+@cl.state
+class Featured(Everything):
+    """With what works on features."""
+
+    herd: memory.Herding
+    ncm: classifiers.NearestMean
+    slda: classifiers.SLDA
+
+
+def featured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Featured:
+    agent = init(key, model, optimizer)
+    row = cl.models.sample_features(model, agent.model)
+    wide = Featured(
+        **{name: getattr(agent, name) for name in ("key", "model", "opt", "replay", "lwf", "seen")},
+        herd=memory.herding.init(7, memory.sample(model), 4),
+        ncm=classifiers.nearest_mean.init(4, row),
+        slda=classifiers.slda.init(4, row, shrinkage=0.1),
+    )
+    fill = cl.compose(
+        memory.herding.insert(model, slot="herd"), classifiers.nearest_mean.insert(model), classifiers.slda.insert(model)
+    )
+    return fill(wide, BENCH.train[1])
+
+
+def with_logits(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
+    """The same, with a memory whose rows store logits."""
+    state = init(key, model, optimizer)
+    store = memory.reservoir.init(12, memory.dark.sample(model))
+    return memory.reservoir.insert(fields=memory.dark.fields(model))(state.replace(replay=store), BENCH.train[1])
+
+
+@cl.state
+class Regularised(cl.Agent):
+    """An agent with the slots of the regularisers that hold parameters."""
+
+    ewc: regularizers.EWC
+    online: regularizers.EWC
+    mas: regularizers.MAS
+    si: regularizers.SI
+    rwalk: regularizers.RWalk
+
+
+def regularised(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Regularised:
+    """In the middle of a run: importances and paths are there, and the anchors lie elsewhere."""
+    key, weights, other = cl.random.split(key, 3)
+    net, before = model.init(weights), model.init(other).params
+
+    def used(slot: Any) -> Any:
+        trees = {
+            name: cl.tree.map(lambda leaf: 0.1 + leaf.square(), net.params)
+            for name in ("importance", "fisher", "score", "past", "path")
+            if hasattr(slot, name)
+        }
+        return slot.replace(**trees)
+
+    return Regularised(
+        key=key,
+        model=net,
+        opt=optimizer.init(net.params),
+        ewc=used(regularizers.ewc.init(before, 0.5)),
+        online=used(regularizers.ewc.init(before, 0.5, decay=0.9)),
+        mas=used(regularizers.mas.init(before, 0.5, decay=0.9)),
+        si=used(regularizers.si.init(before, 0.5)),
+        rwalk=used(regularizers.rwalk.init(before, 0.5)),
+    )
+
+
+@cl.state
+class Constrained(cl.Agent):
+    """An agent with the slots of the gradient constraints, filled."""
+
+    replay: memory.Reservoir
+    gem: projections.GEMMemory
+    ogd: projections.OGD
+    owm: projections.OWM | None = None  # for models of linear layers
+
+
+def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Constrained:
+    start = init(key, model, optimizer)
+    agent = Constrained(
+        key=start.key,
+        model=start.model,
+        opt=start.opt,
+        replay=start.replay,
+        gem=projections.gem.init(4, 3, memory.sample(model)),
+        ogd=projections.ogd.init(start.model.params, 5),
+        owm=projections.owm.init(model, start.model, alpha=0.1) if model is MODEL else None,
+    )
+    fill = [projections.gem.insert(), projections.ogd.store(model, 2)]
+    return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -68,6 +161,9 @@ class Case:
 
     def state(self, key: Tensor | None = None) -> Any:
         return self.start(cl.key(0) if key is None else key, self.model, self.optimizer)
+
+
+_MOMENTUM = OPTIMIZERS["sgd_momentum"]
 
 
 def _ce(model: Any = MODEL) -> Any:
@@ -83,8 +179,13 @@ LOSSES = [
     Case("losses.scaled", lambda: losses.scaled(_ce(), "lwf.strength")),
     Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3)),
     Case("losses.with_replay", lambda: losses.with_replay(losses.cross_entropy(NORMED, mask="experience"), 3), model=NORMED),
+    Case("losses.replayed", lambda: losses.replayed(_ce(), 3)),
+    Case("losses.dark_experience", lambda: losses.dark_experience(MODEL, 3), start=with_logits),
+    Case("losses.dark_experience", lambda: losses.dark_experience(NORMED, 12), model=NORMED, start=with_logits),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(MODEL)),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(NORMED), model=NORMED),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(HEADS)),
+    Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("ewc"), start=regularised),
 ]
 
 UPDATES = [
@@ -105,7 +206,46 @@ UPDATES = [
     Case("when", lambda: cl.when(lambda s, e: s.key > 0, regularizers.lwf.snapshot())),
     Case("losses.mark_seen", lambda: losses.mark_seen()),
     Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
+    *[
+        Case(name, lambda make=make, model=model: make(model), model=model, start=featured)
+        for model in (MODEL, NORMED)
+        for name, make in (
+            ("memory.herding.insert", lambda model: memory.herding.insert(model, slot="herd")),
+            ("classifiers.nearest_mean.insert", classifiers.nearest_mean.insert),
+            ("classifiers.slda.insert", classifiers.slda.insert),
+        )
+    ],
+    Case("memory.dark.insert", lambda: lambda s, e: memory.dark.insert(e.x[:, :4])(s, e), start=with_logits),
+    Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(NORMED)), NORMED, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
+    Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(MODEL), start=regularised),
+    Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(MODEL, "online", labels="model"), start=regularised),
+    Case(
+        "regularizers.ewc.consolidate",
+        lambda: regularizers.ewc.consolidate(NORMED, "online", labels="all", batch_size=32),
+        model=NORMED,
+        start=regularised,
+    ),
+    Case("regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(MODEL), start=regularised),
+    Case(
+        "regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(NORMED, batch_size=8), model=NORMED, start=regularised
+    ),
+    Case("regularizers.path.train_step", lambda: regularizers.path.train_step(_ce(), _MOMENTUM, slot="si"), start=regularised),
+    Case(
+        "regularizers.path.train_step",
+        lambda: regularizers.path.train_step(_ce(NORMED), _MOMENTUM, optim.clip_by_global_norm(0.5), slot="rwalk"),
+        model=NORMED,
+        start=regularised,
+    ),
+    Case("regularizers.si.consolidate", lambda: regularizers.si.consolidate(), start=regularised),
+    Case("regularizers.rwalk.track", lambda: regularizers.rwalk.track(MODEL), start=regularised),
+    Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), start=regularised),
+    Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=2), start=regularised),
+    Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), start=regularised),
+    Case("projections.gem.insert", lambda: projections.gem.insert(), start=constrained),
+    Case("projections.owm.absorb", lambda: projections.owm.absorb(MODEL), start=constrained),
+    Case("projections.ogd.store", lambda: projections.ogd.store(MODEL, 3), start=constrained),
+    Case("projections.ogd.store", lambda: projections.ogd.store(NORMED, 3), NORMED, start=constrained),
     Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
@@ -122,6 +262,12 @@ TRANSFORMS = [
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5)),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm("lwf.temperature")),
     Case("optim.clip_by_value", lambda: optim.clip_by_value(0.1)),
+    Case("projections.agem.project", lambda: projections.agem.project(_ce(), 4), start=constrained),
+    Case("projections.agem.project", lambda: projections.agem.project(_ce(NORMED), 4), NORMED, start=constrained),
+    Case("projections.gem.project", lambda: projections.gem.project(_ce()), start=constrained),
+    Case("projections.gem.project", lambda: projections.gem.project(_ce(NORMED)), NORMED, start=constrained),
+    Case("projections.owm.project", lambda: projections.owm.project(), start=constrained),
+    Case("projections.ogd.project", lambda: projections.ogd.project(), start=constrained),
     Case("optim.chain", lambda: optim.chain(optim.clip_by_value(0.1), optim.clip_by_global_norm(0.2))),
 ]
 
@@ -129,6 +275,8 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, batch_size=5)),
     Case("evaluate", lambda: cl.evaluate(NORMED, BENCH.test), model=NORMED),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
+    Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
+    Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),
 ]
 
 SGD = optim.sgd(0.1)
@@ -139,16 +287,52 @@ STRATEGIES = [
     Case("strategies.lwf", lambda: cl.strategies.lwf(MODEL, SGD, batch_size=5, epochs=2)),
     Case("strategies.er", lambda: cl.strategies.er(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
     Case("strategies.er", lambda: cl.strategies.er(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.icarl", lambda: cl.strategies.icarl(MODEL, SGD, capacity=7, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.icarl", lambda: cl.strategies.icarl(NORMED, SGD, capacity=7, replay_size=4)),
+    Case("strategies.bic", lambda: cl.strategies.bic(MODEL, SGD, capacity=14, replay_size=4, validation=0.4, batch_size=5)),
+    Case("strategies.bic", lambda: cl.strategies.bic(NORMED, SGD, capacity=14, replay_size=4, validation=0.4)),
+    Case("strategies.ncm", lambda: cl.strategies.ncm(MODEL, SGD, train="every", batch_size=5)),
+    Case("strategies.ncm", lambda: cl.strategies.ncm(NORMED, SGD, batch_size=5, epochs=2)),
+    Case("strategies.slda", lambda: cl.strategies.slda(MODEL, batch_size=5, shrinkage=0.1)),
+    Case("strategies.slda", lambda: cl.strategies.slda(NORMED, SGD, batch_size=5, shrinkage=0.1)),
+    Case("strategies.cumulative", lambda: cl.strategies.cumulative(MODEL, SGD, batch_size=5)),
+    Case("strategies.from_scratch", lambda: cl.strategies.from_scratch(NORMED, SGD, batch_size=5)),
+    Case("strategies.er_ace", lambda: cl.strategies.er_ace(MODEL, SGD, capacity=6, replay_size=4, batch_size=5)),
+    Case("strategies.er_ace", lambda: cl.strategies.er_ace(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der", lambda: cl.strategies.der(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.der", lambda: cl.strategies.der(NORMED, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der_pp", lambda: cl.strategies.der_pp(MODEL, SGD, capacity=6, replay_size=4)),
+    Case("strategies.der_pp", lambda: cl.strategies.der_pp(NORMED, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.ewc", lambda: cl.strategies.ewc(MODEL, SGD, strength=1.0, batch_size=5)),
+    Case("strategies.ewc", lambda: cl.strategies.ewc(NORMED, SGD, strength=1.0, labels="all", importance_batch_size=9)),
+    Case("strategies.ewc_online", lambda: cl.strategies.ewc_online(MODEL, SGD, strength=1.0, decay=0.9, labels="model")),
+    Case("strategies.ewc_online", lambda: cl.strategies.ewc_online(NORMED, SGD, strength=1.0, batch_size=5, epochs=2)),
+    Case("strategies.si", lambda: cl.strategies.si(MODEL, SGD, strength=1.0)),
+    Case("strategies.si", lambda: cl.strategies.si(NORMED, SGD, strength=1.0, batch_size=5, epochs=2)),
+    Case("strategies.mas", lambda: cl.strategies.mas(MODEL, SGD, strength=0.1)),
+    Case("strategies.mas", lambda: cl.strategies.mas(NORMED, SGD, strength=0.1, batch_size=5, importance_samples=4)),
+    Case("strategies.rwalk", lambda: cl.strategies.rwalk(MODEL, SGD, strength=1.0)),
+    Case("strategies.rwalk", lambda: cl.strategies.rwalk(NORMED, SGD, strength=1.0, interval=2, batch_size=5, epochs=2)),
+    Case("strategies.agem", lambda: cl.strategies.agem(MODEL, SGD, capacity=6, sample_size=4, batch_size=5, epochs=2)),
+    Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4)),
+    Case("strategies.gem", lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
+    Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4)),
+    Case("strategies.owm", lambda: cl.strategies.owm(MODEL, SGD, alpha=0.1, batch_size=5, epochs=2)),
+    Case("strategies.ogd", lambda: cl.strategies.ogd(MODEL, SGD, capacity=7, per_experience=4, batch_size=5, epochs=2)),
+    Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
 ]
 
 ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 
-# Public names that are no component of the four kinds: states, factories of models and data, functions on plain tensors.
+# Public functions that are no component of the four kinds: factories of optimisers, functions on plain tensors. States and modules,
+# public too, are told by their type.
 NOT_COMPONENTS = {
-    "losses": {"distillation", "mask_logits", "masked_cross_entropy", "weighted_mean"},
-    "memory": {"Reservoir", "fields", "join", "reservoir", "sample"},
-    "optim": {"SGDState", "AdamState", "sgd", "adam", "adamw"},
-    "regularizers": {"LwF", "lwf"},
-    "strategies": {"ER", "ERLwF", "Joint", "LwFAgent"},
+    "classifiers": set(),
+    "losses": {"distillation", "divergence", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
+    "memory": {"fields", "join", "recalled", "sample", "union_weights"},
+    "optim": {"sgd", "adam", "adamw"},
+    "projections": set(),
+    "regularizers": set(),
+    "strategies": set(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import registry
+
+import cl_func as cl
 
 ROOT = Path(__file__).parent.parent
 STRICT = ["-W", "error", "-W", "ignore:`torch.jit.script:DeprecationWarning"]  # torch's own, where it imports forward mode
@@ -44,3 +48,13 @@ def test_readme(block, tmp_path):
 
 def test_the_seeds_script_stays_short():
     assert len((ROOT / "examples" / "standalone.py").read_text().splitlines()) <= 90
+
+
+def test_the_composed_method_is_short_and_obeys_the_laws(monkeypatch):
+    path = ROOT / "examples" / "compose_parts.py"
+    method = path.read_text().split("@cl.state")[1].split("def main")[0]
+    assert len([line for line in method.splitlines() if line.strip()]) < 30
+    monkeypatch.syspath_prepend(path.parent)
+    mine = importlib.import_module("compose_parts").mine
+    loop = {"batch_size": 5, "epochs": 1}
+    cl.testing.check_strategy(mine(registry.MODEL, registry.SGD, capacity=6, replay_size=4, **loop), registry.BENCH)

@@ -17,7 +17,7 @@ import torch
 import cl_func as cl
 from cl_func import sweep as sweep_function
 from cl_func import testing
-from cl_func.sweep import leaf_calls
+from cl_func.plan import leaf_calls
 
 BENCH, MODEL = registry.BENCH, registry.MODEL
 STRATEGY = cl.strategies.er_lwf(MODEL, registry.SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)

@@ -6,6 +6,8 @@ drops the rows not accepted (of two rows for one place either may stay; a scatte
 
 from __future__ import annotations
 
+import concurrent.futures
+
 import jax
 import jax.numpy as jnp
 import jaxlib
@@ -63,27 +65,29 @@ def main() -> None:
     """Serve one work at one number of lanes."""
     parser = arguments(__doc__.splitlines()[0], ("B1", "B2"))
     parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--chunks", type=int, default=1, help="so many programs side by side, a thread each")
     args = parser.parse_args()
     work = WORKS[args.work]
     rng = np.random.default_rng(0)
     pieces = work.rows // work.batch
     data = rng.standard_normal((pieces, work.batch, *work.shape), np.float32)
     labels = (np.arange(pieces * work.batch) % CLASSES).astype(np.int32).reshape(pieces, work.batch)
-    state = jax.jit(jax.vmap(lambda key: init(work, key)))(jax.random.split(jax.random.key(0), args.lanes))
+    start = jax.jit(jax.vmap(lambda key: init(work, key)))
+    states = [start(jax.random.split(jax.random.key(i), args.lanes)) for i in range(args.chunks)]
+    pool = concurrent.futures.ThreadPoolExecutor(args.chunks)
     program = jax.jit(jax.vmap(lambda state, xs, ys: steps(work, state, xs, ys), in_axes=(0, None, None)), donate_argnums=0)
     at = 0
     streams: dict[int, tuple[jax.Array, jax.Array]] = {}
 
     def run(n: int) -> int:
-        nonlocal state
         if n not in streams:
             order = np.arange(at, at + n) % pieces
             streams[n] = jnp.asarray(data[order]), jnp.asarray(labels[order])
-        state = jax.block_until_ready(program(state, *streams[n]))
+        states[:] = pool.map(lambda state: jax.block_until_ready(program(state, *streams[n])), states)
         return n
 
     versions = {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
-    serve(run, seconds=args.seconds, steps=args.steps, lanes=args.lanes, versions=versions)
+    serve(run, seconds=args.seconds, steps=args.steps, lanes=args.lanes * args.chunks, versions=versions)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import itertools
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--loop", action="store_true", help="one run after the other instead of lanes of one program")
     parser.add_argument("--capacity", type=int, help="rows of the memory, instead of the work's; it starts full")
     parser.add_argument("--threads", type=int, help="threads within an operation (default: torch's)")
+    parser.add_argument("--chunks", type=int, default=1, help="chunks of lanes side by side, a thread each, as cl.sweep runs them")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -48,6 +50,7 @@ def main() -> None:
         states = [cl.tree.set(state, {"replay.seen": torch.tensor(args.capacity)}) for state in states]
     if args.lanes > 1 and not args.loop:
         update, states = cl.vmap(update), [cl.tree.stack(states)]
+    states = states * args.chunks
     if args.mode == "compiled":
         # cl.fold(..., donate=True) does this too, on a copy that it makes once per experiment. A repetition here is a slice of
         # one, so the state is handed on and the copy made once, below.
@@ -56,12 +59,15 @@ def main() -> None:
     stream = experiences(work)
     per_experience = 1 if work.online else -(-len(stream[0]) // work.batch)
     position = itertools.count()
+    pool = concurrent.futures.ThreadPoolExecutor(args.chunks, initializer=torch.set_num_threads, initargs=(1,))
 
     def run(n: int) -> int:
         count = -(-n // per_experience)
         part = [stream[next(position) % len(stream)] for _ in range(count)]
-        for i, state in enumerate(states):
-            states[i] = cl.fold(update, state, part)
+        if args.chunks == 1:
+            states[:] = [cl.fold(update, state, part) for state in states]
+        else:
+            states[:] = pool.map(lambda state: cl.fold(update, state, part), states)
         return count * per_experience
 
     state_mb = sum(leaf.nbytes for state in states for leaf in cl.tree.leaves(state)) / 1e6
@@ -69,8 +75,8 @@ def main() -> None:
         run,
         seconds=args.seconds,
         steps=args.steps,
-        lanes=args.lanes,
-        state_mb_per_lane=state_mb / args.lanes,
+        lanes=args.lanes * args.chunks,
+        state_mb_per_lane=state_mb / (args.lanes * args.chunks),
         versions={"torch": torch.__version__, "cl_func": cl.__version__},
         threads=torch.get_num_threads(),
     )

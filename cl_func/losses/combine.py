@@ -1,10 +1,11 @@
-"""Losses made of losses: sums, multiples, and a loss on a minibatch joined by replayed rows."""
+"""Losses made of losses: sums, multiples, and a loss on a minibatch joined by replayed rows or on those rows alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
@@ -60,3 +61,26 @@ def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., An
         return loss(params, state.replace(key=key), replay.join(exp, rows, valid))
 
     return replayed_loss
+
+
+def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> Loss:
+    """The loss on n rows drawn from the memory in `state.<slot>` and on nothing else, with a weight of its own in a `total`.
+
+    `draw` as for `with_replay`. While the memory is empty no row is valid.
+    """
+    positive("n", n)
+    if not callable(loss):
+        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+
+    def replayed_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
+        key, place = random.split(state.key)
+        rows, valid = draw(tree.get(state, slot), place, n)
+        return loss(params, state.replace(key=key), alone(exp, rows, valid))
+
+    return replayed_loss
+
+
+def alone(exp: Experience, rows: Any, valid: Tensor) -> Experience:
+    """m rows from a memory as an Experience of their own, with the classes they have; of `exp` it keeps what rows do not have."""
+    nothing = tree.replace(exp.take(exp.rows[:0], exp.valid[:0]), classes=torch.zeros_like(exp.classes))
+    return replay.join(nothing, rows, valid)

@@ -31,7 +31,11 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
         checks.number("temperature", temperature, 0)
     elif temperature.ndim or not temperature.is_floating_point():
         raise checks.refuse("temperature", "a number or a tensor of shape ()", temperature)
+    return weighted_mean(divergence(student, teacher, classes, temperature), valid)
+
+
+def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: float | Tensor) -> Tensor:
+    """The distillation loss of each row, [n]."""
     log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
     log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)
-    divergence = torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1)
-    return weighted_mean(divergence, valid) * temperature**2
+    return torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1) * temperature**2

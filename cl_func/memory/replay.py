@@ -76,8 +76,6 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
             "build the model, and with it the memory, for the shape of the data."
         )
     inputs = inputs.reshape(len(exp), *rows["x"].shape[1:])
-    n_classes = exp.classes.shape[-1]
-    replayed = (rows["y"][:, None] == torch.arange(n_classes, device=valid.device)) & valid[:, None]
     source = tree.replace(
         exp.source,
         x=torch.cat([rows["x"], inputs]),
@@ -90,5 +88,34 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
         source=source,
         rows=torch.arange(count, device=valid.device),
         valid=torch.cat([valid, exp.valid]),
-        classes=exp.classes | replayed.any(0),
+        classes=exp.classes | _classes(rows, valid, exp),
     )
+
+
+def recalled(exp: Experience, rows: Any, valid: Tensor) -> Experience:
+    """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) as an Experience by themselves, in the place of exp's own.
+
+    Its classes are those of the valid rows; its index and its task label stay those of `exp`, while `tasks` are the rows' own.
+    """
+    return tree.replace(
+        exp,
+        source=tree.replace(exp.source, x=rows["x"], y=rows["y"], task=rows["task"]),
+        rows=torch.arange(valid.shape[0], device=valid.device),
+        valid=valid,
+        classes=_classes(rows, valid, exp),
+    )
+
+
+def _classes(rows: Any, valid: Tensor, exp: Experience) -> Tensor:
+    """The classes that occur in the valid rows, [C] bool."""
+    names = torch.arange(exp.classes.shape[-1], device=valid.device)
+    return ((rows["y"][:, None] == names) & valid[:, None]).any(0)
+
+
+def union_weights(there: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    """Weights [m + b] for the rows of `join`, m drawn from a memory (there [m] bool) and a minibatch of b (valid [b] bool).
+
+    The sum of weights times values estimates the mean over memory and experience together, of which the memory is the part
+    `share` () of the rows: training on their union, as if all exemplars were added to the data, for methods that say so.
+    """
+    return torch.cat([there * (share / there.sum().clamp(min=1)), valid * ((1 - share) / valid.sum().clamp(min=1))])

@@ -1,28 +1,36 @@
 """Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
 
 `from_module` makes one of any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
-logits by task label.
+logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions.
 """
 
 from cl_func.models.cnn import cnn
-from cl_func.models.heads import class_masks, mask_logits, multi_head
+from cl_func.models.cosine import CosineLinear
+from cl_func.models.heads import class_masks, mask_logits, multi_head, split_heads
+from cl_func.models.inputs import linear_inputs
 from cl_func.models.layers import BatchNorm, Dropout
 from cl_func.models.mlp import mlp
-from cl_func.models.model import Model, ModelState, forward
+from cl_func.models.model import Model, ModelState, feature_function, features, forward, sample_features
 from cl_func.models.module import from_module
 from cl_func.models.resnet import slim_resnet18
 
 __all__ = [
     "BatchNorm",
+    "CosineLinear",
     "Dropout",
     "Model",
     "ModelState",
     "class_masks",
     "cnn",
+    "feature_function",
+    "features",
     "forward",
     "from_module",
+    "linear_inputs",
     "mask_logits",
     "mlp",
     "multi_head",
+    "sample_features",
     "slim_resnet18",
+    "split_heads",
 ]

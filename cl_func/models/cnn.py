@@ -32,7 +32,7 @@ def cnn(
     if min(shape[1:]) >> len(widths) == 0:
         raise ValueError(f"channels: {len(widths)} blocks halve the {shape[1]}x{shape[2]} input to nothing; give fewer channels.")
     factory = functools.partial(_CNN, shape, widths, positive("hidden", hidden), positive("n_classes", n_classes))
-    return from_module(factory, n_classes=n_classes, input_shape=shape)
+    return from_module(factory, n_classes=n_classes, input_shape=shape, last_layer="out")
 
 
 def image_size(shape: tuple[int, ...]) -> tuple[int, ...]:

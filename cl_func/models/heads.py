@@ -39,11 +39,13 @@ def multi_head(model: Model, masks: Tensor) -> Model:
     empty = (~masks.any(1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"masks: the tasks {empty} have no class; mark at least one class in each row.")
-    return dataclasses.replace(model, apply=_MultiHead(model, masks))
+    return dataclasses.replace(model, apply=MultiHead(model, masks))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _MultiHead:
+class MultiHead:
+    """The `apply` of a multi-head model: that of `model`, masked by the row `masks[task]` [C] bool."""
+
     model: Model
     masks: Tensor
 
@@ -65,6 +67,16 @@ class _MultiHead:
             raise ValueError(f"task: expected int64[{x.shape[0]}], one label per row of x, got {describe(task)}.")
         logits, buffers = self.model.apply(params, buffers, x, train=train, valid=valid, task=task)
         return mask_logits(logits, self.masks.to(logits.device)[task]), buffers
+
+
+def split_heads(model: Model) -> tuple[Model, Tensor | None]:
+    """The model that gives all logits, and the masks [T, C] bool of its heads, None if it is no multi-head model.
+
+    For losses that need the logits of several heads from one forward pass.
+    """
+    if isinstance(model.apply, MultiHead):
+        return model.apply.model, model.apply.masks
+    return model, None
 
 
 def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:

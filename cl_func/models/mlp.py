@@ -1,6 +1,9 @@
 """The multi-layer perceptron of most continual-learning benchmarks: linear layers with ReLU between, on flattened inputs.
 
 h_0 = flatten(x),    h_{l+1} = relu(W_l h_l + b_l),    logits = W_L h_L + b_L
+
+With a cosine head the logits are scaled cosines of h_L and the rows of W_L, see `cosine.py`, and h_L has no ReLU (as in Hou et al.
+2019): its directions may be any.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +20,25 @@ from torch import Tensor, nn
 
 from cl_func import checks
 from cl_func.core import positive
+from cl_func.models.cosine import CosineLinear, cosine_logits
 from cl_func.models.model import Model, ModelState
 from cl_func.models.module import seeded
 from cl_func.tree import describe
 
 
-def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10) -> Model:
+def mlp(
+    n_features: int,
+    hidden: Sequence[int] = (256, 256),
+    n_classes: int = 10,
+    *,
+    head: Literal["linear", "cosine"] = "linear",
+) -> Model:
     """A ReLU MLP: x [n, ...] floating, flattened to [n, n_features], to logits [n, n_classes].
 
     Names and initial weights are those of nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, ...): "0.weight", "0.bias", "2.weight", ...
-    `hidden=()` gives a linear classifier. `apply` raises ValueError if x has another number of features, TypeError if it is not
-    floating.
+    `hidden=()` gives a linear classifier, whose features are the flattened inputs. With head="cosine" the last layer is a
+    `CosineLinear`: no bias, but a scale, which is the leaf `model.params.4.scale` of an agent whose net has two hidden layers.
+    `apply` raises ValueError if x has another number of features, TypeError if it is not floating.
 
     >>> from cl_func import random
     >>> mlp(64, hidden=(32,)).init(random.key(0)).params["2.weight"].shape
@@ -39,13 +51,16 @@ def mlp(n_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10
         *(positive("hidden", width) for width in hidden),
         positive("n_classes", n_classes),
     )
-    net = _MLP(widths)
-    return Model(net.init, net.apply, n_classes, (n_features,))
+    if head not in ("linear", "cosine"):
+        raise ValueError(f"head: expected 'linear' or 'cosine', got {head!r}.")
+    net = _MLP(widths, head == "cosine")
+    return Model(net.init, net.apply, n_classes, (n_features,), net.features)
 
 
 @dataclasses.dataclass(frozen=True)
 class _MLP:
     widths: tuple[int, ...]
+    cosine: bool
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
@@ -56,8 +71,9 @@ class _MLP:
         params = {}
         with seeded(key):
             for i, (inputs, outputs) in enumerate(itertools.pairwise(self.widths)):
-                layer = nn.Linear(inputs, outputs)
-                params[f"{2 * i}.weight"], params[f"{2 * i}.bias"] = layer.weight.detach(), layer.bias.detach()
+                made = CosineLinear if self.cosine and i == len(self.widths) - 2 else nn.Linear
+                layer: nn.Module = made(inputs, outputs)
+                params.update({f"{2 * i}.{name}": value.detach() for name, value in layer.named_parameters()})
         return ModelState(params={name: value.to(key.device) for name, value in params.items()}, buffers={})
 
     def apply(
@@ -70,6 +86,21 @@ class _MLP:
         valid: Tensor | None = None,
         task: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        h = self.features(params, buffers, x)
+        last = 2 * (len(self.widths) - 2)
+        if self.cosine:
+            return cosine_logits(h, params[f"{last}.weight"], params[f"{last}.scale"]), buffers
+        return F.linear(h, params[f"{last}.weight"], params[f"{last}.bias"]), buffers
+
+    def features(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        *,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Tensor:
         # Written out: functional_call on an nn.Sequential takes half as long again in eager mode.
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
@@ -85,7 +116,7 @@ class _MLP:
             raise ValueError(f"x: expected [n, ...] with n_features = {self.widths[0]} values per row, got {describe(x)}.")
         h = x.flatten(1)
         last = len(self.widths) - 2
-        for i in range(last + 1):
+        for i in range(last):
             h = F.linear(h, params[f"{2 * i}.weight"], params[f"{2 * i}.bias"])
-            h = torch.relu(h) if i < last else h
-        return h, buffers
+            h = h if self.cosine and i == last - 1 else torch.relu(h)
+        return h

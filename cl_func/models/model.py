@@ -4,6 +4,7 @@
 
 Whatever a forward pass moves (batch-norm statistics, the keys of dropout) is a buffer: it goes in and comes out, and nothing is
 changed in place. What a loss is differentiated by are the params. `forward` does this for an agent and an experience.
+A model may also give the features before its last layer, `features(params, buffers, x) -> [n, F]`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cl_func import checks, tree
@@ -37,12 +39,15 @@ class Model:
         train=False the very buffers that came in are returned.
     n_classes: the number of logits C.
     input_shape: the shape of one sample, from which replay memories allocate; None if any will do.
+    features: `(params, buffers, x, *, valid=None, task=None) -> [n, F]`, what the last layer is given, always in eval mode; None if
+        the model does not tell, and then methods that classify by features refuse it.
     """
 
     init: Callable[[Tensor], ModelState]
     apply: Callable[..., tuple[Tensor, dict[str, Tensor]]]
     n_classes: int
     input_shape: tuple[int, ...] | None = None
+    features: Callable[..., Tensor] | None = None
 
     def __post_init__(self) -> None:
         checks.function("init", self.init, "a function from a key to a ModelState")
@@ -50,6 +55,36 @@ class Model:
         checks.positive("n_classes", self.n_classes)
         if self.input_shape is not None:
             checks.sizes("input_shape", self.input_shape)
+
+
+def feature_function(model: Model) -> Callable[..., Tensor]:
+    """`model.features`. Raises ValueError for a model without."""
+    if model.features is None:
+        raise ValueError(
+            "model: this method works on the features before the last layer, which this model does not tell; build it with "
+            "from_module(factory, ..., last_layer=NAME), the name of its last layer, or give Model(..., features=function)."
+        )
+    return model.features
+
+
+def features(model: Model, state: ModelState, x: Tensor, valid: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+    """The features [n, F] of x under the weights of a model, in eval mode.
+
+    Raises ValueError for a model without features.
+    """
+    return feature_function(model)(state.params, state.buffers, x, valid=valid, task=task)
+
+
+def sample_features(model: Model, state: ModelState) -> Tensor:
+    """The features [F] of one input of zeros, for allocation. Raises ValueError without features or `input_shape`."""
+    if model.input_shape is None:
+        raise ValueError(
+            "model: to allocate for its features one must know the shape of an input; "
+            "build the model with from_module(factory, n_classes=..., input_shape=(...))."
+        )
+    like = next(iter(tree.leaves(state.params)))
+    task = torch.zeros(1, dtype=torch.int64, device=like.device)
+    return features(model, state, like.new_zeros((1, *model.input_shape)), torch.ones_like(task, dtype=torch.bool), task)[0]
 
 
 def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience, *, train: bool = True) -> tuple[Tensor, Any]:

@@ -9,6 +9,7 @@ mode, so that no call ever changes a mode, a weight or a statistic. Batch normal
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,7 +59,9 @@ def input_size(shape: Any) -> tuple[int, ...]:
     return checks.sizes("input_shape", shape)
 
 
-def from_module(factory: Callable[[], nn.Module], *, n_classes: int, input_shape: tuple[int, ...] | None = None) -> Model:
+def from_module(
+    factory: Callable[[], nn.Module], *, n_classes: int, input_shape: tuple[int, ...] | None = None, last_layer: str | None = None
+) -> Model:
     """A Model of the modules that `factory()` builds, called with x [n, ...] and returning logits [n, n_classes].
 
     The factory must build a new module at each call, with torch's generator as its only randomness. If it is a function of an
@@ -66,24 +69,28 @@ def from_module(factory: Callable[[], nn.Module], *, n_classes: int, input_shape
     the buffers, so nothing trains them. nn.BatchNorm1d/2d/3d and nn.Dropout, nn.Dropout1d/2d/3d are replaced by `BatchNorm` and
     `Dropout`. Calls of one model from several threads take turns.
 
-    Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors, or
-    a layer that is lazy, that draws from torch's generator in training, or whose statistics padding would disturb; and, from
-    `apply`, ValueError for logits of another shape. A draw in the module's own `forward` (`F.dropout`) is not seen here; under
-    vmap torch refuses it, and so it does recurrent layers (it has no batching rule for them).
+    last_layer: its name, such as "fc" or "4" in an nn.Sequential. What it is given are the model's `features` (the
+        module's output with nn.Identity in its place), for methods that classify by them.
+
+    Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors, has no
+    layer `last_layer`, or has one that is lazy, that draws from torch's generator in training, or whose statistics padding would
+    disturb; and, from `apply`, ValueError for logits of another shape. A draw in the module's own `forward` (`F.dropout`) is not
+    seen here; under vmap torch refuses it, and so it does recurrent layers (it has no batching rule for them).
 
     >>> model = from_module(lambda: nn.Linear(4, 3), n_classes=3)
     >>> model.init(random.key(0))
     ModelState(params={weight: float32[3, 4], bias: float32[3]}, buffers={})
     """
-    module = _Module(factory, positive("n_classes", n_classes))
-    return Model(module.init, module.apply, n_classes, None if input_shape is None else input_size(input_shape))
+    module = _Module(factory, positive("n_classes", n_classes), last_layer)
+    shape = None if input_shape is None else input_size(input_shape)
+    return Model(module.init, module.apply, n_classes, shape, None if last_layer is None else module.features)
 
 
 class _Module:
     """The two functions of a Model made from a module. Pickled by its factory alone."""
 
-    def __init__(self, factory: Callable[[], nn.Module], n_classes: int) -> None:
-        self.factory, self.n_classes = factory, n_classes
+    def __init__(self, factory: Callable[[], nn.Module], n_classes: int, last_layer: str | None = None) -> None:
+        self.factory, self.n_classes, self.last_layer = factory, n_classes, last_layer
         with seeded(random.key(0)):
             modules = {train: _built(factory) for train in (True, False)}
         parts = [{id(part) for part in (*m.modules(), *m.parameters(), *m.buffers())} for m in modules.values()]
@@ -104,10 +111,13 @@ class _Module:
         self.names = {name for name, _ in template.named_parameters()}.union(buffers)
         tensors = (template.named_parameters, template.named_buffers)
         self.tied = any(len(list(named())) != len(list(named(remove_duplicate=False))) for named in tensors)
+        self.trunk = None if last_layer is None else _trunk(self.templates[False], last_layer)
+        below = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
+        self.in_trunk = {name for name, _ in below}.union(self.valids)
         self.lock = threading.RLock()  # functional_call puts the tensors into the template while it runs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Module, (self.factory, self.n_classes)
+        return _Module, (self.factory, self.n_classes, self.last_layer)
 
     def init(self, key: Tensor) -> ModelState:
         with seeded(key):
@@ -130,6 +140,36 @@ class _Module:
         valid: Tensor | None = None,
         task: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        named = self._named(params, buffers, x, valid)
+        logits = self._call(self.templates[bool(train)], named, x)
+        if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], self.n_classes):
+            raise ValueError(
+                f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {self.n_classes}], "
+                f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
+            )
+        # functional_call has put what the module assigned to its buffers into `named`.
+        return logits, {name: named[name] for name in buffers} if train else buffers
+
+    def features(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        *,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Tensor:
+        assert self.trunk is not None
+        named = {name: value for name, value in self._named(params, buffers, x, valid).items() if name in self.in_trunk}
+        found = self._call(self.trunk, named, x)
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
+            raise ValueError(
+                f"last_layer: without its last layer {self.last_layer!r} the module must return features [n, F] with n = {len(x)}, "
+                f"got {describe(found)}; name the linear layer that gives the logits."
+            )
+        return found
+
+    def _named(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
         checks.instance("params", params, dict, "the tensors of a model by name")
         checks.instance("buffers", buffers, dict, "the tensors of a model by name")
         if not isinstance(x, Tensor) or x.ndim < 2:
@@ -147,21 +187,17 @@ class _Module:
             named[name] = named[name].clone()  # the module may write into it, and it belongs to the caller
         if valid is not None:
             named.update(dict.fromkeys(self.valids, valid))
+        return named
+
+    def _call(self, template: nn.Module, named: dict[str, Tensor], x: Tensor) -> Any:
         try:
             with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
-                logits = torch.func.functional_call(self.templates[bool(train)], named, (x,), tie_weights=self.tied)
+                return torch.func.functional_call(template, named, (x,), tie_weights=self.tied)
         except RuntimeError as error:
             if type(error) is not RuntimeError or torch._C._functorch.peek_interpreter_stack() is not None:
                 raise
             reason = str(error).partition("\n")[0]
             raise ValueError(f"x: the module cannot take {describe(x)} on {x.device} with these params: {reason}") from error
-        if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], self.n_classes):
-            raise ValueError(
-                f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {self.n_classes}], "
-                f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
-            )
-        # functional_call has put what the module assigned to its buffers into `named`.
-        return logits, {name: named[name] for name in buffers} if train else buffers
 
 
 def _built(factory: Callable[[], nn.Module]) -> nn.Module:
@@ -214,6 +250,20 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     else:
         return layer
     raise ValueError(f"factory: layer {path or 'the module itself'!r} ({type(layer).__name__}) {problem}; {mend}.")
+
+
+def _trunk(template: nn.Module, last_layer: str) -> nn.Module:
+    """A copy of a template with nn.Identity in the place of its last layer."""
+    layers = [name for name, _ in template.named_modules() if name]
+    if last_layer not in layers:
+        there = ", ".join(name for name, layer in template.named_modules() if name and not list(layer.children()))
+        raise ValueError(
+            f"last_layer: the module has no layer {last_layer!r}; its layers are {there or 'none: put it into an nn.Sequential'}."
+        )
+    without = copy.deepcopy(template)
+    parent, _, name = last_layer.rpartition(".")
+    without.get_submodule(parent)._modules[name] = nn.Identity()
+    return without
 
 
 def _emptied(module: nn.Module) -> nn.Module:

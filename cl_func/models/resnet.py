@@ -29,7 +29,7 @@ def slim_resnet18(input_shape: tuple[int, int, int] = (3, 32, 32), n_classes: in
     """
     shape = image_size(input_shape)
     factory = functools.partial(_ResNet, shape, positive("width", width), positive("n_classes", n_classes))
-    return from_module(factory, n_classes=n_classes, input_shape=shape)
+    return from_module(factory, n_classes=n_classes, input_shape=shape, last_layer="linear")
 
 
 class _Block(nn.Module):

@@ -5,6 +5,10 @@ probabilities on the new inputs, over the classes that were seen before:
 
     L = strength * T^2 * mean_i KL( softmax_old(teacher(x_i) / T) || softmax_old(student(x_i) / T) )
 
+With a multi-head model each head h whose classes were seen before has a softmax of its own, and their losses add up (Algorithm 1):
+
+    L = strength * T^2 * mean_i sum_h KL( softmax_h(teacher(x_i) / T) || softmax_h(student(x_i) / T) )
+
 The teacher always runs in eval mode, so it gives the same answer whenever it is asked.
 """
 
@@ -21,7 +25,7 @@ from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
 from cl_func.losses.distil import distillation as divergence
-from cl_func.models import Model, ModelState
+from cl_func.models import Model, ModelState, split_heads
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, leaf, state
 
@@ -93,23 +97,39 @@ def _slot(agent: Any, slot: str, exp: Experience) -> Any:
     return lwf
 
 
-def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience) -> Tensor:
-    """The distillation loss, (), of the student's logits [n, C] on the rows of the experience; for a loss that has them already."""
+def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Tensor | None = None) -> Tensor:
+    """The distillation loss, (), of the student's logits [n, C] on the rows of the experience; for a loss that has them already.
+
+    heads: [T, C] bool, the classes of each head; None: one softmax over all classes. A multi-head model gives no logits of the old
+    heads on the new rows; take `model, heads = cl.models.split_heads(model)` and the logits of that model. Raises ValueError for a
+    multi-head model.
+    """
     checks.instance("lwf", lwf, LwF, "an LwF made by lwf.init")
     checks.instance("exp", exp, Experience, "an Experience")
     checks.model("model", model)
+    if split_heads(model)[1] is not None:
+        raise ValueError(
+            "model: a multi-head model masks the heads that are to be kept; "
+            "give the two parts that model, heads = cl.models.split_heads(model) returns, and the logits of the first."
+        )
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
-    return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
+    if heads is None:
+        return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
+
+    def kept(head: Tensor) -> Tensor:
+        return divergence(student, teacher, head & lwf.old, exp.valid, lwf.temperature)
+
+    return lwf.strength * torch.func.vmap(kept)(heads.to(student.device)).sum()
 
 
 def distillation(model: Model, slot: str = "lwf") -> Loss:
-    """The Loss that holds the model to its teacher on the rows of the minibatch; 0 during the first experience."""
-    checks.model("model", model)
+    """The Loss that holds the model to its teacher on the rows of the minibatch, head by head; 0 during the first experience."""
     checks.path("slot", slot, "lwf")
+    plain, heads = split_heads(checks.model("model", model))
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         # The batch statistics that the task loss moves are not moved a second time here.
-        student, _ = model.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
-        return penalty(model, student, _slot(agent, slot, exp), exp), agent
+        student, _ = plain.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
+        return penalty(plain, student, _slot(agent, slot, exp), exp, heads), agent
 
     return loss

@@ -4,10 +4,70 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.agem import AGEM, agem
+from cl_func.strategies.bic import BiC, bic
+from cl_func.strategies.cumulative import cumulative
+from cl_func.strategies.der import DER, DERpp, der, der_pp
 from cl_func.strategies.er import ER, er
+from cl_func.strategies.er_ace import ERACE, er_ace
 from cl_func.strategies.er_lwf import ERLwF, er_lwf
-from cl_func.strategies.joint import Joint, joint
+from cl_func.strategies.ewc import EWCAgent, ewc
+from cl_func.strategies.ewc_online import ewc_online
+from cl_func.strategies.from_scratch import FromScratch, from_scratch
+from cl_func.strategies.gem import GEM, gem
+from cl_func.strategies.icarl import ICaRL, icarl
+from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
+from cl_func.strategies.mas import MASAgent, mas
 from cl_func.strategies.naive import naive
+from cl_func.strategies.ncm import NCM, ncm
+from cl_func.strategies.ogd import OGDAgent, ogd
+from cl_func.strategies.owm import OWMAgent, owm
+from cl_func.strategies.rwalk import RWalkAgent, rwalk
+from cl_func.strategies.si import SIAgent, si
+from cl_func.strategies.slda import SLDAAgent, slda
 
-__all__ = ["ER", "ERLwF", "Joint", "LwFAgent", "er", "er_lwf", "joint", "lwf", "naive"]
+__all__ = [
+    "AGEM",
+    "DER",
+    "ER",
+    "ERACE",
+    "GEM",
+    "NCM",
+    "BiC",
+    "DERpp",
+    "ERLwF",
+    "EWCAgent",
+    "FromScratch",
+    "ICaRL",
+    "LwFAgent",
+    "MASAgent",
+    "OGDAgent",
+    "OWMAgent",
+    "RWalkAgent",
+    "SIAgent",
+    "SLDAAgent",
+    "agem",
+    "bic",
+    "cumulative",
+    "der",
+    "der_pp",
+    "er",
+    "er_ace",
+    "er_lwf",
+    "ewc",
+    "ewc_online",
+    "from_scratch",
+    "gem",
+    "icarl",
+    "joint",
+    "lwf",
+    "mas",
+    "naive",
+    "ncm",
+    "ogd",
+    "owm",
+    "rwalk",
+    "si",
+    "slda",
+]

@@ -10,7 +10,7 @@ from cl_func import memory, random, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
-from cl_func.models import Model, forward
+from cl_func.models import Model, forward, split_heads
 from cl_func.tree import state
 
 
@@ -40,9 +40,12 @@ def er_lwf(
     """
     regularizers.lwf.hyperparameters(strength, temperature)
 
+    plain, heads = split_heads(model)
+
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, agent = forward(model, params, agent, exp)
-        return masked_cross_entropy(logits, exp) + regularizers.lwf.penalty(model, logits, agent.lwf, exp), agent
+        logits, agent = forward(plain, params, agent, exp)
+        task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
+        return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
 
     step = train_step(with_replay(loss, positive("replay_size", replay_size)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))

@@ -2,7 +2,7 @@
 
 As in the paper's Algorithm 1 the two losses are apart: the cross-entropy is over the new classes alone, the distillation over the
 old classes alone. (Let all classes compete in the cross-entropy and it pushes down the old ones faster than the teacher can hold
-them.)
+them.) With a multi-head model, each old head is kept on the new inputs, as in the paper.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cl_func import checks, random, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy
-from cl_func.models import Model, forward
+from cl_func.models import Model, forward, split_heads
 from cl_func.tree import state
 
 
@@ -38,15 +38,18 @@ def lwf(
 ) -> Strategy:
     """Cross-entropy over the experience's classes, distillation over those seen before; the teacher is the model before it.
 
+    With `cl.models.multi_head(model, masks)`: cross-entropy over the head of each row's task, distillation of each old head.
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
 
+    plain, heads = split_heads(model)
+
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, agent = forward(model, params, agent, exp)
-        task = masked_cross_entropy(logits, exp, exp.classes)
-        return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp), agent
+        logits, agent = forward(plain, params, agent, exp)
+        task = masked_cross_entropy(logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
+        return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
 
     step = train_step(loss, optimizer)
 

@@ -1,20 +1,24 @@
 """Streams: datasets cut and transformed into benchmarks, lazily.
 
-    class-incremental    split_by_class
+    class-incremental    split_by_class, class_repetition
     task-incremental     task_incremental
     domain-incremental   domain_incremental, permuted, rotated
-    from a benchmark     split_online, with_validation, cumulative
+    from a benchmark     split_online, blurred, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
 """
 
+from cl_func.streams.blurred import blurred
 from cl_func.streams.class_splits import domain_incremental, split_by_class, task_incremental
 from cl_func.streams.domains import permuted, rotated
 from cl_func.streams.holdout import with_validation
 from cl_func.streams.joint import cumulative
 from cl_func.streams.online import split_online
+from cl_func.streams.repetition import class_repetition
 
 __all__ = [
+    "blurred",
+    "class_repetition",
     "cumulative",
     "domain_incremental",
     "permuted",

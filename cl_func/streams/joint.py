@@ -51,7 +51,7 @@ class _UpTo:
         first = self.parent.source(0)
         source, chosen = None, torch.cat(rows)
         if all(self.parent.source(i) is first for i in range(1, index + 1)):  # ends at the first that differs
-            source = _labelled(first, chosen, tasks)
+            source = labelled(first, chosen, tasks)
         if source is None:
             source, chosen = self._copied(views, rows, tasks), torch.arange(len(chosen), device=chosen.device)
         classes = torch.stack([exp.classes for exp in views]).any(dim=0)
@@ -74,7 +74,7 @@ class _UpTo:
         return Dataset(x, y, tasks, n_classes=views[0].source.n_classes)
 
 
-def _labelled(source: Dataset, rows: Tensor, tasks: Tensor | None) -> Dataset | None:
+def labelled(source: Dataset, rows: Tensor, tasks: Tensor | None) -> Dataset | None:
     """The dataset with the task label of each of these rows; None where a row would need two labels."""
     if tasks is None or source.task is not None:
         return source

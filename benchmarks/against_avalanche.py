@@ -1,0 +1,235 @@
+"""The accuracy of the methods beside Avalanche's: the same protocol, the same hyperparameters, seeds of its own for each side.
+
+    python -m benchmarks.against_avalanche --data FOLDER --avalanche-python ENV/bin/python
+
+Class-incremental Split-Fashion-MNIST in the quick protocol of benchmarks/accuracy.py: 300 iterations per experience, 5 seeds. The
+two draw different random numbers, so only distributions can agree: for each method both means and 95% confidence intervals, whether
+each mean lies in the other's interval, and if not whether the two can be told apart. What is known to differ is written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cl_func as cl
+from benchmarks import machine
+from benchmarks.accuracy import QUICK, Running, shown, summary
+from benchmarks.methods import MEMORY, Problem, method, problem
+from benchmarks.peers import MAKE, Peers
+from benchmarks.process import ROOT, WorkerError, command_line, environment, last_line
+
+
+def lwf_all_classes(p: Problem) -> cl.Strategy:
+    """LwF as Avalanche has it: all classes compete in the cross-entropy. `cl.strategies.lwf` keeps to the paper's Algorithm 1."""
+    optimizer, slot = cl.optim.adam(1e-3), cl.strategies.lwf(p.model, cl.optim.adam(1e-3))
+    loss = cl.losses.total(cl.losses.cross_entropy(p.model), cl.regularizers.lwf.distillation(p.model))
+    train = cl.minibatches(cl.train_step(loss, optimizer), batch_size=p.batch, iterations=p.iterations)
+    return cl.Strategy(slot.init, cl.compose(cl.regularizers.lwf.snapshot(), train), p.model)
+
+
+def slda_untrained(p: Problem) -> cl.Strategy:
+    """SLDA on the features of the network as it was initialised: Avalanche expects a pretrained one and never trains it."""
+    return cl.strategies.slda(p.model, batch_size=p.batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A method of both, our values by path and their arguments, and what else is known to differ."""
+
+    name: str
+    ours: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    theirs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    differs: str = ""
+    mended: bool = False  # a fault of theirs is mended in benchmarks/workers/avalanche_methods.py
+    strategy: Callable[[Problem], cl.Strategy] | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more of our factory's
+
+    @property
+    def label(self) -> str:
+        """The name in the table."""
+        return f"{self.name}, mended" if self.mended else self.name
+
+
+BATCHED = "their importances are of minibatch gradients, about 128 times smaller"
+LEFT_OUT = "they never replay the classes of the experience before: those of its last minibatch are left out"
+BALANCED = "their memory is class-balanced"
+MIR = {"arguments": {"candidates": 200}, "ours": {"virtual_lr": 1e-3}, "theirs": {"subsample": 200}}
+
+PAIRS = (
+    Pair("naive"),
+    Pair("er"),
+    Pair("er_ace", differs=f"{BALANCED} and holds the current classes from the start; classes not yet seen compete"),
+    Pair("der", {"alpha": 0.3}, {"alpha": 0.3, "beta": 0.0}, f"{BALANCED} and filled after an experience, ours at each step"),
+    Pair("agem", differs="their memory is balanced over experiences"),
+    Pair("gem", {"gem.margin": 0.5}, {"memory_strength": 0.5}),
+    Pair("ewc", {"ewc.strength": 100.0}, {"ewc_lambda": 50.0}, BATCHED),
+    Pair("ewc", {"ewc.strength": 100.0}, {"ewc_lambda": 50.0}, mended=True),
+    Pair(
+        "lwf",
+        {"lwf.strength": 1.0, "lwf.temperature": 2.0},
+        {"alpha": 4.0, "temperature": 2.0},
+        "nothing: ours is composed as theirs, all classes compete in the cross-entropy, not as cl.strategies.lwf",
+        strategy=lwf_all_classes,
+    ),
+    Pair("icarl", differs="their loss has outputs of classes not yet seen; exemplars join in their share of the data"),
+    Pair("gdumb"),
+    Pair("mir", **MIR, differs=f"{LEFT_OUT}; {BALANCED}"),
+    Pair("mir", **MIR, differs=BALANCED, mended=True),
+    Pair("slda", {"slda.shrinkage": 1e-4}, {"shrinkage_param": 1e-4}, strategy=slda_untrained),
+)
+
+
+def ours(pair: Pair, place: Problem, seeds: int, running: Running) -> dict[str, Any]:
+    """Our accuracies."""
+    entry = method(pair.name)
+    strategy = pair.strategy(place) if pair.strategy else entry.strategy(place, **pair.arguments)
+    return final(running.sweep(strategy, place.bench, seeds, {path: [v] for path, v in pair.ours.items()})["accuracy"])
+
+
+def theirs(pair: Pair, args: argparse.Namespace) -> dict[str, Any]:
+    """Avalanche's accuracies, from one process for all seeds."""
+    words = [pair.name, "--data", args.data.resolve(), "--iterations", args.iterations, "--seeds", args.seeds, "--memory", MEMORY]
+    words += ["--values", json.dumps(dict(pair.theirs)), *(["--mended"] if pair.mended else [])]
+    words += ["--limit", args.limit] if args.limit else []
+    command = args.peers.command("avalanche", "benchmarks.workers.avalanche_methods", words)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WorkerError(f"ended with status {done.returncode}: {last_line(done.stderr)}")
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return final(torch.tensor([line["accuracy"] for line in lines]))
+
+
+def final(R: torch.Tensor) -> dict[str, Any]:
+    """Average accuracy and forgetting at the end, of accuracy matrices of some seeds."""
+    R = R.reshape(-1, *R.shape[-2:])
+    return {
+        "accuracy": summary(cl.metrics.average_accuracy(R)[:, -1]),
+        "forgetting": summary(cl.metrics.forgetting(R).reshape(len(R), -1)[:, -1]),
+        "R": R.mean(0).tolist(),
+    }
+
+
+def verdict(a: dict[str, Any], b: dict[str, Any]) -> str:
+    """Whether two means lie in each other's intervals, or at least cannot be told apart."""
+    gap = abs(a["mean"] - b["mean"])
+    if gap <= min(a["half"], b["half"]):
+        return "inside each other's"
+    one = "ours in theirs" if gap <= b["half"] else "theirs in ours" if gap <= a["half"] else "neither in the other's"
+    return f"{one}; {'not told apart' if gap <= math.hypot(a['half'], b['half']) else 'DIFFERENT'}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line per method."""
+    lines = ["| method | ours | Avalanche | interval | forgetting, ours | Avalanche | known to differ |", "|" + " --- |" * 7]
+    for row in rows:
+        sides = [row.get(side) or {} for side in ("ours", "theirs")]
+        accuracies, forgettings = ([side.get(what) for side in sides] for what in ("accuracy", "forgetting"))
+        found = verdict(*accuracies) if all(accuracies) else row.get("why", "-").replace("|", "/")
+        cells = [row["method"], *map(shown, accuracies), found, *map(shown, forgettings), row["differs"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    names = list(dict.fromkeys(pair.name for pair in PAIRS))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.against_avalanche", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the idx files of Fashion-MNIST, plain or .gz")
+    parser.add_argument("--avalanche-python", help="the interpreter of an environment with Avalanche (or CL_BENCH_AVALANCHE)")
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--iterations", type=int, default=QUICK, help="per experience")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--lanes", type=int, default=2, help="runs in one program of ours; 0 lets the sweep measure what is best")
+    parser.add_argument("--limit", type=int, help="only the first rows of the data, to try things out")
+    parser.add_argument("--again", action="store_true", help="run also what --out already holds")
+    parser.add_argument("--out", type=Path, default=Path("out/against_avalanche"), help="folder for the .json and .md")
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        parser.error(f"--data: there is no folder {args.data}")
+    if args.seeds < 2:
+        parser.error(f"--seeds: an interval needs at least 2, got {args.seeds}")
+    try:
+        args.peers = Peers.of(None, args.avalanche_python)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.peers.avalanche is None:
+        parser.error(f"--avalanche-python: not given; {MAKE['avalanche']}")
+    return args
+
+
+def main() -> int:
+    """Run both sides of every method that is there, write after each; 1 if one failed."""
+    args = arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
+    place, running = problem("class", args.data, args.iterations, args.limit), Running(args.lanes or "auto", None)
+    protocol = {"iterations": args.iterations, "seeds": args.seeds, "limit": args.limit}
+    command = command_line("benchmarks.against_avalanche", sys.argv[1:], ("--data", "--out", "--avalanche-python"))
+    file, rows, failed = args.out / "against_avalanche.json", {}, 0
+    if file.exists() and not args.again:
+        held = json.loads(file.read_text())
+        rows = {row["method"]: row for row in held["rows"]} if held["protocol"] == protocol else {}
+    for pair in PAIRS:
+        if pair.name not in args.methods:
+            continue
+        same = {
+            "method": pair.name,
+            "differs": pair.differs,
+            "hyperparameters": {"ours": dict(pair.ours), "theirs": dict(pair.theirs)},
+        }
+        row, start = {**rows.get(pair.label, {}), **same}, time.perf_counter()
+        if rows.get(pair.label, {}).get("hyperparameters") != same["hyperparameters"]:
+            row = same
+        twin = next(
+            (r for r in rows.values() if r["method"].split(",")[0] == pair.name and r["hyperparameters"] == row["hyperparameters"]),
+            {},
+        )
+        row.update({"ours": twin["ours"]} if "ours" in twin else {})
+        sides: dict[str, Callable[[], dict[str, Any]]] = {
+            "ours": lambda pair=pair: ours(pair, place, args.seeds, running),
+            "theirs": lambda pair=pair: theirs(pair, args),
+        }
+        row.pop("why", None)
+        for side, run in sides.items():
+            if side in row:
+                continue
+            if side == "ours" and not method(pair.name).there:
+                row["why"] = "ours: not in cl.strategies"
+                continue
+            try:
+                row[side] = run()
+            except Exception as error:  # one method that fails must not cost the others' hours
+                row["why"], failed = f"{side}: {type(error).__name__}: {error}".splitlines()[0][:200], 1
+        rows[pair.label] = row
+        print(f"{table([row]).splitlines()[-1]} ({time.perf_counter() - start:.0f} s)", flush=True)
+        ordered = [rows[p.label] for p in PAIRS if p.label in rows]
+        file.write_text(
+            json.dumps({"command": command, "machine": machine.describe(), "protocol": protocol, "rows": ordered}, indent=1)
+        )
+        facts = "\n".join(f"- {name}: {value}" for name, value in {**machine.describe(), **protocol}.items() if value is not None)
+        page = [
+            "# Beside Avalanche 0.6",
+            f"`{command}`",
+            facts,
+            table(ordered),
+            "Mean ± half-width of the 95% confidence interval.",
+        ]
+        (args.out / "against_avalanche.md").write_text("\n\n".join(page) + "\n")
+    print(f"\nwritten: {args.out}/against_avalanche.json, .md")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""What the methods cost: the time of an experience relative to naive, next to the floating-point operations that it takes.
+
+    python -m benchmarks.cost [--methods er ewc ...]
+
+An experience is that of the quick protocol (benchmarks/methods.py): 12,000 rows, 300 minibatches of 128, with all that a method
+does before and after them. Data are random, of the shapes of class-incremental Split-Fashion-MNIST. Times are of one core,
+compiled, at the best of a few lane counts, per run; naive is timed again beside every method, in turn.
+
+FLOPs are those of matrix products. Counted: what the program does. Needed: the rows that the method has to pass forward and
+backward, if that is what it consists of, with what is counted at the boundary of the experience. States have fixed shapes, so a
+method whose constraints grow with the experiences may compute all of them from the start: it is judged by the fifth experience.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import cl_func as cl
+from benchmarks import machine
+from benchmarks.methods import METHODS, Method, Problem, method
+from benchmarks.process import command_line
+
+SECOND, FIFTH = 1, 4
+BAR = 1.5  # times the FLOP ratio
+
+
+def synthetic(rows: int, iterations: int, experiences: int = 5) -> Problem:
+    """Random bytes in place of Fashion-MNIST, `rows` per experience."""
+    generator = torch.Generator().manual_seed(0)
+    n = rows * experiences
+    x = torch.randint(0, 256, (n, 784), dtype=torch.uint8, generator=generator)
+    y = torch.arange(n) * 10 // n
+    data = cl.Dataset(x, y, n_classes=10)
+    return Problem("class", cl.streams.split_by_class(data, data, experiences), cl.models.mlp(784, (400, 400), 10), iterations)
+
+
+def flops(entry: Method, place: Problem) -> tuple[int, int]:
+    """(a step, the boundary of an experience), counted: shapes are fixed, so two runs of 1 and of 2 steps tell both."""
+    counts = []
+    for iterations in (1, 2):
+        strategy = entry.strategy(dataclasses.replace(place, iterations=iterations))
+        state, exp = strategy.init(cl.key(0)), place.bench.train[SECOND]
+        with FlopCounterMode(display=False) as counter:
+            strategy.update(state, exp)
+        counts.append(counter.get_total_flops())
+    return counts[1] - counts[0], 2 * counts[0] - counts[1]
+
+
+def forward_flops(place: Problem) -> int:
+    """A forward pass of a minibatch; not a third of a step, since the gradient by the inputs of the first layer is not taken."""
+    net = place.model.init(cl.key(0))
+    with FlopCounterMode(display=False) as counter:
+        place.model.apply(net.params, net.buffers, torch.zeros(place.batch, *place.model.input_shape))
+    return counter.get_total_flops()
+
+
+class Timed:
+    """A method at some lanes, compiled and warm, with its states before the second and the fifth experience."""
+
+    def __init__(self, entry: Method, place: Problem, lanes: int) -> None:
+        strategy = entry.strategy(place)
+        states, self.lanes, self.before = [strategy.init(cl.key(seed)) for seed in range(lanes)], lanes, {}
+        update, state = (cl.vmap(strategy.update), cl.tree.stack(states)) if lanes > 1 else (strategy.update, states[0])
+        self.update, self.exps = cl.compile(update, donate=True), {k: place.bench.train[k] for k in (SECOND, FIFTH)}
+        state = cl.tree.map(torch.clone, state)
+        for k, exp in enumerate(place.bench.train):
+            if k in (SECOND, FIFTH):
+                self.before[k] = cl.tree.map(torch.clone, state)
+            state = self.update(state, exp)
+
+    def seconds(self, k: int) -> float:
+        """Experience k, once, per run."""
+        state = cl.tree.map(torch.clone, self.before[k])
+        start = time.perf_counter()
+        self.update(state, self.exps[k])
+        return (time.perf_counter() - start) / self.lanes
+
+
+def compare(entry: Method, place: Problem, naive: list[Timed], lanes: list[int], rounds: int) -> dict[str, Any]:
+    """The times of a method and of naive in turn, and its FLOPs."""
+    both = {"naive": naive, entry.name: naive if entry.name == "naive" else [Timed(entry, place, n) for n in lanes]}
+    times: dict[str, Any] = {name: [{SECOND: [], FIFTH: []} for _ in lanes] for name in both}
+    for _ in range(rounds):
+        for name, contenders in both.items():
+            for place_in, contender in enumerate(contenders):
+                for k, values in times[name][place_in].items():
+                    values.append(contender.seconds(k))
+    best = {name: {k: min(statistics.median(t[k]) for t in times[name]) for k in (SECOND, FIFTH)} for name in both}
+    step, boundary = flops(entry, place)
+    unit, _ = flops(method("naive"), place)
+    base = unit * place.iterations
+    counted = (step * place.iterations + boundary) / base
+    trained, forward = entry.passes(FIFTH) if entry.passes else (None, None)
+    needed = counted if trained is None else trained + forward * forward_flops(place) / unit + boundary / base
+    ratios = {k: best[entry.name][k] / best["naive"][k] for k in (SECOND, FIFTH)}
+    return {
+        "method": entry.name,
+        "microseconds_per_step": best[entry.name][FIFTH] / place.iterations * 1e6,
+        "time": ratios[FIFTH],
+        "counted": counted,
+        "needed": needed,
+        "time_per_flop": ratios[FIFTH] / needed,
+        "growth": best[entry.name][FIFTH] / best[entry.name][SECOND],
+        "lanes": lanes[min(range(len(lanes)), key=lambda i: statistics.median(times[entry.name][i][FIFTH]))],
+        "verdict": "met" if ratios[FIFTH] <= BAR * needed else "NOT MET",
+        "seconds": {name: [dict(t) for t in found] for name, found in times.items()},
+    }
+
+
+def table(rows: list[dict[str, Any]], missing: dict[str, str]) -> str:
+    """One line per method; all relative to naive, but the time of a step."""
+    head = ["method", "us per step", "time", "FLOPs counted", "FLOPs needed", f"time / FLOPs needed (at most {BAR:g})", ""]
+    lines = ["| " + " | ".join([*head, "fifth / second", "lanes"]) + " |", "|" + " --- |" * 9]
+    for r in rows:
+        figures = [
+            f"{r['microseconds_per_step']:,.0f}",
+            *(f"{r[name]:.2f}" for name in ("time", "counted", "needed", "time_per_flop")),
+        ]
+        lines.append("| " + " | ".join([r["method"], *figures, r["verdict"], f"{r['growth']:.2f}", str(r["lanes"])]) + " |")
+    lines += [f"| {name} | - | - | - | - | - | {why.replace('|', '/')} | - | - |" for name, why in missing.items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, write after every method; 1 if one failed."""
+    there = [m for m in METHODS if m.stream == "plain"]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [m.name for m in there]
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--iterations", type=int, default=300, help="minibatches of an experience")
+    parser.add_argument("--rows", type=int, default=12_000, help="rows of an experience")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 4], help="runs at once; the best counts")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("out/cost"), help="folder for cost.json and cost.md")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    place, rows, missing = synthetic(args.rows, args.iterations), [], {}
+    facts = {**machine.describe(), "iterations": args.iterations, "rows of an experience": args.rows, "rounds": args.rounds}
+    naive = [Timed(method("naive"), place, n) for n in args.lanes]
+    for entry in [m for m in there if m.name in args.methods]:
+        if not entry.there:
+            missing[entry.name] = "not in cl.strategies"
+            print(f"{entry.name}: not in cl.strategies")
+            continue
+        try:
+            rows.append(compare(entry, place, naive, args.lanes, args.rounds))
+            print(table(rows[-1:], {}).splitlines()[-1], flush=True)
+        except Exception as error:  # one method that fails must not cost the others' time
+            traceback.print_exc()
+            missing[entry.name] = f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]
+        command = command_line("benchmarks.cost", sys.argv[1:], ("--out",))
+        content = {"command": command, "machine": facts, "rows": rows, "missing": missing}
+        (args.out / "cost.json").write_text(json.dumps(content, indent=1) + "\n")
+        page = ["# Cost", f"`{command}`", "\n".join(f"- {n}: {v}" for n, v in facts.items()), table(rows, missing)]
+        (args.out / "cost.md").write_text("\n\n".join(page) + "\n")
+    print(f"\n{table(rows, missing)}\n\nwritten: {args.out}/cost.json, cost.md")
+    return int(any(why.startswith("failed") for why in missing.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

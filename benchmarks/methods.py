@@ -1,0 +1,171 @@
+"""The settings and the methods whose accuracy and cost are measured: one line a method.
+
+The protocol is that of van de Ven, Tuytelaars & Tolias, "Three types of incremental learning", Nature Machine Intelligence 2022: an
+MLP 784-400-400 with ReLU, Adam with a learning rate of 1e-3, minibatches of 128, a number of iterations per experience (theirs is
+2000), and a memory of 100 samples for each of the ten classes. Fashion-MNIST takes MNIST's place. The order of the classes and
+the permutations are the same for all seeds; seeds differ in weights, minibatches and whatever else a method draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cl_func as cl
+
+BATCH = 128
+MEMORY = 1000  # 100 for each of the ten classes of the data, in every setting
+SETTINGS = {
+    "class": "Split-Fashion-MNIST, class-incremental",
+    "domain": "Split-Fashion-MNIST, domain-incremental",
+    "task": "Split-Fashion-MNIST, task-incremental",
+    "permuted": "Permuted-Fashion-MNIST, 10 permutations",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One setting: its streams, its model, and the numbers that factories are given."""
+
+    setting: str
+    bench: cl.Benchmark
+    model: cl.models.Model
+    iterations: int
+    batch: int = BATCH
+    memory: int = MEMORY
+
+    @property
+    def experiences(self) -> int:
+        """How many there are."""
+        return len(self.bench.train)
+
+    @property
+    def classes(self) -> int:
+        """The number of outputs, by which a memory per class divides its room."""
+        return self.model.n_classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of `cl.strategies`, the arguments that the protocol gives it, and the values among which its strength is chosen."""
+
+    name: str
+    arguments: Callable[[Problem], Mapping[str, Any]] = lambda p: {}
+    grid: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    settings: Sequence[str] = tuple(SETTINGS)
+    stream: str = "plain"  # "cumulative": trained on all data so far; "all": on the data of all experiences, once
+    # What a step in experience k needs, in minibatches: rows that go forward and backward, rows that only go forward; None where
+    # that is not what it costs.
+    passes: Callable[[int], tuple[float, float]] | None = lambda k: (1, 0)
+
+    @property
+    def there(self) -> bool:
+        """Whether the library has it."""
+        return hasattr(cl.strategies, self.name)
+
+    def strategy(self, problem: Problem, **changes: Any) -> cl.Strategy:
+        """The method on a problem: its factory called with the arguments of the protocol."""
+        loop = {"batch_size": problem.batch, "iterations": self.budget(problem)}
+        factory = getattr(cl.strategies, self.name)
+        return factory(problem.model, cl.optim.adam(1e-3), **{**loop, **self.arguments(problem), **changes})
+
+    def budget(self, problem: Problem) -> int:
+        """Iterations per experience; who trains once on everything has those of all experiences."""
+        return problem.iterations * (problem.experiences if self.stream == "all" else 1)
+
+    def benchmark(self, problem: Problem) -> cl.Benchmark:
+        """The streams that the method is run on."""
+        bench = problem.bench
+        if self.stream == "plain":
+            return bench
+        bench = cl.streams.cumulative(bench)
+        # Made once: where experiences have data of their own, such as permuted ones, every asking copies it.
+        return bench if self.stream == "cumulative" else dataclasses.replace(bench, train=_kept(bench.train[-1:]))
+
+
+def _replay(p: Problem) -> dict[str, int]:
+    return {"capacity": p.memory, "replay_size": p.batch}
+
+
+def _strength(p: Problem) -> dict[str, float]:
+    return {"strength": 1.0}  # asked for by the factory; the grid sets it
+
+
+WITHOUT_TASKS = ("class", "domain")
+STRENGTHS = [10.0, 100.0, 1e3, 1e4, 1e5]
+ALPHAS = [0.03, 0.1, 0.3, 1.0]
+
+METHODS = (
+    # Baselines
+    Method("naive"),
+    Method("from_scratch"),
+    Method("cumulative", stream="cumulative"),
+    Method("joint", stream="all"),
+    # Replay
+    Method("er", _replay, passes=lambda k: (2, 0)),
+    Method("er_lwf", _replay, {"lwf.strength": [0.1, 0.3, 1.0, 3.0]}, passes=lambda k: (2, 2)),
+    Method("er_ace", _replay, passes=lambda k: (2, 0)),
+    Method("der", _replay, {"alpha": ALPHAS}, passes=lambda k: (2, 0)),
+    Method("der_pp", _replay, {"alpha": ALPHAS[:3], "beta": [0.5, 1.0]}, passes=lambda k: (3, 0)),
+    Method("mir", lambda p: {**_replay(p), "candidates": 2 * p.batch}, {"virtual_lr": [1e-3, 1e-1]}, passes=lambda k: (3, 4)),
+    Method("gss", _replay, passes=None),
+    Method("gdumb", lambda p: {"capacity": p.memory}),
+    # Regularisation
+    Method("lwf", grid={"lwf.strength": [0.3, 1.0, 3.0, 10.0]}, passes=lambda k: (1, 1)),
+    Method("ewc", _strength, {"ewc.strength": STRENGTHS}),
+    Method("ewc_online", _strength, {"ewc.strength": STRENGTHS}),
+    Method("si", _strength, {"si.strength": [0.1, 1.0, 10.0, 100.0, 1e3]}),
+    Method("mas", _strength, {"mas.strength": [0.01, 0.1, 1.0, 10.0, 100.0]}),
+    Method("rwalk", _strength, {"rwalk.strength": [0.1, 1.0, 10.0, 100.0, 1e3]}, passes=lambda k: (2, 0)),
+    # Gradient constraints
+    Method("agem", lambda p: {"capacity": p.memory, "sample_size": p.batch}, passes=lambda k: (2, 0)),
+    Method(
+        "gem",
+        lambda p: {"memory_per_experience": p.memory // p.experiences, "n_experiences": p.experiences},
+        {"gem.margin": [0.0, 0.5]},
+        passes=lambda k: (1 + k * MEMORY / 5 / BATCH, 0),  # of the split streams
+    ),
+    Method("owm", grid={"owm.alpha": [1e-3, 1e-2, 1e-1, 1.0]}, passes=None),
+    Method("ogd", lambda p: {"capacity": 20 * p.experiences, "per_experience": 20}, passes=None),
+    # Class-incremental
+    Method("icarl", _replay, settings=("class",), passes=lambda k: (2, 2)),
+    Method("bic", _replay, settings=("class",), passes=None),
+    Method("ncm", settings=WITHOUT_TASKS, passes=None),
+    Method("slda", grid={"slda.shrinkage": [1e-4, 1e-2]}, settings=WITHOUT_TASKS, passes=None),
+)
+
+
+def method(name: str) -> Method:
+    """The method of that name. Raises ValueError, naming those there are."""
+    found = [m for m in METHODS if m.name == name]
+    if not found:
+        raise ValueError(f"{name}: no such method; there is {', '.join(m.name for m in METHODS)}.")
+    return found[0]
+
+
+def problem(setting: str, folder: Path, iterations: int, limit: int | None = None) -> Problem:
+    """A setting on the idx files of a folder; `limit` takes only the first rows, of the test data too."""
+    train, test = (
+        cl.Dataset(data.x[:limit].flatten(1), data.y[:limit], n_classes=data.n_classes) for data in cl.data.idx_folder(folder)
+    )
+    if setting == "permuted":
+        bench = cl.streams.permuted(train, test, 10, key=cl.key(0))
+        bench = dataclasses.replace(bench, test=_kept(bench.test))
+    else:
+        split = {
+            "class": cl.streams.split_by_class,
+            "domain": cl.streams.domain_incremental,
+            "task": cl.streams.task_incremental,
+        }[setting]
+        bench = split(train, test, 5)
+    model = cl.models.mlp(train.x.shape[1], (400, 400), bench.n_classes)
+    if setting == "task":
+        model = cl.models.multi_head(model, cl.models.class_masks(bench.train))
+    return Problem(setting, bench, model, iterations)
+
+
+def _kept(stream: cl.Stream) -> cl.Stream:
+    """The stream with its experiences made now, once."""
+    return cl.Stream(tuple(stream).__getitem__, len(stream))

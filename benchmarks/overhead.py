@@ -1,0 +1,22 @@
+"""B8: what checkpoints, taps and a progress bar at their default settings cost a run."""
+
+from __future__ import annotations
+
+from benchmarks.report import Report
+from benchmarks.steps import Contender, Settings, compare
+
+NAMES = ("scan", "scan with checkpoints and a CSV tap", "sweep", "sweep with checkpoints and progress")
+
+
+def b8(settings: Settings, report: Report) -> None:
+    """The steps of B1, one run, compiled: with and without, in turn."""
+    work = "B8"
+    report.titles[work] = "online ER of B1, one run of some seconds, compiled: with and without checkpoints at default settings"
+    steps = 2_000 if settings.quick else 10_000
+    contenders = [
+        Contender(name, "ours", "overhead", ("B1", "--steps", steps, "--mode", mode))
+        for name, mode in zip(NAMES, ("scan", "scan+", "sweep", "sweep+"), strict=True)
+    ]
+    compare(settings, report, work, contenders)
+    for plain, kept in (NAMES[:2], NAMES[2:]):
+        report.bar(work, f"{kept} / {plain}", report.median(work, kept), report.median(work, plain), 1.02)

@@ -1,0 +1,8 @@
+"""Classifiers in the place of a network's last layer, or behind it: a slot of the state, how it learns, and the logits it gives."""
+
+from cl_func.classifiers import bias_correction, nearest_mean, slda
+from cl_func.classifiers.bias_correction import BiasCorrection
+from cl_func.classifiers.nearest_mean import NearestMean
+from cl_func.classifiers.slda import SLDA
+
+__all__ = ["SLDA", "BiasCorrection", "NearestMean", "bias_correction", "nearest_mean", "slda"]

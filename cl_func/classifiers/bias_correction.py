@@ -1,0 +1,84 @@
+"""The bias correction of BiC (Wu et al., "Large scale incremental learning", CVPR 2019, eq. 4 and 5).
+
+A network trained on many rows of new classes and few of old ones prefers the new. Two numbers, fitted on rows of which there are
+equally many of each class and which the network was not trained on, undo it:
+
+    q_c = alpha o_c + beta if class c is new else o_c,    alpha, beta = argmin mean_i -log softmax(q(x_i))[y_i]
+
+The problem is convex, so it is solved (Newton's method with step halving) where the paper descends. Where the rows can be separated
+it has no finite solution: decay / 2 ((alpha - 1)^2 + beta^2) is added.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl_func.models import mask_logits
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import state
+
+NEWTON_STEPS = 10
+FRACTIONS = (1.0, 0.5, 0.25, 0.0625, 0.0)  # of a Newton step, tried at once; 0 if none of them leads down
+
+
+@state
+class BiasCorrection:
+    """The slot of the correction; `decay` is a hyperparameter."""
+
+    alpha: Tensor  # () float32, 1 where there is nothing to correct
+    beta: Tensor  # () float32, 0 where there is nothing to correct
+    new: Tensor  # [C] bool, the classes it holds for
+    decay: Tensor  # () float32, above 0
+
+
+def init(n_classes: int, decay: float = 1e-3, device: torch.device | None = None) -> BiasCorrection:
+    """The identity. Raises ValueError for a decay that is not above 0."""
+    value = checked("decay", decay, 1e-3, positive=True)
+    return BiasCorrection(
+        alpha=torch.tensor(1.0, device=device),
+        beta=torch.tensor(0.0, device=device),
+        new=torch.zeros(n_classes, dtype=torch.bool, device=device),
+        decay=torch.tensor(value, device=device),
+    )
+
+
+def correct(slot: BiasCorrection, logits: Tensor) -> Tensor:
+    """The corrected logits [n, C]."""
+    return torch.where(slot.new, slot.alpha * logits + slot.beta, logits)
+
+
+def fit(slot: BiasCorrection, logits: Tensor, labels: Tensor, valid: Tensor, old: Tensor, new: Tensor) -> BiasCorrection:
+    """The correction of the new [C] bool classes' logits against the old [C] ones', fitted on the valid rows of logits [n, C].
+
+    The identity while there is no old class, no new class, or no valid row.
+    """
+    outputs = mask_logits(logits.double(), old | new)
+    towards = torch.stack([torch.where(new, outputs, 0), new.to(outputs.dtype).expand_as(outputs)])  # dq/d(alpha, beta) [2, n, C]
+    target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(outputs.dtype)
+    identity = torch.stack([slot.alpha.new_ones(()), slot.beta.new_zeros(())]).double()
+    decay = slot.decay.double()
+    weight = valid.to(outputs.dtype) / valid.sum().clamp(min=1)
+
+    def corrected(point: Tensor) -> Tensor:
+        return outputs + torch.tensordot(point - identity, towards, 1)
+
+    def objective(points: Tensor) -> Tensor:  # [k, 2] -> [k]
+        cost = -(corrected(points).log_softmax(-1) * target).sum(-1)
+        return cost @ weight + decay / 2 * (points - identity).square().sum(-1)
+
+    point = identity
+    fractions = torch.tensor(FRACTIONS, dtype=outputs.dtype, device=outputs.device)
+    for _ in range(NEWTON_STEPS):
+        p = corrected(point).softmax(-1)
+        slope = ((p - target) * towards).sum(-1) @ weight + decay * (point - identity)
+        mean = (p * towards).sum(-1)  # [2, n]
+        second = ((p * towards)[:, None] * towards).sum(-1) - mean[:, None] * mean  # [2, 2, n], the covariance under p
+        (a, b), (_, d) = (second @ weight).unbind()
+        a, d = a + decay, d + decay
+        step = torch.stack([d * slope[0] - b * slope[1], a * slope[1] - b * slope[0]]) / (a * d - b * b)
+        costs = objective(point - fractions[:, None] * step)
+        point = point - torch.where(costs <= costs.amin(), fractions, 0).amax() * step
+    use = old.any() & new.any() & valid.any()
+    alpha, beta = torch.where(use, point, identity).to(slot.alpha.dtype)
+    return slot.replace(alpha=alpha, beta=beta, new=new)  # type: ignore[attr-defined]

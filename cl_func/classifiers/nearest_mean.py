@@ -1,0 +1,68 @@
+"""The nearest class mean classifier (Mensink et al., "Distance-based image classification", TPAMI 2013, with the identity metric).
+
+    mu_c = mean of the features of class c,    logit_c(f) = -|f - mu_c|^2
+
+The means are streaming: rows that come in any number of parts give the mean of them all. A class without rows is masked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Update, positive
+from cl_func.experience import Experience
+from cl_func.models import Model, feature_function, features, mask_logits
+from cl_func.tree import state
+
+
+@state
+class NearestMean:
+    """The slot of the classifier."""
+
+    means: Tensor  # [C, F] floating, 0 for a class without rows
+    counts: Tensor  # [C] int64, rows seen of each class
+
+
+def init(n_classes: int, sample: Tensor) -> NearestMean:
+    """No class seen yet, for features like `sample` [F]; `cl.models.sample_features(model, net)` gives one."""
+    positive("n_classes", n_classes)
+    return NearestMean(
+        means=sample.new_zeros((n_classes, *sample.shape)),
+        counts=torch.zeros(n_classes, dtype=torch.int64, device=sample.device),
+    )
+
+
+def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
+    """Which class each row belongs to, [n, C] bool; nothing for rows that are not valid."""
+    return (labels[:, None] == torch.arange(n_classes, device=labels.device)) & valid[:, None]
+
+
+def add(slot: NearestMean, rows: Tensor, labels: Tensor, valid: Tensor) -> NearestMean:
+    """The classifier after features [n, F] with labels [n], of which the `valid` [n] ones count."""
+    member = one_hot(labels, valid, slot.counts.shape[0])
+    new = member.sum(0)
+    counts = slot.counts + new
+    total = member.to(rows.dtype).T @ torch.where(valid[:, None], rows, 0)
+    means = slot.means + (total - new[:, None] * slot.means) / counts.clamp(min=1)[:, None]
+    return slot.replace(means=means, counts=counts)  # type: ignore[attr-defined]
+
+
+def logits(slot: NearestMean, rows: Tensor) -> Tensor:
+    """The logits [n, C] of features [n, F]: negative squared distances, masked where a class has no rows."""
+    square = rows.square().sum(1, keepdim=True) - 2 * rows @ slot.means.T + slot.means.square().sum(1)
+    return mask_logits(-square, slot.counts > 0)
+
+
+def insert(model: Model, slot: str = "ncm") -> Update:
+    """The Update that adds the features of an experience's rows, under the present weights, to the means in `state.<slot>`."""
+    feature_function(model)
+
+    def update(agent: Any, exp: Experience) -> Any:
+        rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
+        return tree.set(agent, {slot: add(tree.get(agent, slot), rows, exp.y, exp.valid)})
+
+    return update

@@ -1,0 +1,88 @@
+"""Streaming linear discriminant analysis (Hayes & Kanan, "Lifelong machine learning with deep streaming linear discriminant
+analysis", CVPR workshops 2020): one mean per class and one covariance for all, both streaming.
+
+    Sigma = 1/N sum_i (f_i - mu_{y_i}) (f_i - mu_{y_i})^T,    Lambda = [(1 - shrinkage) Sigma + shrinkage I]^-1
+    logit_c(f) = mu_c^T Lambda f - mu_c^T Lambda mu_c / 2
+
+Parts of a stream are joined by the exact formula for scatter matrices (Chan, Golub & LeVeque 1983), so the classifier equals batch
+LDA on all rows, in whatever parts and order they came. (The paper's update weighs a row by t / (t + 1) with t the rows of all
+classes, which is near the exact weight n_c / (n_c + 1) only once each class has many rows.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.classifiers import nearest_mean
+from cl_func.classifiers.nearest_mean import one_hot
+from cl_func.core import Update
+from cl_func.experience import Experience
+from cl_func.models import Model, feature_function, features, mask_logits
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import state
+
+
+@state
+class SLDA:
+    """The slot of the classifier; `shrinkage` is a hyperparameter."""
+
+    means: Tensor  # [C, F] float64, 0 for a class without rows
+    counts: Tensor  # [C] int64, rows seen of each class
+    scatter: Tensor  # [F, F] float64, sum over all rows of the outer product of their deviation from the mean of their class
+    shrinkage: Tensor  # () float32, above 0 and below 1
+
+
+def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
+    """No row seen yet, for features like `sample` [F]. Raises ValueError for a shrinkage outside (0, 1)."""
+    value = checked("shrinkage", shrinkage, 1e-4, positive=True, below=1)
+    empty = nearest_mean.init(n_classes, sample.double())  # with a small shrinkage the problem is badly conditioned
+    size = sample.shape[0]
+    return SLDA(
+        means=empty.means,
+        counts=empty.counts,
+        scatter=empty.means.new_zeros((size, size)),
+        shrinkage=torch.tensor(value, device=sample.device),
+    )
+
+
+def add(slot: SLDA, rows: Tensor, labels: Tensor, valid: Tensor) -> SLDA:
+    """The classifier after features [n, F] with labels [n], of which the `valid` [n] ones count."""
+    member = one_hot(labels, valid, slot.counts.shape[0]).double()
+    rows = torch.where(valid[:, None], rows.double(), 0)
+    new = member.sum(0)
+    part = member.T @ rows / new.clamp(min=1)[:, None]  # the means of these rows alone
+    counts = slot.counts + new.to(torch.int64)
+    within = rows - member @ part
+    gap = (part - slot.means) * (slot.counts * new / counts.clamp(min=1)).sqrt()[:, None]
+    means = slot.means + (part - slot.means) * (new / counts.clamp(min=1))[:, None]
+    return slot.replace(  # type: ignore[attr-defined]
+        means=means, counts=counts, scatter=slot.scatter + within.T @ within + gap.T @ gap
+    )
+
+
+def logits(slot: SLDA, rows: Tensor) -> Tensor:
+    """The logits [n, C] of features [n, F], masked where a class has no rows.
+
+    The system is solved anew at each call, in the order of F^3 operations.
+    """
+    covariance = slot.scatter / slot.counts.sum().clamp(min=1)
+    eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
+    shrinkage = slot.shrinkage.double()
+    weights = torch.linalg.solve((1 - shrinkage) * covariance + shrinkage * eye, slot.means.T)  # [F, C]
+    scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
+    return mask_logits(scores.to(rows.dtype), slot.counts > 0)
+
+
+def insert(model: Model, slot: str = "slda") -> Update:
+    """The Update that adds the features of an experience's rows, under the present weights, to the statistics in `state.<slot>`."""
+    feature_function(model)
+
+    def update(agent: Any, exp: Experience) -> Any:
+        rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
+        return tree.set(agent, {slot: add(tree.get(agent, slot), rows, exp.y, exp.valid)})
+
+    return update

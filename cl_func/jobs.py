@@ -1,0 +1,205 @@
+"""What a sweep hands out: runs, and the job that a chunk of them is, here or in another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, files, random, tree
+from cl_func.checkpoint import Checkpoint, Keeper, Place, newest, placed
+from cl_func.core import Strategy
+from cl_func.evaluate import evaluate
+from cl_func.experience import Benchmark, Stream, stack, stream
+from cl_func.scan import follow
+from cl_func.transforms import compile as compiled
+from cl_func.transforms import vmap
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep: its place in the product, its seed, and its values by path."""
+
+    place: int
+    seed: int
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return ", ".join([*(f"{path}={value}" for path, value in self.values.items()), f"seed={self.seed}"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that a chunk needs to run, here or in another process."""
+
+    strategy: Strategy
+    benchmark: Any  # Benchmark, or a function of a key that returns one
+    probe: Any
+    compiled: bool
+    lanes: int
+    device: Any
+    every: int = 1
+    checkpoint: Checkpoint | None = None
+
+    def prepare(self) -> tuple[Any, Any]:
+        """The update and the probe as they are called; compiled programs live in them and are shared by all chunks."""
+        update, probe = self.strategy.update, self.probe
+        if self.lanes > 1:
+            update, probe = vmap(update), None if probe is None else vmap(probe)
+        if self.compiled:
+            update, probe = compiled(update), None if probe is None else compiled(probe)
+        return update, probe
+
+    def start(self, run: Run) -> Any:
+        """The initial state of a run."""
+        state = tree.set(self.strategy.init(random.key(run.seed)), run.values)
+        return state if self.device is None else tree.map(lambda leaf: leaf.to(self.device), state)
+
+    def length(self, run: Run) -> int:
+        """The number of times that a run is looked at."""
+        benchmark = self.benchmark if isinstance(self.benchmark, Benchmark) else self._own(run)
+        return -(-len(benchmark.train) // self.every)
+
+    def _own(self, run: Run) -> Benchmark:
+        made = self.benchmark(stream_key(run.seed))
+        return checks.instance("benchmark", made, Benchmark, "the function to return a Benchmark")
+
+    def streams(self, runs: Sequence[Run]) -> tuple[Any, Any]:
+        """The train and the test stream of some runs; with a benchmark per seed, the lanes carry their own rows."""
+        if isinstance(self.benchmark, Benchmark):
+            return self._placed(self.benchmark.train), self._placed(self.benchmark.test)
+        own = [self._own(run) for run in runs]
+        if len(runs) == 1:
+            return self._placed(own[0].train), self._placed(own[0].test)
+        return tuple(
+            self._placed(stream([stack(exps) for exps in zip(*streams, strict=True)]))
+            for streams in ([b.train for b in own], [b.test for b in own])
+        )
+
+    def _placed(self, experiences: Stream) -> Any:
+        if self.device is None:
+            return experiences
+        moved: dict[int, Any] = {}
+
+        def place(exp: Any) -> Any:
+            source = moved.setdefault(id(exp.source), tree.map(lambda leaf: leaf.to(self.device), exp.source))
+            rest = tree.map(lambda leaf: leaf.to(self.device), tree.replace(exp, source=None))
+            return tree.replace(rest, source=source)
+
+        return stream([place(exp) for exp in experiences])
+
+    def __call__(
+        self,
+        runs: Sequence[Run],
+        prepared: Any = None,
+        tick: Callable[[], None] = lambda: None,
+        partials: Sequence[Partial] = (),
+    ) -> list[dict[str, Any]]:
+        """The histories of some runs, name -> array [time, ...] each; `tick` is called whenever they are looked at.
+
+        partials: how far each of the runs was before, all equally far.
+        """
+        update, probe = self.prepare() if prepared is None else prepared
+        missing = self.lanes - len(runs)  # one shape for all chunks: no second program for the last
+        train, test = self.streams([*runs, *[runs[-1]] * missing])
+        if probe is None:
+            probe = Job.prepare(dataclasses.replace(self, probe=evaluate(self.strategy.model, test)))[1]
+        states, keeper = [self.start(run) for run in runs], None
+        if self.checkpoint is not None:
+            keeper = self._keeper(runs, self.checkpoint)
+            if partials:
+                states = [files.fitted(p.state, p.header, s, p.path, "state") for p, s in zip(partials, states, strict=True)]
+                together([*partials, *[partials[-1]] * missing], keeper, self.lanes)
+        state = states[0] if self.lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
+
+        def looked(state: Any, exp: Any) -> Any:
+            tick()
+            return probe(state, exp)
+
+        _, history = follow(update, state, train, looked, every=self.every, donate=self.compiled, keeper=keeper)
+        lanes = [history] if self.lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
+        return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in lanes]
+
+    def _keeper(self, runs: Sequence[Run], checkpoint: Checkpoint) -> Keeper:
+        folder = Path(checkpoint.folder) / f"partial-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}"
+        extra = {"places": [run.place for run in runs], "lanes": self.lanes}
+        folder.mkdir(parents=True)
+        files.write_bytes(folder / "runs.json", json.dumps(extra["places"]).encode())
+        return Keeper(dataclasses.replace(checkpoint, folder=folder), "sweep", extra)
+
+
+@dataclasses.dataclass(frozen=True)
+class Partial:
+    """One run of a sweep that was interrupted: its state by path, its history and its place, as its chunk saved them."""
+
+    path: Path
+    state: dict[str, Tensor]
+    header: dict[str, Any]
+    place: Place
+    history: list[list[Tensor]]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far it is; runs that are equally far can share a chunk."""
+        return self.place.seen, self.place.calls
+
+
+def partial_runs(folder: Path) -> dict[int, Partial]:
+    """The interrupted runs of a sweep's folder by their place; of several chunks that held a run, the one that got furthest."""
+    found: dict[int, Partial] = {}
+    for chunk in sorted(folder.glob("partial-*")):
+        saved = newest(chunk)
+        if saved is None:
+            continue
+        path, tensors, header = saved
+        place, history = placed(tensors, header)
+        state = {name: leaf for name, leaf in tensors.items() if name.startswith("state.")}
+        for i, run in enumerate(header["places"]):
+            lane = _Lane(i if header["lanes"] > 1 else None)
+            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in place.orders.items()}
+            own = Partial(
+                path,
+                {name: lane(leaf) for name, leaf in state.items()},
+                header,
+                dataclasses.replace(place, orders=orders),
+                [[lane(leaf) for leaf in entry] for entry in history],
+            )
+            if run not in found or found[run].position < own.position:
+                found[run] = own
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lane:
+    index: int | None
+
+    def __call__(self, leaf: Tensor) -> Tensor:
+        return leaf if self.index is None else leaf[self.index]
+
+
+def together(partials: Sequence[Partial], keeper: Keeper, lanes: int) -> None:
+    """Put a keeper at the place that some runs, one for each lane, have in common."""
+
+    def stacked(leaves: Sequence[Tensor]) -> Tensor:
+        return leaves[0] if lanes == 1 else torch.stack(list(leaves))
+
+    first = partials[0]
+    orders = {
+        j: (stacked([p.place.orders[j][0] for p in partials]), stacked([p.place.orders[j][1] for p in partials]))
+        for j in first.place.orders
+    }
+    keeper.place = dataclasses.replace(first.place, orders=orders)
+    keeper.history = [
+        [stacked([p.history[t][k] for p in partials]) for k in range(len(entry))] for t, entry in enumerate(first.history)
+    ]
+
+
+def stream_key(seed: int) -> Tensor:
+    """The key from which a run with this seed gets its stream, when the benchmark is a function of a key."""
+    return random.fold_in(random.key(seed), 1 << 40)

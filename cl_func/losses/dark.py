@@ -1,0 +1,46 @@
+"""Dark experience replay's term: keep the logits that replayed rows once had (Buzzega et al. 2020, eq. 6).
+
+    L = mean_i ||z_i - f(x_i)||^2 / C      over rows (x_i, z_i) drawn from the memory, z_i [C] the logits stored with x_i
+
+The division by the number of classes C is that of the authors' code, for which the weights in their tables hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from cl_func import random, tree
+from cl_func.core import Loss, positive
+from cl_func.experience import Experience
+from cl_func.losses.classification import weighted_mean
+from cl_func.losses.combine import alone
+from cl_func.memory import reservoir
+from cl_func.models import Model, forward
+
+
+def logit_distance(logits: Tensor, stored: Tensor, valid: Tensor) -> Tensor:
+    """The mean squared difference, (), of logits [n, C] and those stored [n, C] over the valid [n] rows; 0 if there is none."""
+    return weighted_mean((logits - stored).square().mean(-1), valid)
+
+
+def dark_experience(model: Model, n: int, slot: str = "replay") -> Loss:
+    """The Loss that holds n rows drawn from the memory in `state.<slot>` to the logits stored with them; 0 while it is empty.
+
+    The memory is allocated by `cl.memory.dark.sample(model)`; ValueError for one whose rows have no logits.
+    """
+    positive("n", n)
+
+    def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
+        key, place = random.split(state.key)
+        rows, valid = reservoir.draw(tree.get(state, slot), place, n)
+        if "logits" not in rows:
+            raise ValueError(
+                f"{slot}: the memory stores no logits; allocate it with reservoir.init(capacity, cl.memory.dark.sample(model)) "
+                "and insert with fields=cl.memory.dark.fields(model)."
+            )
+        logits, state = forward(model, params, state.replace(key=key), alone(exp, rows, valid))
+        return logit_distance(logits, rows["logits"], valid), state
+
+    return loss

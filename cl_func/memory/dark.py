@@ -1,0 +1,41 @@
+"""Rows that remember the logits they once had: what dark experience replay stores (Buzzega et al. 2020).
+
+`sample(model)` allocates a memory for them; `fields(model)` makes an insertion compute them:
+
+    memory = cl.memory.reservoir.init(200, cl.memory.dark.sample(model))
+    store = cl.memory.reservoir.insert(fields=cl.memory.dark.fields(model))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func.core import Update
+from cl_func.experience import Experience
+from cl_func.memory import replay, reservoir
+from cl_func.models import Model
+
+
+def sample(model: Model) -> dict[str, Tensor]:
+    """One row: x, y and task as `cl.memory.sample(model)` has them, and its logits [C] float32."""
+    return {**replay.sample(model), "logits": torch.zeros(model.n_classes)}
+
+
+def fields(model: Model) -> Callable[[Any, Experience], dict[str, Tensor]]:
+    """The function of (state, exp) that gives the rows with the present model's logits in eval mode, for insertions."""
+
+    def with_logits(state: Any, exp: Experience) -> dict[str, Tensor]:
+        net = state.model
+        logits, _ = model.apply(net.params, net.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+        return {**replay.fields(state, exp), "logits": logits}
+
+    return with_logits
+
+
+def insert(logits: Tensor, slot: str = "replay") -> Update:
+    """The Update that offers an experience to the reservoir in `state.<slot>` with logits [n, C] that are there already."""
+    return reservoir.insert(slot, lambda state, exp: {**replay.fields(state, exp), "logits": logits.detach()})

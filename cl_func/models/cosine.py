@@ -1,0 +1,44 @@
+"""The cosine head: logits that depend on the directions of features and class weights, not on their lengths.
+
+    logits[i, c] = scale * <h_i / |h_i|, w_c / |w_c|>
+
+Classes that were trained last have larger weights and biases in a linear head; here all have length 1. `scale` is learnt.
+Hou, Pan, Loy, Wang & Lin, "Learning a unified classifier incrementally via rebalancing", CVPR 2019, eq. 4.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cl_func.core import positive
+
+
+def cosine_logits(features: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Logits [n, C] of features [n, d], class weights [C, d] and a scale (). A feature or weight of length 0 has the cosine 0."""
+    return scale * F.linear(F.normalize(features, dim=-1), F.normalize(weight, dim=-1))
+
+
+class CosineLinear(nn.Module):
+    """The layer in the place of a last `nn.Linear`, for modules that `from_module` takes: [n, d] to logits [n, C].
+
+    `weight` [C, d] is initialised as that of nn.Linear, `scale` () at the value given; there is no bias. A softmax of cosines at
+    scale 1 is nearly uniform, and the scale has to grow before much is learnt; 10 learns from the first step.
+    Raises TypeError or ValueError for sizes below 1, ValueError for a scale that is not positive and finite.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 10.0) -> None:
+        super().__init__()
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale: expected a finite number above 0, got {scale}; give for instance 10.0.")
+        self.weight = nn.Parameter(torch.empty(positive("out_features", out_features), positive("in_features", in_features)))
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        bound = 1 / math.sqrt(in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The logits [n, C] of features [n, d]."""
+        return cosine_logits(features, self.weight, self.scale)

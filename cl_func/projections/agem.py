@@ -1,0 +1,45 @@
+"""A-GEM: the loss on a sample of the memory must not rise (Chaudhry, Ranzato, Rohrbach & Elhoseiny, "Efficient lifelong learning
+with A-GEM", ICLR 2019, eq. 10 and 11).
+
+    g' = g - (g . r / r . r) r   where g . r < 0,   g' = g otherwise
+
+with the gradient g of the minibatch and r, the gradient of the same loss on n rows drawn from the memory. So g' . r >= 0, and g' is
+the closest such vector to g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cl_func import random, tree
+from cl_func.core import GradientTransform, Loss, gradient, positive
+from cl_func.experience import Experience
+from cl_func.memory import replay, reservoir
+from cl_func.projections.vector import from_vector, to_vector
+from cl_func.tree import PyTree
+
+
+def project(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> GradientTransform:
+    """The GradientTransform by a reference gradient on n rows drawn from the memory in `state.<slot>`; none while it is empty.
+
+    `draw(memory, key, n)` returns (rows, valid); rows need x, y and task. `loss` runs on these rows as it does in training (train
+    mode), and what it changes in the state stays: batch statistics move towards the replayed rows too, draws move their keys.
+    """
+    positive("n", n)
+    if not callable(loss):
+        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+
+    def transform(grads: PyTree, state: Any, exp: Experience) -> tuple[PyTree, Any]:
+        key, place = random.split(state.key)
+        rows, valid = draw(tree.get(state, slot), place, n)
+        reference, state = gradient(loss, state.replace(key=key), replay.recalled(exp, rows, valid))
+        g, r = to_vector(grads), to_vector(reference)
+        dot, square = torch.dot(g, r), torch.dot(r, r)
+        violated = valid.any() & (dot < 0) & (square > 0)
+        factor = torch.where(violated, dot / torch.where(violated, square, 1), 0)
+        return from_vector(torch.where(violated, g - factor * r, g), grads), state
+
+    return transform

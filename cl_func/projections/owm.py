@@ -1,0 +1,98 @@
+"""Orthogonal Weight Modification (Zeng, Chen, Cui & Yu, "Continual learning of context-dependent processing in neural networks",
+Nature Machine Intelligence 1, 2019, eq. 1 and Methods).
+
+Each linear layer has a projector P, the identity at first. After an experience it takes up the mean input h of each minibatch, a
+step of recursive least squares:
+
+    k = P h / (alpha + h'P h),    P <- P - k h'P
+
+and in later experiences the gradient dW [out, in] of the layer is replaced by dW P: the new weights answer old mean inputs as the
+old ones did, the better the smaller alpha is. A bias counts as the weight of an input that is always 1, so P is [in + 1, in + 1].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import GradientTransform, Update
+from cl_func.experience import Dataset, Experience, experience
+from cl_func.models import Model, ModelState, linear_inputs
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import PyTree, state, static
+
+
+@state
+class OWM:
+    """The slot of OWM; `alpha` is a hyperparameter."""
+
+    projectors: dict[str, Tensor]  # [in + 1, in + 1] by the weight's name; [in, in] for a layer without bias
+    alpha: Tensor  # () float32, above 0
+    biases: tuple[tuple[str, str | None], ...] = static()  # (weight's name, bias's name)
+
+
+def init(model: Model, net: ModelState, alpha: float = 1e-3) -> OWM:
+    """A projector for each linear layer, the identity: nothing is protected yet.
+
+    Raises ValueError for an alpha that is not positive, for a model without `input_shape`, and for one with trained parameters
+    outside linear layers (convolutions, normalisations), which nothing would protect.
+    """
+    alpha = checked("alpha", alpha, 1e-3, positive=True)
+    if model.input_shape is None:
+        raise ValueError("model: OWM must know the shape of one input; build it with from_module(..., input_shape=(...)).")
+    first = tree.leaves(net.params)[0]
+    # One row of zeros tells which layers there are; the experience is a dummy on the model's device.
+    dummy = Dataset(first.new_zeros((1, *model.input_shape)), torch.zeros(1, dtype=torch.int64, device=first.device))
+    inputs = linear_inputs(model, net, experience(dummy))
+    covered = {name for names in inputs for name in names}
+    left = [name for name in net.params if name not in covered]
+    if left:
+        raise ValueError(
+            f"model: {left[0]!r} belongs to no linear layer, so OWM cannot protect it; use a model of linear layers such as "
+            "cl.models.mlp, or freeze it in the module (requires_grad=False)."
+        )
+    projectors = {
+        weight: torch.eye(h.shape[-1] + (bias is not None), dtype=h.dtype, device=h.device) for (weight, bias), h in inputs.items()
+    }
+    return OWM(projectors=projectors, alpha=torch.tensor(alpha, device=first.device), biases=tuple(inputs))
+
+
+def absorb(model: Model, slot: str = "owm") -> Update:
+    """The Update that takes up the mean inputs of a minibatch (in eval mode) into the projectors; compose it after the training:
+
+    `cl.minibatches(owm.absorb(model), batch_size=...)`.
+    """
+
+    def update(agent: Any, exp: Experience) -> Any:
+        owm, projectors = tree.get(agent, slot), {}
+        for (weight, bias), h in linear_inputs(model, agent.model, exp).items():
+            if bias is not None:
+                h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
+            mean = torch.where(exp.valid[:, None], h, 0).sum(0) / exp.valid.sum().clamp(min=1)
+            P = owm.projectors[weight]
+            Ph = P @ mean
+            # h'P h is at least 0; rounding may say otherwise.
+            projectors[weight] = P - torch.outer(Ph, Ph) / (owm.alpha.to(P.dtype) + (mean @ Ph).clamp(min=0))
+        return tree.set(agent, {slot: owm.replace(projectors=projectors)})
+
+    return update
+
+
+def project(slot: str = "owm") -> GradientTransform:
+    """The GradientTransform dW <- dW P of all linear layers, with the projectors in `state.<slot>`."""
+
+    def transform(grads: PyTree, agent: Any, exp: Any) -> tuple[PyTree, Any]:
+        owm, projected = tree.get(agent, slot), dict(grads)
+        for weight, bias in owm.biases:
+            P, dW = owm.projectors[weight], grads[weight]
+            if bias is None:
+                projected[weight] = dW @ P
+            else:
+                both = torch.cat([dW, grads[bias][:, None]], 1) @ P
+                projected[weight], projected[bias] = both[:, :-1], both[:, -1]
+        return projected, agent
+
+    return transform

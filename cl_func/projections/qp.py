@@ -1,0 +1,101 @@
+"""A small convex quadratic program with lower bounds:
+
+    min over v >= lower of   1/2 v'Av + b'v,        A [T, T] positive semidefinite
+
+Mehrotra's predictor-corrector interior-point method ("On the implementation of a primal-dual interior point method", SIAM J.
+Optimization 2, 1992). With u = v - lower and c = b + A lower it follows u_i z_i = mu to mu = 0 on
+
+    A u + c = z,    u >= 0,    z >= 0
+
+Every step is two solves with A + diag(z / u), of all lanes at once: 12 steps give 9 digits on random problems of 20 unknowns. (How
+many steps an active-set method needs depends on the data, and the slowest lane would hold up the others.)
+
+The whole is one operator to the compiler: unrolled into a thousand small operations it would take a minute to compile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STEPS = 25
+DONE = 1e-20  # of the mean u_i z_i, in the scaled problem: where float64 has no more digits to gain
+
+
+def solve(A: Tensor, b: Tensor, lower: Tensor) -> Tensor:
+    """The minimiser v [T] of 1/2 v'Av + b'v over v >= lower, () or [T]; float64. It cannot be differentiated.
+
+    A may be singular: v is then one of several, and A v is the same for all of them. A row of zeros in A and b gets some v that
+    is at least `lower`. A and b may be float32: A is shifted by a few of its rounding errors so that it is not indefinite.
+    """
+    shift = A.shape[-1] * torch.finfo(A.dtype).eps
+    solution: Tensor = _solve(A.double(), b.double(), lower.double().expand(b.shape), shift)
+    return solution
+
+
+@torch.library.custom_op("cl_func::lower_bounded_qp", mutates_args=())
+def _solve(A: Tensor, b: Tensor, lower: Tensor, shift: float) -> Tensor:
+    """The minimisers of a batch of problems: A [..., T, T], b and lower [..., T]."""
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    diagonal = torch.diagonal(A, dim1=-2, dim2=-1)
+    empty = diagonal <= 0
+    scale = torch.where(empty, 1, diagonal).sqrt()
+    # In units in which A has a diagonal of ones and c a largest element of 1, one starting point serves all.
+    c = (b + _times(A, lower)) / scale
+    unit = c.abs().amax(-1, keepdim=True)
+    unit = torch.where(unit > 0, unit, 1)
+    c = c / unit
+    A = A / scale[..., :, None] / scale[..., None, :] + (empty[..., None] + shift) * eye
+    u, z = torch.ones_like(c), torch.ones_like(c)
+    for _ in range(STEPS):
+        mu = (u * z).mean(-1, keepdim=True)
+        going = mu > DONE
+        if A.device.type == "cpu" and not bool(going.any()):  # elsewhere, looking would cost more than the steps
+            break
+        du, dz = _step(A, c, u, z, mu)
+        u, z = torch.where(going, u + du, u), torch.where(going, z + dz, z)
+    return lower + u * unit / scale
+
+
+def _times(A: Tensor, v: Tensor) -> Tensor:
+    return (A @ v[..., None])[..., 0]
+
+
+def _step(A: Tensor, c: Tensor, u: Tensor, z: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+    """How the primal u and the dual z, both positive, move in one step; mu [..., 1] is the mean of u z."""
+    ratio = z / u
+    factor = torch.linalg.cholesky_ex(A + torch.diag_embed(ratio))[0]
+    slope = _times(A, u) + c
+
+    def direction(target: Tensor) -> tuple[Tensor, Tensor]:
+        """The Newton step to A u + c = z, z = target."""
+        du = torch.cholesky_solve((target - slope)[..., None], factor)[..., 0]
+        return du, target - z - ratio * du
+
+    def longest(du: Tensor, dz: Tensor) -> Tensor:
+        """How far one can go [..., 1] until an element of u or z is 0."""
+        value, change = torch.cat([u, z], -1), torch.cat([du, dz], -1)
+        return torch.where(change < 0, -value / change, torch.inf).amin(-1, keepdim=True)
+
+    du, dz = direction(torch.zeros_like(u))
+    length = longest(du, dz).clamp(max=1)
+    reached = ((u + length * du) * (z + length * dz)).mean(-1, keepdim=True)
+    centre = mu * (reached / mu) ** 3
+    du, dz = direction((centre - du * dz) / u)
+    length = (0.99 * longest(du, dz)).clamp(max=1)
+    return length * du, length * dz
+
+
+@_solve.register_fake
+def _like(A: Tensor, b: Tensor, lower: Tensor, shift: float) -> Tensor:
+    return torch.empty_like(b)
+
+
+@_solve.register_vmap
+def _lanes(info: Any, dims: Any, A: Tensor, b: Tensor, lower: Tensor, shift: float) -> tuple[Tensor, int]:
+    def first(value: Tensor, dim: int | None) -> Tensor:
+        return value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+
+    return _solve(first(A, dims[0]), first(b, dims[1]), first(lower, dims[2]), shift), 0

@@ -1,0 +1,68 @@
+"""Elastic Weight Consolidation: what the answers so far depend on is held.
+
+Per experience (Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017, eq. 3), with the Fisher
+information F_t and the parameters p_t at the end of each experience t:
+    L(p) = strength / 2 * sum_t sum_k F_t,k * (p_k - p_t,k)^2
+A sum of parabolas is a parabola: up to a constant, which has no gradient, this is
+    strength / 2 * sum_k importance_k * (p_k - anchor_k)^2,  importance = sum_t F_t,  anchor = sum_t F_t * p_t / sum_t F_t
+so two trees serve any number of experiences, at the cost of one.
+
+Online (Schwarz et al., "Progress & compress", ICML 2018, section 4), with a decay (their gamma): the anchor is the last p_t alone,
+    importance <- decay * importance + F_t
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.models import Model
+from cl_func.regularizers import importance, quadratic
+from cl_func.regularizers.importance import Labels
+from cl_func.regularizers.quadratic import Quadratic
+from cl_func.tree import PyTree, state
+
+
+@state
+class EWC(Quadratic):
+    """The slot of EWC; `strength` and `decay` are hyperparameters."""
+
+    decay: Tensor | None = None  # () float32 in [0, 1], of online EWC; None: each experience has an anchor of its own
+    rows: Tensor  # () int64, rows that the last importances are the mean of
+
+
+def init(params: PyTree, strength: float, decay: float | None = None) -> EWC:
+    """A slot that holds nothing yet. With a decay in [0, 1] it is online EWC, with None EWC per experience."""
+    kept = None if decay is None else quadratic.fraction("decay", params, decay)
+    rows = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
+    return EWC(**quadratic.fields(params, strength), decay=kept, rows=rows)
+
+
+def consolidate(
+    model: Model, slot: str = "ewc", *, labels: Labels = "true", batch_size: int | None = None, samples: int | None = None
+) -> Any:
+    """The Update that adds the Fisher information of an experience to `state.<slot>`; compose it after the training.
+
+    labels: as in `importance.fisher`; batch_size, samples: as in `importance.accumulate`.
+    """
+    measure = importance.fisher(model, labels)
+    return importance.accumulate(measure, slot, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
+
+
+def _begin(ewc: EWC, params: PyTree) -> EWC:
+    if ewc.decay is None:
+        return ewc
+    return tree.replace(ewc, anchor=params, importance=tree.map(lambda old: old * ewc.decay, ewc.importance))
+
+
+def _add(ewc: EWC, params: PyTree, part: PyTree) -> EWC:
+    """Join the penalty `part * (p - params)^2` to those that the slot holds; with one anchor, `params`, that stays the anchor."""
+    total = tree.map(torch.add, ewc.importance, part)
+
+    def mean(anchor: Tensor, p: Tensor, new: Tensor, total: Tensor) -> Tensor:
+        return anchor + new / total.clamp(min=torch.finfo(total.dtype).tiny) * (p - anchor)
+
+    return tree.replace(ewc, importance=total, anchor=tree.map(mean, ewc.anchor, params, part, total))

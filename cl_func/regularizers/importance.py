@@ -1,0 +1,142 @@
+"""How much each parameter matters to the model's answers: averages over rows of a function of the gradient of each single row.
+
+    fisher        mean_i sum_y w_i(y) * (d log p(y | x_i) / d theta)^2    EWC (Kirkpatrick et al. 2017), RWalk (Chaudhry et al.)
+    sensitivity   mean_i | d ||f(x_i)||^2 / d theta |                     MAS (Aljundi et al. 2018)
+
+The square and the absolute value are of one row's gradient, never of a minibatch's, so the batch size does not matter. The model
+runs in eval mode. What the choices of labels mean: van de Ven 2025, "On the computation of the Fisher information in continual
+learning".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cl_func import random, tree
+from cl_func.core import Gated, compose, minibatches, positive
+from cl_func.experience import Experience
+from cl_func.losses.classification import check_classes
+from cl_func.models import Model, forward
+from cl_func.tree import PyTree
+
+Labels = Literal["true", "model", "all"]
+DRAW = int.from_bytes(b"labels", "big")  # which child of the state's key the labels are drawn from
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An importance to take the mean of.
+
+    total: `(state, exp) -> tree like the params`, its sum over the valid rows.
+    per_row: how many gradients it holds for each row at a time.
+    """
+
+    total: Callable[[Any, Experience], PyTree]
+    per_row: int = 1
+
+
+def row_gradients(model: Model, agent: Any, exp: Experience, weights: Tensor, of: Callable[[Tensor], Tensor]) -> PyTree:
+    """The gradients by the params of sum_c weights[i, k, c] * of(logits of row i)[c], for each row i and each k: [n, K, ...]."""
+    params, buffers = agent.model.params, agent.model.buffers
+
+    def row(x: Tensor, task: Tensor, weights: Tensor) -> PyTree:
+        def outputs(params: PyTree) -> Tensor:
+            logits, _ = model.apply(params, buffers, x[None], train=False, task=task[None])
+            return of(logits[0])
+
+        (grads,) = torch.func.vmap(torch.func.vjp(outputs, params)[1])(weights)
+        return grads
+
+    return torch.func.vmap(row)(exp.x, exp.tasks, weights * exp.valid[:, None, None])
+
+
+def fisher(model: Model, labels: Labels = "true") -> Measure:
+    """The diagonal of the Fisher information.
+
+    labels: "true", the labels of the rows (the empirical Fisher); "model", one label per row drawn from the model's prediction, an
+    unbiased estimate of the Fisher information; "all", its expectation over all C labels, C gradients per row.
+    """
+    if labels not in ("true", "model", "all"):
+        raise ValueError(f"labels: expected 'true', 'model' or 'all', got {labels!r}.")
+
+    def total(agent: Any, exp: Experience) -> PyTree:
+        logits, _ = forward(model, agent.model.params, agent, exp, train=False)
+        check_classes(logits, exp)
+        if labels == "all":
+            # Each gradient is linear in its weight, so the square root of the probability weighs its square. The clamp keeps the
+            # root's own derivative finite for those who differentiate through the training.
+            weights = torch.diag_embed(torch.softmax(logits, -1).clamp(min=torch.finfo(logits.dtype).tiny).sqrt())
+        else:
+            label = exp.y if labels == "true" else _drawn(agent, exp, logits)
+            every = torch.arange(logits.shape[-1], device=logits.device)
+            weights = (label[:, None] == every).to(logits.dtype)[:, None]
+        grads = row_gradients(model, agent, exp, weights, functools.partial(torch.log_softmax, dim=-1))
+        return tree.map(lambda g: g.square().sum((0, 1)), grads)
+
+    return Measure(total, model.n_classes if labels == "all" else 1)
+
+
+def _drawn(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
+    """A label for each row [n] int64, from a key of the row's own: it depends neither on the chunk nor on the row's place in it.
+
+    The state's key is not moved on, so that switching the penalty off gives the very run of the method without it.
+    """
+    keys = random.fold_in(random.fold_in(agent.key, DRAW), exp.rows)
+    drawn: Tensor = torch.func.vmap(random.categorical)(keys, logits)
+    return drawn
+
+
+def sensitivity(model: Model) -> Measure:
+    """The sensitivity of the squared length of the logits; labels are not looked at."""
+
+    def total(agent: Any, exp: Experience) -> PyTree:
+        logits, _ = forward(model, agent.model.params, agent, exp, train=False)
+        grads = row_gradients(model, agent, exp, 2 * logits[:, None], lambda z: z)
+        return tree.map(lambda g: g.abs().sum((0, 1)), grads)
+
+    return Measure(total)
+
+
+def accumulate(
+    measure: Measure,
+    slot: str,
+    *,
+    begin: Callable[[Any, PyTree], Any],
+    add: Callable[[Any, PyTree, PyTree], Any],
+    batch_size: int | None = None,
+    samples: int | None = None,
+) -> Any:
+    """The Update that takes the mean of a measure over an experience, chunk by chunk, into `state.<slot>`.
+
+    First `begin(slot, params)`, then for each chunk `add(slot, params, part)`; the parts add up to the mean. The slot needs a field
+    `rows` () int64, where the number of rows is kept meanwhile.
+
+    batch_size: how many single-row gradients are held at a time (in memory: batch_size times the parameters); None: of all rows.
+    samples: take the mean over so many rows, drawn anew from all, rounded up to full chunks; None: over every row.
+    """
+    for name, value in (("batch_size", batch_size), ("samples", samples)):
+        if value is not None:
+            positive(name, value)
+    size = batch_size or samples
+    if size is not None:
+        size = max(1, size // measure.per_row)
+    iterations = None if samples is None or size is None else -(-samples // size)
+
+    def start(agent: Any, exp: Experience) -> Any:
+        held = tree.get(agent, slot)
+        rows = exp.valid.sum() if iterations is None else torch.full_like(held.rows, iterations * (size or 1))
+        return tree.set(agent, {slot: begin(held, agent.model.params).replace(rows=rows)})
+
+    def chunk(agent: Any, exp: Experience) -> Any:
+        held = tree.get(agent, slot)
+        part = tree.map(lambda total: total / held.rows, measure.total(agent, exp))
+        return tree.set(agent, {slot: add(held, agent.model.params, part)})
+
+    chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=samples is not None)
+    return compose(Gated(start), chunks)

@@ -1,0 +1,51 @@
+"""Memory Aware Synapses (Aljundi et al., "Memory aware synapses: learning what (not) to forget", ECCV 2018, eq. 2 to 4).
+
+What the model's outputs are sensitive to is held; labels play no part:
+    importance <- decay * importance + mean_i | d ||f(x_i)||^2 / d theta |,   anchor <- theta       after each experience
+    L = strength / 2 * sum_k importance_k * (p_k - anchor_k)^2
+The paper accumulates, decay 1, and writes lambda for strength / 2; f are the logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.models import Model
+from cl_func.regularizers import importance, quadratic
+from cl_func.regularizers.quadratic import Quadratic
+from cl_func.tree import PyTree, state
+
+
+@state
+class MAS(Quadratic):
+    """The slot of MAS; `strength` and `decay` are hyperparameters."""
+
+    decay: Tensor  # () float32 in [0, 1], what is left of the importances after each experience
+    rows: Tensor  # () int64, rows that the last importances are the mean of
+
+
+def init(params: PyTree, strength: float, decay: float = 1.0) -> MAS:
+    """A slot that holds nothing yet."""
+    rows = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
+    return MAS(**quadratic.fields(params, strength), decay=quadratic.fraction("decay", params, decay), rows=rows)
+
+
+def consolidate(model: Model, slot: str = "mas", *, batch_size: int | None = None, samples: int | None = None) -> Any:
+    """The Update that adds the sensitivities on an experience to `state.<slot>`; compose it after the training.
+
+    batch_size, samples: as in `importance.accumulate`.
+    """
+    measure = importance.sensitivity(model)
+    return importance.accumulate(measure, slot, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
+
+
+def _begin(mas: MAS, params: PyTree) -> MAS:
+    return tree.replace(mas, anchor=params, importance=tree.map(lambda old: old * mas.decay, mas.importance))
+
+
+def _add(mas: MAS, params: PyTree, part: PyTree) -> MAS:
+    return tree.replace(mas, importance=tree.map(torch.add, mas.importance, part))

@@ -1,0 +1,65 @@
+"""The quadratic penalty that EWC, SI, MAS and RWalk share: parameters are held at an anchor, each as firmly as it is important.
+
+    L(p) = strength / 2 * sum_k importance_k * (p_k - anchor_k)^2
+
+With importances from the Fisher information it is the Laplace approximation of the posterior (Kirkpatrick et al. 2017, eq. 3). The
+methods differ in how they find the importances. Papers that write no 1/2 have half of this strength.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Loss
+from cl_func.experience import Experience
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import PyTree, state
+
+
+@state
+class Quadratic:
+    """What a slot needs for the penalty; methods add the fields from which they compute the importances."""
+
+    anchor: PyTree  # like the params
+    importance: PyTree  # like the params, at least 0
+    strength: Tensor  # () float32, at least 0
+
+
+def fields(params: PyTree, strength: float) -> dict[str, Any]:
+    """The fields of a Quadratic that holds nothing yet: all importances are 0. For the `init` of a method's own slot."""
+    return {
+        "anchor": params,
+        "importance": tree.map(torch.zeros_like, params),
+        "strength": scalar(params, checked("strength", strength, 1.0)),
+    }
+
+
+def scalar(params: PyTree, value: float) -> Tensor:
+    """A hyperparameter as a leaf, () float32, on the device of the parameters."""
+    return torch.tensor(value, dtype=torch.float32, device=tree.leaves(params)[0].device)
+
+
+def fraction(name: str, params: PyTree, value: float) -> Tensor:
+    """A hyperparameter in [0, 1] as such a leaf; TypeError or ValueError otherwise."""
+    if checked(name, value, 0.9) > 1:
+        raise ValueError(f"{name}: expected a number from 0 to 1, got {value}; give for instance 0.9.")
+    return scalar(params, value)
+
+
+def penalty(params: PyTree, held: Quadratic) -> Tensor:
+    """The penalty, (), of parameters under a slot; for a loss of your own."""
+    terms = tree.map(lambda p, anchor, weight: (weight * (p - anchor).square()).sum(), params, held.anchor, held.importance)
+    return held.strength / 2 * torch.stack(tree.leaves(terms)).sum()
+
+
+def loss(slot: str) -> Loss:
+    """The Loss of the penalty in `state.<slot>`: add it to another with `cl.losses.total`. It looks at no row."""
+
+    def penalised(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        return penalty(params, tree.get(agent, slot)), agent
+
+    return penalised

@@ -1,0 +1,129 @@
+"""Riemannian Walk (Chaudhry, Dokania, Ajanthan & Torr, "Riemannian walk for incremental learning", ECCV 2018).
+
+EWC++ (eq. 6), at each step on a minibatch, with its Fisher information F_batch (per row, eval mode):
+    fisher <- alpha * F_batch + (1 - alpha) * fisher
+The score of the path (eq. 7), over intervals of `interval` steps, each with its path integral (see `path`) and its shift of theta:
+    score <- score + max(0, path / (fisher / 2 * shift^2 + damping))
+After each experience the scores are averaged with those of before, both terms are brought to [0, 1] by their maximum, and
+    L = strength / 2 * sum_k (fisher_k + score_k) * (p_k - anchor_k)^2                    (eq. 8; their lambda is strength / 2)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Gated, Update, positive
+from cl_func.experience import Experience
+from cl_func.models import Model
+from cl_func.optim.hyperparameters import checked
+from cl_func.regularizers import importance, quadratic
+from cl_func.regularizers.importance import Labels
+from cl_func.regularizers.quadratic import Quadratic
+from cl_func.tree import PyTree, state
+
+
+@state
+class RWalk(Quadratic):
+    """The slot of RWalk; `strength`, `alpha` and `damping` are hyperparameters. Trees are like the params."""
+
+    fisher: PyTree  # running Fisher information
+    score: PyTree  # of the current experience
+    past: PyTree  # running mean of the scores of the experiences before
+    path: PyTree  # path integral of the current interval
+    start: PyTree  # the params at its start
+    alpha: Tensor  # () float32 in [0, 1], weight of the newest minibatch in `fisher`
+    damping: Tensor  # () float32, above 0
+    rows: Tensor  # () int64, rows of the newest minibatch
+    steps: Tensor  # () int64, since the start of the experience
+    experiences: Tensor  # () int64, consolidated so far
+
+
+def init(params: PyTree, strength: float, alpha: float = 0.9, damping: float = 1e-3) -> RWalk:
+    """A slot that holds nothing yet."""
+    zeros = tree.map(torch.zeros_like, params)
+    count = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
+    return RWalk(
+        **quadratic.fields(params, strength),
+        fisher=zeros,
+        score=zeros,
+        past=zeros,
+        path=zeros,
+        start=params,
+        alpha=quadratic.fraction("alpha", params, alpha),
+        damping=quadratic.scalar(params, checked("damping", damping, 1e-3, positive=True)),
+        rows=count,
+        steps=count,
+        experiences=count,
+    )
+
+
+def track(model: Model, slot: str = "rwalk", *, labels: Labels = "true", batch_size: int | None = None) -> Any:
+    """The Update that moves the running Fisher information on by a minibatch; compose it before the training step.
+
+    labels: as in `importance.fisher`; batch_size: as in `importance.accumulate`.
+    """
+
+    def begin(walk: RWalk, params: PyTree) -> RWalk:
+        return tree.replace(walk, fisher=tree.map(lambda old: (1 - walk.alpha) * old, walk.fisher))
+
+    def add(walk: RWalk, params: PyTree, part: PyTree) -> RWalk:
+        return tree.replace(walk, fisher=tree.map(lambda old, new: old + walk.alpha * new, walk.fisher, part))
+
+    return importance.accumulate(importance.fisher(model, labels), slot, begin=begin, add=add, batch_size=batch_size)
+
+
+def score(slot: str = "rwalk", *, interval: int = 10) -> Update:
+    """The Update that counts a step and, at the end of an interval, scores its path; compose it after the training step."""
+    positive("interval", interval)
+
+    def update(agent: Any, exp: Experience) -> Any:
+        walk = tree.get(agent, slot)
+        walk = tree.replace(walk, steps=walk.steps + 1)
+        return tree.set(agent, {slot: tree.where(walk.steps % interval == 0, _scored(walk, agent.model.params), walk)})
+
+    return update
+
+
+def consolidate(slot: str = "rwalk") -> Update:
+    """The Update that turns Fisher information and scores into importances; compose it after the training.
+
+    An interval that the experience's end has cut short is scored first.
+    """
+
+    def update(agent: Any, exp: Experience) -> Any:
+        params = agent.model.params
+        walk = _scored(tree.get(agent, slot), params)
+        first = walk.experiences == 0
+        past = tree.map(lambda new, old: torch.where(first, new, (old + new) / 2), walk.score, walk.past)
+        walk = tree.replace(
+            walk,
+            anchor=params,
+            importance=tree.map(torch.add, _to_unit(walk.fisher), _to_unit(past)),
+            past=past,
+            score=tree.map(torch.zeros_like, walk.score),
+            steps=torch.zeros_like(walk.steps),
+            experiences=walk.experiences + 1,
+        )
+        return tree.set(agent, {slot: walk})
+
+    return Gated(update)
+
+
+def _scored(walk: RWalk, params: PyTree) -> RWalk:
+    """The score with the path of the interval that ends now; the next one starts here."""
+
+    def grown(score: Tensor, path: Tensor, fisher: Tensor, p: Tensor, start: Tensor) -> Tensor:
+        return score + torch.relu(path / (fisher / 2 * (p - start).square() + walk.damping))
+
+    score = tree.map(grown, walk.score, walk.path, walk.fisher, params, walk.start)
+    return tree.replace(walk, score=score, path=tree.map(torch.zeros_like, walk.path), start=params)
+
+
+def _to_unit(weights: PyTree) -> PyTree:
+    """Divided by the largest of all, so that the values lie in [0, 1]."""
+    largest = torch.stack([leaf.amax() for leaf in tree.leaves(weights)]).amax()
+    return tree.map(lambda leaf: leaf / largest.clamp(min=torch.finfo(leaf.dtype).tiny), weights)

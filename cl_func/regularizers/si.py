@@ -1,0 +1,57 @@
+"""Synaptic Intelligence (Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence", ICML 2017, eq. 3 to 5).
+
+    path_k <- path_k - g_k * (change of theta_k)                                   at each step; g of the task loss alone
+    importance_k <- max(0, importance_k + path_k / ((theta_k - anchor_k)^2 + damping)),  anchor <- theta,  path <- 0
+                                                                                   after each experience
+    L = strength / 2 * sum_k importance_k * (p_k - anchor_k)^2
+
+The paper writes c for strength / 2 and xi for the damping. A parameter that has moved against its gradient can have a negative
+path; importances stop at 0, as in the authors' program.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Gated, Update
+from cl_func.experience import Experience
+from cl_func.optim.hyperparameters import checked
+from cl_func.regularizers import quadratic
+from cl_func.regularizers.quadratic import Quadratic
+from cl_func.tree import PyTree, state
+
+
+@state
+class SI(Quadratic):
+    """The slot of SI; `strength` and `damping` are hyperparameters. `path.train_step` moves `path` on."""
+
+    path: PyTree  # like the params, path integral since the anchor
+    damping: Tensor  # () float32, above 0
+
+
+def init(params: PyTree, strength: float, damping: float = 0.1) -> SI:
+    """A slot that holds nothing yet; its anchor is where the first path begins."""
+    return SI(
+        **quadratic.fields(params, strength),
+        path=tree.map(torch.zeros_like, params),
+        damping=quadratic.scalar(params, checked("damping", damping, 0.1, positive=True)),
+    )
+
+
+def consolidate(slot: str = "si") -> Update:
+    """The Update that turns the path of an experience into importances; compose it after the training."""
+
+    def update(agent: Any, exp: Experience) -> Any:
+        si, params = tree.get(agent, slot), agent.model.params
+
+        def grown(importance: Tensor, path: Tensor, p: Tensor, anchor: Tensor) -> Tensor:
+            return torch.relu(importance + path / ((p - anchor).square() + si.damping))
+
+        importance = tree.map(grown, si.importance, si.path, params, si.anchor)
+        return tree.set(agent, {slot: si.replace(importance=importance, anchor=params, path=tree.map(torch.zeros_like, si.path))})
+
+    return Gated(update)

@@ -1,0 +1,55 @@
+"""A-GEM (Chaudhry et al., "Efficient lifelong learning with A-GEM", ICLR 2019).
+
+No step may raise the loss on a sample of the memory: the gradient is projected as in eq. 11. After the training the
+experience is offered to the memory, a reservoir.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import memory, projections, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func.losses import cross_entropy
+from cl_func.models import Model
+from cl_func.tree import state
+
+
+@state
+class AGEM(Agent):
+    """An agent with a replay memory."""
+
+    replay: memory.Reservoir
+
+
+def agem(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    sample_size: int,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Constrain every step by the gradient on `sample_size` rows drawn from a reservoir of `capacity` rows.
+
+    Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+    """
+    loss = cross_entropy(model)
+    step = train_step(loss, optimizer, projections.agem.project(loss, positive("sample_size", sample_size)))
+    empty = memory.reservoir.init(capacity, memory.sample(model))
+
+    def init(key: Tensor) -> AGEM:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        return AGEM(key=key, model=net, opt=optimizer.init(net.params), replay=empty)
+
+    return Strategy(
+        init,
+        compose(
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            memory.reservoir.insert(),
+        ),
+        model,
+    )

@@ -1,0 +1,118 @@
+"""Dark Experience Replay, DER and DER++ (Buzzega, Boschini, Porrello, Abati & Calderara, "Dark experience for general continual
+learning: a strong, simple baseline", NeurIPS 2020).
+
+    DER    L = CE(minibatch) + alpha * mean_i ||z_i - f(x_i)||^2 / C                                    (eq. 6)
+    DER++  L = CE(minibatch) + alpha * mean_i ||z_i - f(x_i)||^2 / C + beta * mean_j CE(f(x_j), y_j)
+
+i and j are two independent draws from the memory. After each step, as in the paper's algorithms, the minibatch is offered to the
+memory with the logits z that it had in the forward pass of that very step: in train mode, under the weights before the step, at no
+extra cost. They are at hand in the loss, so the loss hands back the state with the rows inserted. Over several epochs a row is
+offered again in each. One forward pass serves all rows, so batch normalisation sees them together, as in ER.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import memory, random
+from cl_func.core import Agent, Optimizer, Strategy, minibatches, positive, train_step
+from cl_func.experience import Experience
+from cl_func.losses import logit_distance, masked_cross_entropy
+from cl_func.models import Model, forward
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import state
+
+
+@state
+class DER(Agent):
+    """An agent whose memory stores logits."""
+
+    replay: memory.Reservoir  # x, y, task and logits [C]
+    alpha: Tensor  # () float32, weight of the distance to the stored logits
+
+
+@state
+class DERpp(DER):
+    """The same with labels replayed as well."""
+
+    beta: Tensor  # () float32, weight of the replayed cross-entropy
+
+
+def der(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    replay_size: int,
+    alpha: float = 0.5,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Hold `replay_size` rows, drawn with every minibatch from a reservoir of `capacity` rows, to the logits stored with them.
+
+    Hyperparameter paths: `alpha`, those of the optimiser.
+    """
+    weights = {"alpha": checked("alpha", alpha, 0.5)}
+    n = positive("replay_size", replay_size)
+
+    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        key, place = random.split(agent.key)
+        dark, drawn = memory.reservoir.draw(agent.replay, place, n)
+        logits, agent = forward(model, params, agent.replace(key=key), memory.join(exp, dark, drawn))
+        distance = logit_distance(logits[:n], dark["logits"], drawn)
+        value = masked_cross_entropy(logits[n:], exp) + agent.alpha * distance
+        return value, memory.dark.insert(logits[n:])(agent, exp)
+
+    step = train_step(loss, optimizer)
+    loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
+    return Strategy(_init(DER, model, optimizer, capacity, weights), loop, model)
+
+
+def der_pp(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    replay_size: int,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """DER, and as many rows again, drawn independently, replayed with their labels.
+
+    Hyperparameter paths: `alpha`, `beta`, those of the optimiser.
+    """
+    weights = {"alpha": checked("alpha", alpha, 0.5), "beta": checked("beta", beta, 0.5)}
+    n = positive("replay_size", replay_size)
+
+    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        key, *places = random.split(agent.key, 3)
+        (dark, drawn), (past, also) = (memory.reservoir.draw(agent.replay, place, n) for place in places)
+        joined = memory.join(memory.join(exp, past, also), dark, drawn)
+        logits, agent = forward(model, params, agent.replace(key=key), joined)
+        distance = logit_distance(logits[:n], dark["logits"], drawn)
+        replayed = masked_cross_entropy(logits[n : 2 * n], joined.take(joined.rows[n : 2 * n], also))
+        value = masked_cross_entropy(logits[2 * n :], exp) + agent.alpha * distance + agent.beta * replayed
+        return value, memory.dark.insert(logits[2 * n :])(agent, exp)
+
+    step = train_step(loss, optimizer)
+    loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
+    return Strategy(_init(DERpp, model, optimizer, capacity, weights), loop, model)
+
+
+def _init(kind: Any, model: Model, optimizer: Optimizer, capacity: int, weights: dict[str, float]) -> Any:
+    empty = memory.reservoir.init(capacity, memory.dark.sample(model))
+
+    def init(key: Tensor) -> Any:
+        key, place = random.split(key)
+        net = model.init(place)
+        leaves = {name: torch.tensor(value, device=key.device) for name, value in weights.items()}
+        return kind(key=key, model=net, opt=optimizer.init(net.params), replay=empty, **leaves)
+
+    return init

@@ -1,0 +1,82 @@
+"""Experience Replay with asymmetric cross-entropy (Caccia, Aljundi, Asadi, Tuytelaars, Pineau & Belilovsky, "New insights on
+reducing abrupt representation change in online continual learning", ICLR 2022).
+
+    L = CE(incoming rows, over the current classes) + CE(replayed rows, over all classes seen)
+
+So new classes do not push the old ones away before they have found a place of their own. The current classes are those that have
+a row in the incoming minibatch itself, not those of its experience: with minibatches of one class the first term is 0. Both terms
+are means over their rows. (The authors' code lets classes that were never seen compete in both terms; the paper, and this, do not.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import memory, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func.experience import Experience
+from cl_func.losses import mark_seen, masked_cross_entropy
+from cl_func.models import Model, forward
+from cl_func.tree import state
+
+
+@state
+class ERACE(Agent):
+    """An agent with a replay memory that knows which classes it has seen."""
+
+    replay: memory.Reservoir
+    seen: Tensor  # [C] bool, classes of the experiences so far
+
+
+def er_ace(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    replay_size: int,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Replay `replay_size` rows with every minibatch from a reservoir of `capacity` rows; incoming rows compete among themselves.
+
+    Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+    """
+    positive("replay_size", replay_size)
+    empty = memory.reservoir.init(capacity, memory.sample(model))
+
+    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
+        key, place = random.split(agent.key)
+        rows, drawn = memory.reservoir.draw(agent.replay, place, replay_size)
+        joined = memory.join(exp, rows, drawn)  # the replayed rows come first
+        logits, agent = forward(model, params, agent.replace(key=key), joined)
+        replayed = joined.take(joined.rows[:replay_size], drawn)
+        incoming = masked_cross_entropy(logits[replay_size:], exp, current(exp))
+        return incoming + masked_cross_entropy(logits[:replay_size], replayed, agent.seen), agent
+
+    step = train_step(loss, optimizer)
+
+    def init(key: Tensor) -> ERACE:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
+        return ERACE(key=key, model=net, opt=optimizer.init(net.params), replay=empty, seen=none)
+
+    return Strategy(
+        init,
+        compose(
+            mark_seen(),
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            memory.reservoir.insert(),
+        ),
+        model,
+    )
+
+
+def current(exp: Experience) -> Tensor:
+    """The classes that have a valid row in this very minibatch, [C] bool."""
+    labels = torch.arange(exp.classes.shape[-1], device=exp.valid.device)
+    return ((exp.y[:, None] == labels) & exp.valid[:, None]).any(0)

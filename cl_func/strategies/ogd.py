@@ -1,0 +1,54 @@
+"""Orthogonal Gradient Descent (Farajtabar et al., "Orthogonal gradient descent for continual learning", AISTATS 2020), OGD-GTL.
+
+The gradient loses its part in the span of stored gradients: those of the true label's logit on samples of past experiences.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import projections, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func.losses import cross_entropy
+from cl_func.models import Model
+from cl_func.tree import state
+
+
+@state
+class OGDAgent(Agent):
+    """An agent with a basis of directions to avoid."""
+
+    ogd: projections.OGD
+
+
+def ogd(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    per_experience: int,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Avoid up to `capacity` directions, `per_experience` more after each experience; each is as large as the parameters.
+
+    Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+    """
+    positive("capacity", capacity)
+    step = train_step(cross_entropy(model), optimizer, projections.ogd.project())
+    store = projections.ogd.store(model, positive("per_experience", per_experience))
+
+    def init(key: Tensor) -> OGDAgent:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        return OGDAgent(key=key, model=net, opt=optimizer.init(net.params), ogd=projections.ogd.init(net.params, capacity))
+
+    return Strategy(
+        init,
+        compose(
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            store,
+        ),
+        model,
+    )

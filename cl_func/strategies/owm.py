@@ -1,0 +1,55 @@
+"""Orthogonal Weight Modification (Zeng et al., "Continual learning of context-dependent processing in neural networks", Nature
+Machine Intelligence 2019): no step may change what a layer answers to the mean inputs of old minibatches.
+
+Each layer's gradient is projected; after the training one pass over the experience's minibatches takes their mean inputs up into
+the projectors.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import projections, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import cross_entropy
+from cl_func.models import Model
+from cl_func.optim.hyperparameters import checked
+from cl_func.tree import state
+
+
+@state
+class OWMAgent(Agent):
+    """An agent with a projector per layer."""
+
+    owm: projections.OWM
+
+
+def owm(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    alpha: float = 1e-3,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Project the gradient of each linear layer; for models of linear layers, such as `cl.models.mlp`. No old data are stored.
+
+    Hyperparameter paths: `owm.alpha` (the smaller, the stronger the protection), those of the optimiser.
+    """
+    alpha = checked("alpha", alpha, 1e-3, positive=True)
+    step = train_step(cross_entropy(model), optimizer, projections.owm.project())
+
+    def init(key: Tensor) -> OWMAgent:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        return OWMAgent(key=key, model=net, opt=optimizer.init(net.params), owm=projections.owm.init(model, net, alpha))
+
+    return Strategy(
+        init,
+        compose(
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            minibatches(projections.owm.absorb(model), batch_size=batch_size),
+        ),
+        model,
+    )

@@ -1,0 +1,110 @@
+"""Class-incremental with repetition: classes come back in later experiences (Hemati, Cossu, Carta, Hurtado, Pellegrini, Bacciu,
+Lomonaco & Borth, "Class-incremental learning with repetition", CoLLAs 2023).
+
+What comes back is the class, not its rows: the rows of a class are shared out evenly among the experiences that it is in, so
+every row is seen once, as in the stream without repetition. (Their sampling-based generator, which this follows in the choice of
+classes by a first occurrence and a probability of repetition, draws rows anew for experiences of one fixed size.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import random
+from cl_func.core import positive
+from cl_func.experience import Benchmark, Dataset, Stream
+from cl_func.streams.class_splits import split_by_class
+from cl_func.tree import describe
+
+
+def class_repetition(
+    train: Dataset,
+    test: Dataset,
+    n_experiences: int,
+    *,
+    probability: float | Sequence[float] | Tensor,
+    introductions: int | None = None,
+    key: Tensor,
+) -> Benchmark:
+    """Class-incremental, each class coming back with a probability in every experience after its first.
+
+    The C classes are introduced in groups of equal size, in an order drawn from the key, in the first `introductions` experiences
+    (all of them by default). From then on a class is in each later experience with `probability`, one number or one for each
+    class; an experience that would be left without any class gets one, drawn uniformly from those introduced. The rows of a class
+    are dealt, in an order drawn from the key, in parts that differ by at most one row to the experiences that it is in. The task
+    label is 0 everywhere; with probability 0 this is `split_by_class` with the same key.
+    `test` has one experience for each group, as in `split_by_class(train, test, introductions, key=key)`.
+    Raises TypeError or ValueError for a probability outside [0, 1] or for another number of them than classes, for more
+    introductions than experiences, for a class with fewer rows than experiences it is in, and as `split_by_class` does.
+
+    >>> from cl_func.data import digits
+    >>> bench = class_repetition(*digits(), n_experiences=5, probability=0.5, key=random.key(0))
+    >>> [exp.classes.nonzero().flatten().tolist() for exp in bench.train]
+    [[1, 6], [5, 8], [1, 2, 3], [0, 2, 3, 6, 9], [1, 4, 7, 8]]
+    """
+    introductions = positive("n_experiences", n_experiences) if introductions is None else positive("introductions", introductions)
+    if introductions > n_experiences:
+        raise ValueError(f"introductions: expected at most the {n_experiences} experiences, got {introductions}.")
+    base = split_by_class(train, test, introductions, key=key)
+    chance = _probabilities(probability, train.n_classes)
+    groups = torch.stack([exp.classes for exp in base.train])
+    presence = _presence(groups.cpu(), n_experiences, chance, random.fold_in(key, 0)).to(train.y.device)
+    rows = _dealt(train.y, presence, random.fold_in(key, 1))
+    views: Any = base.train.make  # rows of one dataset: the same, with other rows
+    repeated = dataclasses.replace(views, rows=rows, classes=tuple(presence), tasks=(0,) * n_experiences)
+    return Benchmark(Stream(repeated, n_experiences), base.test)
+
+
+def _probabilities(value: float | Sequence[float] | Tensor, n_classes: int) -> Tensor:
+    """One probability for each class, [C] float64."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        value = [float(value)] * n_classes
+    if isinstance(value, (str, bool)) or not isinstance(value, (Sequence, Tensor)):
+        raise TypeError(f"probability: expected a number in [0, 1], or one for each class, got {describe(value)}.")
+    each = torch.as_tensor(value, dtype=torch.float64).cpu()
+    if each.shape != (n_classes,):
+        raise ValueError(f"probability: expected one number, or one for each of the {n_classes} classes, got {describe(value)}.")
+    if not bool(((each >= 0) & (each <= 1)).all()):
+        wrong = next(p for p in each.tolist() if math.isnan(p) or not 0 <= p <= 1)
+        raise ValueError(f"probability: expected numbers in [0, 1], got {wrong}.")
+    return each
+
+
+def _presence(groups: Tensor, n_experiences: int, chance: Tensor, key: Tensor) -> Tensor:
+    """Which classes are in which experience, [N, C] bool, from the groups [G, C] in which they are introduced."""
+    n_classes = groups.shape[1]
+    first = groups.int().argmax(0)  # [C], each class is in one group
+    turn = torch.arange(n_experiences)[:, None]
+    again, fallback = random.split(key)
+    repeated = random.uniform(again, (n_experiences, n_classes), torch.float64) < chance
+    presence = (turn == first) | (repeated & (turn > first))
+    # Of the classes there so far, the one with the largest draw: what an experience without any other class gets.
+    lot = random.uniform(fallback, (n_experiences, n_classes), torch.float64)
+    picked = torch.where(turn > first, lot, -1.0).argmax(1)
+    empty = ~presence.any(1)
+    presence[empty, picked[empty]] = True
+    return presence
+
+
+def _dealt(y: Tensor, presence: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+    """The rows of each experience, [n_i] int64 each, in the order of the dataset."""
+    parts: list[list[Tensor]] = [[] for _ in presence]
+    for label, turns in enumerate(presence.T):
+        where = turns.nonzero().flatten().tolist()
+        rows = (y == label).nonzero().flatten()
+        if len(rows) < len(where):
+            raise ValueError(
+                f"probability: class {label} is in {len(where)} experiences, but has only {len(rows)} rows in train; "
+                "choose a smaller probability or fewer experiences."
+            )
+        rows = rows[random.permutation(random.fold_in(key, label), len(rows)).to(rows.device)]
+        for i, part in zip(where, rows.tensor_split(len(where)), strict=True):
+            parts[i].append(part)
+    return tuple(torch.cat(part).sort().values for part in parts)

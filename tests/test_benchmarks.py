@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+
+import cl_func as cl
+from benchmarks.accuracy import Results, summary
+from benchmarks.against_avalanche import PAIRS, verdict
+from benchmarks.cost import flops, forward_flops, synthetic
+from benchmarks.methods import METHODS, method
+
+PLACE = synthetic(rows=40, iterations=1)
+THERE = [m for m in METHODS if m.there]
+
+
+@pytest.mark.parametrize("entry", THERE, ids=lambda m: m.name)
+def test_factories_take_the_protocol_and_grids_name_leaves(entry):
+    state = entry.strategy(PLACE).init(cl.key(0))
+    points = cl.grid(entry.grid).points() if entry.grid else []
+    for point in points:
+        for path, value in point.items():
+            assert math.isclose(float(cl.tree.get(cl.tree.set(state, point), path)), value, rel_tol=1e-6)
+
+
+def test_every_strategy_is_in_the_registry():
+    factories = {name for name in cl.strategies.__all__ if name.islower() and callable(getattr(cl.strategies, name))}
+    assert factories <= {m.name for m in METHODS}
+
+
+def test_pairs_set_leaves_that_exist():
+    for pair in PAIRS:
+        if method(pair.name).there and pair.ours:
+            strategy = pair.strategy(PLACE) if pair.strategy else method(pair.name).strategy(PLACE, **pair.arguments)
+            cl.tree.set(strategy.init(cl.key(0)), dict(pair.ours))
+
+
+def test_joint_trains_on_everything_with_the_whole_budget():
+    joint = method("joint")
+    assert joint.budget(PLACE) == 5
+    (exp,) = joint.benchmark(PLACE).train
+    assert len(exp) == 5 * 40
+    assert bool(exp.classes.all())
+
+
+def test_flops_of_steps():
+    step, boundary = flops(method("naive"), PLACE)
+    layers = (784 * 400, 400 * 400, 400 * 10)
+    assert boundary == 0
+    assert step == 2 * 128 * (3 * sum(layers) - layers[0])
+    assert forward_flops(PLACE) == 2 * 128 * sum(layers)
+    assert flops(method("er"), PLACE)[0] == 2 * step
+
+
+def test_verdicts():
+    def cell(mean, half):
+        return {"mean": mean, "half": half}
+
+    assert verdict(cell(0.5, 0.1), cell(0.55, 0.06)) == "inside each other's"
+    assert verdict(cell(0.5, 0.1), cell(0.58, 0.02)) == "theirs in ours; not told apart"
+    assert verdict(cell(0.5, 0.01), cell(0.58, 0.02)) == "neither in the other's; DIFFERENT"
+
+
+def test_table_and_orders_of_cells():
+    values = {"er": [0.8, 0.82], "naive": [0.2, 0.2]}
+    cells = [
+        {
+            "setting": "class",
+            "method": name,
+            "accuracy": summary(torch.tensor(v)),
+            "chosen": {"values": {"opt.lr": 0.1} if name == "er" else {}, "at_edge": ["opt.lr"]},
+        }
+        for name, v in values.items()
+    ]
+    results = Results("command", {}, {"seeds": 2}, cells)
+    assert "| er | 0.810 ± 0.127 | - |" in results.table()
+    assert "| er | opt.lr 0.1 (edge) |" in results.strengths()
+    assert "| class | er | naive | +0.610 ± 0.127 | yes |" in results.orders()
