@@ -155,6 +155,13 @@ def model(name: str, value: Any) -> Any:
     return value
 
 
+def classifier(name: str, value: Any) -> Any:
+    """Check that a value is a model, or a function `(state, exp) -> logits`; a class or a module is neither; TypeError otherwise."""
+    if not callable(value) or isinstance(value, (type, torch.nn.Module)):
+        model(name, value)
+    return value
+
+
 def optimizer(name: str, value: Any) -> Any:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
     methods = all(callable(getattr(value, part, None)) for part in ("init", "update"))

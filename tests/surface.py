@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import losses, memory, models, optim, random, regularizers, strategies, tree
+from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -147,6 +147,7 @@ FLAG = kind("bool", bad=("True", 0, 1))
 FUNCTION = kind(*CALLABLE, bad=("update",))
 UPDATE = FUNCTION.but("strategy")  # for what takes a Strategy too
 MODEL_ = kind("model", bad=(models.mlp, "mlp"))
+CLASSIFIER = kind("model", "function", bad=("mlp",))
 OPTIMIZER = kind("optimizer", bad=(optim.sgd, torch.optim.SGD, "sgd"))
 STRATEGY_ = kind("strategy", bad=(strategies.naive,))
 DATASET = kind("dataset", bad=((DATA, DATA),))
@@ -204,16 +205,29 @@ class Call:
 USUAL = {
     "batch_size": SIZE.but("none"),
     "benchmark": BENCHMARK,
+    "alpha": NON_NEGATIVE,
+    "beta": NON_NEGATIVE,
     "capacity": SIZE,
+    "damping": POSITIVE,
+    "decay": NON_NEGATIVE,
     "epochs": SIZE,
     "exp": EXPERIENCE,
+    "importance_batch_size": SIZE.but("none"),
+    "importance_samples": SIZE.but("none"),
+    "interval": SIZE,
     "iterations": SIZE.but("none"),
     "key": KEY_,
+    "labels": kind(bad=("True", "exact ")),
+    "margin": NON_NEGATIVE,
+    "memory_per_experience": SIZE,
     "model": MODEL_,
     "n_classes": SIZE,
     "n_experiences": SIZE.but(bad=(3, 10**9)),
     "optimizer": OPTIMIZER,
+    "per_experience": SIZE,
     "replay_size": SIZE,
+    "sample_size": SIZE,
+    "shrinkage": NON_NEGATIVE,
     "slot": SLOT,
     "state": kind("state"),
     "strength": NON_NEGATIVE,
@@ -221,6 +235,8 @@ USUAL = {
     "test": DATASET,
     "train": DATASET,
     "update": FUNCTION,
+    "validation": FRACTION,
+    "which": FUNCTION,
 }
 TABLE: list[Call] = []
 
@@ -246,7 +262,7 @@ LOOP = {"batch_size": 5, "epochs": 2}
 
 # -- the core
 call(
-    "Strategy", {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL}, {"init": FUNCTION, "model": MODEL_.but("none")}
+    "Strategy", {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL}, {"init": FUNCTION, "model": CLASSIFIER.but("none")}
 )
 call(
     "Dataset",
@@ -728,9 +744,43 @@ call(
 SIZES = {"capacity": 6, "replay_size": 4}
 BATCHES = {"batch_size": 5, "epochs": 1, "iterations": 3}
 TEACHER = {"strength": 1.0, "temperature": 2.0}
-for name, own in {"naive": {}, "joint": {}, "lwf": TEACHER, "er": SIZES, "er_lwf": {**SIZES, **TEACHER}}.items():
-    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES})
-    call(f"strategies.{name}", {"key": KEY}, {"key": KEY_}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
+SOLD = {"labels": "true", "importance_batch_size": 4, "importance_samples": 8}
+METHODS: dict[str, dict[str, Any]] = {
+    "agem": {"capacity": 6, "sample_size": 4},
+    "bic": {"capacity": 20, "replay_size": 4, "validation": 0.25, "temperature": 2.0, "decay": 1e-3},
+    "cumulative": {},
+    "der": {**SIZES, "alpha": 0.5},
+    "der_pp": {**SIZES, "alpha": 0.5, "beta": 0.5},
+    "er": SIZES,
+    "er_ace": SIZES,
+    "er_lwf": {**SIZES, **TEACHER},
+    "ewc": {"strength": 1.0, **SOLD},
+    "ewc_online": {"strength": 1.0, "decay": 0.9, **SOLD},
+    "from_scratch": {},
+    "gem": {"memory_per_experience": 4, "n_experiences": 2, "margin": 0.5, "which": projections.gem.by_index},
+    "icarl": SIZES,
+    "joint": {},
+    "lwf": TEACHER,
+    "mas": {"strength": 1.0, "decay": 0.9, "importance_batch_size": 4, "importance_samples": 8},
+    "naive": {},
+    "ncm": {"train": "first", "weights": None},
+    "ogd": {"capacity": 6, "per_experience": 3},
+    "owm": {"alpha": 1e-3},
+    "rwalk": {"strength": 1.0, "alpha": 0.9, "damping": 1e-3, "interval": 3, "labels": "true", "importance_batch_size": 4},
+    "si": {"strength": 1.0, "damping": 0.1},
+    "slda": {"shrinkage": 1e-4, "weights": None},
+}
+RANGES: dict[str, dict[str, Kind]] = {
+    "gem": {"n_experiences": SIZE},
+    "ewc_online": {"decay": PROBABILITY},
+    "mas": {"decay": PROBABILITY},
+    "rwalk": {"alpha": PROBABILITY},
+    "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
+    "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
+}
+for name, own in METHODS.items():
+    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES}, RANGES.get(name))
+    call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
 
 # -- optimisers
 for name in ("adam", "adamw"):
@@ -1046,7 +1096,7 @@ call(
     {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience"},
     {
         "stream": dataclasses.replace(STREAM, bad=([], [1, 2], [None], "stream", [BENCH])),
-        "batch_size": SIZE,
+        "model": CLASSIFIER, "batch_size": SIZE,
         "mask": choice("experience").but("none"),
     },
 )

@@ -83,7 +83,7 @@ def snapshot(slot: str = "lwf") -> Update:
 def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
     """The condition, () bool, that an experience has a class which no earlier snapshot saw."""
     checks.path("slot", slot, "lwf")
-    return lambda agent, exp: (exp.classes & ~_slot(agent, slot, exp).seen).any()
+    return lambda agent, exp: (~_slot(agent, slot, exp).seen & exp.classes).any()
 
 
 def _slot(agent: Any, slot: str, exp: Experience) -> Any:
