@@ -119,13 +119,11 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
-    """The child of a key for one integer, () int64: an experience's index, a step, a seed."""
+    """The child of a key for an integer, () int64: an experience's index, a step, a seed. A tensor [...] of them gives children [...]."""
     _check(key)
     _integer("data", data)
-    if isinstance(data, Tensor) and (data.ndim or data.device != key.device):
-        raise ValueError(
-            f"data: expected one integer on {key.device}, got {describe(data)}; for many use cl.vmap or torch.func.vmap."
-        )
+    if isinstance(data, Tensor) and data.device != key.device:
+        raise ValueError(f"data: on {data.device}, the key on {key.device}; move one with .to(device).")
     # Written as (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD; why: see `bits`.
     return _fmix((data + 1 + key * CHILD_INVERSE) * CHILD)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Gated, compose, minibatches, positive
 from cl_func.experience import Experience
 from cl_func.losses.classification import check_classes
@@ -62,8 +62,7 @@ def fisher(model: Model, labels: Labels = "true") -> Measure:
     labels: "true", the labels of the rows (the empirical Fisher); "model", one label per row drawn from the model's prediction, an
     unbiased estimate of the Fisher information; "all", its expectation over all C labels, C gradients per row.
     """
-    if labels not in ("true", "model", "all"):
-        raise ValueError(f"labels: expected 'true', 'model' or 'all', got {labels!r}.")
+    checks.choice("labels", labels, "true", "model", "all")
 
     def total(agent: Any, exp: Experience) -> PyTree:
         logits, _ = forward(model, agent.model.params, agent, exp, train=False)
