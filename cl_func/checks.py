@@ -156,7 +156,7 @@ def model(name: str, value: Any) -> Any:
 
 
 def classifier(name: str, value: Any) -> Any:
-    """Check that a value is a model, or a function `(state, exp) -> logits`; a class or a module is neither; TypeError otherwise."""
+    """Check that a value is a model, or a function `(state, exp) -> logits`; a class or a module is neither; else TypeError."""
     if not callable(value) or isinstance(value, (type, torch.nn.Module)):
         model(name, value)
     return value

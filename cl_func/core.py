@@ -163,8 +163,8 @@ class Gated:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         some = exp.valid.any()
-        if tree.plain(some) and some:
-            return self.inner(state, exp)
+        if tree.plain(some):
+            return self.inner(state, exp) if some else state
         return tree.where(some, self.inner(state, exp), state)
 
 
@@ -213,6 +213,7 @@ class Minibatches:
 
     step: Any
     order: Any
+    view: Any = None  # (state, exp) -> (state, (rows, valid)): rows to go over instead of the experience's own
     batch_size: int | None = static()
     epochs: int = static()
     iterations: int | None = static()
@@ -220,6 +221,9 @@ class Minibatches:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         checks.instance("exp", exp, Experience, "an Experience")
+        if self.view is not None:
+            state, (rows, valid) = self.view(state, exp)
+            exp = exp.take(rows, valid)
         size = self.batch_size or len(exp)
         per_pass = _per_pass(len(exp), size, self.drop_last)
         total = self.iterations or self.epochs * per_pass

@@ -119,11 +119,23 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
-    """The child of a key for an integer, () int64: an experience's index, a step, a seed. A tensor [...] of them gives children [...]."""
+    """The child of a key for one integer, () int64: an experience's index, a step, a seed."""
     _check(key)
     _integer("data", data)
-    if isinstance(data, Tensor) and data.device != key.device:
-        raise ValueError(f"data: on {data.device}, the key on {key.device}; move one with .to(device).")
+    if isinstance(data, Tensor) and (data.ndim or data.device != key.device):
+        raise ValueError(f"data: expected one integer on {key.device}, got {describe(data)}; for many use random.children.")
+    return _child(key, data)
+
+
+def children(key: Tensor, data: Tensor) -> Tensor:
+    """The child of a key for each of many integers, int64 in the shape of `data`: `fold_in(key, i)` for every i in it."""
+    _check(key)
+    if not isinstance(data, Tensor) or data.dtype != torch.int64 or data.device != key.device:
+        raise TypeError(f"data: expected an int64 tensor on {key.device}, got {describe(data)}.")
+    return _child(key, data)
+
+
+def _child(key: Tensor, data: int | Tensor) -> Tensor:
     # Written as (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD; why: see `bits`.
     return _fmix((data + 1 + key * CHILD_INVERSE) * CHILD)
 

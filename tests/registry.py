@@ -59,6 +59,27 @@ def init(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momen
     )
 
 
+def holding(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A start whose memory is `make(sample)`, with an experience offered by `insert` where there is one."""
+
+    def start(key: Tensor, model: Any, optimizer: Any) -> Any:
+        empty, insert = make(memory.sample(model))
+        return insert(init(key, model, optimizer).replace(replay=empty), BENCH.train[1])
+
+    return start
+
+
+def _gss(sample: Any, model: Any = MODEL) -> Any:
+    return memory.gss.init(9, sample), memory.gss.insert(model, 3)
+
+
+BALANCED = holding(lambda sample: (memory.balanced.init(5, sample), memory.balanced.insert()))
+GDUMB = holding(lambda sample: (memory.gdumb.init(7, sample, 4), memory.gdumb.insert()))
+GSS = holding(_gss)
+GSS_NORMED = holding(lambda sample: _gss(sample, NORMED))
+RING = holding(lambda sample: (memory.ring.init(3, sample, 4), memory.ring.insert()))
+
+
 @cl.state
 class Featured(Everything):
     """With what works on features."""
@@ -178,6 +199,9 @@ LOSSES = [
     Case("losses.total", lambda: losses.total(_ce(), regularizers.lwf.distillation(MODEL))),
     Case("losses.scaled", lambda: losses.scaled(_ce(), "lwf.strength")),
     Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3)),
+    Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3, draw=memory.draws.uniform), start=RING),
+    Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3, draw=memory.draws.class_balanced), start=BALANCED),
+    Case("losses.with_replay", lambda: losses.with_replay(_ce(), 3, draw=memory.draws.distinct), start=GDUMB),
     Case("losses.with_replay", lambda: losses.with_replay(losses.cross_entropy(NORMED, mask="experience"), 3), model=NORMED),
     Case("losses.replayed", lambda: losses.replayed(_ce(), 3)),
     Case("losses.dark_experience", lambda: losses.dark_experience(MODEL, 3), start=with_logits),
@@ -206,6 +230,16 @@ UPDATES = [
     Case("when", lambda: cl.when(lambda s, e: s.key > 0, regularizers.lwf.snapshot())),
     Case("losses.mark_seen", lambda: losses.mark_seen()),
     Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
+    Case("memory.balanced.insert", lambda: memory.balanced.insert(), start=BALANCED),
+    Case("memory.balanced.insert", lambda: memory.balanced.insert(groups=memory.balanced.by_experience), start=BALANCED),
+    Case("memory.balanced.insert", lambda: memory.balanced.insert(groups=memory.balanced.by_task), start=BALANCED),
+    Case("memory.gdumb.insert", lambda: memory.gdumb.insert(), start=GDUMB),
+    Case("memory.gss.insert", lambda: memory.gss.insert(MODEL, 4), start=GSS),
+    Case("memory.gss.insert", lambda: memory.gss.insert(NORMED, 4), model=NORMED, start=GSS_NORMED),
+    Case("memory.ring.insert", lambda: memory.ring.insert(), start=RING),
+    Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=4), start=RING),
+    Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=None), start=BALANCED),
+    Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=3, iterations=4), start=GSS),
     *[
         Case(name, lambda make=make, model=model: make(model), model=model, start=featured)
         for model in (MODEL, NORMED)
@@ -252,6 +286,10 @@ UPDATES = [
     Case("optim.cosine_decay", lambda: optim.cosine_decay(10)),
     Case("optim.restart", lambda: optim.restart()),
 ]
+
+
+def _step_alone() -> Any:
+    return cl.train_step(_ce(), OPTIMIZERS["sgd_momentum"])
 
 
 def _step() -> Any:
@@ -314,13 +352,19 @@ STRATEGIES = [
     Case("strategies.rwalk", lambda: cl.strategies.rwalk(MODEL, SGD, strength=1.0)),
     Case("strategies.rwalk", lambda: cl.strategies.rwalk(NORMED, SGD, strength=1.0, interval=2, batch_size=5, epochs=2)),
     Case("strategies.agem", lambda: cl.strategies.agem(MODEL, SGD, capacity=6, sample_size=4, batch_size=5, epochs=2)),
-    Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4)),
+    Case("strategies.agem", lambda: cl.strategies.agem(NORMED, SGD, capacity=6, sample_size=4, batch_size=5)),
     Case("strategies.gem", lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
-    Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4)),
+    Case("strategies.gem", lambda: cl.strategies.gem(NORMED, SGD, memory_per_experience=3, n_experiences=4, batch_size=5)),
     Case("strategies.owm", lambda: cl.strategies.owm(MODEL, SGD, alpha=0.1, batch_size=5, epochs=2)),
     Case("strategies.ogd", lambda: cl.strategies.ogd(MODEL, SGD, capacity=7, per_experience=4, batch_size=5, epochs=2)),
-    Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4)),
+    Case("strategies.ogd", lambda: cl.strategies.ogd(NORMED, SGD, capacity=7, per_experience=4, batch_size=5)),
     Case("strategies.er_lwf", lambda: cl.strategies.er_lwf(MODEL, SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)),
+    Case("strategies.gdumb", lambda: cl.strategies.gdumb(MODEL, optim.adam(), capacity=6, batch_size=4, epochs=2)),
+    Case("strategies.gdumb", lambda: cl.strategies.gdumb(NORMED, SGD, capacity=7)),
+    Case("strategies.gss", lambda: cl.strategies.gss(MODEL, SGD, capacity=9, replay_size=4, subset_size=3, batch_size=5)),
+    Case("strategies.gss", lambda: cl.strategies.gss(NORMED, SGD, capacity=9, replay_size=4, subset_size=3)),
+    Case("strategies.mir", lambda: cl.strategies.mir(MODEL, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
+    Case("strategies.mir", lambda: cl.strategies.mir(NORMED, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
 ]
 
 ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]

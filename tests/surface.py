@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
+from cl_func import losses, memory, models, optim, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -262,7 +262,9 @@ LOOP = {"batch_size": 5, "epochs": 2}
 
 # -- the core
 call(
-    "Strategy", {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL}, {"init": FUNCTION, "model": CLASSIFIER.but("none")}
+    "Strategy",
+    {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL},
+    {"init": FUNCTION, "model": CLASSIFIER.but("none")},
 )
 call(
     "Dataset",
@@ -907,6 +909,11 @@ call(
     },
 )
 call(
+    "random.children",
+    {"key": KEY, "data": torch.arange(3)},
+    {"data": kind("key", "integer tensor", bad=(3, torch.ones(3), torch.tensor([True]), torch.arange(3, device="meta")))},
+)
+call(
     "random.fold_in",
     {"key": KEY, "data": 3},
     {
@@ -1096,7 +1103,8 @@ call(
     {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience"},
     {
         "stream": dataclasses.replace(STREAM, bad=([], [1, 2], [None], "stream", [BENCH])),
-        "model": CLASSIFIER, "batch_size": SIZE,
+        "model": CLASSIFIER,
+        "batch_size": SIZE,
         "mask": choice("experience").but("none"),
     },
 )

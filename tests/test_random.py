@@ -517,3 +517,9 @@ def test_eager_draws_by_numpy_are_those_of_the_traced_form(seed, n):
     key = random.key(seed)
     for draw in (lambda k: random.split(k, n), lambda k: random.bits(k, (n, 2)), lambda k: random.bits(k)):
         assert torch.equal(draw(key), torch.func.vmap(draw)(key[None])[0])
+
+
+def test_children_are_fold_in_for_each():
+    key, data = random.key(3), torch.tensor([[0, 5, -1], [2**40, 7, 0]])
+    expected = [[random.fold_in(key, int(i)).item() for i in row] for row in data]
+    assert random.children(key, data).tolist() == expected

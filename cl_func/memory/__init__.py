@@ -1,8 +1,44 @@
-"""Replay memories: a State, `init`, an insertion, and a draw; all of fixed capacity, so that they vmap and compile."""
+"""Replay memories: a State, `init`, an insertion, and a draw; all of fixed capacity, so that they vmap and compile.
 
-from cl_func.memory import dark, herding, reservoir
+reservoir   a uniform sample of everything offered
+balanced    an equal share for every class, experience or task, of each a uniform sample
+ring        the last rows of each class
+gdumb       GDumb's greedy balancing sampler
+gss         GSS-greedy: rows with gradients in different directions
+herding     of each class the rows whose mean feature is nearest the class's
+dark        rows stored with the logits they had
+draws       uniform, distinct, class-balanced: from any of them
+"""
+
+from cl_func.memory import balanced, dark, draws, gdumb, gss, herding, reservoir, ring
+from cl_func.memory.balanced import Balanced
+from cl_func.memory.gdumb import GDumb
+from cl_func.memory.gss import GSS
 from cl_func.memory.herding import Herding
+from cl_func.memory.rehearsal import rehearse
 from cl_func.memory.replay import fields, join, recalled, sample, union_weights
 from cl_func.memory.reservoir import Reservoir
+from cl_func.memory.ring import Ring
 
-__all__ = ["Herding", "Reservoir", "dark", "fields", "herding", "join", "recalled", "reservoir", "sample", "union_weights"]
+__all__ = [
+    "GSS",
+    "Balanced",
+    "GDumb",
+    "Herding",
+    "Reservoir",
+    "Ring",
+    "balanced",
+    "dark",
+    "draws",
+    "fields",
+    "gdumb",
+    "gss",
+    "herding",
+    "join",
+    "recalled",
+    "rehearse",
+    "reservoir",
+    "ring",
+    "sample",
+    "union_weights",
+]

@@ -31,6 +31,16 @@ def fields(state: Any, exp: Experience) -> dict[str, Tensor]:
     return {"x": exp.x, "y": exp.y, "task": exp.tasks}
 
 
+def labels(exp: Experience, n_classes: int) -> Tensor:
+    """The labels [n] of an experience, for a memory with places for n_classes; ValueError if the data has more classes."""
+    if exp.classes.shape[-1] > n_classes:
+        raise ValueError(
+            f"n_classes: the memory was made for {n_classes} classes, the data has {exp.classes.shape[-1]}; "
+            f"make it with n_classes={exp.classes.shape[-1]}."
+        )
+    return exp.y
+
+
 def fit(rows: Any, data: Any, name: str = "rows", n: int | None = None) -> Any:
     """Bring rows [n, ...] into the shape of a memory's leaves [capacity, ...] (a reshape); the dtypes must agree.
 

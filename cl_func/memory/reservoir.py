@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import Update, positive
+from cl_func.core import Update
 from cl_func.experience import Experience
-from cl_func.memory import replay
-from cl_func.tree import PyTree, describe, state
+from cl_func.memory import places, replay
+from cl_func.tree import PyTree, state
 
 
 @state
@@ -47,12 +47,8 @@ def init(capacity: int, sample: PyTree) -> Reservoir:
 
     `cl.memory.sample(model)` gives the usual x, y, task. Raises ValueError for a capacity below 1 or a sample without tensors.
     """
-    positive("capacity", capacity)
-    leaves = tree.leaves(sample)
-    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise ValueError(f"sample: expected a tree of tensors, one row of what the memory stores, got {describe(sample)}.")
-    data = tree.map(lambda row: row.new_zeros((capacity, *row.shape)), sample)
-    return Reservoir(data=data, seen=torch.tensor(0, device=leaves[0].device))
+    data = places.allocate(capacity, sample)
+    return Reservoir(data=data, seen=torch.tensor(0, device=tree.leaves(data)[0].device))
 
 
 def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoir:
@@ -71,33 +67,9 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
     drawn = random.randint(key, n, 0, turn)
     place = torch.where(turn <= capacity, turn - 1, drawn)
     accepted = valid & (place < capacity)
-    wins = accepted & ~_overwritten(place, accepted, capacity)
-
-    # Writing twice to one place has no defined order. So each row that is not written for good writes what the last row that is
-    # writes, at its place: equal values, any order. With no such row at all, the memory's first row is written over itself.
-    turns = torch.arange(n, device=valid.device)
-    last = torch.where(wins, turns, -1).amax()  # not argmax: compiled, it gives n and more where all are equal (torch 2.13)
-    any_wins = last >= 0
-    writer = torch.where(wins, turns, last.clamp(min=0))
-    place = torch.where(any_wins, place[writer], torch.zeros_like(place))
-
-    def write(slot: Tensor, row: Tensor) -> Tensor:
-        keep = any_wins.reshape((1,) * row.ndim)
-        return slot.index_put((place,), torch.where(keep, row[writer], slot[:1]))
-
-    return memory.replace(data=tree.map(write, memory.data, rows), seen=memory.seen + valid.sum())  # type: ignore[attr-defined]
-
-
-def _overwritten(place: Tensor, accepted: Tensor, capacity: int) -> Tensor:
-    """Which rows a later accepted row of the same insertion replaces [n] bool."""
-    n = place.shape[0]
-    if n <= 64:  # pairs are cheaper than a table of the capacity, and need no scatter
-        same = (place[:, None] == place[None, :]) & accepted[None, :]
-        return torch.triu(same, diagonal=1).any(1)
-    turn = torch.arange(n, device=place.device)
-    target = torch.where(accepted, place, capacity)
-    last = torch.full((capacity + 1,), -1, device=place.device).scatter_reduce(0, target, turn, "amax")
-    return last[target] > turn
+    wins = accepted & ~places.overwritten(place, accepted, capacity)
+    data = places.write(memory.data, rows, place, wins)
+    return memory.replace(data=data, seen=memory.seen + valid.sum())  # type: ignore[attr-defined]
 
 
 def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Loss, gradient, positive
 from cl_func.experience import Experience
 from cl_func.memory import replay, reservoir

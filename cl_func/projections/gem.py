@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Loss, Update, gradient, positive
 from cl_func.experience import Experience
 from cl_func.memory import Reservoir, replay, reservoir

@@ -86,7 +86,7 @@ def _drawn(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
 
     The state's key is not moved on, so that switching the penalty off gives the very run of the method without it.
     """
-    keys = random.fold_in(random.fold_in(agent.key, DRAW), exp.rows)
+    keys = random.children(random.fold_in(agent.key, DRAW), exp.rows)
     drawn: Tensor = torch.func.vmap(random.categorical)(keys, logits)
     return drawn
 

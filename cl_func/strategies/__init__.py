@@ -14,11 +14,14 @@ from cl_func.strategies.er_lwf import ERLwF, er_lwf
 from cl_func.strategies.ewc import EWCAgent, ewc
 from cl_func.strategies.ewc_online import ewc_online
 from cl_func.strategies.from_scratch import FromScratch, from_scratch
+from cl_func.strategies.gdumb import GDumbAgent, gdumb
 from cl_func.strategies.gem import GEM, gem
+from cl_func.strategies.gss import GSSAgent, gss
 from cl_func.strategies.icarl import ICaRL, icarl
 from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
 from cl_func.strategies.mas import MASAgent, mas
+from cl_func.strategies.mir import MIR, mir
 from cl_func.strategies.naive import naive
 from cl_func.strategies.ncm import NCM, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
@@ -33,12 +36,15 @@ __all__ = [
     "ER",
     "ERACE",
     "GEM",
+    "MIR",
     "NCM",
     "BiC",
     "DERpp",
     "ERLwF",
     "EWCAgent",
     "FromScratch",
+    "GDumbAgent",
+    "GSSAgent",
     "ICaRL",
     "LwFAgent",
     "MASAgent",
@@ -58,11 +64,14 @@ __all__ = [
     "ewc",
     "ewc_online",
     "from_scratch",
+    "gdumb",
     "gem",
+    "gss",
     "icarl",
     "joint",
     "lwf",
     "mas",
+    "mir",
     "naive",
     "ncm",
     "ogd",

@@ -93,7 +93,7 @@ def bic(
 
     def parted(agent: Any, exp: Experience, held: bool) -> Experience:
         """The experience with only its rows for validation valid, or only the others."""
-        word = random.fold_in(agent.fate, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
+        word = random.children(agent.fate, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
         return exp.take(exp.rows, exp.valid & ((word < int(validation * 2**24)) == held))
 
     def begin(agent: Any, exp: Experience) -> Any:

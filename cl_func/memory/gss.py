@@ -1,0 +1,126 @@
+"""GSS-greedy: keep rows whose gradients point in different directions (Aljundi, Lin, Goujaud & Bengio, "Gradient based sample
+selection for online continual learning", NeurIPS 2019, Algorithm 2).
+
+The score of a row says how like its gradient g is to those, G_j, of a few random rows of the memory:
+    c = max_j <g, G_j> / (|g| |G_j|) + 1        in [0, 2]; 1 where there is none to compare with
+While there is room, the row is stored with its score. Afterwards, if c < 1, a row i of the memory is drawn with probability
+proportional to its score C_i, and replaced with probability C_i / (C_i + c).
+
+Gradients are of the cross-entropy of single rows by all parameters, in eval mode: n + subset_size of them at a time, so offer rows
+in minibatches. The random rows are drawn once for the n rows of a batch, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_func import checks, random, tree
+from cl_func.core import Update, positive
+from cl_func.experience import Experience
+from cl_func.memory import draws, places, replay
+from cl_func.memory.draws import uniform as draw
+from cl_func.models import Model, ModelState
+from cl_func.tree import PyTree, state
+
+__all__ = ["GSS", "add", "draw", "init", "insert", "scores"]
+
+
+@state
+class GSS:
+    """A replay memory of fixed capacity with a score for each row. The first `filled` rows are filled."""
+
+    data: PyTree  # leaves [capacity, ...]: x, y and task
+    score: Tensor  # [capacity] float32, the likeness to other rows when it was stored; 0 where unfilled
+    filled: Tensor  # () int64, how many rows are filled
+
+    @property
+    def capacity(self) -> int:
+        """How many rows fit in."""
+        return self.score.shape[0]
+
+    @property
+    def occupied(self) -> Tensor:
+        """Which rows are filled, [capacity] bool."""
+        return torch.arange(self.capacity, device=self.filled.device) < self.filled
+
+
+def init(capacity: int, sample: PyTree) -> GSS:
+    """An empty memory for rows like `sample`, a tree of tensors; errors as in `reservoir.init`."""
+    data = places.allocate(capacity, sample)
+    device = tree.leaves(data)[0].device
+    return GSS(data=data, score=torch.zeros(capacity, device=device), filled=torch.tensor(0, device=device))
+
+
+def scores(model: Model, net: ModelState, rows: PyTree, others: PyTree, valid: Tensor) -> Tensor:
+    """The score c [n] float32 of n rows (x, y, task) against m others, of which those `valid` [m] bool count."""
+
+    def loss(params: PyTree, row: PyTree) -> Tensor:
+        logits, _ = model.apply(params, net.buffers, row["x"][None], train=False, task=row["task"][None])
+        return F.cross_entropy(logits, row["y"][None])
+
+    def directions(rows: PyTree) -> Tensor:
+        grads = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(net.params, rows)
+        return F.normalize(torch.cat([g.flatten(1) for g in tree.leaves(grads)], dim=1), dim=1)
+
+    likeness = torch.where(valid, directions(rows) @ directions(others).T, -1)
+    highest = torch.where(valid.any(), likeness.amax(1), 0)
+    return (highest + 1).clamp(0, 2).to(torch.float32)
+
+
+def add(memory: GSS, key: Tensor, rows: PyTree, valid: Tensor, score: Tensor) -> GSS:
+    """Offer n rows with their scores [n] at once: the same as offering the valid ones one by one in order.
+
+    rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool. Each replacement moves the odds of the next, so this
+    is a loop over the rows, on the scores alone.
+    """
+    rows = replay.fit(rows, memory.data, n=valid.shape[0])
+    n, capacity = valid.shape[0], memory.capacity
+    turns = torch.arange(capacity, device=valid.device)
+    which, whether = random.uniform(key, (n, 2), torch.float64).unbind(1)
+    stored, filled = memory.score, memory.filled
+    chosen, accepted = [], []
+    for i in range(n):
+        mass = torch.cumsum(stored.double(), 0)
+        place = (mass <= which[i] * mass[-1]).sum().clamp(max=capacity - 1)
+        old = stored.gather(0, place[None])[0]
+        full = filled == capacity
+        takes = valid[i] & (~full | ((score[i] < 1) & (whether[i] * (old + score[i]) < old)))
+        place = torch.where(full, place, filled)
+        stored = torch.where(takes & (turns == place), score[i], stored)
+        filled = filled + (takes & ~full)
+        chosen.append(place)
+        accepted.append(takes)
+    place, taken = torch.stack(chosen), torch.stack(accepted)
+    data = places.write(memory.data, rows, place, taken & ~places.overwritten(place, taken, capacity))
+    return memory.replace(data=data, score=stored, filled=filled)  # type: ignore[attr-defined]
+
+
+def insert(
+    model: Model,
+    subset_size: int = 10,
+    slot: str = "replay",
+    fields: Callable[[Any, Experience], PyTree] = replay.fields,
+) -> Update:
+    """The Update that offers the rows of a minibatch, scored under the present parameters, to the memory in `state.<slot>`.
+
+    `subset_size` random rows of the memory are compared with, at most its capacity. `fields(state, exp)` says what is stored of
+    the n rows, a tree of [n, ...] with x, y and task at least, which are the default.
+    """
+    positive("subset_size", subset_size)
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
+
+    def update(state: Any, exp: Experience) -> Any:
+        key, subset, chance = random.split(state.key, 3)
+        memory = checks.slot(state, slot, GSS, "a GSS made by gss.init")
+        rows = replay.fit(fields(state, exp), memory.data)
+        others, there = draws.distinct(memory, subset, subset_size)
+        score = scores(model, state.model, rows, others, there)
+        return tree.set(state.replace(key=key), {slot: add(memory, chance, rows, exp.valid, score)})
+
+    return update

@@ -1,0 +1,51 @@
+"""Training on a memory alone: minibatches of its rows instead of the experience's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Update, minibatches
+from cl_func.experience import Experience
+from cl_func.memory import replay
+
+
+@dataclasses.dataclass(frozen=True)
+class Recalled:
+    """An Update on a minibatch of a memory's places as an Update on the rows there."""
+
+    inner: Update
+    slot: str
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        rows = tree.map(lambda slot: slot[exp.rows], tree.get(state, self.slot).data)
+        return self.inner(state, replay.recalled(exp, rows, exp.valid))
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The places of a memory and which of them are occupied, as rows of an experience."""
+
+    slot: str
+
+    def __call__(self, state: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
+        occupied = tree.get(state, self.slot).occupied
+        # A sum, so that under vmap each lane has places of its own: lanes that share memory cannot be handed to a compiled leaf.
+        rows = torch.zeros_like(occupied, dtype=torch.int64) + torch.arange(occupied.shape[0], device=occupied.device)
+        return state, (rows, occupied)
+
+
+def rehearse(step: Update, slot: str = "replay", *, batch_size: int | None, epochs: int = 1, iterations: int | None = None) -> Any:
+    """The Update that trains on the rows in `state.<slot>`, whatever the experience: `cl.minibatches` over the memory.
+
+    batch_size None takes all its rows as one minibatch. A pass takes minibatches for the whole capacity; those without an
+    occupied row change nothing. Memories store inputs as floating tensors, so the step sees them as they are.
+    """
+    loop = minibatches(
+        tree.map(lambda leaf: Recalled(leaf, slot), step), batch_size=batch_size, epochs=epochs, iterations=iterations
+    )
+    return tree.replace(loop, view=Places(slot))

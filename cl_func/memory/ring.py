@@ -1,0 +1,86 @@
+"""A ring buffer per class: of each class the last rows offered, first in, first out (Chaudhry et al. 2019, "On tiny episodic
+memories in continual learning", the ring buffer).
+
+With k places per class, the t-th row of class c (t = 0, 1, ...) goes to place c * k + t mod k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, tree
+from cl_func.core import Update, positive
+from cl_func.experience import Experience
+from cl_func.memory import places, replay
+from cl_func.memory.draws import uniform as draw
+from cl_func.tree import PyTree, state
+
+__all__ = ["Ring", "add", "draw", "init", "insert"]
+
+
+@state
+class Ring:
+    """A replay memory of `per_class` places for each class; draw from it by its `occupied`, as `ring.draw` does."""
+
+    data: PyTree  # leaves [C * per_class, ...]; by default x, y and task
+    offered: Tensor  # [C] int64, rows of each class offered so far
+
+    @property
+    def capacity(self) -> int:
+        """How many rows fit in, of all classes together."""
+        return tree.leaves(self.data)[0].shape[0]
+
+    @property
+    def per_class(self) -> int:
+        """How many rows of each class fit in."""
+        return self.capacity // self.offered.shape[0]
+
+    @property
+    def occupied(self) -> Tensor:
+        """Which rows are filled, [capacity] bool."""
+        return (torch.arange(self.per_class, device=self.offered.device) < self.offered[:, None]).flatten()
+
+
+def init(per_class: int, sample: PyTree, n_classes: int) -> Ring:
+    """Empty rings of `per_class` rows like `sample`, a tree of tensors, for the labels 0..n_classes-1.
+
+    Raises ValueError for sizes below 1 or a sample without tensors, TypeError for sizes that are no integers.
+    """
+    positive("per_class", per_class)
+    data = places.allocate(per_class * positive("n_classes", n_classes), sample)
+    return Ring(data=data, offered=torch.zeros(n_classes, dtype=torch.int64, device=tree.leaves(data)[0].device))
+
+
+def add(memory: Ring, rows: PyTree, valid: Tensor, label: Tensor) -> Ring:
+    """Append n rows at once: the same as appending the valid ones one by one in order.
+
+    rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; label: [n] int64.
+    """
+    rows = replay.fit(rows, memory.data, n=valid.shape[0])
+    classes = torch.arange(memory.offered.shape[0], device=valid.device)
+    counts = memory.offered + torch.cumsum((label[:, None] == classes) & valid[:, None], 0)  # [n, C], with the row itself
+    turn = counts.gather(1, label[:, None])[:, 0] - 1
+    stays = valid & (turn >= counts[-1][label] - memory.per_class)
+    place = label * memory.per_class + turn % memory.per_class
+    data = places.write(memory.data, rows, place, stays)
+    return memory.replace(data=data, offered=counts[-1])  # type: ignore[attr-defined]
+
+
+def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:
+    """The Update that appends all rows of an experience, in their order, to the rings in `state.<slot>`.
+
+    `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
+    """
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
+
+    def update(state: Any, exp: Experience) -> Any:
+        memory = checks.slot(state, slot, Ring, "a Ring made by ring.init")
+        label = replay.labels(exp, memory.offered.shape[0])
+        return tree.set(state, {slot: add(memory, fields(state, exp), exp.valid, label)})
+
+    return update

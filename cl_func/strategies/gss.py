@@ -1,0 +1,61 @@
+"""GSS (Aljundi, Lin, Goujaud & Bengio, "Gradient based sample selection for online continual learning", NeurIPS 2019): experience
+replay from a memory whose rows have gradients in different directions, chosen by the greedy Algorithm 2.
+
+Every minibatch is joined by rows drawn uniformly from the memory; after the training the experience is offered to the memory,
+minibatch by minibatch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import memory, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func.losses import cross_entropy, with_replay
+from cl_func.models import Model
+from cl_func.tree import state
+
+
+@state
+class GSSAgent(Agent):
+    """An agent with a memory selected by gradients."""
+
+    replay: memory.GSS
+
+
+def gss(
+    model: Model,
+    optimizer: Optimizer,
+    *,
+    capacity: int,
+    replay_size: int,
+    subset_size: int = 10,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    iterations: int | None = None,
+) -> Strategy:
+    """Replay `replay_size` rows with every minibatch; a row's gradient is compared with those of `subset_size` rows of the memory.
+
+    Gradients of the single rows of a minibatch are held at once: batch_size times the model's size in memory. Raises ValueError for
+    a subset above the capacity.
+
+    Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+    """
+    if positive("subset_size", subset_size) > positive("capacity", capacity):
+        raise ValueError(f"subset_size: expected at most the capacity, {capacity}, got {subset_size}; compare with fewer rows.")
+    step = train_step(with_replay(cross_entropy(model), replay_size, draw=memory.gss.draw), optimizer)
+    empty = memory.gss.init(capacity, memory.sample(model))
+
+    def init(key: Tensor) -> GSSAgent:
+        key, weights = random.split(key)
+        net = model.init(weights)
+        return GSSAgent(key=key, model=net, opt=optimizer.init(net.params), replay=empty)
+
+    return Strategy(
+        init,
+        compose(
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            minibatches(memory.gss.insert(model, subset_size), batch_size=batch_size),
+        ),
+        model,
+    )
