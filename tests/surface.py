@@ -228,7 +228,17 @@ USUAL = {
     "replay_size": SIZE,
     "sample_size": SIZE,
     "shrinkage": NON_NEGATIVE,
+    "candidates": SIZE,
+    "fields": FUNCTION,
+    "loss": FUNCTION,
+    "n": SIZE,
+    "params": kind(*TENSORS),
+    "per_class": SIZE,
+    "samples": SIZE.but("none"),
+    "sample": kind(*TENSORS, "meta tensor", "state"),
     "slot": SLOT,
+    "subset_size": SIZE,
+    "virtual_lr": NON_NEGATIVE,
     "state": kind("state"),
     "strength": NON_NEGATIVE,
     "temperature": POSITIVE,
@@ -499,6 +509,18 @@ call(
     {"train": "train|x"},
 )
 call("streams.cumulative", {"benchmark": BENCH})
+call("streams.blurred", {"benchmark": BENCH, "width": 0.3, "key": KEY}, {"width": FRACTION.but(bad=(0.6,))})
+call(
+    "streams.class_repetition",
+    {**PAIR, "n_experiences": 2, "probability": 0.5, "introductions": 2, "key": KEY},
+    {
+        **sides,
+        "n_experiences": SIZE.but(bad=(1,)),
+        "probability": PROBABILITY.but(bad=([0.5, 0.5], [0.5] * 3 + [1.1], torch.ones(4).to("meta"), ["0.5"] * 4)),
+        "introductions": SIZE.but("none", bad=(3,)),
+    },
+    {"n_experiences": "n_experiences|introductions"},
+)
 call(
     "streams.split_online",
     {"benchmark": BENCH, "experience_size": 3, "key": KEY},
@@ -759,11 +781,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "ewc": {"strength": 1.0, **SOLD},
     "ewc_online": {"strength": 1.0, "decay": 0.9, **SOLD},
     "from_scratch": {},
+    "gdumb": {"capacity": 6},
     "gem": {"memory_per_experience": 4, "n_experiences": 2, "margin": 0.5, "which": projections.gem.by_index},
+    "gss": {**SIZES, "subset_size": 3},
     "icarl": SIZES,
     "joint": {},
     "lwf": TEACHER,
     "mas": {"strength": 1.0, "decay": 0.9, "importance_batch_size": 4, "importance_samples": 8},
+    "mir": {**SIZES, "candidates": 5, "virtual_lr": 0.1},
     "naive": {},
     "ncm": {"train": "first", "weights": None},
     "ogd": {"capacity": 6, "per_experience": 3},
@@ -1254,6 +1279,127 @@ call(
 )
 call("testing.streams", {"n_features": 3, "n_classes": 4, "max_length": 2}, {"n_features": SIZE, "max_length": SIZE})
 call("testing.agents", {"init": STRATEGY.init}, {"init": FUNCTION})
+
+# -- the pieces of the methods
+ROW = memory.sample(MODEL)
+for room, own in {
+    "balanced": {},
+    "gss": {},
+    "gdumb": {"n_classes": 4},
+    "herding": {"n_classes": 4},
+}.items():
+    call(f"memory.{room}.init", {"capacity": 6, "sample": ROW, **own})
+call("memory.ring.init", {"per_class": 2, "sample": ROW, "n_classes": 4})
+call("memory.balanced.insert", {"slot": "replay", "groups": memory.balanced.by_class, "fields": memory.fields}, {"groups": FUNCTION})
+call("memory.gdumb.insert", {"slot": "replay", "fields": memory.fields})
+call("memory.gss.insert", {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields})
+call("memory.herding.insert", {"model": MODEL, "slot": "replay", "fields": memory.fields})
+call("memory.ring.insert", {"slot": "replay", "fields": memory.fields})
+call("memory.dark.sample", {"model": MODEL})
+call("memory.dark.fields", {"model": MODEL})
+call(
+    "memory.dark.insert",
+    {"logits": LOGITS, "slot": "replay"},
+    {"logits": kind("tensor", "scalar tensor", "nan tensor", "meta tensor")},
+)
+STORED = memory.reservoir.init(5, ROW)
+for name in ("uniform", "distinct", "class_balanced"):
+    function = getattr(memory.draws, name)
+    if name != "uniform" or function is not memory.reservoir.draw:
+        call(f"memory.draws.{name}", {"memory": STORED, "key": KEY, "n": 2}, {"memory": MEMORY})
+call("memory.herding.draw", {"memory": memory.herding.init(5, ROW, 4), "key": KEY, "n": 2}, {"memory": MEMORY})
+call("memory.rehearse", {"step": update, "slot": "replay", **BATCHES}, {"step": FUNCTION})
+call(
+    "memory.recalled",
+    {"exp": EXP, "rows": ROWS, "valid": EXP.valid},
+    {"rows": kind(bad=(EXP, {"x": ROWS["x"]})), "valid": tensor(EXP.valid)},
+    {"rows": "rows|x|y"},
+)
+call("losses.dark_experience", {"model": MODEL, "n": 2, "slot": "replay"})
+call("losses.replayed", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
+call(
+    "losses.divergence",
+    {"student": LOGITS, "teacher": LOGITS, "classes": CLASSES, "temperature": 2.0},
+    {"student": tensor(LOGITS), "teacher": tensor(LOGITS), "classes": MASK, "temperature": POSITIVE.but("scalar tensor")},
+    {"student": "student|teacher|logits", "teacher": "teacher|student|logits"},
+)
+call(
+    "losses.logit_distance",
+    {"logits": LOGITS, "stored": LOGITS, "valid": EXP.valid},
+    {"logits": tensor(LOGITS), "stored": tensor(LOGITS), "valid": tensor(EXP.valid)},
+    {"logits": "logits|stored", "stored": "stored|logits"},
+)
+call("models.split_heads", {"model": MODEL})
+call("models.feature_function", {"model": MODEL})
+call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
+call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
+call(
+    "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
+)
+call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
+call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
+call("projections.ogd.init", {"params": NET.params, "capacity": 3})
+call("projections.ogd.project", {"slot": "ogd"})
+call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd"})
+call("projections.owm.init", {"model": MODEL, "net": NET, "alpha": 1e-3}, {"net": kind("weights")})
+call("projections.owm.absorb", {"model": MODEL, "slot": "owm"})
+call("projections.owm.project", {"slot": "owm"})
+for name, own in {
+    "ewc": {"decay": 0.9},
+    "mas": {"decay": 0.9},
+    "rwalk": {"alpha": 0.9, "damping": 1e-3},
+    "si": {"damping": 0.1},
+}.items():
+    kinds = {"decay": PROBABILITY.but("none") if name == "ewc" else PROBABILITY, "alpha": PROBABILITY}
+    call(f"regularizers.{name}.init", {"params": NET.params, "strength": 1.0, **own}, {n: k for n, k in kinds.items() if n in own})
+call("regularizers.ewc.consolidate", {"model": MODEL, "slot": "ewc", "labels": "true", "batch_size": 4, "samples": 8})
+call("regularizers.mas.consolidate", {"model": MODEL, "slot": "mas", "batch_size": 4, "samples": 8})
+call("regularizers.rwalk.consolidate", {"slot": "rwalk"})
+call("regularizers.rwalk.score", {"slot": "rwalk", "interval": 3})
+call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "true", "batch_size": 4})
+call("regularizers.si.consolidate", {"slot": "si"})
+call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
+call("regularizers.importance.sensitivity", {"model": MODEL})
+call("regularizers.quadratic.loss", {"slot": "ewc"})
+call(
+    "regularizers.path.train_step",
+    {"loss": loss, "optimizer": SGD, "transforms": clip, "slot": "si"},
+    {"transforms": FUNCTION},
+    run=lambda loss, optimizer, transforms, slot: regularizers.path.train_step(loss, optimizer, transforms, slot=slot),
+)
+FEATURES = torch.zeros(8)
+call("classifiers.nearest_mean.init", {"n_classes": 4, "sample": FEATURES}, {"sample": kind("tensor", "nan tensor", "meta tensor")})
+call("classifiers.nearest_mean.insert", {"model": MODEL, "slot": "ncm"})
+call(
+    "classifiers.slda.init",
+    {"n_classes": 4, "sample": FEATURES, "shrinkage": 1e-4},
+    {
+        "sample": kind("tensor", "nan tensor", "meta tensor"),
+        "shrinkage": dataclasses.replace(DECAY, fine=frozenset({"numpy float"})),
+    },
+)
+call("classifiers.slda.insert", {"model": MODEL, "slot": "slda"})
+call(
+    "classifiers.bias_correction.init", {"n_classes": 4, "decay": 1e-3, "device": None}, {"decay": POSITIVE, "device": kind("none")}
+)
+
+# -- files
+call(
+    "save",
+    {"path": FOLDER / "state", "tree": STATE},
+    {"path": kind(bad=("", FOLDER, FOLDER / "nowhere" / "state")), "tree": kind(*TENSORS, "state", bad=({"a": "b"},))},
+)
+cl.save(FOLDER / "state", STATE)
+call(
+    "load",
+    {"path": FOLDER / "state", "like": STATE},
+    {"path": kind(bad=("", FOLDER, FILE, FOLDER / "nowhere")), "like": kind("none", "state", bad=(RAN, OTHER))},
+    {"path": "path|state|train-labels|nowhere|/", "like": "like|structure|leaf|leaves|path"},
+)
+call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind(bad=("", FOLDER))})
+call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind(bad=("", FOLDER))})
+call("taps.several", {"taps": print}, {"taps": FUNCTION}, run=lambda taps: cl.taps.several(print, taps))
+call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 
 # Classes that only hold what factories put in them; Python itself names a field that is missing or unknown.
 RECORDS = {

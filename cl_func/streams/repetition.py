@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.core import positive
 from cl_func.experience import Benchmark, Dataset, Stream
 from cl_func.streams.class_splits import split_by_class
@@ -52,6 +52,7 @@ def class_repetition(
     introductions = positive("n_experiences", n_experiences) if introductions is None else positive("introductions", introductions)
     if introductions > n_experiences:
         raise ValueError(f"introductions: expected at most the {n_experiences} experiences, got {introductions}.")
+    checks.key("key", key)
     base = split_by_class(train, test, introductions, key=key)
     chance = _probabilities(probability, train.n_classes)
     groups = torch.stack([exp.classes for exp in base.train])
