@@ -208,6 +208,7 @@ USUAL = {
     "alpha": NON_NEGATIVE,
     "beta": NON_NEGATIVE,
     "capacity": SIZE,
+    "checkpoint": kind("none"),
     "damping": POSITIVE,
     "decay": NON_NEGATIVE,
     "epochs": SIZE,
@@ -232,7 +233,7 @@ USUAL = {
     "fields": FUNCTION,
     "loss": FUNCTION,
     "n": SIZE,
-    "params": kind(*TENSORS),
+    "params": kind(*TENSORS, "meta tensor", "state"),
     "per_class": SIZE,
     "samples": SIZE.but("none"),
     "sample": kind(*TENSORS, "meta tensor", "state"),
@@ -318,7 +319,7 @@ call(
     },
 )
 call("at", {"slot": "opt", "update": update})
-call("check_finite", {"update": update}, {"update": UPDATE})
+call("check_finite", {"update": update, "save": None}, {"update": UPDATE, "save": kind("none", "str")})
 call("compile", {"update": update, "donate": False}, {"update": UPDATE, "donate": FLAG})
 call("vmap", {"update": update}, {"update": UPDATE})
 call("compose", {"updates": update}, {"updates": FUNCTION}, run=lambda updates: cl.compose(update, updates))
@@ -376,19 +377,37 @@ call(
     {"agent": "agent|no 'model'"},
 )
 RAN = STRATEGY.init(KEY)
+KEPT: dict[str, Any] = {"checkpoint": None}
 FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], ["a"], [BENCH]))
 AGENT = kind("state", bad=(KEY,))
 call(
     "fold",
-    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False},
+    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False, **KEPT},
     {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG},
     {"stream": "stream|exp"},
 )
 call("fold", {"update": STATE}, {"update": kind("state")}, run=lambda update: cl.fold(lambda s, e: update, STATE, BENCH.train))
 call(
     "scan",
-    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "probe": probe, "every": 1, "donate": False},
-    {"update": FUNCTION, "state": AGENT, "stream": FEED, "probe": FUNCTION.but("none"), "every": SIZE, "donate": FLAG},
+    {
+        "update": STRATEGY.update,
+        "state": RAN,
+        "stream": BENCH.train,
+        "probe": probe,
+        "every": 1,
+        "donate": False,
+        **KEPT,
+        "tap": None,
+    },
+    {
+        "update": FUNCTION,
+        "state": AGENT,
+        "stream": FEED,
+        "probe": FUNCTION.but("none"),
+        "every": SIZE,
+        "donate": FLAG,
+        "tap": FUNCTION.but("none"),
+    },
     {"stream": "stream|exp"},
 )
 call(
@@ -532,7 +551,11 @@ call("streams.with_validation", {"benchmark": BENCH, "fraction": 0.2, "key": KEY
 SHAPE = kind(bad=((), (0,), (6.0,), ("6",), (-6,), (True,), [6, 0]))
 IMAGE = kind(bad=((), (1, 4), (1, 4, 0), (1, 4.0, 4), (1, -4, 4), (True, 4, 4), "144"))
 WIDTHS = kind("list", bad=((0,), (-1,), (2.0,), ("2",), (True,), (None,)))
-call("models.mlp", {"n_features": 6, "hidden": (8,), "n_classes": 4}, {"n_features": SIZE, "hidden": WIDTHS.but("empty list")})
+call(
+    "models.mlp",
+    {"n_features": 6, "hidden": (8,), "n_classes": 4, "head": "linear"},
+    {"n_features": SIZE, "hidden": WIDTHS.but("empty list"), "head": choice("linear", "cosine")},
+)
 call(
     "models.cnn",
     {"input_shape": (1, 8, 8), "channels": (2, 2), "hidden": 4, "n_classes": 3},
@@ -542,8 +565,12 @@ call(
 call("models.slim_resnet18", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 2}, {"input_shape": IMAGE, "width": SIZE})
 call(
     "models.from_module",
-    {"factory": build, "n_classes": 4, "input_shape": (6,)},
-    {"factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)), "input_shape": SHAPE.but("none", "list")},
+    {"factory": build, "n_classes": 4, "input_shape": (6,), "last_layer": None},
+    {
+        "factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)),
+        "input_shape": SHAPE.but("none", "list"),
+        "last_layer": kind("none", "empty str", bad=("nothing",)),
+    },
 )
 call(
     "models.multi_head",
@@ -576,8 +603,8 @@ call(
 )
 call(
     "models.Model",
-    {"init": MODEL.init, "apply": MODEL.apply, "n_classes": 4, "input_shape": (6,)},
-    {"init": FUNCTION, "apply": FUNCTION, "input_shape": SHAPE.but("none", "list")},
+    {"init": MODEL.init, "apply": MODEL.apply, "n_classes": 4, "input_shape": (6,), "features": None},
+    {"init": FUNCTION, "apply": FUNCTION, "input_shape": SHAPE.but("none", "list"), "features": FUNCTION.but("none")},
 )
 X_ = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0], EXP.x.half(), EXP.x.double()))
 for net in (MODEL, LINEAR):
@@ -760,8 +787,8 @@ call(
 )
 call(
     "regularizers.lwf.penalty",
-    {"model": MODEL, "student": LOGITS, "lwf": STATE.lwf, "exp": EXP},
-    {"student": tensor(LOGITS), "lwf": kind(bad=(STATE,))},
+    {"model": MODEL, "student": LOGITS, "lwf": STATE.lwf, "exp": EXP, "heads": torch.ones(1, 4) > 0},
+    {"student": tensor(LOGITS), "lwf": kind(bad=(STATE,)), "heads": tensor(torch.ones(1, 4) > 0, "none", shapes=False)},
 )
 
 # -- strategies
@@ -1214,6 +1241,8 @@ call(
         "hparams": None,
         "probe": probe,
         "executor": None,
+        "every": 1,
+        **KEPT,
         "device": "cpu",
         "resume": None,
         **PLAIN,
@@ -1225,6 +1254,7 @@ call(
         "hparams": kind("none", "grid", bad=HPARAMS),
         "probe": FUNCTION.but("none"),
         "executor": kind("none"),
+        "every": SIZE,
         "device": kind("none", bad=("gpu", "nowhere:0")),
         "resume": kind("none", "str", bad=(FILE,)),
         "compile": choice("auto").but("bool"),
@@ -1290,7 +1320,9 @@ for room, own in {
 }.items():
     call(f"memory.{room}.init", {"capacity": 6, "sample": ROW, **own})
 call("memory.ring.init", {"per_class": 2, "sample": ROW, "n_classes": 4})
-call("memory.balanced.insert", {"slot": "replay", "groups": memory.balanced.by_class, "fields": memory.fields}, {"groups": FUNCTION})
+call(
+    "memory.balanced.insert", {"slot": "replay", "groups": memory.balanced.by_class, "fields": memory.fields}, {"groups": FUNCTION}
+)
 call("memory.gdumb.insert", {"slot": "replay", "fields": memory.fields})
 call("memory.gss.insert", {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields})
 call("memory.herding.insert", {"model": MODEL, "slot": "replay", "fields": memory.fields})
@@ -1304,9 +1336,8 @@ call(
 )
 STORED = memory.reservoir.init(5, ROW)
 for name in ("uniform", "distinct", "class_balanced"):
-    function = getattr(memory.draws, name)
-    if name != "uniform" or function is not memory.reservoir.draw:
-        call(f"memory.draws.{name}", {"memory": STORED, "key": KEY, "n": 2}, {"memory": MEMORY})
+    known = "memory.balanced.draw" if name == "uniform" else f"memory.draws.{name}"  # the first of its names
+    call(known, {"memory": STORED, "key": KEY, "n": 2}, {"memory": MEMORY})
 call("memory.herding.draw", {"memory": memory.herding.init(5, ROW, 4), "key": KEY, "n": 2}, {"memory": MEMORY})
 call("memory.rehearse", {"step": update, "slot": "replay", **BATCHES}, {"step": FUNCTION})
 call(
@@ -1338,7 +1369,12 @@ call(
 )
 call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
-call("projections.ogd.init", {"params": NET.params, "capacity": 3})
+call(
+    "projections.ogd.init",
+    {"params": NET.params, "capacity": 3},
+    {"params": kind("tensor", "scalar tensor", "nan tensor", "meta tensor", "weights")},
+    {"params": "params|grads"},
+)
 call("projections.ogd.project", {"slot": "ogd"})
 call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd"})
 call("projections.owm.init", {"model": MODEL, "net": NET, "alpha": 1e-3}, {"net": kind("weights")})
@@ -1368,13 +1404,17 @@ call(
     run=lambda loss, optimizer, transforms, slot: regularizers.path.train_step(loss, optimizer, transforms, slot=slot),
 )
 FEATURES = torch.zeros(8)
-call("classifiers.nearest_mean.init", {"n_classes": 4, "sample": FEATURES}, {"sample": kind("tensor", "nan tensor", "meta tensor")})
+call(
+    "classifiers.nearest_mean.init",
+    {"n_classes": 4, "sample": FEATURES},
+    {"sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor")},
+)
 call("classifiers.nearest_mean.insert", {"model": MODEL, "slot": "ncm"})
 call(
     "classifiers.slda.init",
     {"n_classes": 4, "sample": FEATURES, "shrinkage": 1e-4},
     {
-        "sample": kind("tensor", "nan tensor", "meta tensor"),
+        "sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor"),
         "shrinkage": dataclasses.replace(DECAY, fine=frozenset({"numpy float"})),
     },
 )
@@ -1386,49 +1426,86 @@ call(
 # -- files
 call(
     "save",
-    {"path": FOLDER / "state", "tree": STATE},
-    {"path": kind(bad=("", FOLDER, FOLDER / "nowhere" / "state")), "tree": kind(*TENSORS, "state", bad=({"a": "b"},))},
+    {"path": FOLDER / "saved", "tree": STATE},
+    {
+        "path": kind("str", bad=(FOLDER, FOLDER / "nowhere" / "state")),
+        "tree": kind(*TENSORS, "state", "none", "empty list", "empty dict", bad=({"a": "b"},)),
+    },
 )
 cl.save(FOLDER / "state", STATE)
 call(
     "load",
     {"path": FOLDER / "state", "like": STATE},
-    {"path": kind(bad=("", FOLDER, FILE, FOLDER / "nowhere")), "like": kind("none", "state", bad=(RAN, OTHER))},
+    {"path": kind("str", bad=(FILE, FOLDER / "nowhere")), "like": kind("none", "state", bad=(RAN, OTHER))},
     {"path": "path|state|train-labels|nowhere|/", "like": "like|structure|leaf|leaves|path"},
 )
-call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind(bad=("", FOLDER))})
-call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind(bad=("", FOLDER))})
+call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
+call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
+call(
+    "Checkpoint",
+    {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2},
+    {"folder": kind("str", bad=(FILE,)), "every": SIZE.but("none"), "steps": SIZE.but("none"), "keep": SIZE},
+    {"every": "every|steps"},
+)
 call("taps.several", {"taps": print}, {"taps": FUNCTION}, run=lambda taps: cl.taps.several(print, taps))
 call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 
-# Classes that only hold what factories put in them; Python itself names a field that is missing or unknown.
+# Classes that factories fill, beside those of `@cl.state`; Python itself names a field that is missing or unknown.
 RECORDS = {
-    "Agent",
-    "Experience",
     "Grid",
     "Runs",
-    "core.Optimizer",
-    "core.Compose",
-    "core.Repeat",
-    "core.At",
     "core.Gated",
-    "core.Minibatches",
+    "core.Optimizer",
     "core.TrainStep",
-    "memory.Reservoir",
-    "models.ModelState",
-    "optim.AdamState",
-    "optim.SGDState",
-    "regularizers.LwF",
-    "strategies.ER",
-    "strategies.ERLwF",
-    "strategies.Joint",
-    "strategies.LwFAgent",
-    "transforms.Vmapped",
+    "models.CosineLinear",
+    "regularizers.importance.Measure",
+    "taps.Lines",
+    "taps.Several",
+    "taps.TensorBoard",
+    "taps.Warned",
     "transforms.Compiled",
     "transforms.Fused",
+    "transforms.Vmapped",
 }
-# What the updates are transformed with, and has no argument of its own.
-INNER = {"tree.plain", "transforms.map_leaves", "transforms.fuse", "transforms.compiler_available"}
+# Functions that only the library's own files call, at every step, with what they have made or checked.
+INNER = {
+    "classifiers.bias_correction.correct",
+    "classifiers.bias_correction.fit",
+    "classifiers.nearest_mean.add",
+    "classifiers.nearest_mean.logits",
+    "classifiers.nearest_mean.one_hot",
+    "classifiers.slda.add",
+    "classifiers.slda.logits",
+    "memory.balanced.add",
+    "memory.balanced.by_class",
+    "memory.balanced.by_experience",
+    "memory.balanced.by_task",
+    "memory.gdumb.add",
+    "memory.gss.add",
+    "memory.gss.scores",
+    "memory.herding.add",
+    "memory.herding.herd",
+    "memory.herding.unit",
+    "memory.ring.add",
+    "memory.union_weights",
+    "models.features",
+    "models.linear_inputs",
+    "projections.gem.by_index",
+    "projections.gem.closest",
+    "projections.ogd.add",
+    "regularizers.importance.accumulate",
+    "regularizers.importance.row_gradients",
+    "regularizers.quadratic.check",
+    "regularizers.quadratic.fields",
+    "regularizers.quadratic.fraction",
+    "regularizers.quadratic.penalty",
+    "regularizers.quadratic.scalar",
+    "taps.tensorboard",  # needs its package
+    "transforms.compiler_available",
+    "transforms.fuse",
+    "transforms.map_leaves",
+    "tree.plain",
+}
 
 
 def public() -> dict[str, Any]:

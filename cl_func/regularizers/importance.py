@@ -62,6 +62,7 @@ def fisher(model: Model, labels: Labels = "true") -> Measure:
     labels: "true", the labels of the rows (the empirical Fisher); "model", one label per row drawn from the model's prediction, an
     unbiased estimate of the Fisher information; "all", its expectation over all C labels, C gradients per row.
     """
+    checks.model("model", model)
     checks.choice("labels", labels, "true", "model", "all")
 
     def total(agent: Any, exp: Experience) -> PyTree:
@@ -93,6 +94,8 @@ def _drawn(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
 
 def sensitivity(model: Model) -> Measure:
     """The sensitivity of the squared length of the logits; labels are not looked at."""
+
+    checks.model("model", model)
 
     def total(agent: Any, exp: Experience) -> PyTree:
         logits, _ = forward(model, agent.model.params, agent, exp, train=False)

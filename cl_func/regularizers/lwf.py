@@ -113,6 +113,11 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Ten
             "give the two parts that model, heads = cl.models.split_heads(model) returns, and the logits of the first."
         )
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+    if heads is not None:
+        checks.instance("student", student, Tensor, "floating logits [n, C]")
+        checks.tensor("heads", heads, heads.shape[:1] + lwf.old.shape if isinstance(heads, Tensor) else None, torch.bool)
+        if heads.is_meta or student.is_meta:
+            raise ValueError("student, heads: on the device meta, which holds no values.")
     if heads is None:
         return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
 

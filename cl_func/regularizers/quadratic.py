@@ -31,6 +31,7 @@ class Quadratic:
 
 def fields(params: PyTree, strength: float) -> dict[str, Any]:
     """The fields of a Quadratic that holds nothing yet: all importances are 0. For the `init` of a method's own slot."""
+    checks.tensors("params", params)
     return {
         "anchor": params,
         "importance": tree.map(torch.zeros_like, params),
