@@ -155,10 +155,10 @@ def model(name: str, value: Any) -> Any:
     return value
 
 
-def classifier(name: str, value: Any) -> Any:
-    """Check that a value is a model, or a function `(state, exp) -> logits`; a class or a module is neither; else TypeError."""
+def model_or_function(name: str, value: Any) -> Any:
+    """Check that a value is what `cl.evaluate` takes: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
     if not callable(value) or isinstance(value, (type, torch.nn.Module)):
-        model(name, value)
+        return model(name, value)
     return value
 
 

@@ -68,7 +68,7 @@ class Strategy:
         checks.function("init", self.init)
         checks.function("update", self.update)
         if self.model is not None:
-            checks.classifier("model", self.model)
+            checks.model_or_function("model", self.model)
 
 
 def number(agent: Any, value: float | str) -> Any:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import shutil
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +89,9 @@ _COMPILING = threading.RLock()
 OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off -fwrapv"}
 
 
+RETRIES = 50  # a killed process may leave as many broken files as a program has kernels
+
+
 @functools.cache
 def compiler_available() -> bool:
     """Whether a C++ compiler is there; warns once if not."""
@@ -118,7 +123,8 @@ class Compiled:
             return self.inner(state, exp)
         lanes, structure = tree.flatten(state)
         shared, exp_structure = tree.flatten(exp)
-        given = [*lanes, *shared]
+        # Elements that share one place in memory (expanded lanes) cannot be written one by one.
+        given = [leaf.contiguous() if 0 in leaf.stride() else leaf for leaf in (*lanes, *shared)]
         signature = (self.donate, structure, exp_structure, *[(x.shape, x.stride(), x.dtype, x.device) for x in given])
         program = self.programs.get(signature)
         if program is None:
@@ -154,13 +160,19 @@ class _Program:
         # Traced on copies: leaves that share memory in this call, and need not in the next, must not become one input.
         given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in given]
         with torch.no_grad():
-            graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
-            # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards cost as
-            # much as a small step, and it gives up on code that it has compiled 8 times, which all train steps share.
-            # Inputs with a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk.
-            fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-            inputs: list[Any] = [fake.from_tensor(leaf, static_shapes=True) for leaf in given]
-            self.compiled: Any = torch._inductor.compile(graph, inputs, options=OPTIONS)
+            for left in range(RETRIES, -1, -1):
+                graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
+                # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards
+                # cost as much as a small step, and it gives up on code that it compiled 8 times, which all train steps share.
+                # Inputs with a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk.
+                fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+                inputs: list[Any] = [fake.from_tensor(leaf, static_shapes=True) for leaf in given]
+                try:
+                    self.compiled: Any = torch._inductor.compile(graph, inputs, options=OPTIONS)
+                    return
+                except Exception as error:
+                    if left == 0 or not _discarded(error):
+                        raise
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into writes in place.
@@ -189,6 +201,16 @@ class _Program:
         for j in self.copied:
             leaves[j] = leaves[j].clone()
         return tree.unflatten(self.structure, leaves)
+
+
+def _discarded(error: Exception) -> bool:
+    """Whether the error is of half a library in torch's cache on disk, left there by a process that was killed; removes it."""
+    found = re.search(r"(/[^\s'\"]+\.so): (?:file too short|invalid ELF header)", str(error))
+    if found is None or not Path(found[1]).is_file():
+        return False
+    warnings.warn(f"cl.compile: removed {found[1]}, half written by a process that was killed; compiling anew.", stacklevel=5)
+    Path(found[1]).unlink()
+    return True
 
 
 def _address(leaf: Tensor) -> int:

@@ -176,3 +176,29 @@ def test_without_a_compiler_it_runs_eagerly_after_one_warning(monkeypatch):
         testing.assert_equal(out, cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train), "eager")
     finally:
         transforms.compiler_available.cache_clear()
+
+
+def test_half_a_library_left_by_a_killed_process_is_removed(monkeypatch, tmp_path):
+    """Else a run that was killed while it compiled could never be resumed: torch's cache on disk does not check what it loads."""
+    broken = tmp_path / "kernel.main.so"
+    broken.touch()
+
+    def load(graph, inputs, options):
+        if broken.exists():
+            raise ImportError(f"{broken}: file too short")
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "compile", load)
+    with pytest.warns(UserWarning, match=r"removed .*kernel.main.so, half written"):
+        out = cl.compile(lambda state, exp: {"a": state["a"] + 1})({"a": torch.zeros(2)})
+    assert torch.equal(out["a"], torch.ones(2))
+    assert not broken.exists()
+
+
+def test_expanded_lanes_compile():
+    """Vmapped functions return expanded tensors for what does not depend on the lane; they come back as the next state."""
+    update = cl.compile(lambda state, exp: {"a": state["a"] + 1})
+    wide = {"a": torch.zeros(1).expand(5)}
+    assert torch.equal(update(wide)["a"], torch.ones(5))
+    assert torch.equal(cl.fold(update, wide, [None], donate=True)["a"], torch.ones(5))
+    assert torch.equal(wide["a"], torch.zeros(5))

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.models import mask_logits
+from cl_func.opaque import opaque
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import state
 
-NEWTON_STEPS = 10
+NEWTON_STEPS = 20
 FRACTIONS = (1.0, 0.5, 0.25, 0.0625, 0.0)  # of a Newton step, tried at once; 0 if none of them leads down
 
 
@@ -51,37 +52,43 @@ def correct(slot: BiasCorrection, logits: Tensor) -> Tensor:
     return torch.where(slot.new, slot.alpha * logits + slot.beta, logits)
 
 
-def fit(slot: BiasCorrection, logits: Tensor, labels: Tensor, valid: Tensor, old: Tensor, new: Tensor) -> BiasCorrection:
-    """The correction of the new [C] bool classes' logits against the old [C] ones', fitted on the valid rows of logits [n, C].
-
-    The identity while there is no old class, no new class, or no valid row.
-    """
-    outputs = mask_logits(logits.double(), old | new)
+@opaque("outputs, target, weight, new, decay", like=lambda outputs, target, weight, new, decay: outputs.new_empty(2))
+def solve_bias(outputs: Tensor, target: Tensor, weight: Tensor, new: Tensor, decay: Tensor) -> Tensor:
+    """(alpha, beta), [2], for logits and one-hot labels [n, C], weights [n] of the rows, a mask [C] and a decay ()."""
     towards = torch.stack([torch.where(new, outputs, 0), new.to(outputs.dtype).expand_as(outputs)])  # dq/d(alpha, beta) [2, n, C]
-    target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(outputs.dtype)
-    identity = torch.stack([slot.alpha.new_ones(()), slot.beta.new_zeros(())]).double()
-    decay = slot.decay.double()
-    weight = valid.to(outputs.dtype) / valid.sum().clamp(min=1)
+    identity = outputs.new_tensor([1.0, 0.0])
 
-    def corrected(point: Tensor) -> Tensor:
-        return outputs + torch.tensordot(point - identity, towards, 1)
+    def corrected(points: Tensor) -> Tensor:
+        return outputs + torch.tensordot(points - identity, towards, 1)
 
     def objective(points: Tensor) -> Tensor:  # [k, 2] -> [k]
         cost = -(corrected(points).log_softmax(-1) * target).sum(-1)
         return cost @ weight + decay / 2 * (points - identity).square().sum(-1)
 
     point = identity
-    fractions = torch.tensor(FRACTIONS, dtype=outputs.dtype, device=outputs.device)
+    fractions = outputs.new_tensor(FRACTIONS)
     for _ in range(NEWTON_STEPS):
         p = corrected(point).softmax(-1)
         slope = ((p - target) * towards).sum(-1) @ weight + decay * (point - identity)
         mean = (p * towards).sum(-1)  # [2, n]
-        second = ((p * towards)[:, None] * towards).sum(-1) - mean[:, None] * mean  # [2, 2, n], the covariance under p
-        (a, b), (_, d) = (second @ weight).unbind()
-        a, d = a + decay, d + decay
-        step = torch.stack([d * slope[0] - b * slope[1], a * slope[1] - b * slope[0]]) / (a * d - b * b)
-        costs = objective(point - fractions[:, None] * step)
-        point = point - torch.where(costs <= costs.amin(), fractions, 0).amax() * step
+        covariance = ((p * towards)[:, None] * towards).sum(-1) - mean[:, None] * mean  # of `towards` under p, [2, 2, n]
+        step = torch.linalg.solve(covariance @ weight + decay * torch.eye(2, dtype=decay.dtype, device=decay.device), slope)
+        tried = point - fractions[:, None] * step
+        point = tried[objective(tried).argmin()]
+    return point.clone()
+
+
+def fit(slot: BiasCorrection, logits: Tensor, labels: Tensor, valid: Tensor, old: Tensor, new: Tensor) -> BiasCorrection:
+    """The correction of the new [C] bool classes' logits against the old [C] ones', fitted on the valid rows of logits [n, C].
+
+    The identity while there is no old class, no new class, or no valid row.
+    """
+    outputs = mask_logits(logits.detach().double(), old | new)
+    target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(outputs.dtype)
+    weight = valid.to(outputs.dtype) / valid.sum().clamp(min=1)
+    alpha, beta = solve_bias(outputs, target, weight, new, slot.decay.detach().double()).to(slot.alpha.dtype)
     use = old.any() & new.any() & valid.any()
-    alpha, beta = torch.where(use, point, identity).to(slot.alpha.dtype)
-    return slot.replace(alpha=alpha, beta=beta, new=new)  # type: ignore[attr-defined]
+    one, zero = torch.ones_like(alpha), torch.zeros_like(beta)
+    return slot.replace(  # type: ignore[attr-defined]
+        alpha=torch.where(use, alpha, one), beta=torch.where(use, beta, zero), new=new
+    )

@@ -21,8 +21,9 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
-from cl_func.memory import replay, reservoir
+from cl_func.memory import draws, replay, reservoir
 from cl_func.models import Model, feature_function, features
+from cl_func.opaque import opaque
 from cl_func.tree import PyTree, state
 
 TIE = 1e-5  # scores closer than this are a tie: which of two rows represents their mean best, float32 cannot say
@@ -70,13 +71,13 @@ def unit(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-# The greedy choice is a loop whose length depends on the data, so it is an operation of its own that nothing looks into: one node
-# of a compiled program, a loop over the lanes in a vmapped one. (torch.library.custom_op does the same, and imports all of dynamo.)
-torch.library.define("cl_func::herd", "(Tensor rows, Tensor group, Tensor steps) -> Tensor")
+@opaque("rows, group, steps", like=lambda rows, group, steps: torch.empty_like(group))
+def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
+    """The place of each row in the herding order of its group, int64 [n], or n where it is not among the first `steps`.
 
-
-@torch.library.impl("cl_func::herd", "CompositeExplicitAutograd")
-def _herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
+    rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of equally good rows the first is
+    chosen.
+    """
     rank = torch.full_like(group, group.shape[0])
     for label in group.unique().tolist():
         if label < 0:
@@ -95,28 +96,6 @@ def _herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
             left[pick] = -torch.inf
             chosen = chosen + phi[pick]
     return rank
-
-
-@torch.library.register_fake("cl_func::herd")
-def _(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
-    return torch.empty_like(group)
-
-
-@torch.library.register_vmap("cl_func::herd")
-def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
-    def lane(i: int) -> list[Tensor]:
-        return [x if d is None else x.select(d, i) for x, d in zip(inputs, in_dims, strict=True)]
-
-    return torch.stack([herd(*lane(i)) for i in range(info.batch_size)]), 0
-
-
-def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
-    """The place of each row in the herding order of its group, int64 [n], or n where it is not among the first `steps`.
-
-    rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of equally good rows the first is
-    chosen.
-    """
-    return torch.ops.cl_func.herd(rows, group, steps)
 
 
 def add(memory: Herding, rows: PyTree, labels: Tensor, valid: Tensor, embed: Callable[[PyTree], Tensor]) -> Herding:
@@ -178,4 +157,4 @@ def draw(memory: Herding, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
 
     While fewer than n rows are filled only as many are valid; from an empty memory none is.
     """
-    return reservoir.draw(memory, key, n)  # type: ignore[arg-type]
+    return draws.uniform(memory, key, n)

@@ -64,7 +64,9 @@ class _MLP:
     @functools.cached_property
     def names(self) -> frozenset[str]:
         """The names of the parameters."""
-        return frozenset(f"{2 * i}.{kind}" for i in range(len(self.widths) - 1) for kind in ("weight", "bias"))
+        last = len(self.widths) - 2
+        kinds = ("weight", "scale" if self.cosine else "bias")
+        return frozenset(f"{2 * i}.{kind}" for i in range(last + 1) for kind in (("weight", "bias") if i < last else kinds))
 
     def init(self, key: Tensor) -> ModelState:
         params = {}

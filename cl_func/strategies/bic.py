@@ -111,7 +111,7 @@ def bic(
         exp = parted(agent, exp, held=False)
         both = memory.join(exp, rows, there)
         logits, agent = forward(model, params, agent.replace(key=key), both)
-        check_classes(logits, exp)
+        check_classes(logits, both)
         net, bias = agent.teacher
         before = bias_correction.correct(bias, _logits(model, net, both.x, both.valid, both.tasks))
         seen = agent.old | agent.bic.new

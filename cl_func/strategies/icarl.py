@@ -92,7 +92,7 @@ def icarl(
         rows, there = herding.draw(agent.replay, place, replay_size)
         both = memory.join(exp, rows, there)
         logits, agent = forward(model, params, agent.replace(key=key), both)
-        check_classes(logits, exp)
+        check_classes(logits, both)
         before, _ = model.apply(agent.teacher.params, agent.teacher.buffers, both.x, valid=both.valid, task=both.tasks)
         distilled = agent.old & ~exp.classes
         label = (both.y[:, None] == torch.arange(model.n_classes, device=both.y.device)).to(logits.dtype)
