@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import files, tree
+from cl_func import checks, files, tree
 from cl_func.core import Compose, Minibatches, Repeat, positive
 from cl_func.runs import Runs
 
@@ -29,11 +29,17 @@ PATTERN = "checkpoint-*.safetensors"
 SHARE = 0.01  # of the run time that checkpoints may cost when nothing else is asked for
 
 
+def _file(path: Any) -> None:
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise checks.refuse("path", "the path of a file", path)
+
+
 def save(path: str | Path, tree: Any) -> None:
     """Write a state, a history, any tree of tensors, or Runs to a safetensors file; the file appears whole or not at all.
 
     Raises TypeError for leaves that are no tensors, OSError, naming the file, when it cannot be written.
     """
+    _file(path)
     if isinstance(tree, Runs):
         tree.save(path)
     else:
@@ -48,6 +54,7 @@ def load(path: str | Path, like: Any = None) -> Any:
     Raises FileNotFoundError; ValueError naming the first path that is missing, too many or different, or saying how the file is
     damaged. Nothing in a file is ever executed.
     """
+    _file(path)
     if isinstance(like, Runs) or (like is None and _kind(path) == "runs"):
         return Runs.load(path)
     tensors, header = files.read(path, "tree")
@@ -87,6 +94,8 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.folder, (str, Path)) or not str(self.folder):
             raise TypeError(f"folder: expected the path of a folder, got {self.folder!r}.")
+        if Path(self.folder).is_file():
+            raise ValueError(f"folder: expected the path of a folder, {self.folder} is a file.")
         for name in ("every", "steps"):
             if getattr(self, name) is not None:
                 positive(name, getattr(self, name))

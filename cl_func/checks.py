@@ -157,7 +157,7 @@ def model(name: str, value: Any) -> Any:
 
 def model_or_function(name: str, value: Any) -> Any:
     """Check that a value is what `cl.evaluate` takes: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
-    if isinstance(value, type) or not callable(value):
+    if not callable(value) or isinstance(value, (type, torch.nn.Module)):
         return model(name, value)
     return value
 

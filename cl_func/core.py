@@ -145,11 +145,12 @@ def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
 
     def conditional(state: Any, exp: Any) -> Any:
         chosen = condition(state, exp)
-        if isinstance(chosen, bool) or (chosen.ndim == 0 and tree.plain(chosen)):
-            return update(state, exp) if chosen else state
-        if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
-            raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
-        return tree.where(chosen, update(state, exp), state)
+        if not isinstance(chosen, bool):
+            if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
+                raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
+            if not tree.plain(chosen):
+                return tree.where(chosen, update(state, exp), state)
+        return update(state, exp) if chosen else state
 
     return conditional
 

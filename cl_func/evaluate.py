@@ -72,8 +72,7 @@ def evaluate(
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
     """
     positive("batch_size", batch_size)
-    if not isinstance(model, Model) and not callable(model):
-        raise checks.refuse("model", "a Model or a function (state, exp) -> logits [n, C]", model)
+    checks.model_or_function("model", model)
     checks.choice("mask", mask, None, "experience")
     if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
         raise checks.refuse("stream", "a sequence of experiences such as benchmark.test", stream)

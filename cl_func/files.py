@@ -187,6 +187,8 @@ def named(values: Any, prefix: str = "tree") -> dict[str, Tensor]:
     for path, leaf in tree.items(values):
         if not isinstance(leaf, Tensor):
             raise TypeError(f"tree: the leaf {path!r} is {leaf!r}; only tensors can be saved, make it one or a static field.")
+        if leaf.is_meta:
+            raise ValueError(f"tree: the leaf {path!r} is on the device meta, which holds no values.")
         if leaf.layout != torch.strided:
             raise TypeError(f"tree: the leaf {path!r} is {leaf.layout}; only dense tensors can be saved, use .to_dense().")
     found = {f"{prefix}.{path}": leaf for path, leaf in tree.items(values)}

@@ -79,7 +79,7 @@ def check_finite(update: Any, save: str | Path | None = None) -> Any:
 
     save: a file for the state before the fault, all lanes of it; load it with `cl.load(save, like=state)`.
     """
-    if save is not None and not isinstance(save, (str, Path)):
+    if save is not None and (not isinstance(save, (str, Path)) or not str(save)):
         raise TypeError(f"save: expected the path of a file, got {save!r}.")
     if isinstance(update, Strategy):
         return tree.replace(update, update=check_finite(update.update, save))

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import losses, memory, models, optim, random, regularizers, strategies, tree
+from cl_func import losses, memory, models, optim, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -147,6 +147,7 @@ FLAG = kind("bool", bad=("True", 0, 1))
 FUNCTION = kind(*CALLABLE, bad=("update",))
 UPDATE = FUNCTION.but("strategy")  # for what takes a Strategy too
 MODEL_ = kind("model", bad=(models.mlp, "mlp"))
+CLASSIFIER = kind("model", "function", bad=("mlp",))
 OPTIMIZER = kind("optimizer", bad=(optim.sgd, torch.optim.SGD, "sgd"))
 STRATEGY_ = kind("strategy", bad=(strategies.naive,))
 DATASET = kind("dataset", bad=((DATA, DATA),))
@@ -204,23 +205,49 @@ class Call:
 USUAL = {
     "batch_size": SIZE.but("none"),
     "benchmark": BENCHMARK,
+    "alpha": NON_NEGATIVE,
+    "beta": NON_NEGATIVE,
     "capacity": SIZE,
+    "checkpoint": kind("none"),
+    "damping": POSITIVE,
+    "decay": NON_NEGATIVE,
     "epochs": SIZE,
     "exp": EXPERIENCE,
+    "importance_batch_size": SIZE.but("none"),
+    "importance_samples": SIZE.but("none"),
+    "interval": SIZE,
     "iterations": SIZE.but("none"),
     "key": KEY_,
+    "labels": kind(bad=("True", "exact ")),
+    "margin": NON_NEGATIVE,
+    "memory_per_experience": SIZE,
     "model": MODEL_,
     "n_classes": SIZE,
     "n_experiences": SIZE.but(bad=(3, 10**9)),
     "optimizer": OPTIMIZER,
+    "per_experience": SIZE,
     "replay_size": SIZE,
+    "sample_size": SIZE,
+    "shrinkage": NON_NEGATIVE,
+    "candidates": SIZE,
+    "fields": FUNCTION,
+    "loss": FUNCTION,
+    "n": SIZE,
+    "params": kind(*TENSORS, "meta tensor", "state"),
+    "per_class": SIZE,
+    "samples": SIZE.but("none"),
+    "sample": kind(*TENSORS, "meta tensor", "state"),
     "slot": SLOT,
+    "subset_size": SIZE,
+    "virtual_lr": NON_NEGATIVE,
     "state": kind("state"),
     "strength": NON_NEGATIVE,
     "temperature": POSITIVE,
     "test": DATASET,
     "train": DATASET,
     "update": FUNCTION,
+    "validation": FRACTION,
+    "which": FUNCTION,
 }
 TABLE: list[Call] = []
 
@@ -246,7 +273,9 @@ LOOP = {"batch_size": 5, "epochs": 2}
 
 # -- the core
 call(
-    "Strategy", {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL}, {"init": FUNCTION, "model": MODEL_.but("none")}
+    "Strategy",
+    {"init": STRATEGY.init, "update": STRATEGY.update, "model": MODEL},
+    {"init": FUNCTION, "model": CLASSIFIER.but("none")},
 )
 call(
     "Dataset",
@@ -290,7 +319,7 @@ call(
     },
 )
 call("at", {"slot": "opt", "update": update})
-call("check_finite", {"update": update}, {"update": UPDATE})
+call("check_finite", {"update": update, "save": None}, {"update": UPDATE, "save": kind("none", "str")})
 call("compile", {"update": update, "donate": False}, {"update": UPDATE, "donate": FLAG})
 call("vmap", {"update": update}, {"update": UPDATE})
 call("compose", {"updates": update}, {"updates": FUNCTION}, run=lambda updates: cl.compose(update, updates))
@@ -348,19 +377,37 @@ call(
     {"agent": "agent|no 'model'"},
 )
 RAN = STRATEGY.init(KEY)
+KEPT: dict[str, Any] = {"checkpoint": None}
 FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], ["a"], [BENCH]))
 AGENT = kind("state", bad=(KEY,))
 call(
     "fold",
-    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False},
+    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False, **KEPT},
     {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG},
     {"stream": "stream|exp"},
 )
 call("fold", {"update": STATE}, {"update": kind("state")}, run=lambda update: cl.fold(lambda s, e: update, STATE, BENCH.train))
 call(
     "scan",
-    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "probe": probe, "every": 1, "donate": False},
-    {"update": FUNCTION, "state": AGENT, "stream": FEED, "probe": FUNCTION.but("none"), "every": SIZE, "donate": FLAG},
+    {
+        "update": STRATEGY.update,
+        "state": RAN,
+        "stream": BENCH.train,
+        "probe": probe,
+        "every": 1,
+        "donate": False,
+        **KEPT,
+        "tap": None,
+    },
+    {
+        "update": FUNCTION,
+        "state": AGENT,
+        "stream": FEED,
+        "probe": FUNCTION.but("none"),
+        "every": SIZE,
+        "donate": FLAG,
+        "tap": FUNCTION.but("none"),
+    },
     {"stream": "stream|exp"},
 )
 call(
@@ -481,6 +528,18 @@ call(
     {"train": "train|x"},
 )
 call("streams.cumulative", {"benchmark": BENCH})
+call("streams.blurred", {"benchmark": BENCH, "width": 0.3, "key": KEY}, {"width": FRACTION.but(bad=(0.6,))})
+call(
+    "streams.class_repetition",
+    {**PAIR, "n_experiences": 2, "probability": 0.5, "introductions": 2, "key": KEY},
+    {
+        **sides,
+        "n_experiences": SIZE.but(bad=(1,)),
+        "probability": PROBABILITY.but(bad=([0.5, 0.5], [0.5] * 3 + [1.1], torch.ones(4).to("meta"), ["0.5"] * 4)),
+        "introductions": SIZE.but("none", bad=(3,)),
+    },
+    {"n_experiences": "n_experiences|introductions"},
+)
 call(
     "streams.split_online",
     {"benchmark": BENCH, "experience_size": 3, "key": KEY},
@@ -492,7 +551,11 @@ call("streams.with_validation", {"benchmark": BENCH, "fraction": 0.2, "key": KEY
 SHAPE = kind(bad=((), (0,), (6.0,), ("6",), (-6,), (True,), [6, 0]))
 IMAGE = kind(bad=((), (1, 4), (1, 4, 0), (1, 4.0, 4), (1, -4, 4), (True, 4, 4), "144"))
 WIDTHS = kind("list", bad=((0,), (-1,), (2.0,), ("2",), (True,), (None,)))
-call("models.mlp", {"n_features": 6, "hidden": (8,), "n_classes": 4}, {"n_features": SIZE, "hidden": WIDTHS.but("empty list")})
+call(
+    "models.mlp",
+    {"n_features": 6, "hidden": (8,), "n_classes": 4, "head": "linear"},
+    {"n_features": SIZE, "hidden": WIDTHS.but("empty list"), "head": choice("linear", "cosine")},
+)
 call(
     "models.cnn",
     {"input_shape": (1, 8, 8), "channels": (2, 2), "hidden": 4, "n_classes": 3},
@@ -502,8 +565,12 @@ call(
 call("models.slim_resnet18", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 2}, {"input_shape": IMAGE, "width": SIZE})
 call(
     "models.from_module",
-    {"factory": build, "n_classes": 4, "input_shape": (6,)},
-    {"factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)), "input_shape": SHAPE.but("none", "list")},
+    {"factory": build, "n_classes": 4, "input_shape": (6,), "last_layer": None},
+    {
+        "factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)),
+        "input_shape": SHAPE.but("none", "list"),
+        "last_layer": kind("none", "empty str", bad=("nothing",)),
+    },
 )
 call(
     "models.multi_head",
@@ -536,8 +603,8 @@ call(
 )
 call(
     "models.Model",
-    {"init": MODEL.init, "apply": MODEL.apply, "n_classes": 4, "input_shape": (6,)},
-    {"init": FUNCTION, "apply": FUNCTION, "input_shape": SHAPE.but("none", "list")},
+    {"init": MODEL.init, "apply": MODEL.apply, "n_classes": 4, "input_shape": (6,), "features": None},
+    {"init": FUNCTION, "apply": FUNCTION, "input_shape": SHAPE.but("none", "list"), "features": FUNCTION.but("none")},
 )
 X_ = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0], EXP.x.half(), EXP.x.double()))
 for net in (MODEL, LINEAR):
@@ -701,6 +768,15 @@ NET = STATE.model
 call("regularizers.lwf.init", {"model": NET, "n_classes": 4, "strength": 1.0, "temperature": 2.0}, {"model": kind("weights")})
 call("regularizers.lwf.hyperparameters", {"strength": 1.0, "temperature": 2.0})
 call("regularizers.lwf.snapshot", {"slot": "lwf"})
+FIVE = cl.experience(cl.Dataset(DATA.x, DATA.y, n_classes=5))  # the slot is for 4 classes
+for name, factory in (("snapshot", regularizers.lwf.snapshot), ("new_classes", regularizers.lwf.new_classes)):
+    call(
+        f"regularizers.lwf.{name}",
+        {"exp": EXP},
+        {"exp": EXPERIENCE.but(bad=(FIVE,))},
+        {"exp": "exp|n_classes"},
+        run=lambda exp, factory=factory: factory()(STATE, exp),
+    )
 call("regularizers.lwf.new_classes", {"slot": "lwf"})
 call("regularizers.lwf.distillation", {"model": MODEL, "slot": "lwf"})
 call(
@@ -711,17 +787,54 @@ call(
 )
 call(
     "regularizers.lwf.penalty",
-    {"model": MODEL, "student": LOGITS, "lwf": STATE.lwf, "exp": EXP},
-    {"student": tensor(LOGITS), "lwf": kind(bad=(STATE,))},
+    {"model": MODEL, "student": LOGITS, "lwf": STATE.lwf, "exp": EXP, "heads": torch.ones(1, 4) > 0},
+    {"student": tensor(LOGITS), "lwf": kind(bad=(STATE,)), "heads": tensor(torch.ones(1, 4) > 0, "none", shapes=False)},
 )
 
 # -- strategies
 SIZES = {"capacity": 6, "replay_size": 4}
 BATCHES = {"batch_size": 5, "epochs": 1, "iterations": 3}
 TEACHER = {"strength": 1.0, "temperature": 2.0}
-for name, own in {"naive": {}, "joint": {}, "lwf": TEACHER, "er": SIZES, "er_lwf": {**SIZES, **TEACHER}}.items():
-    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES})
-    call(f"strategies.{name}", {"key": KEY}, {"key": KEY_}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
+SOLD = {"labels": "true", "importance_batch_size": 4, "importance_samples": 8}
+METHODS: dict[str, dict[str, Any]] = {
+    "agem": {"capacity": 6, "sample_size": 4},
+    "bic": {"capacity": 20, "replay_size": 4, "validation": 0.25, "temperature": 2.0, "decay": 1e-3},
+    "cumulative": {},
+    "der": {**SIZES, "alpha": 0.5},
+    "der_pp": {**SIZES, "alpha": 0.5, "beta": 0.5},
+    "er": SIZES,
+    "er_ace": SIZES,
+    "er_lwf": {**SIZES, **TEACHER},
+    "ewc": {"strength": 1.0, **SOLD},
+    "ewc_online": {"strength": 1.0, "decay": 0.9, **SOLD},
+    "from_scratch": {},
+    "gdumb": {"capacity": 6},
+    "gem": {"memory_per_experience": 4, "n_experiences": 2, "margin": 0.5, "which": projections.gem.by_index},
+    "gss": {**SIZES, "subset_size": 3},
+    "icarl": SIZES,
+    "joint": {},
+    "lwf": TEACHER,
+    "mas": {"strength": 1.0, "decay": 0.9, "importance_batch_size": 4, "importance_samples": 8},
+    "mir": {**SIZES, "candidates": 5, "virtual_lr": 0.1},
+    "naive": {},
+    "ncm": {"train": "first", "weights": None},
+    "ogd": {"capacity": 6, "per_experience": 3},
+    "owm": {"alpha": 1e-3},
+    "rwalk": {"strength": 1.0, "alpha": 0.9, "damping": 1e-3, "interval": 3, "labels": "true", "importance_batch_size": 4},
+    "si": {"strength": 1.0, "damping": 0.1},
+    "slda": {"shrinkage": 1e-4, "weights": None},
+}
+RANGES: dict[str, dict[str, Kind]] = {
+    "gem": {"n_experiences": SIZE},
+    "ewc_online": {"decay": PROBABILITY},
+    "mas": {"decay": PROBABILITY},
+    "rwalk": {"alpha": PROBABILITY},
+    "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
+    "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
+}
+for name, own in METHODS.items():
+    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES}, RANGES.get(name))
+    call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
 
 # -- optimisers
 for name in ("adam", "adamw"):
@@ -1042,6 +1155,7 @@ call(
     {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience"},
     {
         "stream": dataclasses.replace(STREAM, bad=([], [1, 2], [None], "stream", [BENCH])),
+        "model": CLASSIFIER,
         "batch_size": SIZE,
         "mask": choice("experience").but("none"),
     },
@@ -1127,6 +1241,8 @@ call(
         "hparams": None,
         "probe": probe,
         "executor": None,
+        "every": 1,
+        **KEPT,
         "device": "cpu",
         "resume": None,
         **PLAIN,
@@ -1138,6 +1254,7 @@ call(
         "hparams": kind("none", "grid", bad=HPARAMS),
         "probe": FUNCTION.but("none"),
         "executor": kind("none"),
+        "every": SIZE,
         "device": kind("none", bad=("gpu", "nowhere:0")),
         "resume": kind("none", "str", bad=(FILE,)),
         "compile": choice("auto").but("bool"),
@@ -1193,34 +1310,202 @@ call(
 call("testing.streams", {"n_features": 3, "n_classes": 4, "max_length": 2}, {"n_features": SIZE, "max_length": SIZE})
 call("testing.agents", {"init": STRATEGY.init}, {"init": FUNCTION})
 
-# Classes that only hold what factories put in them; Python itself names a field that is missing or unknown.
+# -- the pieces of the methods
+ROW = memory.sample(MODEL)
+for room, own in {
+    "balanced": {},
+    "gss": {},
+    "gdumb": {"n_classes": 4},
+    "herding": {"n_classes": 4},
+}.items():
+    call(f"memory.{room}.init", {"capacity": 6, "sample": ROW, **own})
+call("memory.ring.init", {"per_class": 2, "sample": ROW, "n_classes": 4})
+call(
+    "memory.balanced.insert", {"slot": "replay", "groups": memory.balanced.by_class, "fields": memory.fields}, {"groups": FUNCTION}
+)
+call("memory.gdumb.insert", {"slot": "replay", "fields": memory.fields})
+call("memory.gss.insert", {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields})
+call("memory.herding.insert", {"model": MODEL, "slot": "replay", "fields": memory.fields})
+call("memory.ring.insert", {"slot": "replay", "fields": memory.fields})
+call("memory.dark.sample", {"model": MODEL})
+call("memory.dark.fields", {"model": MODEL})
+call(
+    "memory.dark.insert",
+    {"logits": LOGITS, "slot": "replay"},
+    {"logits": kind("tensor", "scalar tensor", "nan tensor", "meta tensor")},
+)
+STORED = memory.reservoir.init(5, ROW)
+for name in ("uniform", "distinct", "class_balanced"):
+    known = "memory.balanced.draw" if name == "uniform" else f"memory.draws.{name}"  # the first of its names
+    call(known, {"memory": STORED, "key": KEY, "n": 2}, {"memory": MEMORY})
+call("memory.herding.draw", {"memory": memory.herding.init(5, ROW, 4), "key": KEY, "n": 2}, {"memory": MEMORY})
+call("memory.rehearse", {"step": update, "slot": "replay", **BATCHES}, {"step": FUNCTION})
+call(
+    "memory.recalled",
+    {"exp": EXP, "rows": ROWS, "valid": EXP.valid},
+    {"rows": kind(bad=(EXP, {"x": ROWS["x"]})), "valid": tensor(EXP.valid)},
+    {"rows": "rows|x|y"},
+)
+call("losses.dark_experience", {"model": MODEL, "n": 2, "slot": "replay"})
+call("losses.replayed", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
+call(
+    "losses.divergence",
+    {"student": LOGITS, "teacher": LOGITS, "classes": CLASSES, "temperature": 2.0},
+    {"student": tensor(LOGITS), "teacher": tensor(LOGITS), "classes": MASK, "temperature": POSITIVE.but("scalar tensor")},
+    {"student": "student|teacher|logits", "teacher": "teacher|student|logits"},
+)
+call(
+    "losses.logit_distance",
+    {"logits": LOGITS, "stored": LOGITS, "valid": EXP.valid},
+    {"logits": tensor(LOGITS), "stored": tensor(LOGITS), "valid": tensor(EXP.valid)},
+    {"logits": "logits|stored", "stored": "stored|logits"},
+)
+call("models.split_heads", {"model": MODEL})
+call("models.feature_function", {"model": MODEL})
+call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
+call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
+call(
+    "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
+)
+call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
+call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
+call(
+    "projections.ogd.init",
+    {"params": NET.params, "capacity": 3},
+    {"params": kind("tensor", "scalar tensor", "nan tensor", "meta tensor", "weights")},
+    {"params": "params|grads"},
+)
+call("projections.ogd.project", {"slot": "ogd"})
+call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd"})
+call("projections.owm.init", {"model": MODEL, "net": NET, "alpha": 1e-3}, {"net": kind("weights")})
+call("projections.owm.absorb", {"model": MODEL, "slot": "owm"})
+call("projections.owm.project", {"slot": "owm"})
+for name, own in {
+    "ewc": {"decay": 0.9},
+    "mas": {"decay": 0.9},
+    "rwalk": {"alpha": 0.9, "damping": 1e-3},
+    "si": {"damping": 0.1},
+}.items():
+    kinds = {"decay": PROBABILITY.but("none") if name == "ewc" else PROBABILITY, "alpha": PROBABILITY}
+    call(f"regularizers.{name}.init", {"params": NET.params, "strength": 1.0, **own}, {n: k for n, k in kinds.items() if n in own})
+call("regularizers.ewc.consolidate", {"model": MODEL, "slot": "ewc", "labels": "true", "batch_size": 4, "samples": 8})
+call("regularizers.mas.consolidate", {"model": MODEL, "slot": "mas", "batch_size": 4, "samples": 8})
+call("regularizers.rwalk.consolidate", {"slot": "rwalk"})
+call("regularizers.rwalk.score", {"slot": "rwalk", "interval": 3})
+call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "true", "batch_size": 4})
+call("regularizers.si.consolidate", {"slot": "si"})
+call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
+call("regularizers.importance.sensitivity", {"model": MODEL})
+call("regularizers.quadratic.loss", {"slot": "ewc"})
+call(
+    "regularizers.path.train_step",
+    {"loss": loss, "optimizer": SGD, "transforms": clip, "slot": "si"},
+    {"transforms": FUNCTION},
+    run=lambda loss, optimizer, transforms, slot: regularizers.path.train_step(loss, optimizer, transforms, slot=slot),
+)
+FEATURES = torch.zeros(8)
+call(
+    "classifiers.nearest_mean.init",
+    {"n_classes": 4, "sample": FEATURES},
+    {"sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor")},
+)
+call("classifiers.nearest_mean.insert", {"model": MODEL, "slot": "ncm"})
+call(
+    "classifiers.slda.init",
+    {"n_classes": 4, "sample": FEATURES, "shrinkage": 1e-4},
+    {
+        "sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor"),
+        "shrinkage": dataclasses.replace(DECAY, fine=frozenset({"numpy float"})),
+    },
+)
+call("classifiers.slda.insert", {"model": MODEL, "slot": "slda"})
+call(
+    "classifiers.bias_correction.init", {"n_classes": 4, "decay": 1e-3, "device": None}, {"decay": POSITIVE, "device": kind("none")}
+)
+
+# -- files
+call(
+    "save",
+    {"path": FOLDER / "saved", "tree": STATE},
+    {
+        "path": kind("str", bad=(FOLDER, FOLDER / "nowhere" / "state")),
+        "tree": kind(*TENSORS, "state", "none", "empty list", "empty dict", bad=({"a": "b"},)),
+    },
+)
+cl.save(FOLDER / "state", STATE)
+call(
+    "load",
+    {"path": FOLDER / "state", "like": STATE},
+    {"path": kind("str", bad=(FILE, FOLDER / "nowhere")), "like": kind("none", "state", bad=(RAN, OTHER))},
+    {"path": "path|state|train-labels|nowhere|/", "like": "like|structure|leaf|leaves|path"},
+)
+call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
+call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
+call(
+    "Checkpoint",
+    {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2},
+    {"folder": kind("str", bad=(FILE,)), "every": SIZE.but("none"), "steps": SIZE.but("none"), "keep": SIZE},
+    {"every": "every|steps"},
+)
+call("taps.several", {"taps": print}, {"taps": FUNCTION}, run=lambda taps: cl.taps.several(print, taps))
+call("taps.warn", {"tap": print}, {"tap": FUNCTION})
+
+# Classes that factories fill, beside those of `@cl.state`; Python itself names a field that is missing or unknown.
 RECORDS = {
-    "Agent",
-    "Experience",
     "Grid",
     "Runs",
-    "core.Optimizer",
-    "core.Compose",
-    "core.Repeat",
-    "core.At",
     "core.Gated",
-    "core.Minibatches",
+    "core.Optimizer",
     "core.TrainStep",
-    "memory.Reservoir",
-    "models.ModelState",
-    "optim.AdamState",
-    "optim.SGDState",
-    "regularizers.LwF",
-    "strategies.ER",
-    "strategies.ERLwF",
-    "strategies.Joint",
-    "strategies.LwFAgent",
-    "transforms.Vmapped",
+    "models.CosineLinear",
+    "regularizers.importance.Measure",
+    "taps.Lines",
+    "taps.Several",
+    "taps.TensorBoard",
+    "taps.Warned",
     "transforms.Compiled",
     "transforms.Fused",
+    "transforms.Vmapped",
 }
-# What the updates are transformed with, and has no argument of its own.
-INNER = {"tree.plain", "transforms.map_leaves", "transforms.fuse", "transforms.compiler_available"}
+# Functions that only the library's own files call, at every step, with what they have made or checked.
+INNER = {
+    "classifiers.bias_correction.correct",
+    "classifiers.bias_correction.fit",
+    "classifiers.nearest_mean.add",
+    "classifiers.nearest_mean.logits",
+    "classifiers.nearest_mean.one_hot",
+    "classifiers.slda.add",
+    "classifiers.slda.logits",
+    "memory.balanced.add",
+    "memory.balanced.by_class",
+    "memory.balanced.by_experience",
+    "memory.balanced.by_task",
+    "memory.gdumb.add",
+    "memory.gss.add",
+    "memory.gss.scores",
+    "memory.herding.add",
+    "memory.herding.herd",
+    "memory.herding.unit",
+    "memory.ring.add",
+    "memory.union_weights",
+    "models.features",
+    "models.linear_inputs",
+    "projections.gem.by_index",
+    "projections.gem.closest",
+    "projections.ogd.add",
+    "regularizers.importance.accumulate",
+    "regularizers.importance.row_gradients",
+    "regularizers.quadratic.check",
+    "regularizers.quadratic.fields",
+    "regularizers.quadratic.fraction",
+    "regularizers.quadratic.penalty",
+    "regularizers.quadratic.scalar",
+    "taps.tensorboard",  # needs its package
+    "transforms.compiler_available",
+    "transforms.fuse",
+    "transforms.map_leaves",
+    "tree.plain",
+}
 
 
 def public() -> dict[str, Any]:

@@ -9,12 +9,14 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import registry
 import torch
 
 import cl_func as cl
 from cl_func import sweep as sweep_function
+from cl_func import testing
 from cl_func.plan import leaf_calls
 
 BENCH, MODEL = registry.BENCH, registry.MODEL
@@ -262,6 +264,18 @@ def test_a_failing_run_is_not_hidden():
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+def test_numpy_and_tensor_values_become_labels(tmp_path):
+    """What names a run is Python's own number, or a list of them, so that it can be looked up and saved."""
+    values = {"opt.lr": np.array([0.1, 0.2], dtype=np.float32), "model.params.2.bias": [torch.zeros(4), torch.ones(4)]}
+    runs = cl.sweep(STRATEGY, BENCH, seeds=np.array([3, 5]), hparams=cl.grid(values), **PLAIN)
+    assert runs.axes["seed"] == [3, 5]
+    assert runs.axes["model.params.2.bias"] == [[0.0] * 4, [1.0] * 4]
+    runs.save(tmp_path / "runs.npz")
+    assert cl.Runs.load(tmp_path / "runs.npz").axes == runs.axes
+    state = runs.state(seed=5, **{"opt.lr": runs.axes["opt.lr"][1], "model.params.2.bias": [1.0] * 4})
+    testing.assert_equal(cl.evaluate(STRATEGY.model, BENCH.test)(state)["accuracy"], runs["accuracy"][1, 1, 1, -1], "label")
 
 
 def test_hypergradient_equals_finite_differences():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.models import mask_logits
 from cl_func.opaque import opaque
 from cl_func.optim.hyperparameters import checked
@@ -35,6 +36,8 @@ class BiasCorrection:
 
 def init(n_classes: int, decay: float = 1e-3, device: torch.device | None = None) -> BiasCorrection:
     """The identity. Raises ValueError for a decay that is not above 0."""
+    checks.positive("n_classes", n_classes)
+    checks.device("device", device)
     value = checked("decay", decay, 1e-3, positive=True)
     return BiasCorrection(
         alpha=torch.tensor(1.0, device=device),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
 from cl_func.models import Model, feature_function, features, mask_logits
@@ -29,6 +29,8 @@ class NearestMean:
 
 def init(n_classes: int, sample: Tensor) -> NearestMean:
     """No class seen yet, for features like `sample` [F]; `cl.models.sample_features(model, net)` gives one."""
+    if not isinstance(sample, Tensor) or sample.ndim != 1:
+        raise checks.refuse("sample", "a tensor [F], the features of one row", sample)
     positive("n_classes", n_classes)
     return NearestMean(
         means=sample.new_zeros((n_classes, *sample.shape)),
@@ -59,6 +61,8 @@ def logits(slot: NearestMean, rows: Tensor) -> Tensor:
 
 def insert(model: Model, slot: str = "ncm") -> Update:
     """The Update that adds the features of an experience's rows, under the present weights, to the means in `state.<slot>`."""
+    checks.model("model", model)
+    checks.path("slot", slot, "ncm")
     feature_function(model)
 
     def update(agent: Any, exp: Experience) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.classifiers import nearest_mean
 from cl_func.classifiers.nearest_mean import one_hot
 from cl_func.core import Update
@@ -38,6 +38,8 @@ class SLDA:
 
 def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
     """No row seen yet, for features like `sample` [F]. Raises ValueError for a shrinkage outside (0, 1)."""
+    if not isinstance(sample, Tensor) or sample.ndim != 1:
+        raise checks.refuse("sample", "a tensor [F], the features of one row", sample)
     value = checked("shrinkage", shrinkage, 1e-4, positive=True, below=1)
     empty = nearest_mean.init(n_classes, sample.double())  # with a small shrinkage the problem is badly conditioned
     size = sample.shape[0]
@@ -79,6 +81,8 @@ def logits(slot: SLDA, rows: Tensor) -> Tensor:
 
 def insert(model: Model, slot: str = "slda") -> Update:
     """The Update that adds the features of an experience's rows, under the present weights, to the statistics in `state.<slot>`."""
+    checks.model("model", model)
+    checks.path("slot", slot, "slda")
     feature_function(model)
 
     def update(agent: Any, exp: Experience) -> Any:

@@ -17,6 +17,7 @@ from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experience import Experience
 from cl_func.models import Model, forward, mask_logits
+from cl_func.tree import describe
 
 
 def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -29,8 +30,8 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 def check_classes(logits: Tensor, exp: Experience) -> None:
     """Raise ValueError if the experience has more classes than the model has logits: its labels would be out of range."""
-    if not isinstance(logits, Tensor) or logits.shape[:-1] != exp.rows.shape or not logits.is_floating_point():
-        raise checks.refuse("logits", f"a floating tensor [{len(exp)}, C], one row per row of exp", logits)
+    if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
+        raise checks.refuse("logits", "a floating tensor [n, C]", logits)
     if exp.classes.shape[-1] > logits.shape[-1]:
         raise ValueError(
             f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
@@ -45,6 +46,8 @@ def masked_cross_entropy(logits: Tensor, exp: Experience, classes: Tensor | None
     """
     checks.instance("exp", exp, Experience, "an Experience")
     check_classes(logits, exp)
+    if logits.shape[:-1] != exp.rows.shape:
+        raise ValueError(f"logits: expected one row for each of the {len(exp)} rows of exp, got {describe(logits)}.")
     if classes is not None:
         logits = mask_logits(logits, classes)
     return weighted_mean(F.cross_entropy(logits, exp.y, reduction="none"), exp.valid)

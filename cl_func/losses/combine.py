@@ -68,6 +68,8 @@ def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] 
 
     `draw` as for `with_replay`. While the memory is empty no row is valid.
     """
+    checks.path("slot", slot, "replay")
+    checks.function("draw", draw, "a function draw(memory, key, n)")
     positive("n", n)
     if not callable(loss):
         raise TypeError(f"loss: expected a loss function, got {loss!r}.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Loss, positive
 from cl_func.experience import Experience
 from cl_func.losses.classification import weighted_mean
@@ -22,6 +22,9 @@ from cl_func.models import Model, forward
 
 def logit_distance(logits: Tensor, stored: Tensor, valid: Tensor) -> Tensor:
     """The mean squared difference, (), of logits [n, C] and those stored [n, C] over the valid [n] rows; 0 if there is none."""
+    same = isinstance(logits, Tensor) and isinstance(stored, Tensor) and logits.shape == stored.shape
+    if not same or logits.ndim != 2 or logits.dtype != stored.dtype or logits.device != stored.device:
+        raise checks.refuse("logits, stored", "tensors [n, C] of one shape, dtype and device", (logits, stored))
     return weighted_mean((logits - stored).square().mean(-1), valid)
 
 
@@ -30,6 +33,8 @@ def dark_experience(model: Model, n: int, slot: str = "replay") -> Loss:
 
     The memory is allocated by `cl.memory.dark.sample(model)`; ValueError for one whose rows have no logits.
     """
+    checks.model("model", model)
+    checks.path("slot", slot, "replay")
     positive("n", n)
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:

@@ -8,6 +8,8 @@ cross-entropy between the two; as a divergence it is 0 exactly where the student
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,21 +23,24 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
 
     0, with zero gradient, when no class is in the mask.
     """
+    return weighted_mean(divergence(student, teacher, classes, temperature), valid)
+
+
+def _check(student: Any, teacher: Any, temperature: Any) -> None:
     if not isinstance(student, Tensor) or student.ndim != 2 or not student.is_floating_point():
         raise checks.refuse("student", "floating logits [n, C]", student)
     same = isinstance(teacher, Tensor) and teacher.is_floating_point() and teacher.shape == student.shape
     if not same or teacher.device != student.device:
         raise checks.refuse("student, teacher", "floating logits of one shape on one device", (student, teacher))
-    checks.tensor("valid", valid, student.shape[:1], torch.bool, like=student)
     if not isinstance(temperature, Tensor):
         checks.number("temperature", temperature, 0)
     elif temperature.ndim or not temperature.is_floating_point():
         raise checks.refuse("temperature", "a number or a tensor of shape ()", temperature)
-    return weighted_mean(divergence(student, teacher, classes, temperature), valid)
 
 
 def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: float | Tensor) -> Tensor:
     """The distillation loss of each row, [n]."""
+    _check(student, teacher, temperature)
     log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
     log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)
     return torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1) * temperature**2

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_func import checks
 from cl_func.core import Update
 from cl_func.experience import Experience
 from cl_func.memory import replay, reservoir
@@ -28,6 +29,8 @@ def sample(model: Model) -> dict[str, Tensor]:
 def fields(model: Model) -> Callable[[Any, Experience], dict[str, Tensor]]:
     """The function of (state, exp) that gives the rows with the present model's logits in eval mode, for insertions."""
 
+    checks.model("model", model)
+
     def with_logits(state: Any, exp: Experience) -> dict[str, Tensor]:
         net = state.model
         logits, _ = model.apply(net.params, net.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
@@ -38,4 +41,5 @@ def fields(model: Model) -> Callable[[Any, Experience], dict[str, Tensor]]:
 
 def insert(logits: Tensor, slot: str = "replay") -> Update:
     """The Update that offers an experience to the reservoir in `state.<slot>` with logits [n, C] that are there already."""
+    checks.tensor("logits", logits)
     return reservoir.insert(slot, lambda state, exp: {**replay.fields(state, exp), "logits": logits.detach()})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.memory import places
 from cl_func.tree import PyTree
 
@@ -23,16 +23,26 @@ def _rows(memory: Any, place: Tensor) -> tuple[PyTree, Tensor]:
     return tree.map(lambda slot: slot[place], memory.data), valid
 
 
+def _check(memory: Any, key: Tensor, n: int) -> Tensor:
+    """Which rows are occupied, [capacity] bool, after a look at the arguments."""
+    occupied = getattr(memory, "occupied", None)
+    if not isinstance(occupied, Tensor):
+        raise checks.refuse("memory", "a memory with data and occupied, such as a Reservoir", memory)
+    checks.tensor("key", key, (), torch.int64, like=occupied)
+    checks.positive("n", n)
+    return occupied
+
+
 def uniform(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n rows drawn uniformly with replacement from the occupied ones."""
-    occupied = memory.occupied
+    occupied = _check(memory, key, n)
     turn = random.randint(key, n, 0, occupied.sum())
     return _rows(memory, places.where(occupied)[turn].clamp(max=occupied.shape[0] - 1))
 
 
 def distinct(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n different rows drawn uniformly (without replacement) from the occupied ones; ValueError if n is above the capacity."""
-    occupied = memory.occupied
+    occupied = _check(memory, key, n)
     if n > occupied.shape[0]:
         raise ValueError(f"n: {n} different rows were asked of a memory of {occupied.shape[0]}; draw fewer, or with replacement.")
     words = random.bits(key, occupied.shape[0]) >> 1
@@ -41,6 +51,7 @@ def distinct(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
 
 def class_balanced(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n rows drawn with replacement, the class first, uniformly among those in the memory, then a row of it; rows need y."""
+    _check(memory, key, n)
     occupied, label = memory.occupied, memory.data["y"]
     which_class, which_row = random.split(key)
     label = torch.where(occupied, label, LAST)

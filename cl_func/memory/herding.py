@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience
 from cl_func.memory import draws, replay, reservoir
@@ -137,6 +137,9 @@ def insert(model: Model, slot: str = "replay", fields: Callable[[Any, Experience
 
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...] with x and task in it; by default x, y and task.
     """
+    checks.model("model", model)
+    checks.path("slot", slot, "replay")
+    checks.function("fields", fields, "a function fields(state, exp)")
     feature_function(model)
 
     def update(agent: Any, exp: Experience) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Update, minibatches
 from cl_func.experience import Experience
 from cl_func.memory import replay
@@ -45,6 +45,8 @@ def rehearse(step: Update, slot: str = "replay", *, batch_size: int | None, epoc
     batch_size None takes all its rows as one minibatch. A pass takes minibatches for the whole capacity; those without an
     occupied row change nothing. Memories store inputs as floating tensors, so the step sees them as they are.
     """
+    checks.path("slot", slot, "replay")
+    checks.function("step", step)
     loop = minibatches(
         tree.map(lambda leaf: Recalled(leaf, slot), step), batch_size=batch_size, epochs=epochs, iterations=iterations
     )

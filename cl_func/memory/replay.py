@@ -64,13 +64,7 @@ def fit(rows: Any, data: Any, name: str = "rows", n: int | None = None) -> Any:
     return tree.map(fit_leaf, rows, data)
 
 
-def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
-    """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) followed by a minibatch of b rows: an Experience of m + b rows.
-
-    Its classes are those of the experience and of the valid rows that join. The replayed rows come first, so that padding at the
-    end of the minibatch moves no other row: draws by position, as of dropout, stay the same.
-    """
-    checks.instance("exp", exp, Experience, "an Experience")
+def _check_rows(exp: Experience, rows: Any, valid: Tensor) -> None:
     checks.tensor("valid", valid, dtype=torch.bool, like=exp.rows)
     if not isinstance(rows, dict) or not {"x", "y", "task"} <= rows.keys():
         raise checks.refuse("rows", "a dict of the fields x, y and task, as a memory draws them", rows)
@@ -79,6 +73,16 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
             raise checks.refuse(f"rows[{name!r}]", f"a tensor [m, ...] on {exp.rows.device}", field)
     for name in ("y", "task"):
         checks.tensor(f"rows[{name!r}], valid", rows[name], valid.shape, torch.int64)
+
+
+def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
+    """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) followed by a minibatch of b rows: an Experience of m + b rows.
+
+    Its classes are those of the experience and of the valid rows that join. The replayed rows come first, so that padding at the
+    end of the minibatch moves no other row: draws by position, as of dropout, stay the same.
+    """
+    checks.instance("exp", exp, Experience, "an Experience")
+    _check_rows(exp, rows, valid)
     inputs = exp.x
     if inputs.shape[1:].numel() != rows["x"].shape[1:].numel():
         raise ValueError(
@@ -107,6 +111,8 @@ def recalled(exp: Experience, rows: Any, valid: Tensor) -> Experience:
 
     Its classes are those of the valid rows; its index and its task label stay those of `exp`, while `tasks` are the rows' own.
     """
+    checks.instance("exp", exp, Experience, "an Experience")
+    _check_rows(exp, rows, valid)
     return tree.replace(
         exp,
         source=tree.replace(exp.source, x=rows["x"], y=rows["y"], task=rows["task"]),

@@ -94,9 +94,12 @@ def draw(memory: Reservoir, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
 
     While fewer than n rows are filled only as many are valid; from an empty memory none is.
     """
-    checks.instance("memory", memory, Reservoir, "a Reservoir made by reservoir.init")
-    checks.tensor("key", key, (), torch.int64, like=memory.seen)
+    try:
+        filled = memory.filled
+    except AttributeError:
+        raise checks.refuse("memory", "a memory with data and filled, such as a Reservoir", memory) from None
+    checks.tensor("key", key, (), torch.int64, like=filled)
     checks.positive("n", n)
-    place = random.randint(key, n, 0, memory.filled)
-    valid = torch.arange(n, device=place.device) < memory.filled
+    place = random.randint(key, n, 0, filled)
+    valid = torch.arange(n, device=place.device) < filled
     return tree.map(lambda slot: slot[place], memory.data), valid

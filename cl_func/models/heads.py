@@ -74,6 +74,7 @@ def split_heads(model: Model) -> tuple[Model, Tensor | None]:
 
     For losses that need the logits of several heads from one forward pass.
     """
+    checks.model("model", model)
     if isinstance(model.apply, MultiHead):
         return model.apply.model, model.apply.masks
     return model, None

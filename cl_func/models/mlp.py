@@ -51,8 +51,7 @@ def mlp(
         *(positive("hidden", width) for width in hidden),
         positive("n_classes", n_classes),
     )
-    if head not in ("linear", "cosine"):
-        raise ValueError(f"head: expected 'linear' or 'cosine', got {head!r}.")
+    checks.choice("head", head, "linear", "cosine")
     net = _MLP(widths, head == "cosine")
     return Model(net.init, net.apply, n_classes, (n_features,), net.features)
 

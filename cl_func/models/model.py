@@ -55,10 +55,13 @@ class Model:
         checks.positive("n_classes", self.n_classes)
         if self.input_shape is not None:
             checks.sizes("input_shape", self.input_shape)
+        if self.features is not None:
+            checks.function("features", self.features)
 
 
 def feature_function(model: Model) -> Callable[..., Tensor]:
     """`model.features`. Raises ValueError for a model without."""
+    checks.model("model", model)
     if model.features is None:
         raise ValueError(
             "model: this method works on the features before the last layer, which this model does not tell; build it with "
@@ -77,6 +80,8 @@ def features(model: Model, state: ModelState, x: Tensor, valid: Tensor | None = 
 
 def sample_features(model: Model, state: ModelState) -> Tensor:
     """The features [F] of one input of zeros, for allocation. Raises ValueError without features or `input_shape`."""
+    checks.model("model", model)
+    checks.instance("state", state, ModelState, "the ModelState of model.init(key)")
     if model.input_shape is None:
         raise ValueError(
             "model: to allocate for its features one must know the shape of an input; "

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Loss, gradient, positive
 from cl_func.experience import Experience
 from cl_func.memory import replay, reservoir
@@ -29,8 +29,9 @@ def project(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] =
     mode), and what it changes in the state stays: batch statistics move towards the replayed rows too, draws move their keys.
     """
     positive("n", n)
-    if not callable(loss):
-        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+    checks.function("loss", loss, "a loss function")
+    checks.path("slot", slot, "replay")
+    checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def transform(grads: PyTree, state: Any, exp: Experience) -> tuple[PyTree, Any]:
         key, place = random.split(state.key)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Loss, Update, gradient, positive
 from cl_func.experience import Experience
 from cl_func.memory import Reservoir, replay, reservoir
@@ -78,6 +78,8 @@ def insert(slot: str = "gem", which: Which = by_index) -> Update:
     `which(state, exp)`, () int64, tells the memory. With `by_index` ValueError is raised for an experience beyond the last memory
     (where values can be looked at; a compiled or vmapped run puts it into the last memory).
     """
+    checks.path("slot", slot, "gem")
+    checks.function("which", which, "a function which(state, exp) that tells the memory")
 
     def update(state: Any, exp: Experience) -> Any:
         key, draw = random.split(state.key)
@@ -100,8 +102,9 @@ def project(loss: Loss, slot: str = "gem", which: Which = by_index) -> GradientT
     `loss` runs on all rows of each memory as it does in training (train mode), each with a key of its own. What it changes in the
     state is dropped, for there are T outcomes: batch statistics move in the minibatch's own forward pass only.
     """
-    if not callable(loss):
-        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
+    checks.function("loss", loss, "a loss function")
+    checks.path("slot", slot, "gem")
+    checks.function("which", which, "a function which(state, exp) that tells the memory")
 
     def transform(grads: PyTree, state: Any, exp: Experience) -> tuple[PyTree, Any]:
         memory = tree.get(state, slot)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Update, positive
 from cl_func.experience import Experience
 from cl_func.models import Model
@@ -34,6 +34,7 @@ class OGD:
 
 def init(params: PyTree, capacity: int) -> OGD:
     """An empty basis for directions in the space of `params`. Raises ValueError for a capacity below 1."""
+    checks.tensors("params", params)
     like = to_vector(params)
     basis = like.new_zeros((positive("capacity", capacity), len(like)))
     return OGD(basis=basis, count=torch.tensor(0, device=like.device))
@@ -80,6 +81,8 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
 
     The samples are drawn without replacement; of an experience with fewer rows all are taken. Compose it after the training.
     """
+    checks.model("model", model)
+    checks.path("slot", slot, "ogd")
     positive("n", n)
 
     def update(agent: Any, exp: Experience) -> Any:
@@ -105,6 +108,8 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
 
 def project(slot: str = "ogd") -> GradientTransform:
     """The GradientTransform that takes the part in the span of the basis in `state.<slot>` out of the gradients."""
+
+    checks.path("slot", slot, "ogd")
 
     def transform(grads: PyTree, agent: Any, exp: Any) -> tuple[PyTree, Any]:
         basis = tree.get(agent, slot).basis

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import GradientTransform, Update
 from cl_func.experience import Dataset, Experience, experience
 from cl_func.models import Model, ModelState, linear_inputs
@@ -40,6 +40,8 @@ def init(model: Model, net: ModelState, alpha: float = 1e-3) -> OWM:
     Raises ValueError for an alpha that is not positive, for a model without `input_shape`, and for one with trained parameters
     outside linear layers (convolutions, normalisations), which nothing would protect.
     """
+    checks.model("model", model)
+    checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
     alpha = checked("alpha", alpha, 1e-3, positive=True)
     if model.input_shape is None:
         raise ValueError("model: OWM must know the shape of one input; build it with from_module(..., input_shape=(...)).")
@@ -66,6 +68,9 @@ def absorb(model: Model, slot: str = "owm") -> Update:
     `cl.minibatches(owm.absorb(model), batch_size=...)`.
     """
 
+    checks.model("model", model)
+    checks.path("slot", slot, "owm")
+
     def update(agent: Any, exp: Experience) -> Any:
         owm, projectors = tree.get(agent, slot), {}
         for (weight, bias), h in linear_inputs(model, agent.model, exp).items():
@@ -83,6 +88,8 @@ def absorb(model: Model, slot: str = "owm") -> Update:
 
 def project(slot: str = "owm") -> GradientTransform:
     """The GradientTransform dW <- dW P of all linear layers, with the projectors in `state.<slot>`."""
+
+    checks.path("slot", slot, "owm")
 
     def transform(grads: PyTree, agent: Any, exp: Any) -> tuple[PyTree, Any]:
         owm, projected = tree.get(agent, slot), dict(grads)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
@@ -36,6 +36,7 @@ class EWC(Quadratic):
 
 def init(params: PyTree, strength: float, decay: float | None = None) -> EWC:
     """A slot that holds nothing yet. With a decay in [0, 1] it is online EWC, with None EWC per experience."""
+    checks.tensors("params", params)
     kept = None if decay is None else quadratic.fraction("decay", params, decay)
     rows = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
     return EWC(**quadratic.fields(params, strength), decay=kept, rows=rows)
@@ -48,6 +49,8 @@ def consolidate(
 
     labels: as in `importance.fisher`; batch_size, samples: as in `importance.accumulate`.
     """
+    checks.model("model", model)
+    checks.path("slot", slot, "ewc")
     measure = importance.fisher(model, labels)
     return importance.accumulate(measure, slot, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
 

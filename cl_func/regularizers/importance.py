@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.core import Gated, compose, minibatches, positive
 from cl_func.experience import Experience
 from cl_func.losses.classification import check_classes
@@ -62,8 +62,8 @@ def fisher(model: Model, labels: Labels = "true") -> Measure:
     labels: "true", the labels of the rows (the empirical Fisher); "model", one label per row drawn from the model's prediction, an
     unbiased estimate of the Fisher information; "all", its expectation over all C labels, C gradients per row.
     """
-    if labels not in ("true", "model", "all"):
-        raise ValueError(f"labels: expected 'true', 'model' or 'all', got {labels!r}.")
+    checks.model("model", model)
+    checks.choice("labels", labels, "true", "model", "all")
 
     def total(agent: Any, exp: Experience) -> PyTree:
         logits, _ = forward(model, agent.model.params, agent, exp, train=False)
@@ -87,13 +87,15 @@ def _drawn(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
 
     The state's key is not moved on, so that switching the penalty off gives the very run of the method without it.
     """
-    keys = random.fold_in(random.fold_in(agent.key, DRAW), exp.rows)
+    keys = random.children(random.fold_in(agent.key, DRAW), exp.rows)
     drawn: Tensor = torch.func.vmap(random.categorical)(keys, logits)
     return drawn
 
 
 def sensitivity(model: Model) -> Measure:
     """The sensitivity of the squared length of the logits; labels are not looked at."""
+
+    checks.model("model", model)
 
     def total(agent: Any, exp: Experience) -> PyTree:
         logits, _ = forward(model, agent.model.params, agent, exp, train=False)

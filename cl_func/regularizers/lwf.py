@@ -74,7 +74,7 @@ def snapshot(slot: str = "lwf") -> Update:
     checks.path("slot", slot, "lwf")
 
     def update(agent: Any, exp: Experience) -> Any:
-        lwf = _slot(agent, slot)
+        lwf = _slot(agent, slot, exp)
         return tree.set(agent, {slot: lwf.replace(teacher=agent.model, old=lwf.seen, seen=lwf.seen | exp.classes)})
 
     return update
@@ -83,11 +83,18 @@ def snapshot(slot: str = "lwf") -> Update:
 def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
     """The condition, () bool, that an experience has a class which no earlier snapshot saw."""
     checks.path("slot", slot, "lwf")
-    return lambda agent, exp: (exp.classes & ~_slot(agent, slot).seen).any()
+    return lambda agent, exp: (~_slot(agent, slot, exp).seen & exp.classes).any()
 
 
-def _slot(agent: Any, slot: str) -> Any:
-    return checks.slot(agent, slot, LwF, "an LwF made by lwf.init")
+def _slot(agent: Any, slot: str, exp: Experience) -> Any:
+    lwf = checks.slot(agent, slot, LwF, "an LwF made by lwf.init")
+    checks.instance("exp", exp, Experience, "an Experience")
+    if lwf.seen.shape != exp.classes.shape:
+        raise ValueError(
+            f"n_classes: the slot {slot!r} is for {len(lwf.seen)} classes, the data has {len(exp.classes)}; "
+            f"build the model, and with it the slot, with n_classes={len(exp.classes)}."
+        )
+    return lwf
 
 
 def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Tensor | None = None) -> Tensor:
@@ -106,6 +113,11 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Ten
             "give the two parts that model, heads = cl.models.split_heads(model) returns, and the logits of the first."
         )
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+    if heads is not None:
+        checks.instance("student", student, Tensor, "floating logits [n, C]")
+        checks.tensor("heads", heads, heads.shape[:1] + lwf.old.shape if isinstance(heads, Tensor) else None, torch.bool)
+        if heads.is_meta or student.is_meta:
+            raise ValueError("student, heads: on the device meta, which holds no values.")
     if heads is None:
         return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
 
@@ -123,6 +135,6 @@ def distillation(model: Model, slot: str = "lwf") -> Loss:
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         # The batch statistics that the task loss moves are not moved a second time here.
         student, _ = plain.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
-        return penalty(plain, student, _slot(agent, slot), exp, heads), agent
+        return penalty(plain, student, _slot(agent, slot, exp), exp, heads), agent
 
     return loss

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.quadratic import Quadratic
@@ -30,6 +30,7 @@ class MAS(Quadratic):
 
 def init(params: PyTree, strength: float, decay: float = 1.0) -> MAS:
     """A slot that holds nothing yet."""
+    checks.tensors("params", params)
     rows = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
     return MAS(**quadratic.fields(params, strength), decay=quadratic.fraction("decay", params, decay), rows=rows)
 
@@ -39,6 +40,8 @@ def consolidate(model: Model, slot: str = "mas", *, batch_size: int | None = Non
 
     batch_size, samples: as in `importance.accumulate`.
     """
+    checks.model("model", model)
+    checks.path("slot", slot, "mas")
     measure = importance.sensitivity(model)
     return importance.accumulate(measure, slot, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
-from cl_func.core import Loss
+from cl_func import checks, tree
+from cl_func.core import Loss, positive
 from cl_func.experience import Experience
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, state
@@ -31,11 +31,24 @@ class Quadratic:
 
 def fields(params: PyTree, strength: float) -> dict[str, Any]:
     """The fields of a Quadratic that holds nothing yet: all importances are 0. For the `init` of a method's own slot."""
+    checks.tensors("params", params)
     return {
         "anchor": params,
         "importance": tree.map(torch.zeros_like, params),
         "strength": scalar(params, checked("strength", strength, 1.0)),
     }
+
+
+def check(**values: Any) -> None:
+    """Check a method's numbers by their names when it is made, not when its first run starts; TypeError or ValueError otherwise."""
+    for name, value in values.items():
+        if name.startswith("importance_"):
+            if value is not None:
+                positive(name, value)
+        elif name in ("decay", "alpha"):
+            checks.number(name, value, 0, 1, ends="[]")
+        else:
+            checked(name, value, 1.0, positive=name == "damping")
 
 
 def scalar(params: PyTree, value: float) -> Tensor:
@@ -45,9 +58,7 @@ def scalar(params: PyTree, value: float) -> Tensor:
 
 def fraction(name: str, params: PyTree, value: float) -> Tensor:
     """A hyperparameter in [0, 1] as such a leaf; TypeError or ValueError otherwise."""
-    if checked(name, value, 0.9) > 1:
-        raise ValueError(f"{name}: expected a number from 0 to 1, got {value}; give for instance 0.9.")
-    return scalar(params, value)
+    return scalar(params, checks.number(name, value, 0, 1, ends="[]"))
 
 
 def penalty(params: PyTree, held: Quadratic) -> Tensor:
@@ -58,6 +69,7 @@ def penalty(params: PyTree, held: Quadratic) -> Tensor:
 
 def loss(slot: str) -> Loss:
     """The Loss of the penalty in `state.<slot>`: add it to another with `cl.losses.total`. It looks at no row."""
+    checks.path("slot", slot, "ewc")
 
     def penalised(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         return penalty(params, tree.get(agent, slot)), agent

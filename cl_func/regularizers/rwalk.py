@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Gated, Update, positive
 from cl_func.experience import Experience
 from cl_func.models import Model
@@ -44,6 +44,7 @@ class RWalk(Quadratic):
 
 def init(params: PyTree, strength: float, alpha: float = 0.9, damping: float = 1e-3) -> RWalk:
     """A slot that holds nothing yet."""
+    checks.tensors("params", params)
     zeros = tree.map(torch.zeros_like, params)
     count = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
     return RWalk(
@@ -67,6 +68,9 @@ def track(model: Model, slot: str = "rwalk", *, labels: Labels = "true", batch_s
     labels: as in `importance.fisher`; batch_size: as in `importance.accumulate`.
     """
 
+    checks.model("model", model)
+    checks.path("slot", slot, "rwalk")
+
     def begin(walk: RWalk, params: PyTree) -> RWalk:
         return tree.replace(walk, fisher=tree.map(lambda old: (1 - walk.alpha) * old, walk.fisher))
 
@@ -78,6 +82,7 @@ def track(model: Model, slot: str = "rwalk", *, labels: Labels = "true", batch_s
 
 def score(slot: str = "rwalk", *, interval: int = 10) -> Update:
     """The Update that counts a step and, at the end of an interval, scores its path; compose it after the training step."""
+    checks.path("slot", slot, "rwalk")
     positive("interval", interval)
 
     def update(agent: Any, exp: Experience) -> Any:
@@ -93,6 +98,8 @@ def consolidate(slot: str = "rwalk") -> Update:
 
     An interval that the experience's end has cut short is scored first.
     """
+
+    checks.path("slot", slot, "rwalk")
 
     def update(agent: Any, exp: Experience) -> Any:
         params = agent.model.params

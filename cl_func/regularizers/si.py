@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.core import Gated, Update
 from cl_func.experience import Experience
 from cl_func.optim.hyperparameters import checked
@@ -44,6 +44,8 @@ def init(params: PyTree, strength: float, damping: float = 0.1) -> SI:
 
 def consolidate(slot: str = "si") -> Update:
     """The Update that turns the path of an experience into importances; compose it after the training."""
+
+    checks.path("slot", slot, "si")
 
     def update(agent: Any, exp: Experience) -> Any:
         si, params = tree.get(agent, slot), agent.model.params

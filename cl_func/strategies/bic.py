@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import classifiers, memory, random, tree
+from cl_func import checks, classifiers, memory, random, tree
 from cl_func.classifiers import bias_correction
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
 from cl_func.experience import Experience
@@ -78,6 +78,7 @@ def bic(
 
     Hyperparameter paths: `temperature`, `bic.decay` (see `bias_correction`), those of the optimiser.
     """
+    checks.model("model", model)
     positive("replay_size", replay_size)
     checked("temperature", temperature, 2.0, positive=True)
     checked("decay", decay, 1e-3, positive=True)

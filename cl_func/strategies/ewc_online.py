@@ -30,6 +30,8 @@ def ewc_online(
     After each experience importance <- decay * importance + F (section 4; gamma there). The other arguments are as in `ewc`.
     Hyperparameter paths: `ewc.strength`, `ewc.decay`, those of the optimiser.
     """
+    check = regularizers.quadratic.check
+    check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
 

@@ -43,7 +43,7 @@ def gss(
     """
     if positive("subset_size", subset_size) > positive("capacity", capacity):
         raise ValueError(f"subset_size: expected at most the capacity, {capacity}, got {subset_size}; compare with fewer rows.")
-    step = train_step(with_replay(cross_entropy(model), replay_size, draw=memory.gss.draw), optimizer)
+    step = train_step(with_replay(cross_entropy(model), positive("replay_size", replay_size), draw=memory.gss.draw), optimizer)
     empty = memory.gss.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> GSSAgent:

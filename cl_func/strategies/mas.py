@@ -37,6 +37,8 @@ def mas(
     importance_samples: how many rows the sensitivity is the mean of; by default all of the experience.
     Hyperparameter paths: `mas.strength`, `mas.decay`, those of the optimiser.
     """
+    check = regularizers.quadratic.check
+    check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("mas")), optimizer)
     chunk = importance_batch_size or batch_size
 

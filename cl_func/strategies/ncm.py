@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cl_func import classifiers, random
+from cl_func import checks, classifiers, random
 from cl_func.classifiers import nearest_mean
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step, when
 from cl_func.experience import Experience
@@ -50,8 +50,10 @@ def ncm(
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    if train not in ("first", "every"):
-        raise ValueError(f"train: expected 'first' or 'every', got {train!r}.")
+    checks.model("model", model)
+    checks.choice("train", train, "first", "every")
+    if weights is not None:
+        checks.instance("weights", weights, ModelState, "the ModelState of model.init(key)")
 
     def init(key: Tensor) -> NCM:
         key, draw = random.split(key)

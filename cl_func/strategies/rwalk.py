@@ -41,6 +41,7 @@ def rwalk(
     gradient for each row and the memory for as many as are held at a time.
     Hyperparameter paths: `rwalk.strength`, `rwalk.alpha`, `rwalk.damping`, those of the optimiser.
     """
+    regularizers.quadratic.check(strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size)
     track = regularizers.rwalk.track(model, labels=labels, batch_size=importance_batch_size)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)

@@ -33,6 +33,7 @@ def si(
     The importances come from the gradients of the training itself: no further pass over the data.
     Hyperparameter paths: `si.strength`, `si.damping`, those of the optimiser.
     """
+    regularizers.quadratic.check(strength=strength, damping=damping)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
 
     def init(key: Tensor) -> SIAgent:

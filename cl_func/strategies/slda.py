@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import classifiers, random
+from cl_func import checks, classifiers, random
 from cl_func.classifiers import slda as lda
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step, when
 from cl_func.experience import Experience
@@ -52,6 +52,9 @@ def slda(
 
     Hyperparameter paths: `slda.shrinkage`, those of the optimiser, such as `opt.lr`.
     """
+    checks.model("model", model)
+    if weights is not None:
+        checks.instance("weights", weights, ModelState, "the ModelState of model.init(key)")
 
     def init(key: Tensor) -> SLDAAgent:
         key, draw = random.split(key)

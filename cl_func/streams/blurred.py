@@ -16,7 +16,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import checks, random, tree
 from cl_func.experience import Benchmark, Dataset, Experience, Stream
 from cl_func.streams.joint import labelled
 from cl_func.streams.lazy import Lazy, lazy
@@ -40,10 +40,9 @@ def blurred(benchmark: Benchmark, width: float = 0.5, *, key: Tensor) -> Benchma
     >>> bench.train[1].classes.nonzero().flatten().tolist()
     [0, 1, 2, 3, 4, 5]
     """
-    if isinstance(width, bool) or not isinstance(width, (int, float)):
-        raise TypeError(f"width: expected a number above 0 and at most 0.5, got {width!r}.")
-    if not 0 < width <= 0.5:
-        raise ValueError(f"width: expected a number above 0 and at most 0.5, the share of an experience on one side, got {width}.")
+    checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.streams.split_by_class(...)")
+    checks.key("key", key)
+    width = checks.number("width", width, 0, 0.5, ends="(]")  # the share of an experience on one side
     parent, n = lazy(benchmark.train), len(benchmark.train)
     source = parent.source(0)
     if any(parent.source(i) is not source for i in range(1, n)):

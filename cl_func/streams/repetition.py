@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import random
+from cl_func import checks, random
 from cl_func.core import positive
 from cl_func.experience import Benchmark, Dataset, Stream
 from cl_func.streams.class_splits import split_by_class
@@ -49,9 +49,11 @@ def class_repetition(
     >>> [exp.classes.nonzero().flatten().tolist() for exp in bench.train]
     [[1, 6], [5, 8], [1, 2, 3], [0, 2, 3, 6, 9], [1, 4, 7, 8]]
     """
-    introductions = positive("n_experiences", n_experiences) if introductions is None else positive("introductions", introductions)
+    positive("n_experiences", n_experiences)
+    introductions = n_experiences if introductions is None else positive("introductions", introductions)
     if introductions > n_experiences:
         raise ValueError(f"introductions: expected at most the {n_experiences} experiences, got {introductions}.")
+    checks.key("key", key)
     base = split_by_class(train, test, introductions, key=key)
     chance = _probabilities(probability, train.n_classes)
     groups = torch.stack([exp.classes for exp in base.train])
@@ -66,9 +68,14 @@ def _probabilities(value: float | Sequence[float] | Tensor, n_classes: int) -> T
     """One probability for each class, [C] float64."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         value = [float(value)] * n_classes
-    if isinstance(value, (str, bool)) or not isinstance(value, (Sequence, Tensor)):
+    if isinstance(value, (str, bytes, bool)) or not isinstance(value, (Sequence, Tensor)):
         raise TypeError(f"probability: expected a number in [0, 1], or one for each class, got {describe(value)}.")
-    each = torch.as_tensor(value, dtype=torch.float64).cpu()
+    if isinstance(value, Tensor):
+        if value.is_meta:
+            raise ValueError("probability: it is on the device meta, which holds no values.")
+        each = checks.tensor("probability", value).double().cpu()
+    else:
+        each = torch.tensor([checks.number("probability", one) for one in value], dtype=torch.float64)
     if each.shape != (n_classes,):
         raise ValueError(f"probability: expected one number, or one for each of the {n_classes} classes, got {describe(value)}.")
     if not bool(((each >= 0) & (each <= 1)).all()):
