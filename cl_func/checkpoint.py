@@ -95,7 +95,7 @@ class Checkpoint:
         if not isinstance(self.folder, (str, Path)) or not str(self.folder):
             raise TypeError(f"folder: expected the path of a folder, got {self.folder!r}.")
         if Path(self.folder).is_file():
-            raise ValueError(f"folder: expected the path of a folder, {self.folder} is a file.")
+            raise ValueError(f"folder: {self.folder} is a file; give a folder.")
         for name in ("every", "steps"):
             if getattr(self, name) is not None:
                 positive(name, getattr(self, name))

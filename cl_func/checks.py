@@ -157,8 +157,9 @@ def model(name: str, value: Any) -> Any:
 
 def model_or_function(name: str, value: Any) -> Any:
     """Check that a value is what `cl.evaluate` takes: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
-    if not callable(value) or isinstance(value, (type, torch.nn.Module)):
-        return model(name, value)
+    function = callable(value) and not isinstance(value, (type, torch.nn.Module))
+    if not function and not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
+        raise refuse(name, "a Model or a function (state, exp) -> logits [n, C]", value)
     return value
 
 

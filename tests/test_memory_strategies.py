@@ -103,7 +103,7 @@ def test_a_virtual_step_of_length_zero_differs():
     [
         (lambda: cl.strategies.gss(MODEL, SGD, capacity=5, replay_size=2), ValueError, "subset_size: .* the capacity, 5, got 10"),
         (lambda: cl.strategies.gss(MODEL, SGD, capacity=5, replay_size=2, subset_size=True), TypeError, "subset_size"),
-        (lambda: cl.strategies.gss(MODEL, SGD, capacity=50, replay_size=0), ValueError, "n: "),
+        (lambda: cl.strategies.gss(MODEL, SGD, capacity=50, replay_size=0), ValueError, "replay_size: "),
         (lambda: cl.strategies.mir(MODEL, SGD, capacity=50, replay_size=9, candidates=8), ValueError, "candidates: .* 9 .* got 8"),
         (lambda: cl.strategies.mir(MODEL, SGD, capacity=7, replay_size=2, candidates=8), ValueError, "candidates: .* 7, got 8"),
         (lambda: cl.strategies.mir(MODEL, SGD, capacity=50, replay_size=0), ValueError, "replay_size"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func import regularizers, strategies, testing
-from cl_func.experience import pad
+from cl_func.experience import pad, stream
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.SGD
 LABELS = ("true", "model", "all")
@@ -371,7 +371,7 @@ def test_lwf_with_a_multi_head_model_keeps_the_old_head(kind):
 
 
 def test_multi_head_lwf_obeys_the_laws():
-    testing.check_strategy(strategies.lwf(HEADS, SGD, batch_size=5), cl.Benchmark(train=TASKS, test=TASKS))
+    testing.check_strategy(strategies.lwf(HEADS, SGD, batch_size=5), cl.Benchmark(train=stream(TASKS), test=stream(TASKS)))
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_repetition_refuses():
 
     with pytest.raises(ValueError, match=r"probability: expected numbers in \[0, 1\], got 1.5"):
         build(probability=1.5)
-    with pytest.raises(ValueError, match=r"probability: expected numbers in \[0, 1\], got nan"):
+    with pytest.raises(ValueError, match=r"probability: expected a finite number, got nan"):
         build(probability=float("nan"))
     with pytest.raises(ValueError, match=r"one for each of the 6 classes, got \[0.5, 0.5\]"):
         build(probability=[0.5, 0.5])
@@ -238,10 +238,10 @@ def test_blurred_drops_padding_and_takes_any_stream():
 def test_blurred_refuses():
     bench = streams.split_by_class(*pair(), n_experiences=3)
     for width in (0, -0.1, 0.6, float("nan")):
-        with pytest.raises(ValueError, match=f"width: expected a number above 0 and at most 0.5.*got {width}"):
+        with pytest.raises(ValueError, match=f"width: expected a finite number in .0, 0.5., got {width}"):
             streams.blurred(bench, width, key=KEY)
     for wrong in (True, "0.1"):
-        with pytest.raises(TypeError, match="width: expected a number above 0"):
+        with pytest.raises(TypeError, match="width: expected a finite number"):
             streams.blurred(bench, wrong, key=KEY)
     with pytest.raises(ValueError, match="not rows of one dataset, so their rows cannot be exchanged"):
         streams.blurred(streams.permuted(*pair(), n_experiences=2, key=KEY), key=KEY)

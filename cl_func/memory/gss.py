@@ -111,8 +111,8 @@ def insert(
     `subset_size` random rows of the memory are compared with, at most its capacity. `fields(state, exp)` says what is stored of
     the n rows, a tree of [n, ...] with x, y and task at least, which are the default.
     """
-    checks.model("model", model)
     positive("subset_size", subset_size)
+    checks.model("model", model)
     checks.path("slot", slot, "replay")
     checks.function("fields", fields, "a function fields(state, exp)")
 
