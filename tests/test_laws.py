@@ -7,7 +7,7 @@ import types
 
 import pytest
 import registry
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 import cl_func as cl
 from cl_func import testing
@@ -58,6 +58,7 @@ def test_any_experience_and_key(case, exp, key):
 @given(train=testing.streams(), key=testing.keys())
 def test_strategies_on_any_stream(case, train, key):
     strategy = case.make()
+    assume(strategy.model is not registry.NORMED or all(len(exp) > 1 for exp in train))  # batch norm refuses a single row
     start = strategy.init(key)
     end = cl.fold(strategy.update, start, train)
     testing._check_closed(end, start)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 
 import cl_func as cl
-from cl_func import losses, memory, projections
+from cl_func import losses, memory
 from cl_func.models import linear_inputs
 from cl_func.projections import agem, gem, ogd, owm, qp
 from cl_func.projections.vector import from_vector, to_vector
@@ -405,7 +405,3 @@ def test_forgets_less_than_naive(name):
 def test_errors(make, error, match):
     with pytest.raises(error, match=match):
         make()
-
-
-def test_names():
-    assert set(projections.__all__) == registry.NOT_COMPONENTS["projections"]
