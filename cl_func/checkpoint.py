@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -43,7 +42,7 @@ def save(path: str | Path, tree: Any) -> None:
     if isinstance(tree, Runs):
         tree.save(path)
     else:
-        files.write(path, files.named(tree), {"kind": "tree", "outline": files.outline(tree)})
+        files.write_tree(path, tree)
 
 
 def load(path: str | Path, like: Any = None) -> Any:
@@ -55,22 +54,14 @@ def load(path: str | Path, like: Any = None) -> Any:
     damaged. Nothing in a file is ever executed.
     """
     _file(path)
-    if isinstance(like, Runs) or (like is None and _kind(path) == "runs"):
+    if isinstance(like, Runs):
         return Runs.load(path)
-    tensors, header = files.read(path, "tree")
+    tensors, header = files.read(path, "tree", *(["runs"] if like is None else []))
+    if header["kind"] == "runs":
+        return Runs.of(tensors, header, path)
     if like is None:
         return {name.removeprefix("tree."): leaf for name, leaf in tensors.items()}
     return files.fitted(tensors, header, like, path)
-
-
-def _kind(path: str | Path) -> str:
-    try:
-        files.read(path, "runs")
-    except files.DamagedFile:
-        raise
-    except ValueError:
-        return "another"
-    return "runs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,10 +267,7 @@ def _strided(state: Any, strides: dict[str, Sequence[int]]) -> Any:
 
 def fingerprint(update: Any, start: Any, every: int) -> str:
     """What tells one run from another, as far as one can: the first state, the loops of the update, the times of the history."""
-    digest = hashlib.sha256(f"{files.outline(update)}{every}".encode())
-    for path, leaf in tree.items(start):
-        digest.update(path.encode() + leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
+    return files.digest(files.named(start), f"{files.outline(update)}{every}")[:32]
 
 
 def _number(path: Path) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Probe, positive
-from cl_func.experience import Experience, pad
+from cl_func.experience import Experience, one_hot, pad
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, mask_logits
 from cl_func.tree import state, static
@@ -85,8 +85,7 @@ def evaluate(
         check_classes(logits, exp)
         if mask is not None:
             logits = mask_logits(logits, exp.classes)
-        every = torch.arange(exp.classes.shape[-1], device=exp.y.device)
-        label = (exp.y[:, None] == every) & exp.valid[:, None]
+        label = one_hot(exp.y, exp.valid, exp.classes.shape[-1])
         hit = logits.argmax(-1) == exp.y
         loss = F.cross_entropy(logits, exp.y, reduction="none")
         return {

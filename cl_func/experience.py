@@ -107,6 +107,11 @@ class Experience:
         return self.task.expand(self.rows.shape) if self.source.task is None else self.source.task[self.rows]
 
 
+def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
+    """Which class each row belongs to, [n, C] bool, of labels [n] and valid [n]; none for rows that are not valid."""
+    return (labels[:, None] == torch.arange(n_classes, device=labels.device)) & valid[:, None]
+
+
 def as_float(x: Tensor) -> Tensor:
     """uint8 values scaled to [0, 1] float32; floating values as they are."""
     return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x

@@ -50,7 +50,12 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
     # Copies: each contiguous, in the processor's memory, and none sharing its memory with another.
     whole = {name: leaf.detach().cpu().clone(memory_format=torch.contiguous_format) for name, leaf in tensors.items()}
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    write_bytes(path, _safetensors().save(whole, {"cl_func": text, "sha256": _digest(whole, text)}))
+    write_bytes(path, _safetensors().save(whole, {"cl_func": text, "sha256": digest(whole, text)}))
+
+
+def write_tree(path: str | Path, values: Any) -> None:
+    """Write a tree of tensors, with its outline, as a file of the kind "tree"; TypeError for leaves that are no tensors."""
+    write(path, named(values), {"kind": "tree", "outline": outline(values)})
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -81,17 +86,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """The SHA-256 of a text and of the names, dtypes, shapes and bytes of tensors, as hexadecimal digits."""
+    found = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        leaf = tensors[name]
-        digest.update(json.dumps([name, str(leaf.dtype), list(leaf.shape)]).encode())
-        digest.update(leaf.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        leaf = tensors[name].detach().cpu().contiguous()
+        found.update(json.dumps([name, str(leaf.dtype), list(leaf.shape)]).encode())
+        found.update(leaf.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
-def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file of one kind ("tree", "runs", ...), all checked.
+def read(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a file of one of some kinds ("tree", "runs", ...), all checked.
 
     Raises FileNotFoundError; DamagedFile, a ValueError, for a file that is not whole; ValueError for one of another kind or of a
     newer format.
@@ -115,10 +121,10 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         tensors = dict(_safetensors().load(data))
     except Exception as error:  # whatever a library makes of a hostile file
         raise DamagedFile(f"path: {path} is damaged: {error}.") from error
-    if _digest(tensors, text) != metadata.get("sha256"):
+    if digest(tensors, text) != metadata.get("sha256"):
         raise DamagedFile(f"path: {path} is damaged: its content does not have the checksum that it was written with.")
-    if header["kind"] != kind:
-        raise ValueError(f"path: {path} holds {header['kind']!r}, not {kind!r}.")
+    if header["kind"] not in kinds:
+        raise ValueError(f"path: {path} holds {header['kind']!r}, not {' or '.join(map(repr, kinds))}.")
     return tensors, header
 
 

@@ -37,7 +37,7 @@ class Watched:
                 worst = leaf[~torch.isfinite(leaf)].flatten()[0].item()
                 kept = "" if self.save is None else f"; the state before it is saved in {self.save}"
                 if self.save is not None:
-                    files.write(self.save, files.named(state), {"kind": "tree", "outline": files.outline(state)})
+                    files.write_tree(self.save, state)
                 raise FloatingPointError(
                     f"{path} is {worst} at {_where(state, exp)}{_lanes(leaf, state)}; lower the learning rate, clip the gradients "
                     f"(cl.optim.clip_by_global_norm) or look at the experience's inputs{kept}."

@@ -140,7 +140,11 @@ class Runs:
     @staticmethod
     def load(path: str | Path) -> Runs:
         """Read what `save` wrote, all checked; errors as of `cl.load`. Final states of loaded runs are not at hand."""
-        tensors, header = files.read(path, "runs")
+        return Runs.of(*files.read(path, "runs"), path)
+
+    @staticmethod
+    def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path) -> Runs:
+        """The Runs in the tensors and the header of a file; DamagedFile where they do not fit together."""
         axes: Any = header.get("axes")
         finished = tensors.pop("finished", None)
         history = {name.removeprefix("history."): value for name, value in tensors.items()}

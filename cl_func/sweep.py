@@ -12,7 +12,6 @@ import contextlib
 import copyreg
 import dataclasses
 import functools
-import hashlib
 import importlib
 import itertools
 import operator
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, files, random, tree
 from cl_func.checkpoint import Checkpoint, locked
 from cl_func.core import Strategy, positive
 from cl_func.evaluate import evaluate
@@ -101,8 +100,7 @@ def sweep(
     checks.device("device", device)
     if probe is not None:
         checks.function("probe", probe)
-    if not isinstance(lanes, str) or lanes != "auto":
-        positive("lanes", lanes)
+    asked = 1 if isinstance(lanes, str) and lanes == "auto" else positive("lanes", lanes)
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
@@ -127,7 +125,6 @@ def sweep(
         resume = checkpoint.folder
     if probe is None and isinstance(benchmark, Benchmark):
         probe = evaluate(strategy.model, benchmark.test)
-    asked = 1 if lanes == "auto" else positive("lanes", lanes)
     job = Job(strategy, benchmark, probe, compile is True, asked, device, positive("every", every), checkpoint)
     with contextlib.nullcontext() if resume is None else locked(resume):
         ledger = Ledger(axes, [len(v) for v in axes.values()], resume, _fingerprint(strategy, benchmark, runs[0], every))
@@ -202,12 +199,8 @@ def _seeds(seeds: Any) -> list[int]:
 def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> str:
     """What a resumed sweep must have in common with its folder, as far as one can tell: first state, loops, lengths."""
     start = strategy.init(random.key(run.seed))
-    digest = hashlib.sha256(f"{tree.flatten(strategy.update)[1]}{every}".encode())
-    for path, leaf in tree.items(start):
-        digest.update(path.encode() + leaf.cpu().numpy().tobytes())
-    if isinstance(benchmark, Benchmark):
-        digest.update(str([len(exp) for exp in benchmark.train]).encode())
-    return digest.hexdigest()[:16]
+    lengths = [len(exp) for exp in benchmark.train] if isinstance(benchmark, Benchmark) else None
+    return files.digest(files.named(start), f"{files.outline(strategy.update)}{every}{lengths}")[:16]
 
 
 def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update, positive
-from cl_func.experience import Experience
+from cl_func.experience import Experience, one_hot
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.tree import state
 
@@ -36,11 +36,6 @@ def init(n_classes: int, sample: Tensor) -> NearestMean:
         means=sample.new_zeros((n_classes, *sample.shape)),
         counts=torch.zeros(n_classes, dtype=torch.int64, device=sample.device),
     )
-
-
-def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
-    """Which class each row belongs to, [n, C] bool; nothing for rows that are not valid."""
-    return (labels[:, None] == torch.arange(n_classes, device=labels.device)) & valid[:, None]
 
 
 def add(slot: NearestMean, rows: Tensor, labels: Tensor, valid: Tensor) -> NearestMean:

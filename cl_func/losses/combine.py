@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
@@ -50,6 +49,19 @@ def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., An
     Experience replay (Chaudhry et al. 2019, "On tiny episodic memories in continual learning"). `draw(memory, key, n)` returns
     (rows, valid); rows need x, y and task. While the memory is empty this is the loss on the minibatch alone.
     """
+    return _drawn(loss, n, slot, draw, replay.join)
+
+
+def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> Loss:
+    """The loss on n rows drawn from the memory in `state.<slot>` and on nothing else, with a weight of its own in a `total`.
+
+    `draw` as for `with_replay`. While the memory is empty no row is valid.
+    """
+    return _drawn(loss, n, slot, draw, replay.recalled)
+
+
+def _drawn(loss: Loss, n: int, slot: str, draw: Callable[..., Any], met: Callable[..., Experience]) -> Loss:
+    """The loss on what the minibatch and n drawn rows become together: `met(exp, rows, valid)`."""
     positive("n", n)
     checks.function("loss", loss, "a loss function")
     checks.path("slot", slot, "replay")
@@ -58,31 +70,6 @@ def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., An
     def replayed_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         key, place = random.split(state.key)
         rows, valid = draw(tree.get(state, slot), place, n)
-        return loss(params, state.replace(key=key), replay.join(exp, rows, valid))
+        return loss(params, state.replace(key=key), met(exp, rows, valid))
 
     return replayed_loss
-
-
-def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> Loss:
-    """The loss on n rows drawn from the memory in `state.<slot>` and on nothing else, with a weight of its own in a `total`.
-
-    `draw` as for `with_replay`. While the memory is empty no row is valid.
-    """
-    checks.path("slot", slot, "replay")
-    checks.function("draw", draw, "a function draw(memory, key, n)")
-    positive("n", n)
-    if not callable(loss):
-        raise TypeError(f"loss: expected a loss function, got {loss!r}.")
-
-    def replayed_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(state.key)
-        rows, valid = draw(tree.get(state, slot), place, n)
-        return loss(params, state.replace(key=key), alone(exp, rows, valid))
-
-    return replayed_loss
-
-
-def alone(exp: Experience, rows: Any, valid: Tensor) -> Experience:
-    """m rows from a memory as an Experience of their own, with the classes they have; of `exp` it keeps what rows do not have."""
-    nothing = tree.replace(exp.take(exp.rows[:0], exp.valid[:0]), classes=torch.zeros_like(exp.classes))
-    return replay.join(nothing, rows, valid)

@@ -15,8 +15,7 @@ from cl_func import checks, random, tree
 from cl_func.core import Loss, positive
 from cl_func.experience import Experience
 from cl_func.losses.classification import weighted_mean
-from cl_func.losses.combine import alone
-from cl_func.memory import reservoir
+from cl_func.memory import replay, reservoir
 from cl_func.models import Model, forward
 
 
@@ -45,7 +44,7 @@ def dark_experience(model: Model, n: int, slot: str = "replay") -> Loss:
                 f"{slot}: the memory stores no logits; allocate it with reservoir.init(capacity, cl.memory.dark.sample(model)) "
                 "and insert with fields=cl.memory.dark.fields(model)."
             )
-        logits, state = forward(model, params, state.replace(key=key), alone(exp, rows, valid))
+        logits, state = forward(model, params, state.replace(key=key), replay.recalled(exp, rows, valid))
         return logit_distance(logits, rows["logits"], valid), state
 
     return loss

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.core import Update, positive
-from cl_func.experience import Experience
+from cl_func.experience import Experience, one_hot
 from cl_func.memory import balanced, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.tree import PyTree, state
@@ -53,8 +53,7 @@ def add(memory: GDumb, key: Tensor, rows: PyTree, valid: Tensor, label: Tensor) 
 
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; label: [n] int64.
     """
-    classes = torch.arange(memory.offered.shape[0], device=valid.device)
-    counts = memory.offered + torch.cumsum((label[:, None] == classes) & valid[:, None], 0)  # [n, C], with the row itself
+    counts = memory.offered + torch.cumsum(one_hot(label, valid, memory.offered.shape[0]), 0)  # [n, C], with the row itself
     share = (memory.capacity // (counts > 0).sum(1).clamp(min=1)).clamp(min=1)
     taken = valid & (counts.gather(1, label[:, None])[:, 0] <= share)
     memory = balanced.add(memory, key, rows, taken, label)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update, positive
-from cl_func.experience import Experience
+from cl_func.experience import Experience, one_hot
 from cl_func.memory import draws, replay, reservoir
 from cl_func.models import Model, feature_function, features
 from cl_func.opaque import opaque
@@ -108,8 +108,7 @@ def add(memory: Herding, rows: PyTree, labels: Tensor, valid: Tensor, embed: Cal
     candidates = tree.map(lambda old, new: torch.cat([old, new]), memory.data, rows)
     label = torch.cat([memory.label, labels])
     there = torch.cat([memory.occupied, valid])
-    classes = torch.arange(memory.seen.shape[0], device=label.device)
-    coming = ((labels[:, None] == classes) & valid[:, None]).any(0)
+    coming = one_hot(labels, valid, memory.seen.shape[0]).any(0)
     seen = memory.seen | coming
     quota = capacity // seen.sum().clamp(min=1)
 

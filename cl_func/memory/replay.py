@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experience import Experience
+from cl_func.experience import Experience, one_hot
 from cl_func.tree import describe
 
 
@@ -102,7 +102,7 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
         source=source,
         rows=torch.arange(count, device=valid.device),
         valid=torch.cat([valid, exp.valid]),
-        classes=exp.classes | _classes(rows, valid, exp),
+        classes=exp.classes | one_hot(rows["y"], valid, exp.classes.shape[-1]).any(0),
     )
 
 
@@ -118,14 +118,8 @@ def recalled(exp: Experience, rows: Any, valid: Tensor) -> Experience:
         source=tree.replace(exp.source, x=rows["x"], y=rows["y"], task=rows["task"]),
         rows=torch.arange(valid.shape[0], device=valid.device),
         valid=valid,
-        classes=_classes(rows, valid, exp),
+        classes=one_hot(rows["y"], valid, exp.classes.shape[-1]).any(0),
     )
-
-
-def _classes(rows: Any, valid: Tensor, exp: Experience) -> Tensor:
-    """The classes that occur in the valid rows, [C] bool."""
-    names = torch.arange(exp.classes.shape[-1], device=valid.device)
-    return ((rows["y"][:, None] == names) & valid[:, None]).any(0)
 
 
 def union_weights(there: Tensor, valid: Tensor, share: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update, positive
-from cl_func.experience import Experience
+from cl_func.experience import Experience, one_hot
 from cl_func.memory import places, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.tree import PyTree, state
@@ -61,8 +61,7 @@ def add(memory: Ring, rows: PyTree, valid: Tensor, label: Tensor) -> Ring:
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; label: [n] int64.
     """
     rows = replay.fit(rows, memory.data, n=valid.shape[0])
-    classes = torch.arange(memory.offered.shape[0], device=valid.device)
-    counts = memory.offered + torch.cumsum((label[:, None] == classes) & valid[:, None], 0)  # [n, C], with the row itself
+    counts = memory.offered + torch.cumsum(one_hot(label, valid, memory.offered.shape[0]), 0)  # [n, C], with the row itself
     turn = counts.gather(1, label[:, None])[:, 0] - 1
     stays = valid & (turn >= counts[-1][label] - memory.per_class)
     place = label * memory.per_class + turn % memory.per_class

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cl_func import memory, random
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
-from cl_func.experience import Experience
+from cl_func.experience import Experience, one_hot
 from cl_func.losses import mark_seen, masked_cross_entropy
 from cl_func.models import Model, forward
 from cl_func.tree import state
@@ -78,5 +78,4 @@ def er_ace(
 
 def current(exp: Experience) -> Tensor:
     """The classes that have a valid row in this very minibatch, [C] bool."""
-    labels = torch.arange(exp.classes.shape[-1], device=exp.valid.device)
-    return ((exp.y[:, None] == labels) & exp.valid[:, None]).any(0)
+    return one_hot(exp.y, exp.valid, exp.classes.shape[-1]).any(0)
