@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import re
 import shutil
+import subprocess
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
 from cl_func.experience import lane_axes
+from cl_func.rewrites import rewrite
 
 
 def map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:
@@ -77,7 +81,7 @@ def vmap(update: Any) -> Any:
         return Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
 
     def wrap(leaf: Any) -> Any:
-        return dataclasses.replace(leaf, inner=Vmapped(leaf.inner), programs={}) if isinstance(leaf, Compiled) else Vmapped(leaf)
+        return Compiled(Vmapped(leaf.inner), leaf.donate) if isinstance(leaf, Compiled) else Vmapped(leaf)
 
     return map_leaves(wrap, update)
 
@@ -86,7 +90,14 @@ _COMPILING = threading.RLock()
 
 # Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
 # the ends of loops: wrong numbers and a corrupt heap (a test keeps the case). -fwrapv defines it; this option ends in the flags.
-OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off -fwrapv"}
+# The shapes of inputs and results are known by the signature, so the program need not check them again at each call.
+# What takes more than a few operations to compute, such as a draw, is computed once and kept, not again in every loop that uses it:
+# half of the time of compilation, at the same speed.
+OPTIONS: dict[str, Any] = {
+    "cpp.enable_floating_point_contract_flag": "off -fwrapv",
+    "size_asserts": False,
+    "realize_opcount_threshold": 8,
+}
 
 
 RETRIES = 50  # a killed process may leave as many broken files as a program has kernels
@@ -103,48 +114,100 @@ def compiler_available() -> bool:
     return False
 
 
+@functools.cache
+def _vector_options() -> dict[str, Any]:
+    """That the widest vector instructions of this processor may be used, where one small file shows that the compiler has them.
+
+    Else inductor finds out by building and loading a library for each kind there is: a third of the time of a cold start.
+    """
+    # Slow to import, and needed only here.
+    from torch._inductor import config, cpp_builder, cpu_vec_isa
+
+    kinds = {"AVX2": ("__m256", "_mm256_fmadd_ps"), "AVX512": ("__m512", "_mm512_fmadd_ps")}
+    kind = kinds.get(torch.backends.cpu.get_cpu_capability())
+    if kind is None:
+        return {}
+    known = {"cpp.vec_isa_ok": True}
+    with config.patch(known):
+        flags = cpu_vec_isa.pick_vec_isa().build_arch_flags().split()
+    text = f"#include <immintrin.h>\n{kind[0]} f({kind[0]} a) {{ return {kind[1]}(a, a, a); }}\n"
+    command = [cpp_builder.get_cpp_compiler(), *flags, "-x", "c++", "-c", "-", "-o", os.devnull]
+    if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode == 0:
+        return known
+    cpu_vec_isa.valid_vec_isa_list.cache_clear()
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Compiled:
     """A function of (state, exp) as one compiled program per structure, shapes, dtypes and devices of its inputs."""
 
     inner: Callable[[Any, Any], Any]
     donate: bool = False
-    programs: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    programs: dict[Any, dict[Any, _Program]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    # States that were written in place: the leaves of the next call, which then need not be taken apart and looked at again.
+    owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, _Program]]] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary, compare=False, repr=False
+    )
 
     def donating(self) -> Compiled:
         """The same function, allowed to overwrite the state it is given."""
-        return dataclasses.replace(self, donate=True)
+        return dataclasses.replace(self, donate=True)  # with the same programs
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"inner": self.inner, "donate": self.donate, "programs": {}}
+    def __reduce__(self) -> Any:
+        return Compiled, (self.inner, self.donate)  # programs belong to the process
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
         if not compiler_available():
             return self.inner(state, exp)
-        lanes, structure = tree.flatten(state)
         shared, exp_structure = tree.flatten(exp)
-        # Elements that share one place in memory (expanded lanes) cannot be written one by one.
-        given = [leaf.contiguous() if 0 in leaf.stride() else leaf for leaf in (*lanes, *shared)]
-        signature = (self.donate, structure, exp_structure, *[(x.shape, x.stride(), x.dtype, x.device) for x in given])
-        program = self.programs.get(signature)
+        shared = _whole(shared)
+        known = self.owned.get(state) if self.donate and hasattr(state, "__weakref__") else None
+        if known is not None:
+            lanes, programs = known
+        else:
+            lanes, structure = tree.flatten(state)
+            lanes = _whole(lanes)
+            programs = self.programs.setdefault((self.donate, structure, _described(lanes)), {})
+        signature = (exp_structure, _described(shared))
+        program = programs.get(signature)
         if program is None:
             with _COMPILING:  # torch traces and compiles in one thread at a time; the others wait for the program
-                program = self.programs.get(signature) or _Program(self.inner, given, structure, exp_structure, self.donate)
-                self.programs[signature] = program
-        return program(given)
+                structure = tree.flatten(state)[1]
+                program = programs.get(signature) or _Program(self.inner, lanes, shared, structure, exp_structure, self.donate)
+                programs[signature] = program
+        if known is None and self.donate:
+            lanes = _apart(lanes)
+        leaves = program([*lanes, *shared])
+        if known is not None and program.in_place:
+            return state
+        out = tree.unflatten(program.structure, leaves)
+        if program.in_place and hasattr(out, "__weakref__"):
+            self.owned[out] = (leaves, programs)
+        return out
+
+
+def _described(leaves: list[Tensor]) -> tuple[Any, ...]:
+    return tuple((x.shape, x.stride(), x.dtype, x.device) for x in leaves)
+
+
+def _whole(leaves: list[Tensor]) -> list[Tensor]:
+    """The leaves, copied where elements share one place in memory (expanded lanes): those cannot be written one by one."""
+    return [leaf.contiguous() if 0 in leaf.stride() else leaf for leaf in leaves]
 
 
 class _Program:
     """The graph of one function at one signature, traced by running it once and compiled at the first call."""
 
-    def __init__(self, inner: Any, given: list[Tensor], structure: Any, exp_structure: Any, donate: bool) -> None:
+    def __init__(
+        self, inner: Any, lanes: list[Tensor], shared: list[Tensor], structure: Any, exp_structure: Any, donate: bool
+    ) -> None:
         # Slow to import, and needed only here.
         from torch._subclasses import FakeTensorMode
         from torch.fx.experimental.proxy_tensor import make_fx
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-        n = structure.num_leaves
-        self.donated = n if donate else 0  # how many of the inputs may be overwritten
+        n = len(lanes)
         self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
         self.copied: set[int] = set()  # output leaves that must not share memory with what they come from
 
@@ -158,21 +221,26 @@ class _Program:
             return [leaf for j, leaf in enumerate(out_leaves) if j not in self.from_input]
 
         # Traced on copies: leaves that share memory in this call, and need not in the next, must not become one input.
-        given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in given]
+        given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in (*lanes, *shared)]
         with torch.no_grad():
             for left in range(RETRIES, -1, -1):
                 graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
+                rewrite(graph.graph)
+                graph.recompile()
                 # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards
                 # cost as much as a small step, and it gives up on code that it compiled 8 times, which all train steps share.
                 # Inputs with a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk.
                 fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
                 inputs: list[Any] = [fake.from_tensor(leaf, static_shapes=True) for leaf in given]
                 try:
-                    self.compiled: Any = torch._inductor.compile(graph, inputs, options=OPTIONS)
-                    return
+                    self.compiled: Any = torch._inductor.compile(graph, inputs, options=OPTIONS | _vector_options())
+                    break
                 except Exception as error:
                     if left == 0 or not _discarded(error):
                         raise
+        # Whether the new state is the old one written over, leaf by leaf.
+        same = all(self.from_input.get(j) == j for j in range(n))
+        self.in_place = donate and self.structure == structure and same and not self.copied
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into writes in place.
@@ -192,15 +260,14 @@ class _Program:
         first = {_address(out_leaves[j]): j for j in reversed(fresh)}
         self.copied.update(j for j in fresh if first[_address(out_leaves[j])] != j)
 
-    def __call__(self, given: list[Tensor]) -> Any:
-        if self.donated:
-            given = _apart(given, self.donated)
+    def __call__(self, given: list[Tensor]) -> list[Tensor]:
+        """The leaves of the result."""
         with torch.no_grad():
             changed = iter(self.compiled(*given))
         leaves = [given[self.from_input[j]] if j in self.from_input else next(changed) for j in range(self.structure.num_leaves)]
         for j in self.copied:
             leaves[j] = leaves[j].clone()
-        return tree.unflatten(self.structure, leaves)
+        return leaves
 
 
 def _discarded(error: Exception) -> bool:
@@ -223,14 +290,14 @@ def _holds_state(out: Any, out_structure: Any, structure: Any) -> bool:
     return bool(out_structure == structure or (pair and tree.flatten(out[0])[1] == structure))
 
 
-def _apart(leaves: list[Tensor], n: int) -> list[Tensor]:
-    """The leaves, of which no two among the first n share memory: what an eager update has made share it is copied."""
+def _apart(leaves: list[Tensor]) -> list[Tensor]:
+    """The leaves, of which no two share memory: what an eager update has made share it is copied."""
     taken: set[int] = set()
     out = list(leaves)
-    for i in range(n):
-        place = _address(leaves[i])
+    for i, leaf in enumerate(leaves):
+        place = _address(leaf)
         if place in taken:
-            out[i] = leaves[i].clone()
+            out[i] = leaf.clone()
         elif place:
             taken.add(place)
     return out

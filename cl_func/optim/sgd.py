@@ -58,7 +58,10 @@ class SGD:
         expect("sgd", SGDState, state)
         self._check_momentum(state)
         dtype, rate = state.lr.dtype, -(state.lr * state.scale)
-        direction = tree.map(lambda g, p: torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay), grads, params)
+        if tree.plain(state.weight_decay) and not state.weight_decay:
+            direction = tree.map(lambda g: g.to(dtype), grads)
+        else:
+            direction = tree.map(lambda g, p: torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay), grads, params)
         momentum, velocity = state.momentum, state.velocity
         if momentum is not None:
             velocity = tree.map(lambda g, v: torch.addcmul(g, v, momentum), direction, velocity)
