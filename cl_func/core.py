@@ -297,7 +297,9 @@ def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
         if not value.requires_grad:  # it does not depend on the parameters
             return tree.map(torch.zeros_like, params), tree.map(torch.detach, state)
         grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-    return tree.unflatten(structure, grads), tree.map(torch.detach, state)
+    if any(leaf.requires_grad for leaf in tree.leaves(state)):
+        state = tree.map(torch.detach, state)
+    return tree.unflatten(structure, grads), state
 
 
 def _pair(name: str, out: Any, state: Any) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from cl_func.jobs import Job, Run
 from cl_func.transforms import vmap
 
 CACHE_BYTES = 12 * 2**20  # lanes whose weights, gradients and moments fit in this stay in a core's share of the cache
-COMPILE_SECONDS = 20.0  # what a cold compilation of a step costs, about; compiling must save more
+COMPILE_SECONDS = 12.0  # what a cold compilation of a step costs, about; compiling must save more
 
 
 class _Enough(Exception):  # noqa: N818 - no error: ends a measurement

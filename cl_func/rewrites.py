@@ -1,9 +1,9 @@
 """What a traced step is rewritten into before it is compiled: the same values by fewer passes over memory.
 
-A plain gradient step is affine in the weight W and in the product of its gradient, whatever decays, scales or gates it:
-    W' = f W + s (A B),    f and s one number a lane
+A plain gradient step adds to the weight W a multiple of the product that is its gradient, whatever decays, scales or gates it:
+    W' = W + d W + s (A B)  where the gate is open, W elsewhere;    d and s one number a lane
 As written this makes A B, reads it and writes W'. One product that adds to W does the same with a third of the traffic in memory:
-    W' = f W + (s A) B     in place, and f = 1 without weight decay
+    W' = W + d W + (s A) B    in place, and d = 0 without weight decay
 Only on the processor and only for weights that the program may overwrite (donation). What is not of this form (momentum, Adam,
 clipping by the norm of all gradients) is left as it is.
 
@@ -27,9 +27,16 @@ FEW = 64  # rows: a count over pairs of more would cost more than the scan
 aten = torch.ops.aten
 
 
-def _add_product(weight: Tensor, factor: Tensor | None, a: Tensor, b: Tensor) -> None:
-    if factor is not None and any(f != 1.0 for f in factor.flatten().tolist()):
-        weight.mul_(factor)
+def _add_product(weight: Tensor, gate: Tensor | None, decay: Tensor | None, a: Tensor, b: Tensor) -> None:
+    if gate is not None:
+        lanes = gate.flatten().tolist()
+        if not any(lanes):
+            return
+        if not all(lanes):  # both factors: 0 times NaN is NaN
+            a, b = torch.where(gate, a, 0), torch.where(gate, b, 0)
+            decay = None if decay is None else torch.where(gate, decay, 0)
+    if decay is not None and any(d != 0.0 for d in decay.flatten().tolist()):
+        weight.addcmul_(weight, decay)
     threads = torch.get_num_threads()
     if weight.ndim == 3:
         torch.baddbmm(weight, a, b, out=weight)
@@ -41,11 +48,27 @@ def _add_product(weight: Tensor, factor: Tensor | None, a: Tensor, b: Tensor) ->
         torch.addmm(weight, a, b, out=weight)
 
 
-torch.library.define("cl_func::add_product", "(Tensor(a!) weight, Tensor? factor, Tensor a, Tensor b) -> ()")
+torch.library.define("cl_func::add_product", "(Tensor(a!) weight, Tensor? gate, Tensor? decay, Tensor a, Tensor b) -> ()")
 torch.library.impl("cl_func::add_product", "CPU")(_add_product)
-torch.library.register_fake("cl_func::add_product")(lambda weight, factor, a, b: None)
+torch.library.register_fake("cl_func::add_product")(lambda weight, gate, decay, a, b: None)
 
 _OPERATION = torch.ops.cl_func.add_product.default
+
+
+def rewrite(graph: Graph) -> None:
+    """Rewrite a graph as made by `make_fx`, in place."""
+    graph.eliminate_dead_code()
+    nodes = list(graph.nodes)
+    final = _final_copies(nodes)
+    others = [node for node in nodes if _writes(node) and node not in final]
+    for copy in list(final):
+        _update(graph, copy, final, others)
+    for node in nodes:
+        if node.target is aten.index.Tensor and not others:
+            _gather(node)
+        elif node.target is aten.cumsum.default:
+            _count(graph, node)
+    graph.eliminate_dead_code()
 
 
 def emit(graph: Graph, op: Any, *args: Any) -> Node:
@@ -56,13 +79,41 @@ def emit(graph: Graph, op: Any, *args: Any) -> Node:
     return node
 
 
+def _writes(node: Node) -> bool:
+    """Whether a node writes to one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _final_copies(nodes: list[Node]) -> list[Node]:
+    """The copies of new values over inputs with which a donated program ends."""
+    found: list[Node] = []
+    for node in reversed(nodes[:-1]):
+        if node.target is not aten.copy_.default or node.users or node.args[0].op != "placeholder":  # type: ignore[union-attr]
+            break
+        found.append(node)
+    return found[::-1]
+
+
+def _overwritten(node: Any, final: list[Node]) -> bool:
+    """Whether a node is one of the inputs that the final copies write to, or a view of one."""
+    while node.op == "call_function":
+        schema = getattr(node.target, "_schema", None)  # of getitem there is none
+        if schema is not None and not any(argument.alias_info for argument in schema.arguments):
+            break
+        node = node.args[0]
+    return any(copy.args[0] is node for copy in final)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Affine:
-    """f W + s A B; f and s are numbers or nodes that broadcast over the matrix."""
+    """(whole + d) W + s A B; whole is an integer, d and s are numbers or nodes that broadcast over the matrix."""
 
-    f: Any
+    whole: int
+    d: Any
     s: Any
-    product: tuple[Node, Node] | None = None
+    product: Node | None = None
+    factors: tuple[Node, Node] | None = None
 
 
 class _Reader:
@@ -70,6 +121,7 @@ class _Reader:
 
     def __init__(self, graph: Graph, weight: Node) -> None:
         self.graph, self.weight, self.through = graph, weight, set[Node]()
+        self.value: Tensor = weight.meta["val"]
 
     def both(self, op: Any, plain: Any, x: Any, y: Any) -> Any:
         """A sum or a product of numbers and nodes."""
@@ -85,19 +137,12 @@ class _Reader:
         """x + y."""
         return y if x == 0.0 else x if y == 0.0 else self.both(aten.add.Tensor, operator.add, x, y)
 
-    def choose(self, condition: Node, x: Any, y: Any) -> Any:
-        """x where the condition holds, else y."""
-        if not isinstance(x, Node) and x == y:
-            return x
-        return emit(self.graph, aten.where.self, condition, self.node(x), self.node(y))
-
     def node(self, x: Any) -> Node:
         """A number as a node."""
         if isinstance(x, Node):
             return x
-        value = self.weight.meta["val"]
-        made = self.graph.call_function(aten.full.default, ([], x), {"dtype": value.dtype, "device": value.device})
-        made.meta["val"] = torch.empty((), dtype=value.dtype, device="meta")
+        made = self.graph.call_function(aten.full.default, ([], x), {"dtype": self.value.dtype, "device": self.value.device})
+        made.meta["val"] = torch.empty((), dtype=self.value.dtype, device="meta")
         return made
 
     def number(self, node: Any) -> bool:
@@ -105,93 +150,108 @@ class _Reader:
         if not isinstance(node, Node):
             return isinstance(node, (int, float))
         value = node.meta.get("val")
-        return isinstance(value, Tensor) and value.ndim <= self.weight.meta["val"].ndim and all(n == 1 for n in value.shape[-2:])
+        return isinstance(value, Tensor) and value.ndim <= self.value.ndim and all(n == 1 for n in value.shape[-2:])
 
-    def matrix_product(self, node: Any) -> tuple[Node, Node] | None:
-        """A and B of a node that is A B, also seen through transposes."""
-        if not isinstance(node, Node):
-            return None
-        self.through.add(node)
-        args: Any = node.args
-        if node.target in (aten.mm.default, aten.bmm.default):
-            return args[0], args[1]
-        if node.target in (aten._unsafe_view.default, aten.view.default):
-            inner: Any = args[0]
-            return self.matrix_product(inner) if inner.meta["val"].shape == node.meta["val"].shape else None
-        ndim = self.weight.meta["val"].ndim
-        flipped = node.target is aten.transpose.int and {d % ndim for d in args[1:]} == {ndim - 2, ndim - 1}
-        found = self.matrix_product(args[0]) if flipped or node.target is aten.t.default else None
-        if found is not None:
-            a, b = (emit(self.graph, aten.transpose.int, factor, -2, -1) for factor in found)
-            return b, a
-        return None
+    def gated(self, node: Any) -> tuple[Node | None, Any]:
+        """The gate of where(gate, new, W), or of several, and the new value."""
+        gate: Node | None = None
+        while isinstance(node, Node) and node.target is aten.where.self and self.number(node.args[0]):
+            self.through.add(node)
+            condition, new, old = node.args
+            if new is self.weight:
+                condition, new, old = emit(self.graph, aten.logical_not.default, condition), old, new
+            if old is not self.weight:
+                break
+            gate = condition if gate is None else emit(self.graph, aten.logical_and.default, gate, condition)  # type: ignore[assignment]
+            node = new
+        return gate, node
 
     def affine(self, node: Any) -> _Affine | None:
         """The form of a node, None if it has another."""
         if node is self.weight:
-            return _Affine(1.0, 0.0)
+            return _Affine(1, 0.0, 0.0)
         if not isinstance(node, Node) or node.kwargs:
             return None
         self.through.add(node)
-        args = node.args
+        args: Any = node.args
         if node.target is aten.add.Tensor:
             return self.sum(self.affine(args[0]), self.affine(args[1]))
+        if node.target is aten.sub.Tensor:
+            return self.sum(self.affine(args[0]), self.scaled(-1.0, self.affine(args[1])))
         if node.target is aten.mul.Tensor:
             number, rest = args if self.number(args[0]) else args[::-1]
             return self.scaled(number, self.affine(rest)) if self.number(number) else None
         if node.target is aten.addcmul.default and self.number(args[2]):
             return self.sum(self.affine(args[0]), self.scaled(args[2], self.affine(args[1])))
-        if node.target is aten.where.self and self.number(args[0]):
-            x, y = self.affine(args[1]), self.affine(args[2])
-            if x is None or y is None or (x.product and y.product):
-                return None
-            f, s = self.choose(args[0], x.f, y.f), self.choose(args[0], x.s, y.s)  # type: ignore[arg-type]
-            return _Affine(f, s, x.product or y.product)
-        product = self.matrix_product(node)
-        return product and _Affine(0.0, 1.0, product)
+        return self.matrix_product(node)
+
+    def matrix_product(self, node: Any) -> _Affine | None:
+        """The form of a node that is A B, also seen through transposes."""
+        if not isinstance(node, Node):
+            return None
+        self.through.add(node)
+        args: Any = node.args
+        if node.target in (aten.mm.default, aten.bmm.default):
+            return _Affine(0, 0.0, 1.0, node, (args[0], args[1]))
+        if node.target in (aten._unsafe_view.default, aten.view.default):
+            inner: Any = args[0]
+            return self.matrix_product(inner) if inner.meta["val"].shape == node.meta["val"].shape else None
+        ndim = self.value.ndim
+        flipped = node.target is aten.transpose.int and {d % ndim for d in args[1:]} == {ndim - 2, ndim - 1}
+        found = self.matrix_product(args[0]) if flipped or node.target is aten.t.default else None
+        if found is None or found.factors is None:
+            return None
+        a, b = (emit(self.graph, aten.transpose.int, factor, -2, -1) for factor in found.factors)
+        return dataclasses.replace(found, factors=(b, a))
 
     def sum(self, x: _Affine | None, y: _Affine | None) -> _Affine | None:
         """The sum of two forms, of which one holds the product."""
         if x is None or y is None or (x.product and y.product):
             return None
-        return _Affine(self.plus(x.f, y.f), self.plus(x.s, y.s), x.product or y.product)
+        return _Affine(x.whole + y.whole, self.plus(x.d, y.d), self.plus(x.s, y.s), x.product or y.product, x.factors or y.factors)
 
     def scaled(self, number: Any, x: _Affine | None) -> _Affine | None:
         """A multiple of a form."""
-        return x and _Affine(self.times(number, x.f), self.times(number, x.s), x.product)
+        if x is None:
+            return None
+        d = self.plus(self.times(number, float(x.whole)), self.times(number, x.d))
+        return dataclasses.replace(x, whole=0, d=d, s=self.times(number, x.s))
+
+    def fits(self, a: Any, b: Any) -> bool:
+        """Whether A B is a matrix of the shape and dtype of the weight."""
+        a, b = a.meta["val"], b.meta["val"]
+        shapes = a.shape[:-1] == self.value.shape[:-1] and b.shape[:-2] == a.shape[:-2] and b.shape[-1] == self.value.shape[-1]
+        return shapes and a.dtype == b.dtype == self.value.dtype
 
 
-def rewrite(graph: Graph) -> None:
-    """Rewrite a graph as made by `make_fx`, in place."""
-    graph.eliminate_dead_code()
-    for node in list(graph.nodes):
-        if node.target is aten.copy_.default:
-            _update(graph, node)
-        elif node.target is aten.index.Tensor:
-            _gather(node)
-        elif node.target is aten.cumsum.default:
-            _count(graph, node)
-    graph.eliminate_dead_code()
-
-
-def _update(graph: Graph, copy: Node) -> None:
+def _update(graph: Graph, copy: Node, final: list[Node], others: list[Node]) -> None:
     """A new weight copied over the old one, as a product that adds to it."""
     weight: Any = copy.args[0]
     value: Any = weight.meta.get("val")
-    fits = isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64)
-    if weight.op != "placeholder" or copy.users or not fits or value.ndim not in (2, 3) or value.shape[-2:].numel() < SMALLEST:
+    right = isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64)
+    if not right or value.ndim not in (2, 3) or value.shape[-2:].numel() < SMALLEST:
         return
-    with graph.inserting_before(copy):
+    with graph.inserting_before(final[0]):  # where the operands are what they were: nothing is written over yet
         reader = _Reader(graph, weight)
-        form = reader.affine(copy.args[1])
-        # f = 0 is no update: the old weight may hold anything, NaN too.
-        if form is None or form.product is None or form.f == 0.0:
+        gate, new = reader.gated(copy.args[1])
+        form = reader.affine(new)
+        if form is None or form.factors is None or form.whole != 1:
             return
         if any({*node.users} - reader.through - {copy} for node in reader.through):
             return
-        a = emit(graph, aten.mul.Tensor, form.product[0], form.s)
-        factor = None if form.f == 1.0 else reader.node(form.f)
-        graph.call_function(_OPERATION, (weight, factor, a, form.product[1]))
+        order = {node: i for i, node in enumerate(graph.nodes)}
+        if any(order[node] > order[form.product] for node in others):
+            return
+        a, b = emit(graph, aten.mul.Tensor, form.factors[0], form.s), form.factors[1]
+        if not reader.fits(a, b):
+            return
+        decay = None if form.d == 0.0 else reader.node(form.d)
+        operands = [
+            emit(graph, aten.clone.default, x) if x is not None and _overwritten(x, final) else x for x in (gate, decay, a, b)
+        ]
+    with graph.inserting_before(copy):
+        graph.call_function(_OPERATION, (weight, *operands))
+    final[final.index(copy)] = copy.prev
     graph.erase_node(copy)
 
 
@@ -213,7 +273,9 @@ def _count(graph: Graph, node: Node) -> None:
     counted, dim = given[:2]
     value = counted.meta["val"]
     n = value.shape[-1] if value.ndim else 0
-    if value.is_floating_point() or value.is_complex() or dim not in (-1, value.ndim - 1) or not 0 < n <= FEW or node.kwargs:
+    if value.is_floating_point() or value.is_complex() or dim not in (-1, value.ndim - 1) or node.kwargs:
+        return
+    if not 0 < n <= FEW or value.numel() * n > 1 << 16:
         return
     with graph.inserting_before(node):
         turns = graph.call_function(aten.arange.default, (n,), {"device": value.device})

@@ -9,6 +9,7 @@ The Python loops between the leaves (experiences, epochs, minibatches) stay outs
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -131,9 +132,10 @@ def _vector_options() -> dict[str, Any]:
     with config.patch(known):
         flags = cpu_vec_isa.pick_vec_isa().build_arch_flags().split()
     text = f"#include <immintrin.h>\n{kind[0]} f({kind[0]} a) {{ return {kind[1]}(a, a, a); }}\n"
-    command = [cpp_builder.get_cpp_compiler(), *flags, "-x", "c++", "-c", "-", "-o", os.devnull]
-    if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode == 0:
-        return known
+    with contextlib.suppress(RuntimeError, OSError):  # no C++ compiler, where only an accelerator's is needed
+        command = [cpp_builder.get_cpp_compiler(), *flags, "-x", "c++", "-c", "-", "-o", os.devnull]
+        if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode == 0:
+            return known
     cpu_vec_isa.valid_vec_isa_list.cache_clear()
     return {}
 
@@ -162,12 +164,14 @@ class Compiled:
             return self.inner(state, exp)
         shared, exp_structure = tree.flatten(exp)
         shared = _whole(shared)
-        known = self.owned.get(state) if self.donate and hasattr(state, "__weakref__") else None
+        known = self.owned.get(state) if self.donate and _by_identity(state) else None
         if known is not None:
             lanes, programs = known
+            own = {_address(leaf) for leaf in lanes}
+            shared = [leaf.clone() if _address(leaf) in own else leaf for leaf in shared]
         else:
             lanes, structure = tree.flatten(state)
-            lanes = _whole(lanes)
+            lanes = _apart(_whole(lanes), shared) if self.donate else _whole(lanes)
             programs = self.programs.setdefault((self.donate, structure, _described(lanes)), {})
         signature = (exp_structure, _described(shared))
         program = programs.get(signature)
@@ -176,15 +180,18 @@ class Compiled:
                 structure = tree.flatten(state)[1]
                 program = programs.get(signature) or _Program(self.inner, lanes, shared, structure, exp_structure, self.donate)
                 programs[signature] = program
-        if known is None and self.donate:
-            lanes = _apart(lanes)
         leaves = program([*lanes, *shared])
         if known is not None and program.in_place:
             return state
         out = tree.unflatten(program.structure, leaves)
-        if program.in_place and hasattr(out, "__weakref__"):
+        if program.in_place and _by_identity(out):
             self.owned[out] = (leaves, programs)
         return out
+
+
+def _by_identity(state: Any) -> bool:
+    """Whether a value can be a weak key that is equal to itself only, as states are; tensors and dicts are not."""
+    return dataclasses.is_dataclass(state) and type(state).__hash__ is object.__hash__ and hasattr(state, "__weakref__")
 
 
 def _described(leaves: list[Tensor]) -> tuple[Any, ...]:
@@ -290,9 +297,9 @@ def _holds_state(out: Any, out_structure: Any, structure: Any) -> bool:
     return bool(out_structure == structure or (pair and tree.flatten(out[0])[1] == structure))
 
 
-def _apart(leaves: list[Tensor]) -> list[Tensor]:
-    """The leaves, of which no two share memory: what an eager update has made share it is copied."""
-    taken: set[int] = set()
+def _apart(leaves: list[Tensor], shared: list[Tensor]) -> list[Tensor]:
+    """The leaves, of which none shares memory with another or with the experience: what an eager update made share it is copied."""
+    taken = {_address(leaf) for leaf in shared}
     out = list(leaves)
     for i, leaf in enumerate(leaves):
         place = _address(leaf)
@@ -348,6 +355,8 @@ def compile(update: Any, donate: bool = False) -> Any:
 
     Neighbouring leaves become one program. A leaf is compiled once per structure and shapes of its inputs. With `donate` the
     state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely on a copy of its own.
+    An eager update among donated ones must not put a tensor in the state that it still needs: the next one may write over it, unless
+    it is the state's or the experience's.
     Without a C++ compiler everything runs eagerly, after one warning.
     """
     checks.flag("donate", donate)

@@ -11,6 +11,7 @@ A leaf is addressed by its path, field names and keys joined by dots: `"opt.lr"`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,9 +74,9 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     empty = dict.fromkeys(dynamic)
 
     def flatten(node: Any) -> tuple[list[Any], Any]:
-        values = node.__dict__
-        present = tuple([name for name in dynamic if values[name] is not None])
-        return [values[name] for name in present], (present, tuple([values[name] for name in statics]))
+        values = node.__dict__.get
+        present = tuple([name for name in dynamic if values(name) is not None])
+        return [values(name) for name in present], (present, tuple([getattr(node, name) for name in statics]))
 
     def unflatten(context: Any, children: Any) -> Any:
         # Not through __init__: a transformation may put anything in a leaf's place, which a __post_init__ would reject.
@@ -113,18 +114,22 @@ def replace(node: T, **changes: Any) -> T:
     """A copy of a state with the named fields changed. Raises ValueError for a name that is no field."""
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise TypeError(f"node: expected a state, such as strategy.init(key), got {describe(node)}.")
-    fields = type(node).__dataclass_fields__
-    unknown = [name for name in changes if name not in fields]
+    names = _field_names(type(node))
+    unknown = [name for name in changes if name not in names]
     if unknown:
-        names = [f.name for f in dataclasses.fields(node)]
         raise ValueError(
             f"replace: {type(node).__name__} has no field {unknown[0]!r}; its fields are {', '.join(names)}. "
             f"To add a field, subclass it: @cl.state class Mine({type(node).__name__}): {unknown[0]}: ..."
         )
     copy = object.__new__(type(node))
-    copy.__dict__.update(node.__dict__)
-    copy.__dict__.update(changes)
+    values = node.__dict__
+    copy.__dict__.update({name: values.get(name) for name in names} | changes)  # fields only, not what properties have cached
     return copy
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind))
 
 
 def describe(value: Any) -> str:
@@ -301,6 +306,7 @@ def plain(value: Tensor) -> bool:
     """
     return (
         value.device.type == "cpu"
+        and not value.requires_grad
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch.compiler.is_compiling()

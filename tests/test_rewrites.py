@@ -94,8 +94,8 @@ def two_products(weight, a, b):
     return ()
 
 
-def halves(weight, a, b):
-    weight.copy_((weight + torch.mm(a, b)) * 0.5)
+def adds_halves(weight, a, b):
+    weight.copy_(weight + (weight + torch.mm(a, b)) * 0.5)
     return ()
 
 
@@ -113,7 +113,7 @@ def root(weight, a, b):
     ("function", "fused"),
     [
         (plain, True),
-        (halves, True),
+        (adds_halves, True),
         (takes_another, False),
         (returns_the_new_weight, False),
         (looks_at_the_gradient, False),
@@ -124,6 +124,120 @@ def root(weight, a, b):
 )
 def test_only_what_is_affine_and_used_for_nothing_else(function, fused):
     check(function, numbers(6, 4), numbers(6, 5), numbers(5, 4), fused=fused)
+
+
+def low_rank(u, v, g):
+    u_grad, v_grad = torch.mm(g, v.t()), torch.mm(u.t(), g)
+    u_new, v_new = u - 0.1 * u_grad, v + u_grad.sum() * 0 + v_grad * -0.1
+    u.copy_(u_new)
+    v.copy_(v_new)
+    return ()
+
+
+def two_layers(u, v, g):
+    u_new, v_new = u - 0.1 * torch.mm(g, v.t()), v + torch.mm(u.t(), g) * -0.1
+    u.copy_(u_new)
+    v.copy_(v_new)
+    return ()
+
+
+def rate_written_first(rate, weight, a, b):
+    new_rate, new = rate * 0.5, weight + rate * torch.mm(a, b)
+    rate.copy_(new_rate)
+    weight.copy_(new)
+    return ()
+
+
+def gate_written_first(gate, weight, a, b):
+    new, closed = torch.where(gate, weight + torch.mm(a, b), weight), gate & False
+    gate.copy_(closed)
+    weight.copy_(new)
+    return ()
+
+
+def operand_written_between(weight, a, b):
+    x = a * 1
+    grad = torch.mm(x, b)
+    x.zero_()
+    weight.copy_(weight + grad)
+    return ()
+
+
+def of_itself(weight, m):
+    weight.copy_(weight + torch.mm(m, weight))
+    return ()
+
+
+def one_product_for_two(u, v, a, b):
+    product = torch.mm(a, b)
+    u_new, v_new = u + product, v + product
+    u.copy_(u_new)
+    v.copy_(v_new)
+    return ()
+
+
+def broadcast(weight, a, b):
+    weight.copy_(weight + torch.matmul(a, b))
+    return ()
+
+
+OPEN = torch.ones(1, 1, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("function", "leaves", "fused"),
+    [
+        (two_layers, (numbers(6, 3), numbers(3, 5), numbers(6, 5)), True),
+        (low_rank, (numbers(6, 3), numbers(3, 5), numbers(6, 5)), False),
+        (rate_written_first, (numbers(1, 1), numbers(6, 4), numbers(6, 5), numbers(5, 4)), True),
+        (gate_written_first, (OPEN, numbers(6, 4), numbers(6, 5), numbers(5, 4)), True),
+        (gate_written_first, (~OPEN, numbers(6, 4), numbers(6, 5), numbers(5, 4)), True),
+        (operand_written_between, (numbers(6, 4), numbers(6, 5), numbers(5, 4)), False),
+        (of_itself, (numbers(6, 6), numbers(6, 6) + 1), True),
+        (of_itself, (numbers(300, 300), numbers(300, 300) * 0.01), True),
+        (one_product_for_two, (numbers(6, 4), numbers(6, 4) + 1, numbers(6, 5), numbers(5, 4)), False),
+        (broadcast, (numbers(3, 6, 4), numbers(6, 5), numbers(5, 4)), False),
+        (broadcast, (numbers(3, 6, 4), numbers(1, 6, 5), numbers(1, 5, 4)), False),
+        (broadcast, (numbers(6, 4), numbers(1, 5), numbers(5, 4)), False),
+    ],
+)
+def test_operands_are_read_before_anything_is_written(function, leaves, fused):
+    check(function, *leaves, fused=fused)
+
+
+def test_a_closed_gate_keeps_what_is_not_a_number_out():
+    """0 times NaN is NaN: a lane that is not to move must not, whatever its gradient is."""
+
+    def step(weight, a, b, gate):
+        weight.copy_(torch.where(gate, weight + torch.matmul(a, b), weight))
+        return ()
+
+    def reset(weight, a, b, gate):
+        weight.copy_(torch.where(gate, torch.matmul(a, b), weight))
+        return ()
+
+    a = numbers(3, 6, 5)
+    a[1, 0, 0] = torch.nan
+    for gate in (OPEN, ~OPEN, torch.tensor([True, False, True]).view(3, 1, 1)):
+        check(step, numbers(3, 6, 4), a, numbers(3, 5, 4), gate, fused=True)
+    weight = numbers(3, 6, 4)
+    weight[0, 0, 0] = torch.nan
+    check(reset, weight, numbers(3, 6, 5), numbers(3, 5, 4), OPEN, fused=False)
+
+
+def test_a_small_decay_is_not_rounded_away():
+    def step(weight, a, b, rate, decay):
+        weight.copy_(weight + rate * torch.addcmul(torch.mm(a, b), weight, decay))
+        return ()
+
+    weight, a, b = numbers(8, 8).float(), torch.zeros(8, 3), torch.zeros(3, 8)
+    graph, _ = rewritten(step, weight, a, b, torch.full((1, 1), -1.0), torch.full((1, 1), 1e-7))
+    before, after = weight.clone(), weight.clone()
+    for _ in range(300):
+        step(before, a, b, torch.full((1, 1), -1.0), torch.full((1, 1), 1e-7))
+        graph(after, a, b, torch.full((1, 1), -1.0), torch.full((1, 1), 1e-7))
+    assert torch.equal(before, after)
+    assert not torch.equal(after, weight)
 
 
 def test_small_weights_and_integers_are_left_alone(monkeypatch):
@@ -145,8 +259,14 @@ def test_all_rows_in_order_are_no_gather():
     def fewer(x, y):
         return torch.cat([x, y])[torch.arange(4)]
 
+    def written_later(x, y):
+        both = torch.cat([x, y])
+        kept = both[torch.arange(5)]
+        both.add_(1)
+        return kept
+
     x, y = numbers(3, 2), numbers(2, 2)
-    for function, gathers in ((joined, False), (of_an_input, True), (fewer, True)):
+    for function, gathers in ((joined, False), (of_an_input, True), (fewer, True), (written_later, True)):
         graph, targets = rewritten(function, x, y)
         assert (aten.index.Tensor in targets) is gathers
         testing.assert_equal(graph(x.clone(), y.clone()), function(x.clone(), y.clone()), "rewritten")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 
 import pytest
@@ -202,3 +203,62 @@ def test_expanded_lanes_compile():
     assert torch.equal(update(wide)["a"], torch.ones(5))
     assert torch.equal(cl.fold(update, wide, [None], donate=True)["a"], torch.ones(5))
     assert torch.equal(wide["a"], torch.zeros(5))
+
+
+def test_states_of_any_kind_are_donated_again_and_again():
+    """A state written in place is known at the next call by its identity; what has none, or an equality of its own, is not."""
+
+    @cl.state
+    class Compared:
+        a: torch.Tensor
+
+        def __eq__(self, other):
+            return bool((self.a == other.a).all())
+
+        __hash__ = None
+
+    double = cl.compile(lambda state, exp: tree.map(lambda leaf: leaf * 2 + 1, state))
+    for start in (torch.zeros(3), torch.zeros(()), {"a": torch.zeros(2)}, Compared(a=torch.zeros(2)), cl.Agent(key=cl.key(0))):
+        out = cl.fold(double, start, [None] * 3, donate=True)
+        testing.assert_equal(out, cl.fold(lambda s, e: tree.map(lambda leaf: leaf * 2 + 1, s), start, [None] * 3), "donated")
+    del out
+    gc.collect()
+    assert not tree.leaves(double)[0].owned
+
+
+def test_donated_leaves_do_not_share_memory_with_the_experience():
+    """An eager update that stores a tensor of the stream, or makes an experience of the state's own memory."""
+    data = torch.arange(6.0)
+
+    def keep(state, exp):
+        return state.replace(model=exp)
+
+    add = cl.compile(lambda state, exp: state.replace(model=state.model + exp))
+    out = cl.fold(cl.compose(keep, add), cl.Agent(key=cl.key(0), model=data * 0), [data, data], donate=True)
+    assert torch.equal(data, torch.arange(6.0))
+    assert torch.equal(out.model, 2 * data)
+
+    def shifted(state, exp):
+        return add(state, state.model.flip(0).flip(0) if exp is None else state.model)
+
+    add = cl.compile(lambda state, exp: state.replace(model=state.model + exp.flip(0)), donate=True)
+    agent = cl.Agent(key=cl.key(0), model=torch.arange(6.0))
+    for _ in range(3):
+        expected = agent.model + agent.model.flip(0)
+        agent = shifted(agent, 1)
+        assert torch.equal(agent.model, expected)
+
+
+def test_views_with_gaps_keep_their_program():
+    """Leaves that an eager update has cut from one tensor are copied before they are written over, and then have other strides."""
+    wide = torch.arange(16.0).view(4, 4)
+
+    def chunks(state, exp):
+        return state.replace(model=dict(zip("ab", wide.clone().chunk(2, 1), strict=True)))
+
+    step = cl.compile(lambda state, exp: state.replace(model={"a": state.model["a"] + 1, "b": state.model["b"] * 2}))
+    start = chunks(cl.Agent(key=cl.key(0)), None)
+    both = cl.compose(chunks, step)
+    out = cl.fold(both, start, [None] * 2, donate=True)
+    assert torch.equal(out.model["a"], wide[:, :2] + 1)
+    assert torch.equal(out.model["b"], wide[:, 2:] * 2)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +26,7 @@ from cl_func.experience import Experience
 from cl_func.memory import draws, places, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.models import Model, ModelState
+from cl_func.opaque import opaque
 from cl_func.tree import PyTree, state
 
 __all__ = ["GSS", "add", "draw", "init", "insert", "scores"]
@@ -72,31 +74,42 @@ def scores(model: Model, net: ModelState, rows: PyTree, others: PyTree, valid: T
     return (highest + 1).clamp(0, 2).to(torch.float32)
 
 
-def add(memory: GSS, key: Tensor, rows: PyTree, valid: Tensor, score: Tensor) -> GSS:
-    """Offer n rows with their scores [n] at once: the same as offering the valid ones one by one in order.
+@opaque("score, valid, which, whether, stored, filled", like=lambda score, *_: torch.empty_like(score, dtype=torch.int64))
+def greedy(score: Tensor, valid: Tensor, which: Tensor, whether: Tensor, stored: Tensor, filled: Tensor) -> Tensor:
+    """The place that each of n rows takes, offered one by one, int64 [n], or -1 where it is not stored.
 
-    rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool. Each replacement moves the odds of the next, so this
-    is a loop over the rows, on the scores alone.
+    Each replacement moves the odds of the next. score [n] float32, valid [n] bool; which, whether [n] float64: uniform draws of the
+    place and of whether its row is replaced; stored [capacity] float32, filled () int64: those of the memory.
+    """
+    odds, room = stored.cpu().numpy().copy(), int(filled)
+    place = np.full(len(score), -1)
+    given = (x.cpu().numpy() for x in (score, valid, which, whether))
+    for i, (own, there, target, chance) in enumerate(zip(*given, strict=True)):
+        if there and room < len(odds):
+            place[i] = room
+            room += 1
+        elif there and own < 1:
+            mass = np.cumsum(odds, dtype=np.float64)
+            drawn = min(int((mass <= target * mass[-1]).sum()), len(odds) - 1)
+            if chance * (odds[drawn] + own) < odds[drawn]:
+                place[i] = drawn
+        if place[i] >= 0:
+            odds[place[i]] = own
+    return torch.from_numpy(place).to(score.device)
+
+
+def add(memory: GSS, key: Tensor, rows: PyTree, valid: Tensor, score: Tensor) -> GSS:
+    """Offer n rows with their scores [n] float32 at once: the same as offering the valid ones one by one in order.
+
+    rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool.
     """
     rows = replay.fit(rows, memory.data, n=valid.shape[0])
-    n, capacity = valid.shape[0], memory.capacity
-    turns = torch.arange(capacity, device=valid.device)
-    which, whether = random.uniform(key, (n, 2), torch.float64).unbind(1)
-    stored, filled = memory.score, memory.filled
-    chosen, accepted = [], []
-    for i in range(n):
-        mass = torch.cumsum(stored.double(), 0)
-        place = (mass <= which[i] * mass[-1]).sum().clamp(max=capacity - 1)
-        old = stored.gather(0, place[None])[0]
-        full = filled == capacity
-        takes = valid[i] & (~full | ((score[i] < 1) & (whether[i] * (old + score[i]) < old)))
-        place = torch.where(full, place, filled)
-        stored = torch.where(takes & (turns == place), score[i], stored)
-        filled = filled + (takes & ~full)
-        chosen.append(place)
-        accepted.append(takes)
-    place, taken = torch.stack(chosen), torch.stack(accepted)
-    data = places.write(memory.data, rows, place, taken & ~places.overwritten(place, taken, capacity))
+    which, whether = random.uniform(key, (valid.shape[0], 2), torch.float64).unbind(1)
+    place = greedy(score, valid, which, whether, memory.score, memory.filled)
+    taken = place >= 0
+    stays = taken & ~places.overwritten(place, taken, memory.capacity)
+    data, stored = places.write((memory.data, memory.score), (rows, score), place, stays)
+    filled = (memory.filled + valid.sum()).clamp(max=memory.capacity)
     return memory.replace(data=data, score=stored, filled=filled)  # type: ignore[attr-defined]
 
 

@@ -6,6 +6,9 @@ reducing abrupt representation change in online continual learning", ICLR 2022).
 So new classes do not push the old ones away before they have found a place of their own. The current classes are those that have
 a row in the incoming minibatch itself, not those of its experience: with minibatches of one class the first term is 0. Both terms
 are means over their rows. (The authors' code lets classes that were never seen compete in both terms; the paper, and this, do not.)
+
+Only replayed rows make new and old classes compete, so a minibatch is offered to the memory as soon as it was trained on (Algorithm
+1 of the paper), in every epoch anew; offered at the end of the experience, its classes would meet the old ones in the next only.
 """
 
 from __future__ import annotations
@@ -69,8 +72,7 @@ def er_ace(
         init,
         compose(
             mark_seen(),
-            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
-            memory.reservoir.insert(),
+            minibatches(compose(step, memory.reservoir.insert()), batch_size=batch_size, epochs=epochs, iterations=iterations),
         ),
         model,
     )
