@@ -11,7 +11,9 @@ NAMES = ("scan", "scan with checkpoints and a CSV tap", "sweep", "sweep with che
 def b8(settings: Settings, report: Report) -> None:
     """The steps of B1, one run, compiled: with and without, in turn."""
     work = "B8"
-    report.titles[work] = "online ER of B1, one run of some seconds, compiled: with and without checkpoints at default settings"
+    report.titles[work] = (
+        "online ER of B1, one run of some seconds on one thread, compiled: with and without checkpoints at default settings"
+    )
     steps = 2_000 if settings.quick else 10_000
     contenders = [
         Contender(name, "ours", "overhead", ("B1", "--steps", steps, "--mode", mode))

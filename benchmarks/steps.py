@@ -116,8 +116,10 @@ def b2(settings: Settings, report: Report) -> None:
     report.titles[work] = WORKS[work].title
     contenders = [
         *_ours(work, lanes),
+        _side_by_side("ours", "ours", "ours, compiled", work, lanes[-1] // 2),
         *_by_hand(work),
         *(Contender(f"JAX, {count(n)}", "jax", "jax_er", (work, "--lanes", n)) for n in lanes),
+        _side_by_side("jax", "jax_er", "JAX", work, lanes[-1] // 2),
         Contender("Avalanche, online", "avalanche", "avalanche_er", (work, "--mode", "online")),
     ]
     compare(settings, report, work, contenders)

@@ -355,8 +355,8 @@ def compile(update: Any, donate: bool = False) -> Any:
 
     Neighbouring leaves become one program. A leaf is compiled once per structure and shapes of its inputs. With `donate` the
     state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely on a copy of its own.
-    An eager update among donated ones must not put a tensor in the state that it still needs: the next one may write over it, unless
-    it is the state's or the experience's.
+    An eager update among donated ones must not put a tensor in the state that it still needs: the next one may write over it. What
+    is the state's own or the experience's is safe.
     Without a C++ compiler everything runs eagerly, after one warning.
     """
     checks.flag("donate", donate)
