@@ -12,7 +12,7 @@ def b8(settings: Settings, report: Report) -> None:
     """The steps of B1, one run, compiled: with and without, in turn."""
     work = "B8"
     report.titles[work] = (
-        "online ER of B1, one run of some seconds on one thread, compiled: with and without checkpoints at default settings"
+        "online ER of B1, one compiled run of some seconds on one thread: with and without checkpoints at default settings"
     )
     steps = 2_000 if settings.quick else 10_000
     contenders = [
