@@ -73,7 +73,9 @@ def logits(slot: SLDA, rows: Tensor) -> Tensor:
     covariance = slot.scatter / slot.counts.sum().clamp(min=1)
     eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
     shrinkage = slot.shrinkage.double()
-    weights = torch.linalg.solve((1 - shrinkage) * covariance + shrinkage * eye, slot.means.T)  # [F, C]
+    # Positive definite, so by Cholesky; `solve` by LU would also hand its pivots about, which a compiled program may lose.
+    factor = torch.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * eye)
+    weights = torch.cholesky_solve(slot.means.T, factor)  # [F, C]
     scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
     return mask_logits(scores.to(rows.dtype), slot.counts > 0)
 
