@@ -95,7 +95,7 @@ def _strength(p: Problem) -> dict[str, float]:
 
 WITHOUT_TASKS = ("class", "domain")
 STRENGTHS = [10.0, 100.0, 1e3, 1e4, 1e5]
-ALPHAS = [0.1, 0.3, 1.0, 3.0]
+ALPHAS = [0.3, 1.0, 3.0, 10.0]
 
 METHODS = (
     # Baselines
@@ -105,15 +105,15 @@ METHODS = (
     Method("joint", stream="all"),
     # Replay
     Method("er", _replay, passes=lambda k: (2, 0)),
-    Method("er_lwf", _replay, {"lwf.strength": [0.1, 0.3, 1.0, 3.0]}, passes=lambda k: (2, 2)),
+    Method("er_lwf", _replay, {"lwf.strength": [0.03, 0.1, 0.3, 1.0]}, passes=lambda k: (2, 2)),
     Method("er_ace", _replay, passes=lambda k: (2, 0)),
     Method("der", _replay, {"alpha": ALPHAS}, passes=lambda k: (2, 0)),
-    Method("der_pp", _replay, {"alpha": [0.3, 1.0], "beta": [0.5, 1.0, 2.0]}, passes=lambda k: (3, 0)),
-    Method("mir", lambda p: {**_replay(p), "candidates": 2 * p.batch}, {"virtual_lr": [1e-3, 1e-1]}, passes=lambda k: (3, 4)),
+    Method("der_pp", _replay, {"alpha": [0.3, 1.0, 3.0], "beta": [0.5, 1.0, 2.0]}, passes=lambda k: (3, 0)),
+    Method("mir", lambda p: {**_replay(p), "candidates": 2 * p.batch}, {"virtual_lr": [1e-2, 1e-1, 1.0]}, passes=lambda k: (3, 4)),
     Method("gss", _replay, passes=None),
     Method("gdumb", lambda p: {"capacity": p.memory}),
     # Regularisation
-    Method("lwf", grid={"lwf.strength": [0.3, 1.0, 3.0, 10.0]}, passes=lambda k: (1, 1)),
+    Method("lwf", grid={"lwf.strength": [0.1, 0.3, 1.0, 3.0, 10.0]}, passes=lambda k: (1, 1)),
     Method("ewc", _strength, {"ewc.strength": STRENGTHS}),
     Method("ewc_online", _strength, {"ewc.strength": STRENGTHS}),
     Method("si", _strength, {"si.strength": [0.1, 1.0, 10.0, 100.0, 1e3]}),
@@ -124,7 +124,7 @@ METHODS = (
     Method(
         "gem",
         lambda p: {"memory_per_experience": p.memory // p.experiences, "n_experiences": p.experiences},
-        {"gem.margin": [0.0, 0.5]},
+        {"gem.margin": [0.0, 0.5, 1.0]},
         passes=lambda k: (1 + k * MEMORY / 5 / BATCH, 0),  # of the split streams
     ),
     Method("owm", grid={"owm.alpha": [1e-3, 1e-2, 1e-1, 1.0]}, passes=None),
