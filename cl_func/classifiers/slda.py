@@ -73,7 +73,7 @@ def logits(slot: SLDA, rows: Tensor) -> Tensor:
     covariance = slot.scatter / slot.counts.sum().clamp(min=1)
     eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
     shrinkage = slot.shrinkage.double()
-    # Positive definite, so by Cholesky. (LU also failed once in hundreds of runs, with pivots out of range; MKL 2024.2 on two threads.)
+    # Positive definite, so by Cholesky. (MKL 2024.2 on two threads: LU failed once in hundreds of runs, pivots out of range.)
     factor = torch.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * eye)
     weights = torch.cholesky_solve(slot.means.T, factor)  # [F, C]
     scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
