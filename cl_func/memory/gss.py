@@ -6,8 +6,9 @@ The score of a row says how like its gradient g is to those, G_j, of a few rando
 While there is room, the row is stored with its score. Afterwards, if c < 1, a row i of the memory is drawn with probability
 proportional to its score C_i, and replaced with probability C_i / (C_i + c).
 
-Gradients are of the cross-entropy of single rows by all parameters, in eval mode: n + subset_size of them at a time, so offer rows
-in minibatches. The random rows are drawn once for the n rows of a batch, as in the authors' code.
+Gradients are of the cross-entropy of single rows by all parameters, in eval mode. Of linear layers only their two factors are made;
+with other parameters n + subset_size whole gradients are held at a time, so offer rows in minibatches. The random rows are drawn
+once for the n rows of a batch, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cl_func.core import Update, positive
 from cl_func.experience import Experience
 from cl_func.memory import draws, places, replay
 from cl_func.memory.draws import uniform as draw
-from cl_func.models import Model, ModelState
+from cl_func.models import Model, ModelState, row_factors
 from cl_func.opaque import opaque
 from cl_func.tree import PyTree, state
 
@@ -60,18 +61,42 @@ def init(capacity: int, sample: PyTree) -> GSS:
 
 def scores(model: Model, net: ModelState, rows: PyTree, others: PyTree, valid: Tensor) -> Tensor:
     """The score c [n] float32 of n rows (x, y, task) against m others, of which those `valid` [m] bool count."""
+    likeness = torch.where(valid, cosines(model, net, rows, others), -1)
+    highest = torch.where(valid.any(), likeness.amax(1), 0)
+    return (highest + 1).clamp(0, 2).to(torch.float32)
+
+
+def cosines(model: Model, net: ModelState, rows: PyTree, others: PyTree) -> Tensor:
+    """The cosines [n, m] of the gradients of n rows and m others."""
+    n, both = rows["y"].shape[0], tree.map(lambda a, b: torch.cat([a, b]), rows, others)
+
+    def log_likelihood(logits: Tensor) -> Tensor:
+        return -F.cross_entropy(logits, both["y"], reduction="none")[:, None]
+
+    ones = torch.ones_like(both["y"], dtype=tree.leaves(net.params)[0].dtype)[:, None, None]
+    factors = row_factors(model, net, both["x"], both["task"], log_likelihood, ones)
+    if factors is None:
+        directions = _directions(model, net, both)
+        return directions[:n] @ directions[n:].T
+    # <d h^T, e k^T> = <d, e> <h, k> for each layer, and <d, e> for its bias.
+    products, squares = torch.zeros((), device=ones.device), torch.zeros((), device=ones.device)
+    for (_, bias), (inputs, grads) in factors.items():
+        told, more = grads[:, 0], bias is not None
+        products = products + (told[:n] @ told[n:].T) * (inputs[:n] @ inputs[n:].T + more)
+        squares = squares + told.square().sum(1) * (inputs.square().sum(1) + more)
+    lengths = squares.sqrt().clamp(min=1e-12)
+    return products / (lengths[:n, None] * lengths[n:])
+
+
+def _directions(model: Model, net: ModelState, rows: PyTree) -> Tensor:
+    """The gradients of single rows, scaled to length 1: [n, parameters]."""
 
     def loss(params: PyTree, row: PyTree) -> Tensor:
         logits, _ = model.apply(params, net.buffers, row["x"][None], train=False, task=row["task"][None])
         return F.cross_entropy(logits, row["y"][None])
 
-    def directions(rows: PyTree) -> Tensor:
-        grads = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(net.params, rows)
-        return F.normalize(torch.cat([g.flatten(1) for g in tree.leaves(grads)], dim=1), dim=1)
-
-    likeness = torch.where(valid, directions(rows) @ directions(others).T, -1)
-    highest = torch.where(valid.any(), likeness.amax(1), 0)
-    return (highest + 1).clamp(0, 2).to(torch.float32)
+    grads = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(net.params, rows)
+    return F.normalize(torch.cat([g.flatten(1) for g in tree.leaves(grads)], dim=1), dim=1)
 
 
 @opaque("score, valid, which, whether, stored, filled", like=lambda score, *_: torch.empty_like(score, dtype=torch.int64))

@@ -7,7 +7,7 @@ logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares di
 from cl_func.models.cnn import cnn
 from cl_func.models.cosine import CosineLinear
 from cl_func.models.heads import class_masks, mask_logits, multi_head, split_heads
-from cl_func.models.inputs import linear_inputs
+from cl_func.models.inputs import linear_inputs, row_factors
 from cl_func.models.layers import BatchNorm, Dropout
 from cl_func.models.mlp import mlp
 from cl_func.models.model import Model, ModelState, feature_function, features, forward, sample_features
@@ -30,6 +30,7 @@ __all__ = [
     "mask_logits",
     "mlp",
     "multi_head",
+    "row_factors",
     "sample_features",
     "slim_resnet18",
     "split_heads",

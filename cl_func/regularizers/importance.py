@@ -22,7 +22,7 @@ from cl_func import checks, random, tree
 from cl_func.core import Gated, compose, minibatches, positive
 from cl_func.experience import Experience
 from cl_func.losses.classification import check_classes
-from cl_func.models import Model, forward
+from cl_func.models import Model, forward, row_factors
 from cl_func.tree import PyTree
 
 Labels = Literal["true", "model", "all"]
@@ -41,19 +41,40 @@ class Measure:
     per_row: int = 1
 
 
+def row_totals(
+    model: Model, agent: Any, exp: Experience, weights: Tensor, of: Callable[[Tensor], Tensor], measure: Callable[[Tensor], Tensor]
+) -> PyTree:
+    """The sum over rows i and over k of a measure of the gradients by the params of sum_c weights[i, k, c] * of(logits)[i, c].
+
+    measure: of each element by itself, and of a product the product of the measures, as the square and the absolute value are. So
+    where a row's gradient is an outer product, its factors are measured and the sum over rows is one matrix product.
+    """
+    weights = weights * exp.valid[:, None, None]
+    factors = row_factors(model, agent.model, exp.x, exp.tasks, of, weights)
+    if factors is None:
+        return tree.map(lambda g: measure(g).sum((0, 1)), row_gradients(model, agent, exp, weights, of))
+    totals = {}
+    for (weight, bias), (inputs, grads) in factors.items():
+        told = measure(grads).sum(1)  # [n, out]
+        totals[weight] = told.T @ measure(inputs)
+        if bias is not None:
+            totals[bias] = told.sum(0)
+    return {name: totals[name] for name in agent.model.params}
+
+
 def row_gradients(model: Model, agent: Any, exp: Experience, weights: Tensor, of: Callable[[Tensor], Tensor]) -> PyTree:
-    """The gradients by the params of sum_c weights[i, k, c] * of(logits of row i)[c], for each row i and each k: [n, K, ...]."""
+    """The gradients by the params of sum_c weights[i, k, c] * of(logits)[i, c], for each row i and each k: [n, K, ...]."""
     params, buffers = agent.model.params, agent.model.buffers
 
     def row(x: Tensor, task: Tensor, weights: Tensor) -> PyTree:
         def outputs(params: PyTree) -> Tensor:
             logits, _ = model.apply(params, buffers, x[None], train=False, task=task[None])
-            return of(logits[0])
+            return of(logits)[0]
 
         (grads,) = torch.func.vmap(torch.func.vjp(outputs, params)[1])(weights)
         return grads
 
-    return torch.func.vmap(row)(exp.x, exp.tasks, weights * exp.valid[:, None, None])
+    return torch.func.vmap(row)(exp.x, exp.tasks, weights)
 
 
 def fisher(model: Model, labels: Labels = "true") -> Measure:
@@ -76,8 +97,7 @@ def fisher(model: Model, labels: Labels = "true") -> Measure:
             label = exp.y if labels == "true" else _drawn(agent, exp, logits)
             every = torch.arange(logits.shape[-1], device=logits.device)
             weights = (label[:, None] == every).to(logits.dtype)[:, None]
-        grads = row_gradients(model, agent, exp, weights, functools.partial(torch.log_softmax, dim=-1))
-        return tree.map(lambda g: g.square().sum((0, 1)), grads)
+        return row_totals(model, agent, exp, weights, functools.partial(torch.log_softmax, dim=-1), torch.square)
 
     return Measure(total, model.n_classes if labels == "all" else 1)
 
@@ -99,8 +119,7 @@ def sensitivity(model: Model) -> Measure:
 
     def total(agent: Any, exp: Experience) -> PyTree:
         logits, _ = forward(model, agent.model.params, agent, exp, train=False)
-        grads = row_gradients(model, agent, exp, 2 * logits[:, None], lambda z: z)
-        return tree.map(lambda g: g.abs().sum((0, 1)), grads)
+        return row_totals(model, agent, exp, 2 * logits[:, None], lambda z: z, torch.abs)
 
     return Measure(total)
 
@@ -119,7 +138,8 @@ def accumulate(
     First `begin(slot, params)`, then for each chunk `add(slot, params, part)`; the parts add up to the mean. The slot needs a field
     `rows` () int64, where the number of rows is kept meanwhile.
 
-    batch_size: how many single-row gradients are held at a time (in memory: batch_size times the parameters); None: of all rows.
+    batch_size: how many single-row gradients are held at a time; None: of all rows. In memory batch_size times the parameters
+        where some are outside of linear layers, as those of convolutions.
     samples: take the mean over so many rows, drawn anew from all, rounded up to full chunks; None: over every row.
     """
     for name, value in (("batch_size", batch_size), ("samples", samples)):

@@ -36,8 +36,8 @@ def gss(
 ) -> Strategy:
     """Replay `replay_size` rows with every minibatch; a row's gradient is compared with those of `subset_size` rows of the memory.
 
-    Gradients of the single rows of a minibatch are held at once: batch_size times the model's size in memory. Raises ValueError for
-    a subset above the capacity.
+    With parameters outside of linear layers, the gradients of the single rows of a minibatch are held at once: batch_size times the
+    model's size in memory. Raises ValueError for a subset above the capacity.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
