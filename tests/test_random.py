@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from cl_func import random, transforms
+from cl_func import program, random, transforms
 
 P_VALUE = 1e-3
 N = 100_000
@@ -464,7 +464,7 @@ def compare(pairs, vmapped):
 
 
 def compiled_by_us(function, given):
-    return torch.compile(make_fx(function)(given), fullgraph=True, dynamic=False, options=transforms.OPTIONS)
+    return torch.compile(make_fx(function)(given), fullgraph=True, dynamic=False, options=program.OPTIONS)
 
 
 @pytest.mark.skipif(not transforms.compiler_available(), reason="needs a C++ compiler")

@@ -7,7 +7,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import cl_func as cl
-from cl_func import rewrites, testing, transforms, tree
+from cl_func import program, rewrites, testing, tree
 
 aten = torch.ops.aten
 ADD_PRODUCT = torch.ops.cl_func.add_product.default
@@ -300,7 +300,7 @@ def test_strategies(optimizer, fused, monkeypatch):
         rewrites.rewrite(graph)
         found.extend(node.target for node in graph.nodes)
 
-    monkeypatch.setattr(transforms, "rewrite", spy)
+    monkeypatch.setattr(program, "rewrite", spy)
     bench, model = testing.small_benchmark(), cl.models.mlp(6, (8,), 4)
     strategy = cl.strategies.er(model, optimizer, capacity=6, replay_size=4, batch_size=5)
     states = [

@@ -15,8 +15,8 @@ import registry
 import torch
 
 import cl_func as cl
+from cl_func import program, testing
 from cl_func import sweep as sweep_function
-from cl_func import testing
 from cl_func.plan import leaf_calls
 
 BENCH, MODEL = registry.BENCH, registry.MODEL
@@ -56,8 +56,8 @@ def test_compiled_on_threads_equals_single_runs():
 def test_two_sweeps_compile_once_each_leaf(monkeypatch):
     """No program per experience, epoch or chunk: one per leaf and shape of its inputs."""
     made = []
-    original = cl.transforms._Program.__init__
-    monkeypatch.setattr(cl.transforms._Program, "__init__", lambda self, *a: made.append(a) or original(self, *a))
+    original = program.Program.__init__
+    monkeypatch.setattr(program.Program, "__init__", lambda self, *a: made.append(a) or original(self, *a))
     update = cl.compile(cl.vmap(cl.strategies.naive(MODEL, registry.SGD, batch_size=5).update))
     strategy = cl.strategies.naive(MODEL, registry.SGD, batch_size=5)
     monkeypatch.setattr(sweep_function.__globals__["Job"], "prepare", lambda self: (update, cl.vmap(self.probe)))
