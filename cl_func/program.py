@@ -33,6 +33,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+# Fusing outer loops, inductor takes a node that only has to run after another one for a reader of its result, and fails with the
+# KeyError of a buffer (a test keeps the case). Such a program is compiled with its loops apart, which is slower and always works.
+UNFUSED: dict[str, Any] = {"max_fusion_size": 1}
+
 RETRIES = 50  # a killed process may leave as many broken files as a program has kernels
 
 
@@ -97,8 +101,9 @@ class Program:
 
         # Traced on copies: leaves that share memory in this call, and need not in the next, must not become one input.
         given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in (*lanes, *shared)]
+        options, left = OPTIONS | _vector_options(), RETRIES
         with torch.no_grad():
-            for left in range(RETRIES, -1, -1):
+            while True:
                 graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
                 rewrite(graph.graph)
                 graph.recompile()
@@ -108,10 +113,14 @@ class Program:
                 fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
                 inputs: list[Any] = [fake.from_tensor(leaf, static_shapes=True) for leaf in given]
                 try:
-                    self.compiled: Any = torch._inductor.compile(graph, inputs, options=OPTIONS | _vector_options())
+                    self.compiled: Any = torch._inductor.compile(graph, inputs, options=options)
                     break
                 except Exception as error:
-                    if left == 0 or not _discarded(error):
+                    if left > 0 and _discarded(error):
+                        left -= 1
+                    elif UNFUSED.keys() - options.keys() and _misfused(error):
+                        options = options | UNFUSED
+                    else:
                         raise
         # Whether the new state is the old one written over, leaf by leaf.
         same = all(self.from_input.get(j) == j for j in range(n))
@@ -153,6 +162,11 @@ def _discarded(error: Exception) -> bool:
     warnings.warn(f"cl.compile: removed {found[1]}, half written by a process that was killed; compiling anew.", stacklevel=5)
     Path(found[1]).unlink()
     return True
+
+
+def _misfused(error: Exception) -> bool:
+    """Whether inductor failed over loops that it fused."""
+    return re.search(r"KeyError: 'buf\d+'", str(error)) is not None
 
 
 def address(leaf: Tensor) -> int:

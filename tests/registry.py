@@ -165,7 +165,7 @@ def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
         opt=start.opt,
         replay=start.replay,
         gem=projections.gem.init(4, 3, memory.sample(model)),
-        ogd=projections.ogd.init(start.model.params, 5),
+        ogd=projections.ogd.init(model, start.model, 5),
         owm=projections.owm.init(model, start.model, alpha=0.1) if model is MODEL else None,
     )
     fill = [projections.gem.insert(), projections.ogd.store(model, 2)]

@@ -1369,12 +1369,7 @@ call(
 )
 call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
-call(
-    "projections.ogd.init",
-    {"params": NET.params, "capacity": 3},
-    {"params": kind("tensor", "scalar tensor", "nan tensor", "meta tensor", "weights")},
-    {"params": "params|grads"},
-)
+call("projections.ogd.init", {"model": MODEL, "net": NET, "capacity": 3}, {"net": kind("weights")})
 call("projections.ogd.project", {"slot": "ogd"})
 call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd"})
 call("projections.owm.init", {"model": MODEL, "net": NET, "alpha": 1e-3}, {"net": kind("weights")})
@@ -1495,6 +1490,7 @@ INNER = {
     "projections.gem.by_index",
     "projections.gem.closest",
     "projections.ogd.add",
+    "projections.ogd.gradients",
     "regularizers.importance.accumulate",
     "regularizers.importance.row_gradients",
     "regularizers.importance.row_totals",

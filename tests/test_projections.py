@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import registry
@@ -14,6 +16,7 @@ import cl_func as cl
 from cl_func import losses, memory
 from cl_func.models import linear_inputs
 from cl_func.projections import agem, gem, ogd, owm, qp
+from cl_func.projections.directions import Outer
 from cl_func.projections.vector import from_vector, to_vector
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.SGD
@@ -305,37 +308,67 @@ def test_owm_before_the_first_experience_is_naive():
 # OGD
 
 
+def whole(slot):
+    """The orthonormal rows [capacity, P] float64 of a slot of OGD."""
+    slot = cl.tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, slot)
+    rows = {
+        name: part.left[:, :, None] * part.right[:, None, :] if isinstance(part, Outer) else part
+        for name, part in slot.rows.items()
+    }
+    return slot.combine @ torch.stack(
+        [to_vector({name: value[i] for name, value in rows.items()}) for i in range(len(slot.combine))]
+    )
+
+
 @settings(deadline=None, max_examples=25)
 @given(
-    capacity=st.integers(1, 12), sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4), key=cl.testing.keys(), data=st.data()
+    capacity=st.integers(1, 12),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    factors=st.booleans(),
+    key=cl.testing.keys(),
+    data=st.data(),
 )
-def test_basis_is_orthonormal_and_spans_what_was_added(capacity, sizes, key, data):
-    basis, offered = ogd.init({"w": torch.zeros(15)}, capacity), []
+def test_directions_span_what_was_added(capacity, sizes, factors, key, data):
+    """Whole or by factors; dependent ones, zeros and those beyond the room are left out."""
+    parts = (
+        {"w": Outer(left=torch.zeros(capacity, 3), right=torch.zeros(capacity, 5))} if factors else {"w": torch.zeros(capacity, 15)}
+    )
+    slot, offered = ogd.OGD(rows=parts, combine=torch.zeros(capacity, capacity).double(), count=torch.tensor(0)), []
     for i, n in enumerate(sizes):
         rows = cl.random.normal(cl.random.fold_in(key, i), (n, 15))
         rows = rows * torch.tensor(data.draw(st.lists(st.sampled_from([0.0, 1.0, 100.0]), min_size=n, max_size=n)))[:, None]
+        left, right = cl.random.normal(cl.random.fold_in(key, 10 + i), (n, 3)), rows[:, :5]
         if n > 2 and data.draw(st.booleans()):
             rows[1] = 2 * rows[0] - rows[2]
-        basis = ogd.add(basis, rows)
+            left[1:3], right[1] = left[:1], 2 * right[0] - right[2]
+        if factors:
+            rows = (left[:, :, None] * right[:, None]).flatten(1)
+        slot = ogd.add(slot, {"w": Outer(left=left, right=right) if factors else rows})
         offered.append(rows)
     offered = torch.cat(offered).double()
     rank = int(torch.linalg.matrix_rank(offered, rtol=1e-5))
-    count = int(basis.count)
+    count = int(slot.count)
     assert count == min(rank, capacity)
-    filled = basis.basis[:count]
-    torch.testing.assert_close(filled @ filled.T, torch.eye(count), rtol=0, atol=1e-5)
-    assert not basis.basis[count:].any()
+    filled = whole(slot)[:count]
+    torch.testing.assert_close(filled @ filled.T, torch.eye(count).double(), rtol=0, atol=1e-9)
+    assert not slot.combine[count:].any()
+    assert not any(leaf[count:].any() for leaf in cl.tree.leaves(slot.rows))
     if rank <= capacity:
-        left = offered - offered @ filled.T.double() @ filled.double()
+        left = offered - offered @ filled.T @ filled
         assert (left.norm(dim=1) <= 1e-4 * offered.norm(dim=1) + 1e-6).all()
 
 
-def test_directions_are_true_logit_gradients():
+@pytest.mark.parametrize("factors", [True, False])
+def test_directions_are_true_logit_gradients(factors):
     """Of a linear classifier: the logit of class y has the gradient x in row y of the weight, and 1 in place y of the bias."""
     model = cl.models.mlp(6, hidden=(), n_classes=4)
-    state = registry.constrained(cl.key(0)).replace(model=model.init(cl.key(0)))
-    state = state.replace(ogd=ogd.init(state.model.params, 20))
+    if not factors:
+        model = dataclasses.replace(model, input_shape=None)
+    state = registry.constrained(cl.key(0))
+    state = state.replace(model=model.init(cl.key(0)))
+    state = state.replace(ogd=ogd.init(model, state.model, 20))
     state = ogd.store(model, 3)(state, FIRST)
+    assert isinstance(state.ogd.rows["0.weight"], Outer) == factors
     assert state.ogd.count == 3
     expected = []
     for x, y in zip(FIRST.x, FIRST.y, strict=True):
@@ -343,21 +376,32 @@ def test_directions_are_true_logit_gradients():
         weight[y], bias[y] = x, 1
         expected.append(to_vector({"0.weight": weight, "0.bias": bias}))
     expected = torch.stack(expected)
-    inside = (expected @ state.ogd.basis.T).norm(dim=1) / expected.norm(dim=1)
+    inside = (expected.double() @ whole(state.ogd).T).norm(dim=1) / expected.norm(dim=1)
     assert (inside > 1 - 1e-5).sum() == 3  # the three samples that were drawn, and no other
 
 
-def test_ogd_updates_are_orthogonal_to_all_stored_directions():
-    strategy = cl.strategies.ogd(MODEL, SGD, capacity=10, per_experience=6, batch_size=5, epochs=3)
+@pytest.mark.parametrize("factors", [True, False])
+def test_ogd_updates_are_orthogonal_to_all_stored_directions(factors):
+    model = MODEL if factors else dataclasses.replace(MODEL, input_shape=None)
+    strategy = cl.strategies.ogd(model, SGD, capacity=10, per_experience=6, batch_size=5, epochs=3)
     middle = strategy.update(strategy.init(cl.key(0)), FIRST)
     count = int(middle.ogd.count)
     assert 2 <= count <= 6
     end = strategy.update(middle, SECOND)
     moved = to_vector(end.model.params) - to_vector(middle.model.params)
     assert moved.norm() > 0.01
-    assert (middle.ogd.basis @ moved).abs().max() < 1e-5 * max(1.0, float(moved.norm()))
+    assert (whole(middle.ogd) @ moved.double()).abs().max() < 1e-5 * max(1.0, float(moved.norm()))
     assert count < int(end.ogd.count) <= 10
-    assert torch.equal(end.ogd.basis[:count], middle.ogd.basis[:count])
+    assert torch.equal(whole(end.ogd)[:count], whole(middle.ogd)[:count])
+
+
+def test_ogd_projects_the_same_by_factors_as_by_whole_gradients():
+    both = []
+    for model in (MODEL, dataclasses.replace(MODEL, input_shape=None)):
+        strategy = cl.strategies.ogd(model, SGD, capacity=8, per_experience=6, batch_size=5, epochs=3)
+        both.append(cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train[:3]))
+    assert int(both[0].ogd.count) == int(both[1].ogd.count) == 8
+    cl.testing.assert_equal(both[0].model, both[1].model, "models", 1e-4, 1e-5)
 
 
 # All

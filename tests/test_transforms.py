@@ -196,6 +196,21 @@ def test_half_a_library_left_by_a_killed_process_is_removed(monkeypatch, tmp_pat
     assert not broken.exists()
 
 
+def test_ewc_compiles_on_one_thread():
+    """Inductor fails to fuse the loops of the importances of three lanes there: they are compiled apart."""
+    data = cl.Dataset(cl.random.normal(cl.key(0), (40, 40)), torch.arange(40) // 10, n_classes=4)
+    bench = cl.streams.split_by_class(data, data, 2)
+    strategy = cl.strategies.ewc(cl.models.mlp(40, (30,), 4), registry.SGD, strength=1.0, batch_size=10)
+    start = tree.stack([strategy.init(cl.key(seed)) for seed in range(3)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        fast = cl.fold(cl.compile(cl.vmap(strategy.update)), start, bench.train)
+    finally:
+        torch.set_num_threads(threads)
+    testing.assert_equal(fast, cl.fold(cl.vmap(strategy.update), start, bench.train), "compiled", 1e-4, 1e-5)
+
+
 def test_expanded_lanes_compile():
     """Vmapped functions return expanded tensors for what does not depend on the lane; they come back as the next state."""
     update = cl.compile(lambda state, exp: {"a": state["a"] + 1})

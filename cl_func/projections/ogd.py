@@ -1,12 +1,15 @@
 """Orthogonal Gradient Descent (Farajtabar, Azizan, Mott & Li, "Orthogonal gradient descent for continual learning", AISTATS 2020,
 Algorithm 1), the variant OGD-GTL.
 
-After an experience the gradients u of the true label's logit on some of its samples join an orthonormal basis S; while training,
-the gradient loses its part in their span, so that to first order these logits stay as they are:
+After an experience the gradients u of the true label's logit on some of its samples join a set S; while training, the gradient
+loses its part in their span, so that to first order these logits stay as they are:
 
-    u <- df_y(x; w)/dw,    S <- S + orthonormalise(u),        g' = g - sum_{s in S} (s . g) s
+    u <- df_y(x; w)/dw,    S <- S + {u / |u|},        g' = g - S' (S S')^-1 S g
 
-The basis has a fixed number of rows, zero where not filled; once it is full nothing is added.
+The paper keeps an orthonormal basis of the span instead, by Gram-Schmidt. Here the gradients stay as they are, since those of
+linear layers are stored by their two factors (`projections.directions`), and C with C S orthonormal is kept beside them: the
+inverse of Cholesky's factor of S S', lower triangular, which is Gram-Schmidt in the same order. S has a fixed number of rows, zero
+where not filled; once it is full nothing is added.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Update, positive
 from cl_func.experience import Experience
-from cl_func.models import Model
-from cl_func.projections.vector import from_vector, to_vector
+from cl_func.memory import replay
+from cl_func.models import Model, ModelState, row_factors
+from cl_func.projections.directions import Directions, Outer, dots, gram, joined, mix, scaled, where
 from cl_func.tree import PyTree, state
 
 
@@ -28,56 +32,112 @@ from cl_func.tree import PyTree, state
 class OGD:
     """The slot of OGD."""
 
-    basis: Tensor  # [capacity, P], orthonormal rows, then rows of zeros
+    rows: Directions  # capacity directions of length 1, then zeros
+    combine: Tensor  # [capacity, capacity] float64, C: combine @ rows are orthonormal, then zeros
     count: Tensor  # () int64, rows filled
 
 
-def init(params: PyTree, capacity: int) -> OGD:
-    """An empty basis for directions in the space of `params`. Raises ValueError for a capacity below 1."""
-    checks.tensors("params", params)
-    like = to_vector(params)
-    basis = like.new_zeros((positive("capacity", capacity), len(like)))
-    return OGD(basis=basis, count=torch.tensor(0, device=like.device))
+def init(model: Model, net: ModelState, capacity: int) -> OGD:
+    """No directions yet, room for `capacity` of them. Raises ValueError for a capacity below 1.
+
+    Linear layers of models that tell their `input_shape` and have no parameters elsewhere are stored by factors.
+    """
+    checks.model("model", model)
+    checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
+    positive("capacity", capacity)
+    device = tree.leaves(net.params)[0].device
+    if model.input_shape is None:
+        one: Directions = {name: value[None] for name, value in net.params.items()}
+    else:
+        sample = {name: value[None].to(device) for name, value in replay.sample(model).items()}
+        one = gradients(model, net, sample)
+    rows = tree.map(lambda leaf: leaf.new_zeros((capacity, *leaf.shape[1:])), one)
+    combine = torch.zeros(capacity, capacity, dtype=torch.float64, device=device)
+    return OGD(rows=rows, combine=combine, count=torch.tensor(0, device=device))
 
 
-def add(memory: OGD, directions: Tensor) -> OGD:
-    """Add the span of directions [n, P] to the basis, in their order as far as there is room.
+def gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
+    """The gradients of the true label's logit, in eval mode, of n rows (x, y, task)."""
+    x, y, task = rows["x"], rows["y"], rows["task"]
+    if model.input_shape is not None:
+        label = y[:, None] == torch.arange(model.n_classes, device=y.device)
+        weights = label[:, None].to(tree.leaves(net.params)[0].dtype)
+        factors = row_factors(model, net, x, task, lambda logits: logits, weights)
+        if factors is not None:
+            return _by_factors(factors)
+
+    def logit(params: Any, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
+        logits, _ = model.apply(params, net.buffers, x[None], train=False, task=task[None])
+        return logits[0].gather(0, y[None])[0]
+
+    return torch.func.vmap(torch.func.grad(logit), in_dims=(None, 0, 0, 0))(net.params, x, y, task)
+
+
+def _by_factors(factors: dict[tuple[str, str | None], tuple[Tensor, Tensor]]) -> Directions:
+    made: Directions = {}
+    for (weight, bias), (inputs, told) in factors.items():
+        made[weight] = Outer(left=told[:, 0], right=inputs)
+        if bias is not None:
+            made[bias] = told[:, 0]
+    return made
+
+
+def add(memory: OGD, directions: Directions) -> OGD:
+    """Add n directions, in their order as far as there is room.
 
     Directions of zeros, and those that are combinations of others to the working precision, take no room.
     """
-    capacity, n = memory.basis.shape[0], directions.shape[0]
-    _, kept = _orthonormal(directions, memory.basis)
-    # Again without the dropped ones, which took their remains out of the others; and once more for right angles to the precision.
-    rows, _ = _orthonormal(torch.where(kept[:, None], directions, 0), memory.basis)
-    rows, kept = _orthonormal(rows, memory.basis)
-    rows = rows[torch.argsort(~kept, stable=True)]
-    source = torch.arange(capacity, device=directions.device) - memory.count
+    capacity, n = memory.combine.shape[0], tree.leaves(directions)[0].shape[0]
+    square = gram(directions).diagonal()
+    unit = torch.where(square > 0, square, 1).rsqrt()
+    directions = scaled(directions, unit)
+    kept = _independent(joined(memory.rows, directions))[capacity:] & (square > 0)
+    # Those that are kept move to the front, and from there behind the rows that are filled.
+    order = torch.argsort(~kept, stable=True)
+    source = torch.arange(capacity, device=kept.device) - memory.count
     filled = (source >= 0) & (source < kept.sum())
-    basis = torch.where(filled[:, None], rows[source.clamp(0, n - 1)], memory.basis)
-    return memory.replace(basis=basis, count=(memory.count + kept.sum()).clamp(max=capacity))  # type: ignore[attr-defined]
+
+    taken = order[source.clamp(0, n - 1)]
+    rows = tree.map(lambda old, new: where(filled, new[taken], old), memory.rows, directions)
+    count = (memory.count + kept.sum()).clamp(max=capacity)
+    return OGD(rows=rows, combine=_orthonormal(rows, count), count=count)
 
 
-def _orthonormal(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Gram-Schmidt of rows [n, P] against a basis and each other: unit rows or zeros [n, P], and which are no zeros [n] bool.
+# A direction is new if about this much of its length, squared, is outside the span of those before it. It also bounds the condition
+# of S S', and with it how much of their span a projection in float32 leaves in a gradient.
+NEW = 1e-5
 
-    By Cholesky's factor of the Gram matrix, which is a fixed number of operations. A small shift of its diagonal keeps the factor
-    finite: a row that depends on those before it comes out with a norm near 0 instead of 1, and is dropped.
+
+def _independent(rows: Directions) -> Tensor:
+    """Which directions [n] bool, of length 1 or 0, are no combination of those before them.
+
+    By Gram-Schmidt with a small shift, which keeps it finite: what is left of a direction that depends on those before it comes out
+    with a length near 0 instead of 1. Twice, since next to the shift little is taken out along one that is only just independent.
     """
-    square = rows.square().sum(1)
-    rows = rows / torch.where(square > 0, square, 1).sqrt()[:, None]
-    rows = rows - rows @ basis.T @ basis
-    tolerance = 100 * torch.finfo(rows.dtype).eps
-    eye = torch.eye(rows.shape[0], dtype=torch.float64, device=rows.device)
-    gram = (rows @ rows.T).double() + tolerance * eye
-    factor = torch.linalg.cholesky_ex(gram)[0]
-    rows = torch.linalg.solve_triangular(factor.to(rows.dtype), rows, upper=False)
-    norm = torch.linalg.vector_norm(rows, dim=1)
-    kept = norm > 0.5
-    return torch.where(kept[:, None], rows / torch.where(kept, norm, 1)[:, None], 0), kept
+    products = gram(rows)
+    eye = torch.eye(products.shape[0], dtype=products.dtype, device=products.device)
+    for _ in range(2):
+        factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
+        combine = torch.linalg.solve_triangular(factor, eye, upper=False)
+        products = combine @ products @ combine.T
+        square = products.diagonal()
+        kept = square > 0.25
+        unit = torch.where(kept, torch.where(kept, square, 1).rsqrt(), 0)
+        products = products * unit * unit[:, None]
+    return kept
+
+
+def _orthonormal(rows: Directions, count: Tensor) -> Tensor:
+    """The lower triangular C [n, n] float64 for which the first `count` rows of C S are orthonormal, the others zero."""
+    products = gram(rows)
+    eye = torch.eye(products.shape[0], dtype=products.dtype, device=products.device)
+    filled = torch.arange(products.shape[0], device=products.device) < count
+    factor = torch.linalg.cholesky_ex(products + torch.where(filled, 0, eye))[0]
+    return torch.where(filled[:, None], torch.linalg.solve_triangular(factor, eye, upper=False), 0)
 
 
 def store(model: Model, n: int, slot: str = "ogd") -> Update:
-    """The Update that adds the true label's logit gradients (in eval mode) of n samples to the basis in `state.<slot>`.
+    """The Update that adds the true label's logit gradients (in eval mode) of n samples to the directions in `state.<slot>`.
 
     The samples are drawn without replacement; of an experience with fewer rows all are taken. Compose it after the training.
     """
@@ -90,31 +150,23 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
         # Each row draws its own word, so that padding does not change which are drawn.
         words = torch.where(exp.valid, random.bits(draw, len(exp)) >> 1, torch.iinfo(torch.int64).max)
         chosen = torch.argsort(words, stable=True)[:n]
+        rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
         valid = exp.valid[chosen]
-
-        def logit(params: Any, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-            logits, _ = model.apply(params, agent.model.buffers, x[None], train=False, task=task[None])
-            return logits[0].gather(0, y[None])[0]
-
-        def direction(x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-            return to_vector(torch.func.grad(logit)(agent.model.params, x, y, task))
-
-        rows = torch.func.vmap(direction)(exp.x[chosen], exp.y[chosen], exp.tasks[chosen])
-        memory = add(tree.get(agent, slot), torch.where(valid[:, None], rows, 0))
-        return tree.set(agent.replace(key=key), {slot: memory})
+        directions = tree.map(lambda leaf: where(valid, leaf, 0), gradients(model, agent.model, rows))
+        return tree.set(agent.replace(key=key), {slot: add(tree.get(agent, slot), directions)})
 
     return update
 
 
 def project(slot: str = "ogd") -> GradientTransform:
-    """The GradientTransform that takes the part in the span of the basis in `state.<slot>` out of the gradients."""
+    """The GradientTransform that takes the part in the span of the directions in `state.<slot>` out of the gradients."""
 
     checks.path("slot", slot, "ogd")
 
     def transform(grads: PyTree, agent: Any, exp: Any) -> tuple[PyTree, Any]:
-        basis = tree.get(agent, slot).basis
-        g = to_vector(grads)
-        g = g - basis.T @ (basis @ g)
-        return from_vector(g, grads), agent
+        memory = tree.get(agent, slot)
+        combine = memory.combine
+        inside = mix(memory.rows, combine.T @ (combine @ dots(memory.rows, grads).to(combine.dtype)))
+        return tree.map(lambda g, part: g - part.to(g.dtype), grads, {name: inside[name] for name in grads}), agent
 
     return transform

@@ -31,7 +31,9 @@ def ogd(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Avoid up to `capacity` directions, `per_experience` more after each experience; each is as large as the parameters.
+    """Avoid up to `capacity` directions, `per_experience` more after each experience.
+
+    Of models of linear layers their factors are stored; of others each direction is as large as the parameters.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
@@ -42,7 +44,7 @@ def ogd(
     def init(key: Tensor) -> OGDAgent:
         key, weights = random.split(key)
         net = model.init(weights)
-        return OGDAgent(key=key, model=net, opt=optimizer.init(net.params), ogd=projections.ogd.init(net.params, capacity))
+        return OGDAgent(key=key, model=net, opt=optimizer.init(net.params), ogd=projections.ogd.init(model, net, capacity))
 
     return Strategy(
         init,

@@ -1,0 +1,83 @@
+"""n directions in the space of the parameters: what single rows' gradients are.
+
+Each parameter has its part of all directions, either whole, [n, *shape], or for the weight of a linear layer by the two factors of
+an outer product each, `Outer`: of an MLP 784-400-400 that is 3 thousand numbers a direction instead of 478 thousand, and a step
+that projects reads them from the cache instead of the memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.tree import state
+
+
+@state
+class Outer:
+    """n matrices [out, in] of rank one: the outer products of the rows of two matrices."""
+
+    left: Tensor  # [n, out]
+    right: Tensor  # [n, in]
+
+
+Directions = dict[str, Tensor | Outer]  # by the parameter's name
+
+
+def dots(rows: Directions, grads: dict[str, Tensor]) -> Tensor:
+    """The inner products [n] of n directions with one, given whole."""
+    found = []
+    for name, part in rows.items():
+        if isinstance(part, Outer):
+            found.append(((part.right @ grads[name].T) * part.left).sum(1))
+        else:
+            found.append(part.flatten(1) @ grads[name].flatten())
+    return torch.stack(found).sum(0)
+
+
+def mix(rows: Directions, weights: Tensor) -> dict[str, Tensor]:
+    """The sum of n directions, each times its weight, [n]."""
+    found = {}
+    for name, part in rows.items():
+        if isinstance(part, Outer):
+            found[name] = (part.left * weights[:, None].to(part.left.dtype)).T @ part.right
+        else:
+            found[name] = (weights.to(part.dtype) @ part.flatten(1)).reshape(part.shape[1:])
+    return found
+
+
+def gram(rows: Directions) -> Tensor:
+    """The inner products of n directions with each other, [n, n] float64, computed so."""
+    found = []
+    for part in rows.values():
+        factors = (part.left, part.right) if isinstance(part, Outer) else (part.flatten(1),)
+        products = [f.double() @ f.double().T for f in factors]
+        found.append(products[0] * products[1] if len(products) > 1 else products[0])
+    return torch.stack(found).sum(0)
+
+
+def scaled(rows: Directions, factors: Tensor) -> Directions:
+    """Each direction times its factor, [n]."""
+    return {
+        name: Outer(left=_times(part.left, factors), right=part.right) if isinstance(part, Outer) else _times(part, factors)
+        for name, part in rows.items()
+    }
+
+
+def joined(a: Directions, b: Directions) -> Directions:
+    """The directions of a, then those of b."""
+    return tree.map(lambda x, y: torch.cat([x, y]), a, b)
+
+
+def where(condition: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
+    """Rows of a where the condition, [n] bool, holds, else those of b."""
+    return torch.where(_along(condition, a), a, b)
+
+
+def _times(rows: Tensor, factors: Tensor) -> Tensor:
+    return rows * _along(factors.to(rows.dtype), rows)
+
+
+def _along(values: Tensor, rows: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (rows.ndim - 1))
