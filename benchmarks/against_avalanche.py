@@ -61,6 +61,8 @@ class Pair:
         return f"{self.name}, mended" if self.mended else self.name
 
 
+CLASSES = 10
+
 BATCHED = "their importances are of minibatch gradients, about 128 times smaller"
 LEFT_OUT = "they never replay the classes of the experience before: those of its last minibatch are left out"
 BALANCED = "their memory is class-balanced"
@@ -129,13 +131,25 @@ def verdict(a: dict[str, Any], b: dict[str, Any]) -> str:
     return f"{one}; {'not told apart' if gap <= math.hypot(a['half'], b['half']) else 'DIFFERENT'}"
 
 
+def broken(sides: list[dict[str, Any]]) -> str:
+    """Which seeds ended with one class for everything, as a loss that became NaN leaves them, and how the sides compare without."""
+    left = [[value for value in side["values"] if value > 1 / CLASSES + 1e-6] for side in sides]
+    lost = [len(side["values"]) - len(kept) for side, kept in zip(sides, left, strict=True)]
+    if not any(lost) or min(map(len, left)) < 2:
+        return ""
+    a, b = (summary(torch.tensor(kept)) for kept in left)
+    return (
+        f"; {lost[0]} of our seeds and {lost[1]} of theirs ended at chance, without them {shown(a)} and {shown(b)}: {verdict(a, b)}"
+    )
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """One line per method."""
     lines = ["| method | ours | Avalanche | interval | forgetting, ours | Avalanche | known to differ |", "|" + " --- |" * 7]
     for row in rows:
         sides = [row.get(side) or {} for side in ("ours", "theirs")]
         accuracies, forgettings = ([side.get(what) for side in sides] for what in ("accuracy", "forgetting"))
-        found = verdict(*accuracies) if all(accuracies) else row.get("why", "-").replace("|", "/")
+        found = verdict(*accuracies) + broken(accuracies) if all(accuracies) else row.get("why", "-").replace("|", "/")
         cells = [row["method"], *map(shown, accuracies), found, *map(shown, forgettings), row["differs"]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
