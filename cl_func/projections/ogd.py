@@ -96,7 +96,6 @@ def add(memory: OGD, directions: Directions) -> OGD:
     order = torch.argsort(~kept, stable=True)
     source = torch.arange(capacity, device=kept.device) - memory.count
     filled = (source >= 0) & (source < kept.sum())
-
     taken = order[source.clamp(0, n - 1)]
     rows = tree.map(lambda old, new: where(filled, new[taken], old), memory.rows, directions)
     count = (memory.count + kept.sum()).clamp(max=capacity)
