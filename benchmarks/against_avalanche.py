@@ -66,6 +66,8 @@ CLASSES = 10
 BATCHED = "their importances are of minibatch gradients, about 128 times smaller"
 LEFT_OUT = "they never replay the classes of the experience before: those of its last minibatch are left out"
 BALANCED = "their memory is class-balanced"
+UNSEEN = "their loss has outputs of classes not yet seen"
+SHARE = "exemplars are drawn in their share of the data, ours join every minibatch and weigh that share"
 MIR = {"arguments": {"candidates": 200}, "ours": {"virtual_lr": 1e-3}, "theirs": {"subsample": 200}}
 
 PAIRS = (
@@ -84,7 +86,8 @@ PAIRS = (
         "nothing: ours is composed as theirs, all classes compete in the cross-entropy, not as cl.strategies.lwf",
         strategy=lwf_all_classes,
     ),
-    Pair("icarl", differs="their loss has outputs of classes not yet seen; exemplars join in their share of the data"),
+    Pair("icarl", differs=f"{UNSEEN}; {SHARE}"),
+    Pair("icarl", differs=SHARE, mended=True),
     Pair("gdumb"),
     Pair("mir", **MIR, differs=f"{LEFT_OUT}; {BALANCED}"),
     Pair("mir", **MIR, differs=BALANCED, mended=True),
@@ -199,7 +202,7 @@ def main() -> int:
         if pair.name not in args.methods:
             continue
         same = {
-            "method": pair.name,
+            "method": pair.label,
             "differs": pair.differs,
             "hyperparameters": {"ours": dict(pair.ours), "theirs": dict(pair.theirs)},
         }

@@ -21,6 +21,7 @@ import scipy.optimize
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training import DER, ER_ACE, ICaRL, Naive, ReservoirSamplingBuffer, StreamingLDA
+from avalanche.training.losses import ICaRLLossPlugin
 from avalanche.training.plugins import (
     AGEMPlugin,
     EvaluationPlugin,
@@ -31,6 +32,7 @@ from avalanche.training.plugins import (
     MIRPlugin,
     SupervisedPlugin,
 )
+from avalanche.training.supervised import icarl
 from avalanche.training.utils import cycle, zerolike_params_dict
 from torch import nn
 
@@ -105,6 +107,24 @@ class WholeMIR(MIRPlugin):
         self.replay_loader = cycle(torch.utils.data.DataLoader(buffer, batch_size=self.subsample, shuffle=True))
 
 
+class SeenICaRLLoss(ICaRLLossPlugin):
+    """The loss of iCaRL's Algorithm 3: over the outputs of the classes seen so far.
+
+    Avalanche's has those of classes that are yet to come, too, and teaches them to say no.
+    """
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        self.seen = sorted({*self.old_classes, *strategy.experience.classes_in_this_experience})
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        old = [place for place, label in enumerate(self.seen) if label in self.old_classes]
+        wanted = (targets[:, None] == torch.tensor(self.seen)).float()
+        if self.old_logits is not None:
+            wanted[:, old] = self.old_logits.sigmoid()[:, self.seen][:, old]
+            self.old_logits = None
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, self.seen], wanted)
+
+
 def strategy(name: str, memory: int, n: int, values: dict[str, float], mended: bool) -> Any:
     """The method, to train n iterations per experience with Avalanche's names for its hyperparameters."""
     net = nets.network(WORK)
@@ -131,6 +151,7 @@ def strategy(name: str, memory: int, n: int, values: dict[str, float], mended: b
     if name == "der":
         return DER(**trained, **replay, **values, **common, plugins=stop)
     if name == "icarl":
+        icarl.ICaRLLossPlugin = SeenICaRLLoss if mended else ICaRLLossPlugin
         parts = {"feature_extractor": net[:-1], "classifier": net[-1], "optimizer": trained["optimizer"]}
         return ICaRL(**parts, memory_size=memory, buffer_transform=None, fixed_memory=True, **common, plugins=stop)
     if name == "slda":
