@@ -88,7 +88,7 @@ def add(memory: OGD, directions: Directions) -> OGD:
     Directions of zeros, and those that are combinations of others to the working precision, take no room.
     """
     capacity, n = memory.combine.shape[0], tree.leaves(directions)[0].shape[0]
-    square = gram(directions).diagonal()
+    square = _diagonal(gram(directions))
     unit = torch.where(square > 0, square, 1).rsqrt()
     directions = scaled(directions, unit)
     kept = _independent(joined(memory.rows, directions))[capacity:] & (square > 0)
@@ -107,6 +107,12 @@ def add(memory: OGD, directions: Directions) -> OGD:
 NEW = 1e-5
 
 
+def _diagonal(square: Tensor) -> Tensor:
+    """The diagonal of a matrix. (Compiling `Tensor.diagonal` prints a warning of torch's about itself.)"""
+    places = torch.eye(square.shape[0], dtype=torch.bool, device=square.device)
+    return torch.where(places, square, 0).sum(1)
+
+
 def _independent(rows: Directions) -> Tensor:
     """Which directions [n] bool, of length 1 or 0, are no combination of those before them.
 
@@ -119,7 +125,7 @@ def _independent(rows: Directions) -> Tensor:
         factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
         combine = torch.linalg.solve_triangular(factor, eye, upper=False)
         products = combine @ products @ combine.T
-        square = products.diagonal()
+        square = _diagonal(products)
         kept = square > 0.25
         unit = torch.where(kept, torch.where(kept, square, 1).rsqrt(), 0)
         products = products * unit * unit[:, None]
