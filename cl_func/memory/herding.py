@@ -124,7 +124,7 @@ def add(memory: Herding, rows: PyTree, labels: Tensor, valid: Tensor, embed: Cal
 
     def pack(values: Tensor) -> Tensor:
         values = values[place]
-        return torch.where(kept.reshape(-1, *[1] * (values.ndim - 1)), values, torch.zeros_like(values))
+        return tree.where(kept, values, torch.zeros_like(values))
 
     return memory.replace(  # type: ignore[attr-defined]
         data=tree.map(pack, candidates), label=pack(label), rank=pack(rank), filled=filled, seen=seen

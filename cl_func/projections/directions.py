@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl_func import tree
 from cl_func.tree import state
 
 
@@ -59,25 +58,11 @@ def gram(rows: Directions) -> Tensor:
 
 def scaled(rows: Directions, factors: Tensor) -> Directions:
     """Each direction times its factor, [n]."""
+
+    def times(part: Tensor) -> Tensor:
+        return part * factors.to(part.dtype).reshape(-1, *[1] * (part.ndim - 1))
+
     return {
-        name: Outer(left=_times(part.left, factors), right=part.right) if isinstance(part, Outer) else _times(part, factors)
+        name: Outer(left=times(part.left), right=part.right) if isinstance(part, Outer) else times(part)
         for name, part in rows.items()
     }
-
-
-def joined(a: Directions, b: Directions) -> Directions:
-    """The directions of a, then those of b."""
-    return tree.map(lambda x, y: torch.cat([x, y]), a, b)
-
-
-def where(condition: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
-    """Rows of a where the condition, [n] bool, holds, else those of b."""
-    return torch.where(_along(condition, a), a, b)
-
-
-def _times(rows: Tensor, factors: Tensor) -> Tensor:
-    return rows * _along(factors.to(rows.dtype), rows)
-
-
-def _along(values: Tensor, rows: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (rows.ndim - 1))

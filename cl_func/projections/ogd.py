@@ -22,9 +22,9 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Update, positive
 from cl_func.experience import Experience
-from cl_func.memory import replay
+from cl_func.memory import places, replay
 from cl_func.models import Model, ModelState, row_factors
-from cl_func.projections.directions import Directions, Outer, dots, gram, joined, mix, scaled, where
+from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
 from cl_func.tree import PyTree, state
 
 
@@ -46,12 +46,11 @@ def init(model: Model, net: ModelState, capacity: int) -> OGD:
     checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
     positive("capacity", capacity)
     device = tree.leaves(net.params)[0].device
-    if model.input_shape is None:
-        one: Directions = {name: value[None] for name, value in net.params.items()}
-    else:
+    one: Directions = dict(net.params)
+    if model.input_shape is not None:
         sample = {name: value[None].to(device) for name, value in replay.sample(model).items()}
-        one = gradients(model, net, sample)
-    rows = tree.map(lambda leaf: leaf.new_zeros((capacity, *leaf.shape[1:])), one)
+        one = tree.map(lambda leaf: leaf[0], gradients(model, net, sample))
+    rows = places.allocate(capacity, one)
     combine = torch.zeros(capacity, capacity, dtype=torch.float64, device=device)
     return OGD(rows=rows, combine=combine, count=torch.tensor(0, device=device))
 
@@ -87,17 +86,13 @@ def add(memory: OGD, directions: Directions) -> OGD:
 
     Directions of zeros, and those that are combinations of others to the working precision, take no room.
     """
-    capacity, n = memory.combine.shape[0], tree.leaves(directions)[0].shape[0]
-    square = _diagonal(gram(directions))
+    capacity = memory.combine.shape[0]
+    products = gram(tree.map(lambda old, new: torch.cat([old, new]), memory.rows, directions))
+    square = _diagonal(products)
     unit = torch.where(square > 0, square, 1).rsqrt()
-    directions = scaled(directions, unit)
-    kept = _independent(joined(memory.rows, directions))[capacity:] & (square > 0)
-    # Those that are kept move to the front, and from there behind the rows that are filled.
-    order = torch.argsort(~kept, stable=True)
-    source = torch.arange(capacity, device=kept.device) - memory.count
-    filled = (source >= 0) & (source < kept.sum())
-    taken = order[source.clamp(0, n - 1)]
-    rows = tree.map(lambda old, new: where(filled, new[taken], old), memory.rows, directions)
+    kept = (_independent(products * unit * unit[:, None]) & (square > 0))[capacity:]
+    place = memory.count + kept.cumsum(0) - 1
+    rows = places.write(memory.rows, scaled(directions, unit[capacity:]), place, kept & (place < capacity))
     count = (memory.count + kept.sum()).clamp(max=capacity)
     return OGD(rows=rows, combine=_orthonormal(rows, count), count=count)
 
@@ -109,17 +104,16 @@ NEW = 1e-5
 
 def _diagonal(square: Tensor) -> Tensor:
     """The diagonal of a matrix. (Compiling `Tensor.diagonal` prints a warning of torch's about itself.)"""
-    places = torch.eye(square.shape[0], dtype=torch.bool, device=square.device)
-    return torch.where(places, square, 0).sum(1)
+    on = torch.eye(square.shape[0], dtype=torch.bool, device=square.device)
+    return torch.where(on, square, 0).sum(1)
 
 
-def _independent(rows: Directions) -> Tensor:
-    """Which directions [n] bool, of length 1 or 0, are no combination of those before them.
+def _independent(products: Tensor) -> Tensor:
+    """Which of n directions of length 1 or 0, by their products [n, n], are no combination of those before them: [n] bool.
 
     By Gram-Schmidt with a small shift, which keeps it finite: what is left of a direction that depends on those before it comes out
     with a length near 0 instead of 1. Twice, since next to the shift little is taken out along one that is only just independent.
     """
-    products = gram(rows)
     eye = torch.eye(products.shape[0], dtype=products.dtype, device=products.device)
     for _ in range(2):
         factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
@@ -156,8 +150,8 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
         words = torch.where(exp.valid, random.bits(draw, len(exp)) >> 1, torch.iinfo(torch.int64).max)
         chosen = torch.argsort(words, stable=True)[:n]
         rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
-        valid = exp.valid[chosen]
-        directions = tree.map(lambda leaf: where(valid, leaf, 0), gradients(model, agent.model, rows))
+        directions = gradients(model, agent.model, rows)
+        directions = tree.where(exp.valid[chosen], directions, tree.map(torch.zeros_like, directions))
         return tree.set(agent.replace(key=key), {slot: add(tree.get(agent, slot), directions)})
 
     return update
