@@ -64,9 +64,9 @@ class Running:
     lanes: Any
     device: str | None
 
-    def sweep(self, strategy: cl.Strategy, bench: cl.Benchmark, seeds: Any, points: Any) -> cl.Runs:
-        """The sweep of a strategy."""
-        return cl.sweep(strategy, bench, seeds=seeds, hparams=cl.grid(points), lanes=self.lanes, device=self.device)
+    def sweep(self, strategy: cl.Strategy, bench: cl.Benchmark, seeds: Any, points: Any, every: int = 1) -> cl.Runs:
+        """The sweep of a strategy, measured after every so many experiences and after the last."""
+        return cl.sweep(strategy, bench, seeds=seeds, hparams=cl.grid(points), lanes=self.lanes, device=self.device, every=every)
 
 
 def chosen(entry: Method, place: Problem, protocol: Protocol, running: Running) -> dict[str, Any]:
@@ -75,7 +75,8 @@ def chosen(entry: Method, place: Problem, protocol: Protocol, running: Running) 
         return {"values": {}, "tried": [], "at_edge": []}
     held = cl.streams.with_validation(place.bench, 0.1, key=cl.key(0))
     place = dataclasses.replace(place, bench=cl.Benchmark(held.train, held.valid), iterations=protocol.tuning_iterations)
-    runs = running.sweep(entry.strategy(place), entry.benchmark(place), TUNING[: protocol.tuning_seeds], entry.grid)
+    seeds = TUNING[: protocol.tuning_seeds]
+    runs = running.sweep(entry.strategy(place), entry.benchmark(place), seeds, entry.grid, every=place.experiences)
     values = runs.best()
     mean, _ = runs.mean_ci() if protocol.tuning_seeds > 1 else (runs.metric()[..., 0], None)
     points = [
