@@ -12,7 +12,6 @@ earlier call with the same numbers are kept, so that the work may be done in par
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
@@ -26,6 +25,7 @@ import torch
 
 import cl_func as cl
 from benchmarks import machine
+from benchmarks.earlier import earlier
 from benchmarks.figure import draw
 from benchmarks.methods import METHODS, SETTINGS, Method, Problem, method, problem
 from benchmarks.process import command_line
@@ -230,17 +230,6 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def earlier(folder: Path, protocol: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells of earlier calls. Raises ValueError if they were made by another protocol: one table must not mix two."""
-    cells: list[dict[str, Any]] = []
-    with contextlib.suppress(FileNotFoundError):
-        cells = json.loads((folder / "accuracy.json").read_text())["cells"]
-    for cell in cells:
-        if cell["protocol"] != protocol:
-            raise ValueError(f"{folder} holds results of another protocol, {cell['protocol']}; give another folder.")
-    return cells
-
-
 def main() -> int:
     """Run what is asked for and not yet there, write after every cell; 1 if a method failed."""
     args = arguments()
@@ -250,9 +239,9 @@ def main() -> int:
     command = command_line("benchmarks.accuracy", sys.argv[1:], ("--data", "--out"))
     asked = dataclasses.asdict(protocol)
     try:
-        cells = earlier(args.out, asked)
+        cells = earlier(args.out / "accuracy.json", "cells", "protocol", asked)
     except ValueError as error:
-        print(f"--out: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
     results, failed = Results(command, machine.describe(), asked, cells), 0
     for setting in args.settings:

@@ -25,6 +25,7 @@ import torch
 import cl_func as cl
 from benchmarks import machine
 from benchmarks.accuracy import QUICK, Running, shown, summary
+from benchmarks.earlier import earlier
 from benchmarks.methods import MEMORY, Problem, method, problem
 from benchmarks.peers import MAKE, Peers
 from benchmarks.process import ROOT, WorkerError, command_line, environment, last_line
@@ -194,10 +195,12 @@ def main() -> int:
     place, running = problem("class", args.data, args.iterations, args.limit), Running(args.lanes or "auto", None)
     protocol = {"iterations": args.iterations, "seeds": args.seeds, "limit": args.limit}
     command = command_line("benchmarks.against_avalanche", sys.argv[1:], ("--data", "--out", "--avalanche-python"))
-    file, rows, failed = args.out / "against_avalanche.json", {}, 0
-    if file.exists() and not args.again:
-        held = json.loads(file.read_text())
-        rows = {row["method"]: row for row in held["rows"]} if held["protocol"] == protocol else {}
+    file, failed = args.out / "against_avalanche.json", 0
+    try:
+        rows = {row["method"]: row for row in ([] if args.again else earlier(file, "rows", "protocol", protocol))}
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     for pair in PAIRS:
         if pair.name not in args.methods:
             continue

@@ -2,6 +2,8 @@
 
     python -m benchmarks.cost [--methods er ewc ...]
 
+Rows that --out already holds from an earlier call with the same numbers are kept, so that the work may be done in parts.
+
 An experience is that of the quick protocol (benchmarks/methods.py): 12,000 rows, 300 minibatches of 128, with all that a method
 does before and after them. Data are random, of the shapes of class-incremental Split-Fashion-MNIST. Times are of one core,
 compiled, at the best of a few lane counts, per run; naive is timed again beside every method, in turn.
@@ -28,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cl_func as cl
 from benchmarks import machine
+from benchmarks.earlier import earlier
 from benchmarks.methods import METHODS, Method, Problem, method
 from benchmarks.process import command_line
 
@@ -132,13 +135,6 @@ def table(rows: list[dict[str, Any]], missing: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def earlier(folder: Path, protocol: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that an earlier call with the same numbers wrote: they are kept, so that the work may be done in parts."""
-    file = folder / "cost.json"
-    held = json.loads(file.read_text()) if file.exists() else {"machine": {}, "rows": []}
-    return held["rows"] if all(held["machine"].get(name) == value for name, value in protocol.items()) else []
-
-
 def main() -> int:
     """Measure what is not yet there, write after every method; 1 if one failed."""
     there = [m for m in METHODS if m.stream == "plain"]
@@ -156,7 +152,12 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     protocol = {"iterations": args.iterations, "rows of an experience": args.rows, "rounds": args.rounds, "lanes": args.lanes}
-    place, rows, missing = synthetic(args.rows, args.iterations), earlier(args.out, protocol), {}
+    try:
+        rows = earlier(args.out / "cost.json", "rows", "machine", protocol)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    place, missing = synthetic(args.rows, args.iterations), {}
     facts = {**machine.describe(), **protocol}
     naive = [Timed(method("naive"), place, n) for n in args.lanes]
     for entry in map(method, args.methods):

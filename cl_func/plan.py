@@ -78,6 +78,11 @@ def planned(job: Job, runs: list[Run], compile: Any, lanes: Any, remote: bool) -
     return job
 
 
+def cores() -> int:
+    """How many cores this process may use; on a shared node that is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _lanes(job: Job, single: Any, train: Any, runs: list[Run], remote: bool) -> int:
     if len(runs) == 1:
         return 1
@@ -85,7 +90,7 @@ def _lanes(job: Job, single: Any, train: Any, runs: list[Run], remote: bool) -> 
         leaf.numel() * leaf.element_size() for leaf in [*tree.leaves(single.model), *tree.leaves([single.model, single.opt])]
     )
     fitting = max(1, min(len(runs), 2 ** round(math.log2(max(1.0, CACHE_BYTES / size)))))
-    workers = os.cpu_count() or 1
+    workers = cores()
     chunks = max(1, round(len(runs) / fitting / workers)) * workers if fitting < len(runs) else 1
     count = math.ceil(len(runs) / chunks)
     together = _seconds_per_call(vmap(job.strategy.update), tree.stack([single] * count), train) / count if count > 1 else math.inf

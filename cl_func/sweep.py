@@ -15,7 +15,6 @@ import functools
 import importlib
 import itertools
 import operator
-import os
 import threading
 import time
 import warnings
@@ -35,7 +34,7 @@ from cl_func.experience import Benchmark
 from cl_func.grids import Grid, label
 from cl_func.jobs import Job, Partial, Run, partial_runs
 from cl_func.ledger import Ledger
-from cl_func.plan import planned
+from cl_func.plan import cores, planned
 from cl_func.runs import Runs
 from cl_func.scan import scan
 
@@ -206,7 +205,7 @@ def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> st
 def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
     """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
     prepared, stopped, threads = job.prepare(), threading.Event(), torch.get_num_threads()
-    workers = min(len(chunks), os.cpu_count() or 1) if job.compiled and job.device is None else 1
+    workers = min(len(chunks), cores()) if job.compiled and job.device is None else 1
 
     def tick() -> None:
         bar.update(1)

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from benchmarks import page
 from benchmarks.accuracy import Results, summary
 from benchmarks.against_avalanche import PAIRS, verdict
 from benchmarks.cost import flops, forward_flops, synthetic
+from benchmarks.earlier import earlier
 from benchmarks.methods import METHODS, method
 
 PLACE = synthetic(rows=40, iterations=1)
@@ -76,6 +78,16 @@ def test_table_and_orders_of_cells():
     assert "| er | 0.810 ± 0.127 | - |" in results.table()
     assert "| er | opt.lr 0.1 (edge) |" in results.strengths()
     assert "| class | er | naive | +0.610 ± 0.127 | yes |" in results.orders()
+
+
+def test_rows_of_an_earlier_call_are_kept_if_its_numbers_are_the_same(tmp_path):
+    file = tmp_path / "cost.json"
+    assert earlier(file, "rows", "machine", {"rounds": 3}) == []
+    file.write_text(json.dumps({"machine": {"CPU": "any", "rounds": 3}, "rows": [{"method": "naive"}]}))
+    assert earlier(file, "rows", "machine", {"rounds": 3}) == [{"method": "naive"}]
+    for numbers in ({"rounds": 4}, {"rounds": 3, "lanes": [1]}):
+        with pytest.raises(ValueError, match="holds results with"):
+            earlier(file, "rows", "machine", numbers)
 
 
 def test_the_page_of_methods_is_up_to_date():

@@ -17,7 +17,7 @@ import torch
 import cl_func as cl
 from cl_func import program, testing
 from cl_func import sweep as sweep_function
-from cl_func.plan import leaf_calls
+from cl_func.plan import cores, leaf_calls
 
 BENCH, MODEL = registry.BENCH, registry.MODEL
 STRATEGY = cl.strategies.er_lwf(MODEL, registry.SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)
@@ -45,6 +45,14 @@ def same(runs):
 @pytest.mark.parametrize("lanes", [1, 5, 12, "auto"])
 def test_equals_single_runs_for_any_chunks(lanes):
     same(cl.sweep(STRATEGY, BENCH, seeds=3, hparams=GRID, lanes=lanes, **PLAIN))
+
+
+def test_only_cores_that_the_process_may_use_are_counted(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert cores() == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
 
 
 def test_compiled_on_threads_equals_single_runs():
