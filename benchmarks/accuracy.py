@@ -4,9 +4,10 @@
     python -m benchmarks.accuracy --data FOLDER --quick    300 iterations, 10 seeds: all methods, all settings
 
 The protocol is told in benchmarks/methods.py. Each method comes at its best strength: the values of its grid are tried with a few
-seeds of their own, 300 iterations per experience, on a tenth of the train data that is held out; the one with the best average
-accuracy there is then run on all train data and measured on the test data. Cells of the table that --out already holds from an
-earlier call with the same numbers are kept, so that the work may be done in parts.
+seeds of their own, 300 iterations per experience, on a tenth of the train data that is held out, and more values if the best lies
+at the end of the grid; the one with the best average accuracy there is then run on all train data and measured on the test data.
+Cells of the table that --out already holds from an earlier call with the same numbers are kept, so that the work may be done in
+parts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from benchmarks.process import command_line
 
 FULL = ("naive", "joint", "er", "lwf", "ewc", "si", "agem", "icarl")
 QUICK = 300  # iterations per experience
+WIDER = 2  # how often a range is made wider
 TUNING = range(1000, 1100)  # seeds by which strengths are chosen, none of those that are reported
 
 # What one is led to expect: in a setting the first is better than the second. Split-MNIST in van de Ven et al. 2022, table 2; DER++
@@ -70,20 +72,32 @@ class Running:
 
 
 def chosen(entry: Method, place: Problem, protocol: Protocol, running: Running) -> dict[str, Any]:
-    """The best point of the method's grid on validation data, all points' accuracies, and the paths at the end of their range."""
+    """The best point on validation data of the method's grid, all points' accuracies, and the paths at the end of their range.
+
+    Where the best value lies at the end of its range the next one is tried as well, `WIDER` times at most.
+    """
     if not entry.grid:
         return {"values": {}, "tried": [], "at_edge": []}
     held = cl.streams.with_validation(place.bench, 0.1, key=cl.key(0))
     place = dataclasses.replace(place, bench=cl.Benchmark(held.train, held.valid), iterations=protocol.tuning_iterations)
-    seeds = TUNING[: protocol.tuning_seeds]
-    runs = running.sweep(entry.strategy(place), entry.benchmark(place), seeds, entry.grid, every=place.experiences)
-    values = runs.best()
-    mean, _ = runs.mean_ci() if protocol.tuning_seeds > 1 else (runs.metric()[..., 0], None)
-    points = [
-        {"values": point, "accuracy": m} for point, m in zip(cl.grid(entry.grid).points(), mean.flatten().tolist(), strict=True)
-    ]
-    edge = [path for path, value in values.items() if value in (min(entry.grid[path]), max(entry.grid[path])) and value]
-    return {"values": values, "tried": points, "at_edge": edge}
+    seeds, strategy, bench = TUNING[: protocol.tuning_seeds], entry.strategy(place), entry.benchmark(place)
+    tried: list[dict[str, Any]] = []
+    parts = [{path: list(values) for path, values in entry.grid.items()}]
+    for _ in range(1 + WIDER):
+        for part in parts:
+            found = running.sweep(strategy, bench, seeds, part, every=place.experiences).metric().mean(-1).flatten().tolist()
+            tried += [{"values": v, "accuracy": a} for v, a in zip(cl.grid(part).points(), found, strict=True)]
+        best = max(tried, key=lambda point: -math.inf if math.isnan(point["accuracy"]) else point["accuracy"])["values"]
+        ranges = {path: sorted({point["values"][path] for point in tried}) for path in entry.grid}
+        edges = {path: beyond(ranges[path], value) for path, value in best.items() if value in (ranges[path][0], ranges[path][-1])}
+        parts = [{**ranges, path: [value]} for path, value in edges.items() if value]
+    return {"values": best, "tried": tried, "at_edge": [path for path, value in edges.items() if value]}
+
+
+def beyond(values: list[float], end: float) -> float:
+    """The value that follows an end of a sorted range, as far from it as its neighbour; 0 where the range ends by 0."""
+    neighbour = values[1] if end == values[0] else values[-2]
+    return end * end / neighbour if neighbour else 0.0
 
 
 def measured(entry: Method, place: Problem, values: dict[str, Any], protocol: Protocol, running: Running) -> dict[str, Any]:
@@ -256,7 +270,8 @@ def main() -> int:
                 continue
             grid = {path: list(values) for path, values in entry.grid.items()}
             kept = results.cell(setting, entry.name)
-            if kept and kept["grid"] == grid and not args.again:
+            settled = kept and (kept.get("wider") == WIDER or not kept["chosen"]["at_edge"])
+            if kept and settled and kept["grid"] == grid and not args.again:
                 print(f"{name}: kept, {shown(kept['accuracy'])}")
                 continue
             start = time.perf_counter()
@@ -269,8 +284,8 @@ def main() -> int:
                 failed = 1
                 continue
             seconds = time.perf_counter() - start
-            cell = {"setting": setting, "method": entry.name, "protocol": asked, "grid": grid, "chosen": choice, "seconds": seconds}
-            results.put({**cell, **found})
+            cell = {"setting": setting, "method": entry.name, "protocol": asked, "grid": grid, "wider": WIDER, "chosen": choice}
+            results.put({**cell, "seconds": seconds, **found})
             results.write(args.out)
             print(f"{name}: {shown(found['accuracy'])} {choice['values'] or ''} ({seconds:.0f} s)", flush=True)
     results.write(args.out)

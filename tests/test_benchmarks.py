@@ -1,12 +1,14 @@
+import dataclasses
 import json
 import math
+import types
 
 import pytest
 import torch
 
 import cl_func as cl
 from benchmarks import page
-from benchmarks.accuracy import Results, summary
+from benchmarks.accuracy import Protocol, Results, chosen, summary
 from benchmarks.against_avalanche import PAIRS, in_places, verdict
 from benchmarks.cost import flops, forward_flops, synthetic
 from benchmarks.earlier import earlier
@@ -68,6 +70,19 @@ def test_flops_of_steps():
     assert step == 2 * 128 * (3 * sum(layers) - layers[0])
     assert forward_flops(PLACE) == 2 * 128 * sum(layers)
     assert flops(method("er"), PLACE)[0] == 2 * step
+
+
+@pytest.mark.parametrize(("peak", "value", "at_edge"), [(3.0, 3.0, []), (100.0, 300.0, []), (0.001, 0.003, ["ewc.strength"])])
+def test_a_strength_at_the_end_of_its_range_is_not_taken_before_the_next_is_tried(peak, value, at_edge):
+    class Stub:
+        def sweep(self, strategy, bench, seeds, points, every=1):
+            distance = [[-abs(math.log(v / peak))] * len(seeds) for v in points["ewc.strength"]]
+            return types.SimpleNamespace(metric=lambda: torch.tensor(distance))
+
+    entry = dataclasses.replace(method("ewc"), grid={"ewc.strength": [0.3, 3.0, 30.0]})
+    choice = chosen(entry, PLACE, Protocol(1, 1, 1, 2, None), Stub())
+    assert math.isclose(choice["values"]["ewc.strength"], value, rel_tol=1e-6)
+    assert choice["at_edge"] == at_edge
 
 
 def test_verdicts():
