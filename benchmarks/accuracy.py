@@ -89,15 +89,17 @@ def chosen(entry: Method, place: Problem, protocol: Protocol, running: Running) 
             tried += [{"values": v, "accuracy": a} for v, a in zip(cl.grid(part).points(), found, strict=True)]
         best = max(tried, key=lambda point: -math.inf if math.isnan(point["accuracy"]) else point["accuracy"])["values"]
         ranges = {path: sorted({point["values"][path] for point in tried}) for path in entry.grid}
-        edges = {path: beyond(ranges[path], value) for path, value in best.items() if value in (ranges[path][0], ranges[path][-1])}
-        parts = [{**ranges, path: [value]} for path, value in edges.items() if value]
-    return {"values": best, "tried": tried, "at_edge": [path for path, value in edges.items() if value]}
+        edges = {path: further for path, value in best.items() if (further := beyond(ranges[path], value))}
+        parts = [{**ranges, path: [further]} for path, further in edges.items()]
+    return {"values": best, "tried": tried, "at_edge": list(edges)}
 
 
-def beyond(values: list[float], end: float) -> float:
-    """The value that follows an end of a sorted range, as far from it as its neighbour; 0 where the range ends by 0."""
-    neighbour = values[1] if end == values[0] else values[-2]
-    return end * end / neighbour if neighbour else 0.0
+def beyond(values: list[float], value: float) -> float:
+    """What follows a value at an end of a sorted range, a factor as far as its neighbour; 0 inside the range, or next to a 0."""
+    if value not in (values[0], values[-1]):
+        return 0.0
+    neighbour = values[1] if value == values[0] else values[-2]
+    return value * value / neighbour if neighbour else 0.0
 
 
 def measured(entry: Method, place: Problem, values: dict[str, Any], protocol: Protocol, running: Running) -> dict[str, Any]:

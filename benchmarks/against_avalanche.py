@@ -42,7 +42,7 @@ def lwf_all_classes(p: Problem) -> cl.Strategy:
 def in_places(both: cl.Experience, swapped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """x [n, F] and y [n] of n exemplars followed by n new rows: the exemplar where it is swapped [n] bool, else the new row."""
     n = len(swapped)
-    return torch.where(swapped[:, None], both.x[:n], both.x[n:]), torch.where(swapped, both.y[:n], both.y[n:])
+    return cl.tree.where(swapped, (both.x[:n], both.y[:n]), (both.x[n:], both.y[n:]))
 
 
 def icarl_all_outputs(p: Problem) -> cl.Strategy:

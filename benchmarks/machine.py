@@ -6,12 +6,14 @@ import os
 import platform
 from pathlib import Path
 
+from cl_func.plan import cores
+
 
 def describe() -> dict[str, str]:
     """CPU model, cores, memory, system, and how busy it was before the measurement."""
     facts = {
         "CPU": _cpu(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(cores()),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
     if hasattr(os, "sysconf"):
