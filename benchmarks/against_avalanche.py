@@ -39,12 +39,6 @@ def lwf_all_classes(p: Problem) -> cl.Strategy:
     return cl.Strategy(slot.init, cl.compose(cl.regularizers.lwf.snapshot(), train), p.model)
 
 
-def in_places(both: cl.Experience, swapped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [n, F] and y [n] of n exemplars followed by n new rows: the exemplar where it is swapped [n] bool, else the new row."""
-    n = len(swapped)
-    return cl.tree.where(swapped, (both.x[:n], both.y[:n]), (both.x[n:], both.y[n:]))
-
-
 def icarl_all_outputs(p: Problem) -> cl.Strategy:
     """iCaRL as Avalanche has it: classes yet to come have outputs in the loss, and minibatches hold exemplars in their share of the
     data. `cl.strategies.icarl` keeps to the paper's Algorithm 3, and joins every minibatch by exemplars that weigh that share."""
@@ -56,10 +50,10 @@ def icarl_all_outputs(p: Problem) -> cl.Strategy:
         n = len(exp)
         rows, there = cl.memory.herding.draw(agent.replay, place, n)
         swapped = there & (cl.random.uniform(coin, (n,)) < agent.share)
-        x, y = in_places(cl.memory.join(exp, rows, there), swapped)
-        logits, _ = p.model.apply(params, agent.model.buffers, x, train=True)
-        before, _ = p.model.apply(agent.teacher.params, agent.teacher.buffers, x)
-        label = (y[:, None] == torch.arange(p.classes)).to(logits.dtype)
+        both = cl.tree.where(swapped, rows, cl.memory.fields(agent, exp))
+        logits, _ = p.model.apply(params, agent.model.buffers, both["x"], train=True)
+        before, _ = p.model.apply(agent.teacher.params, agent.teacher.buffers, both["x"])
+        label = (both["y"][:, None] == torch.arange(p.classes)).to(logits.dtype)
         wanted = torch.where(agent.old, before.sigmoid(), label)
         each = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return each.mean(), agent.replace(key=key)

@@ -9,7 +9,7 @@ import torch
 import cl_func as cl
 from benchmarks import page
 from benchmarks.accuracy import Protocol, Results, chosen, summary
-from benchmarks.against_avalanche import PAIRS, in_places, verdict
+from benchmarks.against_avalanche import PAIRS, verdict
 from benchmarks.cost import flops, forward_flops, synthetic
 from benchmarks.earlier import earlier
 from benchmarks.methods import METHODS, method
@@ -44,15 +44,6 @@ def test_what_is_composed_as_theirs_obeys_the_laws(pair):
     strategy = pair.strategy(PLACE)
     begun = strategy.update(strategy.init(cl.key(0)), PLACE.bench.train[0])
     cl.testing.check_update(strategy.update, begun, PLACE.bench.train[1], padding=False)
-
-
-def test_exemplars_take_the_places_they_are_told():
-    swapped, old = torch.tensor([True, False, True]), torch.tensor([7, 8, 9])
-    exp = cl.experience(cl.Dataset(torch.zeros(3, 2), torch.tensor([0, 1, 0]), n_classes=10))
-    rows = {"x": torch.ones(3, 2), "y": old, "task": torch.zeros(3, dtype=torch.int64)}
-    x, y = in_places(cl.memory.join(exp, rows, torch.ones(3, dtype=torch.bool)), swapped)
-    assert y.tolist() == [7, 1, 9]
-    assert x[:, 0].tolist() == [1, 0, 1]
 
 
 def test_joint_trains_on_everything_with_the_whole_budget():
