@@ -74,6 +74,13 @@ def test_with_nothing_to_replay_it_is_naive_and_later_it_is_not(strategy):
     assert not cl.tree.equal(second.model.params, plain.model.params, 1e-3, 1e-3)
 
 
+def test_gss_offers_every_minibatch_to_the_memory_and_in_a_second_pass_again():
+    strategy = cl.strategies.gss(MODEL, SGD, capacity=60, replay_size=4, subset_size=3, batch_size=5, epochs=2)
+    exp = BENCH.train[0]
+    x, _ = stored(strategy.update(strategy.init(cl.key(0)), exp).replay)
+    assert torch.equal(x.sort(0).values, torch.cat([exp.x, exp.x]).sort(0).values)
+
+
 def test_mir_replays_the_rows_whose_loss_rises_most():
     strategy = cl.strategies.mir(MODEL, SGD, capacity=9, replay_size=3, candidates=9, virtual_lr=0.7)
     agent = strategy.update(strategy.init(cl.key(4)), BENCH.train[0])

@@ -1,8 +1,8 @@
 """GSS (Aljundi, Lin, Goujaud & Bengio, "Gradient based sample selection for online continual learning", NeurIPS 2019): experience
 replay from a memory whose rows have gradients in different directions, chosen by the greedy Algorithm 2.
 
-Every minibatch is joined by rows drawn uniformly from the memory; after the training the experience is offered to the memory,
-minibatch by minibatch.
+Every minibatch is joined by rows drawn uniformly from the memory, and offered to the memory after its step, not when the training on
+the experience is over: once its rows are fitted, their gradients hardly ever oppose those of the memory, and whole classes stay out.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def gss(
 ) -> Strategy:
     """Replay `replay_size` rows with every minibatch; a row's gradient is compared with those of `subset_size` rows of the memory.
 
+    The paper passes over the data once; in further passes a row is offered again, and may be stored twice.
     With parameters outside of linear layers, the gradients of the single rows of a minibatch are held at once: batch_size times the
     model's size in memory. Raises ValueError for a subset above the capacity.
 
@@ -53,9 +54,8 @@ def gss(
 
     return Strategy(
         init,
-        compose(
-            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
-            minibatches(memory.gss.insert(model, subset_size), batch_size=batch_size),
+        minibatches(
+            compose(step, memory.gss.insert(model, subset_size)), batch_size=batch_size, epochs=epochs, iterations=iterations
         ),
         model,
     )
