@@ -1,8 +1,9 @@
 """GSS (Aljundi, Lin, Goujaud & Bengio, "Gradient based sample selection for online continual learning", NeurIPS 2019): experience
 replay from a memory whose rows have gradients in different directions, chosen by the greedy Algorithm 2.
 
-Every minibatch is joined by rows drawn uniformly from the memory, and offered to the memory after its step, not when the training on
-the experience is over: once its rows are fitted, their gradients hardly ever oppose those of the memory, and whole classes stay out.
+Every minibatch is joined by rows drawn uniformly from the memory, and offered to the memory after its step, not when the training
+on the experience is over: once its rows are fitted, their gradients hardly ever oppose those of the memory, and whole classes stay
+out.
 """
 
 from __future__ import annotations
