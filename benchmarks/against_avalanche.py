@@ -33,7 +33,8 @@ from benchmarks.process import ROOT, WorkerError, command_line, environment, las
 
 def lwf_all_classes(p: Problem) -> cl.Strategy:
     """LwF as Avalanche has it: all classes compete in the cross-entropy. `cl.strategies.lwf` keeps to the paper's Algorithm 1."""
-    optimizer, slot = cl.optim.adam(1e-3), cl.strategies.lwf(p.model, cl.optim.adam(1e-3))
+    optimizer = cl.optim.adam(1e-3)
+    slot = cl.strategies.lwf(p.model, optimizer, batch_size=p.batch, iterations=p.iterations)
     loss = cl.losses.total(cl.losses.cross_entropy(p.model), cl.regularizers.lwf.distillation(p.model))
     train = cl.minibatches(cl.train_step(loss, optimizer), batch_size=p.batch, iterations=p.iterations)
     return cl.Strategy(slot.init, cl.compose(cl.regularizers.lwf.snapshot(), train), p.model)

@@ -6,6 +6,7 @@ twice. A test fails when the page is not up to date.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ Made by `python -m benchmarks.page` from the methods themselves; do not edit.
 One import and one call: `cl.strategies.er(model, optimizer, capacity=200, replay_size=10)`. Every factory also takes `batch_size`,
 `epochs` and `iterations`, as `cl.minibatches` does. A hyperparameter is a leaf of the state: sweep it by its path,
 `cl.grid({"opt.lr": [0.03, 0.1]})`, or set it, `cl.tree.set(state, {"opt.lr": 0.1})`; the optimiser's are there for all methods.
+`agem`, `gem`, `ogd` and `owm` project gradients, which is exact with plain SGD: momentum and Adam, coming after, do not know of it.
 
 *Stored* is what the state holds beyond the model and the optimiser, in MB for the MLP 784-400-400-10, 5 experiences and a memory of
 1000 rows. *Step* is what a training step costs beside one of naive, counting forward and backward passes over rows (in the third
@@ -37,7 +39,9 @@ def stored(state: Any) -> str:
     """The slots that a method adds, with their size."""
     slots = {path.partition(".")[0] for path, _ in cl.tree.items(state)} - {"key", "model", "opt"}
     sizes = {slot: sum(leaf.nbytes for leaf in cl.tree.leaves(getattr(state, slot))) / 1e6 for slot in slots}
-    return ", ".join(f"`{slot}` {size:.1f}" for slot, size in sorted(sizes.items()) if size >= 0.05) or "nothing"
+    return ", ".join(f"`{slot}` {size:.1f}" for slot, size in sorted(sizes.items()) if size >= 0.05) or (
+        "< 0.05" if sizes else "nothing"
+    )
 
 
 def paths(name: str, state: Any) -> str:
@@ -45,7 +49,14 @@ def paths(name: str, state: Any) -> str:
     said = (getattr(cl.strategies, name).__doc__ or "").partition("Hyperparameter paths:")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w.]+)`", said)
     leaves = {path: leaf for path, leaf in cl.tree.items(state) if leaf.ndim == 0 and not path.startswith("opt.")}
-    return ", ".join(f"`{path}` = {leaves[path].item():g}" for path in named if path in leaves) or "none"
+    asked = inspect.signature(getattr(cl.strategies, name)).parameters
+
+    def default(path: str) -> str:
+        argument = asked.get(path.rpartition(".")[2])
+        required = argument is not None and argument.default is inspect.Parameter.empty
+        return f"`{path}` (required)" if required else f"`{path}` = {leaves[path].item():g}"
+
+    return ", ".join(default(path) for path in named if path in leaves) or "none"
 
 
 def step(entry: Method) -> str:

@@ -75,6 +75,13 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
+def drawable(name: str, value: Any, capacity: Any) -> int:
+    """Check that a number of rows to draw is at least 1 and at most a memory's capacity, itself a size; TypeError or ValueError."""
+    if positive(name, value) > positive("capacity", capacity):
+        raise ValueError(f"{name}: expected at most the capacity, {capacity}, got {value}; draw fewer rows, or store more.")
+    return value
+
+
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check that a value is a tuple or list of sizes, not empty; TypeError or ValueError otherwise."""
     if not isinstance(value, (tuple, list)) or not value:

@@ -325,6 +325,10 @@ class TrainStep:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         grads, state = gradient(self.loss, state, exp)
+        return self.follow(grads, state, exp)[0]
+
+    def follow(self, grads: Any, state: Any, exp: Experience) -> tuple[Any, Any]:
+        """The state after the transforms of a gradient and the optimiser's step along it, and the change of the parameters."""
         for transform in self.transforms:
             names = grads.keys() if isinstance(grads, dict) else None
             grads, state = _pair("transforms", transform(grads, state, exp), state)
@@ -332,7 +336,7 @@ class TrainStep:
                 raise checks.refuse("transforms", f"gradients of {', '.join(names)}", grads)
         updates, opt = self.optimizer.update(grads, state.opt, state.model.params)
         params = tree.map(torch.add, state.model.params, updates)
-        return state.replace(model=state.model.replace(params=params), opt=opt)
+        return state.replace(model=state.model.replace(params=params), opt=opt), updates
 
 
 def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform) -> TrainStep:

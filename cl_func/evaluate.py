@@ -14,6 +14,7 @@ from cl_func.core import Probe, positive
 from cl_func.experience import Experience, one_hot, pad
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, mask_logits
+from cl_func.models.heads import check_heads
 from cl_func.tree import state, static
 
 
@@ -70,6 +71,8 @@ def evaluate(
 
     batch_size: rows per call; smaller streams take one pass per experience.
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
+
+    Raises ValueError for an empty stream, and for a multi-head model without a head for the task and the class of a row.
     """
     positive("batch_size", batch_size)
     checks.model_or_function("model", model)
@@ -94,5 +97,9 @@ def evaluate(
             "loss": torch.where(exp.valid, loss, 0).sum(),
         }
 
-    longest = max(len(exp) for exp in stream)
+    longest = 0
+    for i, exp in enumerate(stream):
+        longest = max(longest, len(exp))
+        if isinstance(model, Model):
+            check_heads(model, exp, f"stream[{i}]")
     return _Evaluate(measure=measure, stream=stream, batch_size=min(batch_size, longest))

@@ -58,7 +58,11 @@ class Job:
 
     def start(self, run: Run) -> Any:
         """The initial state of a run."""
-        state = tree.set(self.strategy.init(random.key(run.seed)), run.values)
+        made = checks.tensors("strategy.init", self.strategy.init(random.key(run.seed)))
+        state = tree.set(made, run.values)
+        for path in run.values:
+            if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(tree.get(made, path))):
+                raise checks.refuse(f"hparams: {path!r}", "the path of a tensor, such as torch.tensor(0.1)", tree.get(made, path))
         return state if self.device is None else tree.map(lambda leaf: leaf.to(self.device), state)
 
     def length(self, run: Run) -> int:

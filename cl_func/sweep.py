@@ -125,6 +125,7 @@ def sweep(
     if probe is None and isinstance(benchmark, Benchmark):
         probe = evaluate(strategy.model, benchmark.test)
     job = Job(strategy, benchmark, probe, compile is True, asked, device, positive("every", every), checkpoint)
+    job.start(runs[0])  # what init gives is checked before it is written down
     with contextlib.nullcontext() if resume is None else locked(resume):
         ledger = Ledger(axes, [len(v) for v in axes.values()], resume, _fingerprint(strategy, benchmark, runs[0], every))
         job = _work(job, runs, ledger, compile, lanes, executor, progress)

@@ -9,6 +9,7 @@
 Each raises AssertionError that names the law and the first leaf where it fails:
     pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
     closed     the state comes back in the structure, shapes, dtypes and devices it went in
+    depends    (losses) the value is computed from the parameters given
     lanes      lane i of the vmapped run equals the single run
     compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
     padding    rows that are not valid change nothing
@@ -69,6 +70,8 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
         raise AssertionError(f"law 'scalar' broken: the loss gave {tree.describe(value)}, expected a floating tensor of shape ()")
     if not bool(torch.isfinite(value)):
         raise AssertionError(f"law 'finite' broken: the loss is {value.item()}")
+    if not _depends(loss, state, exp):
+        raise AssertionError("law 'depends' broken: it has no gradient; compute it from `params`, not `state.model.params`")
 
     def as_update(state: Any, exp: Any) -> Any:
         (value, after), grads = _value_and_grad(loss, state, exp)
@@ -76,6 +79,13 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
         return {"value": value, "grads": grads, "state": after}
 
     _check_function(as_update, state, exp, compiled=compiled)
+
+
+def _depends(loss: Callable[..., Any], state: Any, exp: Any) -> bool:
+    """Whether a loss is a function of the parameters that it is given, be its gradient 0."""
+    params = tree.map(lambda p: p.detach().requires_grad_(p.is_floating_point()), _params(state))
+    with torch.enable_grad():
+        return bool(loss(params, state, exp)[0].requires_grad)
 
 
 def _value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tuple[Tensor, Any], Any]:
@@ -173,7 +183,7 @@ def _params(state: Any) -> Any:
 
 def _check_pure(function: Any, state: Any, exp: Any) -> Any:
     before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()
-    first = tree.map(torch.clone, function(state, exp))
+    first = tree.map(_cloned, function(state, exp))
     assert_equal((state, exp), before, "pure (inputs)")
     if not torch.equal(torch.random.get_rng_state(), generator):
         raise AssertionError("law 'pure' broken: torch's global generator was advanced; draw with cl.random from state.key")
@@ -181,7 +191,14 @@ def _check_pure(function: Any, state: Any, exp: Any) -> Any:
     return first
 
 
+def _cloned(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
 def _check_closed(out: Any, state: Any, law: str = "closed") -> None:
+    if type(out) is not type(state):
+        raise AssertionError(f"law '{law}' broken: it gave {tree.describe(out)}, expected {tree.describe(state)}, the state")
+
     def spec(node: Any) -> Any:
         return tree.map(lambda leaf: tree.describe(leaf) + f" on {leaf.device}" if isinstance(leaf, Tensor) else repr(leaf), node)
 
@@ -197,7 +214,13 @@ def vary(state: Any) -> Any:
 
 def _check_lanes(function: Any, state: Any, exp: Any) -> None:
     singles = [state, vary(state)]
-    lanes = transforms.vmap(function)(tree.stack(singles), exp)
+    try:
+        lanes = transforms.vmap(function)(tree.stack(singles), exp)
+    except RuntimeError as error:
+        raise AssertionError(
+            f"law 'lanes' broken: it cannot be vmapped, since {str(error).strip().splitlines()[0]} "
+            "(In place of .item() and an if on a tensor take torch.where or cl.when, in place of a boolean mask weights.)"
+        ) from error
     for i, single in enumerate(singles):
         lane = tree.map(lambda leaf, i=i: leaf[i], lanes)
         assert_equal(lane, function(single, exp), f"lanes (lane {i})", RTOL, ATOL)

@@ -828,13 +828,14 @@ RANGES: dict[str, dict[str, Kind]] = {
     "gem": {"n_experiences": SIZE},
     "ewc_online": {"decay": PROBABILITY},
     "mas": {"decay": PROBABILITY},
+    "mir": {"candidates": SIZE.but("none")},
     "rwalk": {"alpha": PROBABILITY},
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
 for name, own in METHODS.items():
     call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES}, RANGES.get(name))
-    call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own).init)
+    call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own, batch_size=5).init)
 
 # -- optimisers
 for name in ("adam", "adamw"):
@@ -1346,7 +1347,7 @@ call(
     {"rows": kind(bad=(EXP, {"x": ROWS["x"]})), "valid": tensor(EXP.valid)},
     {"rows": "rows|x|y"},
 )
-call("losses.dark_experience", {"model": MODEL, "n": 2, "slot": "replay"})
+call("losses.dark_experience", {"model": MODEL, "n": 2, "slot": "replay", "draw": memory.draws.uniform}, {"draw": FUNCTION})
 call("losses.replayed", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
     "losses.divergence",
@@ -1452,6 +1453,7 @@ RECORDS = {
     "core.Gated",
     "core.Optimizer",
     "core.TrainStep",
+    "regularizers.path.PathStep",
     "models.CosineLinear",
     "regularizers.importance.Measure",
     "taps.Lines",
@@ -1495,6 +1497,7 @@ INNER = {
     "regularizers.importance.row_gradients",
     "regularizers.importance.row_totals",
     "regularizers.quadratic.check",
+    "regularizers.quadratic.several_steps",
     "regularizers.quadratic.fields",
     "regularizers.quadratic.fraction",
     "regularizers.quadratic.penalty",

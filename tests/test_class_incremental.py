@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 import cl_func as cl
 from cl_func import testing
 from cl_func.classifiers import bias_correction, nearest_mean, slda
+from cl_func.experience import stream
 from cl_func.memory import herding
 
 MODEL, NORMED, BENCH = registry.MODEL, registry.NORMED, registry.BENCH
@@ -265,9 +266,29 @@ def test_the_last_layer_of_the_features_gives_the_logits(model, last):
     torch.testing.assert_close(logits, model.apply(net.params, net.buffers, x)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_multi_head_keeps_the_features():
-    masked = cl.models.multi_head(MODEL, torch.tensor([[True, True, False, False], [False, False, True, True]]))
-    testing.check_strategy(cl.strategies.ncm(masked, SGD, batch_size=5), BENCH)
+MASKS = torch.tensor([[True, True, False, False], [False, False, True, True]])
+TASKS = [cl.tree.replace(exp, task=torch.tensor(i)) for i, exp in enumerate(BENCH.train)]
+
+
+@pytest.mark.parametrize("name", ["ncm", "slda", "icarl"])
+def test_only_the_classes_of_a_rows_task_compete(name):
+    heads = cl.models.multi_head(MODEL, MASKS)
+    memory = {"capacity": 9, "replay_size": 4} if name == "icarl" else {}
+    strategy = getattr(cl.strategies, name)(heads, SGD, batch_size=5, **memory)
+    testing.check_strategy(strategy, cl.Benchmark(train=stream(TASKS), test=stream(TASKS)))
+    agent = cl.fold(strategy.update, strategy.init(cl.key(0)), TASKS)
+    for task in (0, 1):  # rows of either task, called task `task`
+        asked = [cl.tree.replace(exp, task=torch.tensor(task)) for exp in BENCH.train]
+        answers = torch.cat([strategy.model(agent, exp).argmax(1) for exp in asked])
+        assert MASKS[task][answers].all()
+
+
+def test_icarl_with_heads_is_trained_as_without():
+    """Every output is a classifier of its own, so the old heads are distilled on the new rows too."""
+    models = (MODEL, cl.models.multi_head(MODEL, MASKS))
+    made = [cl.strategies.icarl(m, SGD, capacity=9, replay_size=4, batch_size=5) for m in models]
+    plain, heads = (cl.fold(s.update, s.init(cl.key(0)), TASKS) for s in made)
+    testing.assert_equal(heads, plain, "heads")
 
 
 # Strategies
@@ -298,6 +319,97 @@ def test_icarl_follows_its_loss():
     grads = torch.autograd.grad(loss, list(params.values()))
     for (name, old), grad in zip(before.model.params.items(), grads, strict=True):
         torch.testing.assert_close(after.model.params[name], old - grad, rtol=1e-4, atol=1e-5)
+
+
+def test_icarl_keeps_teaching_classes_where_no_new_one_comes():
+    """The classes that came last have no teacher yet; their exemplars must go on teaching them by their labels."""
+    strategy = cl.strategies.icarl(MODEL, SGD, capacity=8, replay_size=6, batch_size=5)
+    exp = BENCH.train[1]
+    last = cl.tree.replace(exp.take(exp.rows, exp.valid & (exp.y == 2)), classes=torch.tensor([False, False, True, False]))
+    before = trained(strategy, 2)
+    after = strategy.update(before, last)
+    moved = (after.model.params["2.weight"] - before.model.params["2.weight"]).abs().amax(1)
+    assert (moved > 1e-4).all()
+
+
+def test_bic_follows_its_loss():
+    """One step on the third of three experiences, so that the teacher is a corrected one, against the loss row by row."""
+    bench = testing.small_benchmark(n_classes=6, n_experiences=3, rows_per_class=20)
+    model = cl.models.mlp(6, (8,), 6)
+    strategy = cl.strategies.bic(model, SGD, capacity=24, replay_size=5, validation=0.5, temperature=2.0)
+    before = cl.fold(strategy.update, strategy.init(cl.key(0)), bench.train[:2])
+    begin, loop, *_ = strategy.update.updates
+    exp = bench.train[2]
+    agent = begin(before, exp)
+    after = loop(agent, exp)
+    assert agent.teacher[1].alpha != 1
+    rows, there = herding.draw(agent.replay, cl.random.split(agent.key)[1], 5)
+    assert there.all()
+    held = (cl.random.children(agent.fate, exp.rows) & 0xFFFFFF) < 2**23
+    x, y = torch.cat([exp.x[~held], rows["x"]]), [*exp.y[~held].tolist(), *rows["y"].tolist()]
+    n, filled = int((~held).sum()), int(agent.replay.filled)
+    params = {name: value.clone().requires_grad_() for name, value in agent.model.params.items()}
+    outputs = model.apply(params, {}, x)[0]
+    teacher = model.apply(before.model.params, {}, x)[0]
+    teacher[:, 2:4] = before.bic.alpha * teacher[:, 2:4] + before.bic.beta
+    loss = 0.0
+    for i, label in enumerate(y):
+        p, q = torch.softmax(teacher[i, :4] / 2, 0), torch.log_softmax(outputs[i, :4] / 2, 0)
+        value = 4 / 6 * -(p * q).sum() + 2 / 6 * -torch.log_softmax(outputs[i], 0)[label]
+        loss = loss + value * (1 / (n + filled) if i < n else filled / 5 / (n + filled))
+    grads = torch.autograd.grad(loss, list(params.values()))
+    for (name, old), grad in zip(agent.model.params.items(), grads, strict=True):
+        torch.testing.assert_close(after.model.params[name], old - grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ncm", "slda", "icarl", "bic"])
+def test_data_with_more_classes_than_the_model_are_refused(name):
+    sizes = {"icarl": {"capacity": 9, "replay_size": 4}, "bic": {"capacity": 20, "replay_size": 4, "validation": 0.5}}
+    strategy = getattr(cl.strategies, name)(cl.models.mlp(6, (8,), 3), SGD, batch_size=5, **sizes.get(name, {}))
+    with pytest.raises(ValueError, match=r"n_classes: .* 3 .*data has 4"):
+        cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train)
+
+
+def test_a_lane_that_has_diverged_does_not_stop_the_others():
+    strategy = cl.strategies.slda(MODEL, cl.optim.sgd(0.1), batch_size=5)
+    start = strategy.init(cl.key(0))
+    lanes = cl.tree.stack([start, cl.tree.set(start, {"opt.lr": 1e30})])
+    end = cl.fold(cl.vmap(strategy.update), lanes, BENCH.train)
+    found = cl.vmap(cl.evaluate(strategy.model, BENCH.test))(end)["accuracy"][0]
+    alone = cl.evaluate(strategy.model, BENCH.test)(cl.fold(strategy.update, start, BENCH.train))["accuracy"]
+    torch.testing.assert_close(found, alone)
+
+
+def test_nearest_means_far_from_the_origin():
+    """In float32 |f|^2 - 2 f mu + |mu|^2 loses all digits there."""
+    means = cl.random.normal(cl.key(0), (3, 64))
+    rows = means + 0.1 * cl.random.normal(cl.key(1), (3, 64))
+    held = nearest_mean.NearestMean(means=means + 1e4, counts=torch.tensor([5, 5, 5]))
+    expected = -torch.cdist(rows, means).square()
+    torch.testing.assert_close(nearest_mean.logits(held, rows + 1e4), expected, rtol=0.01, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "value"),
+    [
+        (lambda: cl.strategies.slda(MODEL), "slda.shrinkage", 2.0),
+        (lambda: cl.strategies.bic(MODEL, SGD, capacity=20, replay_size=4, validation=0.5), "temperature", 0.0),
+        (lambda: cl.strategies.bic(MODEL, SGD, capacity=20, replay_size=4, validation=0.5), "bic.decay", -1.0),
+        (lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=2), "gem.margin", -1.0),
+        (lambda: cl.strategies.owm(MODEL, SGD), "owm.alpha", 0.0),
+        (lambda: cl.strategies.ewc(MODEL, SGD, strength=1.0), "ewc.strength", -1.0),
+        (lambda: cl.strategies.ewc_online(MODEL, SGD, strength=1.0, epochs=2), "ewc.decay", 1.5),
+        (lambda: cl.strategies.mas(MODEL, SGD, strength=1.0, epochs=2), "mas.decay", -0.5),
+        (lambda: cl.strategies.si(MODEL, SGD, strength=1.0, epochs=2), "si.damping", 0.0),
+        (lambda: cl.strategies.rwalk(MODEL, SGD, strength=1.0, epochs=2), "rwalk.alpha", 2.0),
+        (lambda: cl.strategies.der_pp(MODEL, SGD, capacity=6, replay_size=4), "alpha", -1.0),
+        (lambda: cl.strategies.der_pp(MODEL, SGD, capacity=6, replay_size=4), "beta", -1.0),
+        (lambda: cl.strategies.mir(MODEL, SGD, capacity=6, replay_size=4), "virtual_lr", -1.0),
+    ],
+)
+def test_hyperparameters_are_checked_where_they_are_set(make, path, value):
+    with pytest.raises(ValueError, match=path):
+        cl.tree.set(make().init(cl.key(0)), {path: value})
 
 
 def test_icarl_classifies_by_the_nearest_mean_of_exemplars():
@@ -426,6 +538,11 @@ SHAPELESS = cl.models.from_module(registry.bn_net, n_classes=4, last_layer="4")
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=80, replay_size=4, validation=1.0), ValueError, "validation"),
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=80, replay_size=4, temperature=0), ValueError, "temperature"),
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=80, replay_size=4, decay=0), ValueError, "decay"),
+        (
+            lambda: cl.strategies.bic(cl.models.multi_head(MODEL, MASKS), SGD, capacity=80, replay_size=4),
+            ValueError,
+            "model: the heads of a multi-head model do not compete",
+        ),
         (lambda: cl.evaluate(3, BENCH.test), TypeError, "model: expected a Model or a function"),
         (
             lambda: cl.models.from_module(registry.bn_net, n_classes=4, last_layer="5"),

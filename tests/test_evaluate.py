@@ -74,3 +74,15 @@ def test_a_class_without_rows_is_nan():
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+def test_a_multi_head_model_needs_a_head_for_every_row():
+    plain = cl.Benchmark(train=registry.BENCH.train, test=registry.BENCH.test)  # task label 0 everywhere
+    tasks = [cl.tree.replace(exp, task=torch.tensor(i)) for i, exp in enumerate(registry.BENCH.test)]
+    heads = cl.models.multi_head(registry.MODEL, cl.models.class_masks(tasks))
+    cl.evaluate(heads, tasks)
+    with pytest.raises(ValueError, match=r"stream\[1\]: .* class 2 with the task label 0, whose head has the classes \[0, 1\]"):
+        cl.evaluate(heads, plain.test)
+    one = cl.models.multi_head(registry.MODEL, torch.tensor([[True, True, False, False]]))
+    with pytest.raises(ValueError, match=r"stream\[1\]: its task labels are \[1\], the model has the heads 0..0"):
+        cl.evaluate(one, tasks)

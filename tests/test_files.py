@@ -20,7 +20,7 @@ import cl_func as cl
 from cl_func import files
 
 MODEL = cl.models.mlp(6, (8,), 4)
-STRATEGY = cl.strategies.er_lwf(MODEL, cl.optim.adam(1e-2), capacity=5, replay_size=3)
+STRATEGY = cl.strategies.er_lwf(MODEL, cl.optim.adam(1e-2), capacity=5, replay_size=3, epochs=2)
 
 
 def states():

@@ -115,6 +115,9 @@ def test_registry_is_complete(room):
         (lambda s, e: s.replace(seen=(cl.random.key(0).bernoulli_() > 2) | s.seen), "global generator"),
         (lambda s, e: s.replace(key=s.key[None]), "closed"),
         (lambda s, e: s.replace(seen=None), "closed"),
+        (lambda s, e: s.replace(seen=3), "closed' broken at seen"),
+        (lambda s, e: None, "closed' broken: it gave None, expected Everything"),
+        (lambda s, e: s.replace(seen=s.seen if s.opt.lr > 0 else ~s.seen), "lanes' broken: it cannot be vmapped.*cl.when"),
         (lambda s, e: cl.tree.set(s, {"opt.lr": e.x.mean() * 1.0}), "padding"),
     ],
 )
@@ -137,3 +140,15 @@ def test_lane_law_can_be_broken():
 
     with pytest.raises(AssertionError, match=r"pure|lanes"):
         testing.check_update(counts, registry.init(cl.key(0)), EXP)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p, s, e: (cl.tree.leaves(s.model.params)[0].square().sum(), s),
+        lambda p, s, e: (cl.tree.leaves(p)[0].detach().square().sum(), s),
+    ],
+)
+def test_a_loss_without_a_gradient_breaks_a_law(loss):
+    with pytest.raises(AssertionError, match="law 'depends' broken"):
+        testing.check_loss(loss, registry.init(cl.key(0)), EXP)

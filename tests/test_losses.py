@@ -98,15 +98,29 @@ def test_lwf_strength_and_temperature_are_leaves():
     assert value(loss, cl.tree.set(state, {"lwf.temperature": 4.0})) != value(loss, state)
 
 
-def test_lwf_teacher_is_deterministic_and_in_eval_mode():
-    """With dropout and batch norm in the model, the teacher's answer depends on neither the key nor the rest of the batch."""
-    state = registry.init(cl.key(0), registry.NORMED)
+def test_lwf_asks_the_teacher_in_eval_mode_and_the_student_in_train_mode():
+    """With dropout and batch norm in the model, against the answers of the two modes."""
+    model = registry.NORMED
+    state = registry.init(cl.key(0), model)
     buffers = {k: (v + 1 if v.is_floating_point() else v) for k, v in state.lwf.teacher.buffers.items()}
     state = state.replace(lwf=state.lwf.replace(teacher=state.lwf.teacher.replace(buffers=buffers)))
-    one, _ = registry.NORMED.apply(state.lwf.teacher.params, state.lwf.teacher.buffers, EXP.x, train=False)
-    two, _ = registry.NORMED.apply(state.lwf.teacher.params, state.lwf.teacher.buffers, EXP.x[:3], train=False)
-    torch.testing.assert_close(one[:3], two)
-    _, after = regularizers.lwf.distillation(registry.NORMED)(state.model.params, state, EXP)
+    loss = regularizers.lwf.distillation(model)
+
+    def expected(student, teacher):
+        net, known = state.model, state.lwf.teacher
+        z, _ = model.apply(net.params, net.buffers, EXP.x, train=student)
+        t, _ = model.apply(known.params, known.buffers, EXP.x, train=teacher)
+        old, T = state.lwf.old, state.lwf.temperature
+        p, q = torch.softmax(t[:, old] / T, 1), torch.log_softmax(z[:, old] / T, 1)
+        return state.lwf.strength * T**2 * (p * (p.log() - q)).sum(1).mean()
+
+    with torch.random.fork_rng():  # dropout draws
+        torch.manual_seed(0)
+        found, after = loss(state.model.params, state, EXP)
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, expected(student=True, teacher=False))
+    for student, teacher in ((True, True), (False, False)):
+        assert (expected(student, teacher) - found).abs() > 1e-3
     testing.assert_equal(after, state, "the distillation moves nothing")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import registry
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,3 +137,49 @@ def test_images_are_stored_flat_or_in_shape():
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@cl.state
+class Slotted:
+    """A memory of one's own whose filled rows do not come first."""
+
+    data: dict
+    occupied: torch.Tensor
+
+    @property
+    def filled(self):
+        return self.occupied.sum()
+
+
+def test_the_default_draw_takes_occupied_rows_wherever_they_are():
+    data = {"x": torch.arange(6.0)[:, None] * torch.ones(6), "y": torch.tensor([0, 1, 0, 2, 0, 3]), "task": torch.zeros(6).long()}
+    memory = Slotted(data=data, occupied=torch.tensor([False, True, False, True, False, True]))
+    agent = registry.init(cl.key(0)).replace(replay=memory)
+    seen = []
+
+    def loss(params, state, exp):
+        seen.append(exp.x[exp.valid][:, 0])
+        return cl.losses.cross_entropy(registry.MODEL)(params, state, exp)
+
+    for key in range(5):
+        cl.losses.replayed(loss, 3)(agent.model.params, agent.replace(key=cl.key(key)), registry.BENCH.train[0])
+    assert set(torch.cat(seen).tolist()) == {1.0, 3.0, 5.0}
+    with pytest.raises(TypeError, match=r"memory: expected a Reservoir .*draws\.uniform"):
+        reservoir.draw(memory, cl.key(0), 3)
+
+
+@pytest.mark.parametrize("name", ["er", "er_ace", "er_lwf", "der", "der_pp", "icarl", "mir", "gss"])
+def test_more_rows_than_the_capacity_are_not_replayed(name):
+    more = {"subset_size": 2} if name == "gss" else {}
+    with pytest.raises(ValueError, match="replay_size: expected at most the capacity, 5, got 6"):
+        getattr(cl.strategies, name)(registry.MODEL, registry.SGD, capacity=5, replay_size=6, batch_size=4, **more)
+
+
+def test_candidates_default_to_what_fits():
+    for capacity, replay_size, n in ((400, 10, 50), (40, 10, 40), (400, 60, 60)):
+        given, default = (
+            cl.strategies.mir(registry.MODEL, registry.SGD, capacity=capacity, replay_size=replay_size, **more)
+            for more in ({"candidates": n}, {})
+        )
+        a, b = (cl.fold(s.update, s.init(cl.key(0)), registry.BENCH.train) for s in (given, default))
+        assert cl.tree.equal(a, b)

@@ -449,3 +449,17 @@ def test_forgets_less_than_naive(name):
 def test_errors(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-6])
+def test_owm_stays_a_projector_over_hundreds_of_minibatches(alpha):
+    """In float32 rounding makes it indefinite, and soon infinite."""
+    model = cl.models.mlp(30, (20,), 4)
+    net = model.init(cl.key(0))
+    state = registry.constrained(cl.key(0)).replace(model=net, owm=owm.init(model, net, alpha))
+    data = cl.Dataset(100 * cl.random.uniform(cl.key(1), (4000, 30)), torch.arange(4000) % 4)
+    state = cl.minibatches(owm.absorb(model), batch_size=10, shuffle=False)(state, cl.experience(data))
+    for P in state.owm.projectors.values():
+        values = torch.linalg.eigvalsh(P)
+        assert values.min() > -1e-9
+        assert values.max() < 1 + 1e-9

@@ -174,7 +174,12 @@ def test_online_ewc_fades_and_anchors_at_the_last_parameters():
     one = update(first, EXPS[0]).ewc
     both = update(second.replace(ewc=one), EXPS[1]).ewc
     alone = update(second, EXPS[1]).ewc
+    # `one` and `alone` hold gamma F of one experience each; gamma F*_2 = gamma (gamma F_1 + F_2).
     expected = cl.tree.map(lambda old, new: 0.5 * old + new, one.importance, alone.importance)
+    whole = regularizers.ewc.consolidate(LINEAR)(agent(seed=0), EXPS[0]).ewc
+    testing.assert_equal(one.importance, cl.tree.map(lambda fisher: 0.5 * fisher, whole.importance), "gamma F", 1e-9, 1e-12)
+    nothing = update(agent(seed=0, decay=0.0), EXPS[0]).ewc
+    assert all(bool((leaf == 0).all()) for leaf in cl.tree.leaves(nothing.importance))
     testing.assert_equal(both.importance, expected, "importance", 1e-9, 1e-12)
     testing.assert_equal(both.anchor, second.model.params, "anchor")
 
@@ -185,6 +190,9 @@ def test_samples_are_rows_of_the_experience():
     squares = {name: g**2 for name, g in row_gradients(params, exp.x.numpy(), exp.y.numpy()).items()}
     some = regularizers.ewc.consolidate(LINEAR, samples=len(exp), batch_size=len(exp) // 2)(state, exp).ewc
     assert_trees(some.importance, mean(squares))  # as many as there are: each once
+    fewer = regularizers.ewc.consolidate(LINEAR, samples=4, batch_size=128)(state, exp)
+    assert int(fewer.ewc.rows) == 4
+    assert torch.equal(fewer.key, state.key)
     one = regularizers.ewc.consolidate(LINEAR, samples=1)(state, exp).ewc
     assert np.isclose(one.importance["bias"].numpy(), squares["bias"]).all(1).sum() == 1
     assert int(one.rows) == 1
@@ -236,7 +244,7 @@ def test_si_against_a_numpy_loop():
 def test_the_path_integral_is_the_fall_of_the_loss():
     """To first order in the step size (Zenke et al., eq. 2), with the penalty on or off."""
     step = regularizers.path.train_step(cl.losses.cross_entropy(LINEAR), cl.optim.sgd(1e-3), slot="si")
-    start = strategies.si(LINEAR, cl.optim.sgd(1e-3), strength=1.0).init(cl.key(0))
+    start = strategies.si(LINEAR, cl.optim.sgd(1e-3), strength=1.0, epochs=20).init(cl.key(0))
     moved = start.replace(si=start.si.replace(importance=cl.tree.map(torch.ones_like, start.model.params)))
     for state in (start, moved):
         end = cl.repeat(step, 20)(state, EXPS[0])
@@ -396,3 +404,78 @@ def test_multi_head_lwf_obeys_the_laws():
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "ewc"])
+@pytest.mark.parametrize("loop", [{}, {"iterations": 1}])
+def test_a_single_step_per_experience_is_refused(name, loop):
+    """It is taken at the anchor, where the penalty has no gradient: the method would be naive without a word."""
+    with pytest.raises(ValueError, match=r"batch_size, epochs, iterations: .* the penalty would do nothing"):
+        METHODS[name](**loop)
+
+
+@pytest.mark.parametrize("kind", ["lwf", "er_lwf"])
+def test_a_single_step_per_experience_is_refused_by_lwf(kind):
+    memory = {"capacity": 6, "replay_size": 4} if kind == "er_lwf" else {}
+    with pytest.raises(ValueError, match="the penalty would do nothing"):
+        getattr(strategies, kind)(MODEL, SGD, **memory)
+
+
+def test_ewc_holds_with_single_steps_too():
+    """Its anchors are those of all experiences, so even the only step of an experience is pulled back."""
+    ewc, naive = strategies.ewc(MODEL, SGD, strength=100.0), strategies.naive(MODEL, SGD)
+    stream = [*BENCH.train, BENCH.train[0]]
+    ours, plain = (cl.fold(s.update, s.init(cl.key(0)), stream).model.params for s in (ewc, naive))
+    assert not cl.tree.equal(ours, plain, 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["ewc", "mas"])
+def test_sampled_importances_leave_the_rest_of_the_run_alone(name):
+    loop = {"batch_size": 5, "epochs": 2}
+    method = getattr(strategies, name)(MODEL, SGD, strength=1.0, importance_samples=4, **loop)
+    naive = strategies.naive(MODEL, SGD, **loop)
+    off = cl.tree.set(method.init(cl.key(0)), {f"{name}.strength": 0.0})
+    plain = cl.fold(naive.update, naive.init(cl.key(0)), BENCH.train)
+    testing.assert_equal(cl.fold(method.update, off, BENCH.train).model, plain.model, "strength 0", 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("name", ["ewc", "ewc_online"])
+def test_the_labels_asked_for_are_those_of_the_importances(name, labels):
+    strategy = getattr(strategies, name)(MODEL, SGD, strength=1.0, labels=labels, epochs=2)
+    loop, *consolidate = strategy.update.updates[0], *strategy.update.updates[1:]
+    trained = loop(strategy.init(cl.key(0)), BENCH.train[0])
+    expected = regularizers.ewc.consolidate(MODEL, labels=labels)(trained, BENCH.train[0])
+    testing.assert_equal(cl.compose(*consolidate)(trained, BENCH.train[0]).ewc, expected.ewc, "labels", 1e-5, 1e-7)
+
+
+def test_rwalk_tracks_with_the_labels_asked_for():
+    runs = [strategies.rwalk(MODEL, SGD, strength=1.0, labels=labels, epochs=2) for labels in ("true", "all")]
+    fishers = [s.update(s.init(cl.key(0)), BENCH.train[0]).rwalk.fisher for s in runs]
+    assert not cl.tree.equal(*fishers, 1e-3, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("update", "match"),
+    [
+        (lambda: regularizers.ewc.consolidate(MODEL, slot="lwf"), "slot 'lwf': expected a slot of EWC, got"),
+        (lambda: regularizers.mas.consolidate(MODEL, slot="lwf"), "slot 'lwf': expected a slot of MAS, got"),
+        (lambda: regularizers.si.consolidate(slot="lwf"), "slot 'lwf': expected an SI made by si.init, got"),
+        (lambda: regularizers.rwalk.consolidate(slot="lwf"), "slot 'lwf': expected an RWalk made by rwalk.init, got"),
+        (lambda: regularizers.rwalk.score(slot="lwf"), "slot 'lwf': expected an RWalk made by rwalk.init, got"),
+        (lambda: cl.train_step(regularizers.quadratic.loss("lwf"), SGD), "slot 'lwf': expected a slot made by the init of ewc"),
+    ],
+)
+def test_a_wrong_slot_is_named(update, match):
+    with pytest.raises(TypeError, match=match):
+        update()(registry.init(cl.key(0)), BENCH.train[0])
+
+
+def test_the_step_with_a_path_is_watched_as_others_are():
+    strategy = strategies.si(MODEL, SGD, strength=1.0, batch_size=5)
+    bad = cl.tree.replace(BENCH.train[0].source, x=BENCH.train[0].source.x * float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan"):
+        cl.check_finite(strategy.update)(strategy.init(cl.key(0)), cl.tree.replace(BENCH.train[0], source=bad))
+    lost = regularizers.path.train_step(cl.losses.cross_entropy(MODEL), SGD, lambda grads, state, exp: grads, slot="si")
+    with pytest.raises(TypeError, match="transforms: expected it to return two things"):
+        lost(strategy.init(cl.key(0)), BENCH.train[0])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import cl_func as cl
 from cl_func import losses, memory, strategies, testing
 from cl_func.strategies.er_ace import current
+from cl_func.strategies.from_scratch import restart
 
 MODEL, SGD, BENCH = registry.MODEL, registry.SGD, registry.BENCH
 STORE = {"capacity": 6, "replay_size": 4}
@@ -292,10 +293,49 @@ def test_from_scratch_knows_nothing_of_what_came_before():
     first = strategy.update(start, BENCH.train[0])
     both = strategy.update(first, BENCH.train[1])
     testing.assert_equal(both, strategy.update(start.replace(key=first.key), BENCH.train[1]), "restart")
-    tuned = strategy.update(cl.tree.set(start, {"opt.lr": 0.5}), BENCH.train[0])
+    tuned = cl.fold(strategy.update, cl.tree.set(start, {"opt.lr": 0.5}), BENCH.train)
     assert tuned.opt.lr == 0.5
+
+
+def test_a_restart_undoes_schedules_and_moments_of_parameters_without_dimensions():
+    model = cl.models.mlp(6, (8,), 4, head="cosine")  # its scale is a parameter of shape ()
+    strategy = strategies.from_scratch(model, cl.optim.adam(1e-2), batch_size=5)
+    start = strategy.init(cl.key(0))
+    decayed = cl.compose(strategy.update, cl.optim.exponential_decay(0.5))(start, BENCH.train[0])
+    assert decayed.opt.scale == 0.5
+    again = restart(decayed, BENCH.train[1])
+    assert cl.tree.equal((again.model, again.opt), (start.model, start.opt))
 
 
 def test_from_scratch_and_naive_agree_on_the_first_experience():
     for name in ("from_scratch", "joint", "cumulative"):
         testing.assert_equal(run(name, BENCH.train[:1]).model, run("naive", BENCH.train[:1]).model, name)
+
+
+@pytest.mark.parametrize("name", ["er_ace", "gss"])
+def test_a_minibatch_is_offered_to_the_memory_before_the_next_one(name):
+    strategy = (
+        METHODS["er_ace"](batch_size=7) if name == "er_ace" else strategies.gss(MODEL, SGD, **STORE, subset_size=3, batch_size=7)
+    )
+    loop = strategy.update.updates[-1] if name == "er_ace" else strategy.update
+    exp = BENCH.train[0]
+    agent = loop.step(strategy.init(cl.key(0)), exp.take(exp.rows[:7], exp.valid[:7]))
+    assert int(agent.replay.filled) == min(7, STORE["capacity"])
+
+
+def test_er_lwf_follows_its_loss():
+    """The second step of an experience, off the teacher, on minibatch and replayed rows, all classes and the old ones."""
+    strategy = strategies.er_lwf(MODEL, SGD, **STORE, strength=3.0, temperature=2.0, epochs=2)
+    snapshot, loop, _ = strategy.update.updates
+    exp = BENCH.train[1]
+    agent = loop.step(snapshot(after(strategy), exp), exp)
+    rows, drawn = memory.reservoir.draw(agent.replay, cl.random.split(agent.key)[1], STORE["replay_size"])
+    assert drawn.all()
+    x, y = torch.cat([rows["x"], exp.x]), torch.cat([rows["y"], exp.y])
+
+    def loss(params):
+        z, t = net(params, x), net(agent.lwf.teacher.params, x)
+        p, q = torch.softmax(t[:, :2] / 2, 1), torch.log_softmax(z[:, :2] / 2, 1)
+        return F.cross_entropy(z, y) + 3 * 4 * (p * (p.log() - q)).sum(1).mean()
+
+    testing.assert_equal(loop.step(agent, exp).model.params, gradient_step(agent, loss), "by hand", 1e-5, 1e-6)

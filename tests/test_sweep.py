@@ -302,3 +302,23 @@ def test_hypergradient_equals_finite_differences():
     torch.testing.assert_close(value, final_loss(at))
     torch.testing.assert_close(slope, (final_loss(at + step) - final_loss(at - step)) / (2 * step), rtol=1e-5, atol=1e-8)
     assert slope.abs() > 1e-4
+
+
+@cl.state
+class Numbers(cl.Agent):
+    plain: float
+    size: int = cl.static()
+
+
+@pytest.mark.parametrize(
+    ("path", "match"), [("size", "hparams: 'size': expected .* tensor, .* got 3"), ("plain", "strategy.init: .* 'plain'")]
+)
+def test_what_is_swept_must_be_a_tensor(path, match):
+    value = torch.tensor(0.5) if path == "size" else 0.5
+
+    def init(key):
+        return Numbers(key=key, plain=value, size=3)
+
+    strategy = cl.Strategy(init, lambda state, exp: state)
+    with pytest.raises(TypeError, match=match):
+        cl.sweep(strategy, BENCH, seeds=2, hparams=cl.grid({path: [1, 2]}), probe=lambda s, e: s.key, progress=False)

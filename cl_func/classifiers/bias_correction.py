@@ -11,6 +11,8 @@ it has no finite solution: decay / 2 ((alpha - 1)^2 + beta^2) is added.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from cl_func import checks
 from cl_func.models import mask_logits
 from cl_func.opaque import opaque
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import state
+from cl_func.tree import leaf, state
 
 NEWTON_STEPS = 20
 FRACTIONS = (1.0, 0.5, 0.25, 0.0625, 0.0)  # of a Newton step, tried at once; 0 if none of them leads down
@@ -31,7 +33,7 @@ class BiasCorrection:
     alpha: Tensor  # () float32, 1 where there is nothing to correct
     beta: Tensor  # () float32, 0 where there is nothing to correct
     new: Tensor  # [C] bool, the classes it holds for
-    decay: Tensor  # () float32, above 0
+    decay: Tensor = leaf(partial(checked, example=1e-3, positive=True))  # () float32, above 0
 
 
 def init(n_classes: int, decay: float = 1e-3, device: torch.device | None = None) -> BiasCorrection:

@@ -15,6 +15,7 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.core import Update, positive
 from cl_func.experience import Experience, one_hot
+from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.tree import state
 
@@ -50,8 +51,12 @@ def add(slot: NearestMean, rows: Tensor, labels: Tensor, valid: Tensor) -> Neare
 
 def logits(slot: NearestMean, rows: Tensor) -> Tensor:
     """The logits [n, C] of features [n, F]: negative squared distances, masked where a class has no rows."""
-    square = rows.square().sum(1, keepdim=True) - 2 * rows @ slot.means.T + slot.means.square().sum(1)
-    return mask_logits(-square, slot.counts > 0)
+    seen = slot.counts > 0
+    # Distances do not change with the origin, but far from the rows they would be small differences of large numbers.
+    origin = slot.means.sum(0) / seen.sum().clamp(min=1)
+    rows, means = rows - origin, slot.means - origin
+    square = rows.square().sum(1, keepdim=True) - 2 * rows @ means.T + means.square().sum(1)
+    return mask_logits(-square, seen)
 
 
 def insert(model: Model, slot: str = "ncm") -> Update:
@@ -61,7 +66,9 @@ def insert(model: Model, slot: str = "ncm") -> Update:
     feature_function(model)
 
     def update(agent: Any, exp: Experience) -> Any:
+        held = checks.slot(agent, slot, NearestMean, "a NearestMean made by nearest_mean.init")
+        labels = replay.labels(exp, held.counts.shape[0])
         rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
-        return tree.set(agent, {slot: add(tree.get(agent, slot), rows, exp.y, exp.valid)})
+        return tree.set(agent, {slot: add(held, rows, labels, exp.valid)})
 
     return update

@@ -11,6 +11,7 @@ classes, which is near the exact weight n_c / (n_c + 1) only once each class has
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from cl_func import checks, tree
 from cl_func.classifiers import nearest_mean
 from cl_func.core import Update
 from cl_func.experience import Experience, one_hot
+from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import state
+from cl_func.tree import leaf, state
 
 
 @state
@@ -32,7 +34,7 @@ class SLDA:
     means: Tensor  # [C, F] float64, 0 for a class without rows
     counts: Tensor  # [C] int64, rows seen of each class
     scatter: Tensor  # [F, F] float64, sum over all rows of the outer product of their deviation from the mean of their class
-    shrinkage: Tensor  # () float32, above 0 and below 1
+    shrinkage: Tensor = leaf(partial(checked, example=1e-4, positive=True, below=1))  # () float32, above 0 and below 1
 
 
 def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
@@ -74,7 +76,8 @@ def logits(slot: SLDA, rows: Tensor) -> Tensor:
     eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
     shrinkage = slot.shrinkage.double()
     # Positive definite, so by Cholesky. (MKL 2024.2 on two threads: LU failed once in hundreds of runs, pivots out of range.)
-    factor = torch.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * eye)
+    factor, failed = torch.linalg.cholesky_ex((1 - shrinkage) * covariance + shrinkage * eye)
+    factor = torch.where(failed == 0, factor, torch.nan)  # one lane that has diverged is no error of the others
     weights = torch.cholesky_solve(slot.means.T, factor)  # [F, C]
     scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
     return mask_logits(scores.to(rows.dtype), slot.counts > 0)
@@ -87,7 +90,9 @@ def insert(model: Model, slot: str = "slda") -> Update:
     feature_function(model)
 
     def update(agent: Any, exp: Experience) -> Any:
+        held = checks.slot(agent, slot, SLDA, "an SLDA made by slda.init")
+        labels = replay.labels(exp, held.counts.shape[0])
         rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
-        return tree.set(agent, {slot: add(tree.get(agent, slot), rows, exp.y, exp.valid)})
+        return tree.set(agent, {slot: add(held, rows, labels, exp.valid)})
 
     return update

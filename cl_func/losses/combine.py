@@ -10,7 +10,7 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.core import Loss, number, positive
 from cl_func.experience import Experience
-from cl_func.memory import replay, reservoir
+from cl_func.memory import draws, replay
 
 
 def total(*losses: Loss) -> Loss:
@@ -43,7 +43,7 @@ def scaled(loss: Loss, by: float | str) -> Loss:
     return scaled_loss
 
 
-def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> Loss:
+def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = draws.uniform) -> Loss:
     """The loss on the minibatch joined by n rows drawn from the memory in `state.<slot>`: one mean over all valid rows.
 
     Experience replay (Chaudhry et al. 2019, "On tiny episodic memories in continual learning"). `draw(memory, key, n)` returns
@@ -52,7 +52,7 @@ def with_replay(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., An
     return _drawn(loss, n, slot, draw, replay.join)
 
 
-def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> Loss:
+def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = draws.uniform) -> Loss:
     """The loss on n rows drawn from the memory in `state.<slot>` and on nothing else, with a weight of its own in a `total`.
 
     `draw` as for `with_replay`. While the memory is empty no row is valid.

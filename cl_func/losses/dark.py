@@ -7,6 +7,7 @@ The division by the number of classes C is that of the authors' code, for which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from cl_func import checks, random, tree
 from cl_func.core import Loss, positive
 from cl_func.experience import Experience
 from cl_func.losses.classification import weighted_mean
-from cl_func.memory import replay, reservoir
+from cl_func.memory import draws, replay
 from cl_func.models import Model, forward
 
 
@@ -27,18 +28,20 @@ def logit_distance(logits: Tensor, stored: Tensor, valid: Tensor) -> Tensor:
     return weighted_mean((logits - stored).square().mean(-1), valid)
 
 
-def dark_experience(model: Model, n: int, slot: str = "replay") -> Loss:
+def dark_experience(model: Model, n: int, slot: str = "replay", draw: Callable[..., Any] = draws.uniform) -> Loss:
     """The Loss that holds n rows drawn from the memory in `state.<slot>` to the logits stored with them; 0 while it is empty.
 
-    The memory is allocated by `cl.memory.dark.sample(model)`; ValueError for one whose rows have no logits.
+    The memory is allocated by `cl.memory.dark.sample(model)`; ValueError for one whose rows have no logits. `draw` as for
+    `with_replay`.
     """
     checks.model("model", model)
     checks.path("slot", slot, "replay")
     positive("n", n)
+    checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
         key, place = random.split(state.key)
-        rows, valid = reservoir.draw(tree.get(state, slot), place, n)
+        rows, valid = draw(tree.get(state, slot), place, n)
         if "logits" not in rows:
             raise ValueError(
                 f"{slot}: the memory stores no logits; allocate it with reservoir.init(capacity, cl.memory.dark.sample(model)) "

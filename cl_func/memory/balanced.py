@@ -66,6 +66,7 @@ def add(memory: Any, key: Tensor, rows: PyTree, valid: Tensor, group: Tensor) ->
     rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; group: [n] int64 within 32 bits, such as the labels.
     """
     rows = replay.fit(rows, memory.data, n=valid.shape[0])
+    checks.tensor("group", group, valid.shape, torch.int64, like=valid)
     n, capacity = valid.shape[0], memory.capacity
     fresh, words = random.split(key)
     order = torch.where((memory.filled == 0) & valid.any(), fresh, memory.order)
@@ -101,7 +102,10 @@ def by_class(state: Any, exp: Experience) -> Tensor:
 
 
 def by_experience(state: Any, exp: Experience) -> Tensor:
-    """Groups [n] for an experience-balanced memory: the experience's place in the stream, of each row."""
+    """Groups [n] for an experience-balanced memory: the experience's place in the stream, of each row.
+
+    The pieces of an online stream count one by one.
+    """
     return exp.index.expand(exp.rows.shape)
 
 
@@ -118,7 +122,7 @@ def insert(
     """The Update that offers all rows of an experience to the balanced memory in `state.<slot>`.
 
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task. `groups(state, exp)` [n]
-    says over what the memory is balanced: `by_class`, `by_experience`, `by_task`, or a function of your own.
+    int64 says over what the memory is balanced: `by_class`, `by_experience`, `by_task`, or a function of your own.
     """
     checks.path("slot", slot, "replay")
     checks.function("fields", fields, "a function fields(state, exp)")

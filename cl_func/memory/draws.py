@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.memory import places
+from cl_func.memory import places, reservoir
+from cl_func.memory.reservoir import Reservoir
 from cl_func.tree import PyTree
 
 LAST = torch.iinfo(torch.int64).max
@@ -35,6 +36,8 @@ def _check(memory: Any, key: Tensor, n: int) -> Tensor:
 
 def uniform(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n rows drawn uniformly with replacement from the occupied ones."""
+    if isinstance(memory, Reservoir):
+        return reservoir.draw(memory, key, n)  # the same, but its filled rows come first and need not be looked for
     occupied = _check(memory, key, n)
     turn = random.randint(key, n, 0, occupied.sum())
     return _rows(memory, places.where(occupied)[turn].clamp(max=occupied.shape[0] - 1))

@@ -145,7 +145,8 @@ def insert(model: Model, slot: str = "replay", fields: Callable[[Any, Experience
         def embed(rows: Any) -> Tensor:
             return features(model, agent.model, rows["x"], task=rows["task"])
 
-        memory = add(tree.get(agent, slot), fields(agent, exp), exp.y, exp.valid, embed)
+        memory = checks.slot(agent, slot, Herding, "a Herding made by herding.init")
+        memory = add(memory, fields(agent, exp), replay.labels(exp, memory.seen.shape[0]), exp.valid, embed)
         return tree.set(agent, {slot: memory})
 
     return update

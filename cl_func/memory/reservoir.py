@@ -94,10 +94,8 @@ def draw(memory: Reservoir, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
 
     While fewer than n rows are filled only as many are valid; from an empty memory none is.
     """
-    try:
-        filled = memory.filled
-    except AttributeError:
-        raise checks.refuse("memory", "a memory with data and filled, such as a Reservoir", memory) from None
+    checks.instance("memory", memory, Reservoir, "a Reservoir (cl.memory.draws.uniform draws from any memory)")
+    filled = memory.filled
     checks.tensor("key", key, (), torch.int64, like=filled)
     checks.positive("n", n)
     place = random.randint(key, n, 0, filled)

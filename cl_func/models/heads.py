@@ -80,6 +80,36 @@ def split_heads(model: Model) -> tuple[Model, Tensor | None]:
     return model, None
 
 
+def of_their_task(model: Model, logits: Tensor, tasks: Tensor) -> Tensor:
+    """Logits [n, C] of a classifier on the model's features, masked by the head of each row's task [n] int64, if it has heads."""
+    masks = split_heads(model)[1]
+    return logits if masks is None else mask_logits(logits, masks.to(logits.device)[tasks])
+
+
+def check_heads(model: Model, exp: Experience, name: str = "exp") -> None:
+    """ValueError unless a multi-head model has a head for the task of each row of an experience, and in it the row's class.
+
+    Nothing is looked at for other models, nor where experiences have a lane axis.
+    """
+    masks = split_heads(model)[1]
+    if masks is None or exp.rows.ndim != 1:
+        return
+    task, label = exp.tasks[exp.valid].to(masks.device), exp.y[exp.valid].to(masks.device)
+    if not bool(((task >= 0) & (task < len(masks))).all()):
+        raise ValueError(
+            f"{name}: its task labels are {task.unique().tolist()}, the model has the heads 0..{len(masks) - 1}; "
+            "make the masks with cl.models.class_masks of a stream that has all tasks."
+        )
+    outside = ~masks[task, label]
+    if bool(outside.any()):
+        row = int(outside.int().argmax())
+        raise ValueError(
+            f"{name}: it has rows of class {int(label[row])} with the task label {int(task[row])}, whose head has the classes "
+            f"{masks[task[row]].nonzero().flatten().tolist()}; a multi-head model needs task labels, such as those of "
+            "cl.streams.task_incremental."
+        )
+
+
 def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """Logits [n, C] with the classes outside a mask [C] or [n, C] pushed to a large negative number.
 

@@ -17,12 +17,12 @@ import torch
 from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Loss, gradient, positive
 from cl_func.experience import Experience
-from cl_func.memory import replay, reservoir
+from cl_func.memory import draws, replay
 from cl_func.projections.vector import from_vector, to_vector
 from cl_func.tree import PyTree
 
 
-def project(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = reservoir.draw) -> GradientTransform:
+def project(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] = draws.uniform) -> GradientTransform:
     """The GradientTransform by a reference gradient on n rows drawn from the memory in `state.<slot>`; none while it is empty.
 
     `draw(memory, key, n)` returns (rows, valid); rows need x, y and task. `loss` runs on these rows as it does in training (train

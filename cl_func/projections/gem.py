@@ -13,6 +13,7 @@ whether it is filled yet or not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from cl_func.memory import Reservoir, replay, reservoir
 from cl_func.optim.hyperparameters import checked
 from cl_func.projections import qp
 from cl_func.projections.vector import from_vector, to_vector
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 Which = Callable[[Any, Experience], Tensor]
 
@@ -36,7 +37,7 @@ class GEMMemory:
 
     data: PyTree  # leaves [T, m, ...]: x, y and task
     seen: Tensor  # [T] int64, rows offered to each so far
-    margin: Tensor  # () float32, at least 0
+    margin: Tensor = leaf(partial(checked, example=0.5))  # () float32, at least 0
 
     @property
     def occupied(self) -> Tensor:
@@ -83,7 +84,7 @@ def insert(slot: str = "gem", which: Which = by_index) -> Update:
 
     def update(state: Any, exp: Experience) -> Any:
         key, draw = random.split(state.key)
-        memory = tree.get(state, slot)
+        memory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
         place = _place(memory, which, state, exp)[None]
         one = Reservoir(
             data=tree.map(lambda rows: rows.index_select(0, place)[0], memory.data), seen=memory.seen.index_select(0, place)[0]
@@ -107,7 +108,7 @@ def project(loss: Loss, slot: str = "gem", which: Which = by_index) -> GradientT
     checks.function("which", which, "a function which(state, exp) that tells the memory")
 
     def transform(grads: PyTree, state: Any, exp: Experience) -> tuple[PyTree, Any]:
-        memory = tree.get(state, slot)
+        memory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
         n = memory.seen.shape[0]
         key, draw = random.split(state.key)
         state = state.replace(key=key)

@@ -8,10 +8,12 @@ step of recursive least squares:
 
 and in later experiences the gradient dW [out, in] of the layer is replaced by dW P: the new weights answer old mean inputs as the
 old ones did, the better the smaller alpha is. A bias counts as the weight of an input that is always 1, so P is [in + 1, in + 1].
+P is kept in float64: in float32 rounding makes it indefinite after some hundred minibatches, and then k has no bound.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,15 +24,15 @@ from cl_func.core import GradientTransform, Update
 from cl_func.experience import Dataset, Experience, experience
 from cl_func.models import Model, ModelState, linear_inputs
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, state, static
+from cl_func.tree import PyTree, leaf, state, static
 
 
 @state
 class OWM:
     """The slot of OWM; `alpha` is a hyperparameter."""
 
-    projectors: dict[str, Tensor]  # [in + 1, in + 1] by the weight's name; [in, in] for a layer without bias
-    alpha: Tensor  # () float32, above 0
+    projectors: dict[str, Tensor]  # [in + 1, in + 1] float64 by the weight's name; [in, in] for a layer without bias
+    alpha: Tensor = leaf(partial(checked, example=1e-3, positive=True))  # () float32, above 0
     biases: tuple[tuple[str, str | None], ...] = static()  # (weight's name, bias's name)
 
 
@@ -57,7 +59,8 @@ def init(model: Model, net: ModelState, alpha: float = 1e-3) -> OWM:
             "cl.models.mlp, or freeze it in the module (requires_grad=False)."
         )
     projectors = {
-        weight: torch.eye(h.shape[-1] + (bias is not None), dtype=h.dtype, device=h.device) for (weight, bias), h in inputs.items()
+        weight: torch.eye(h.shape[-1] + (bias is not None), dtype=torch.float64, device=h.device)
+        for (weight, bias), h in inputs.items()
     }
     return OWM(projectors=projectors, alpha=torch.tensor(alpha, device=first.device), biases=tuple(inputs))
 
@@ -72,15 +75,14 @@ def absorb(model: Model, slot: str = "owm") -> Update:
     checks.path("slot", slot, "owm")
 
     def update(agent: Any, exp: Experience) -> Any:
-        owm, projectors = tree.get(agent, slot), {}
+        owm, projectors = checks.slot(agent, slot, OWM, "an OWM made by owm.init"), {}
         for (weight, bias), h in linear_inputs(model, agent.model, exp).items():
             if bias is not None:
                 h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
-            mean = torch.where(exp.valid[:, None], h, 0).sum(0) / exp.valid.sum().clamp(min=1)
+            mean = torch.where(exp.valid[:, None], h.double(), 0).sum(0) / exp.valid.sum().clamp(min=1)
             P = owm.projectors[weight]
             Ph = P @ mean
-            # h'P h is at least 0; rounding may say otherwise.
-            projectors[weight] = P - torch.outer(Ph, Ph) / (owm.alpha.to(P.dtype) + (mean @ Ph).clamp(min=0))
+            projectors[weight] = P - torch.outer(Ph, Ph) / (owm.alpha.double() + mean @ Ph)
         return tree.set(agent, {slot: owm.replace(projectors=projectors)})
 
     return update
@@ -92,9 +94,10 @@ def project(slot: str = "owm") -> GradientTransform:
     checks.path("slot", slot, "owm")
 
     def transform(grads: PyTree, agent: Any, exp: Any) -> tuple[PyTree, Any]:
-        owm, projected = tree.get(agent, slot), dict(grads)
+        owm, projected = checks.slot(agent, slot, OWM, "an OWM made by owm.init"), dict(grads)
         for weight, bias in owm.biases:
-            P, dW = owm.projectors[weight], grads[weight]
+            dW = grads[weight]
+            P = owm.projectors[weight].to(dW.dtype)
             if bias is None:
                 projected[weight] = dW @ P
             else:

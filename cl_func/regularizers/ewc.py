@@ -7,12 +7,14 @@ A sum of parabolas is a parabola: up to a constant, which has no gradient, this 
     strength / 2 * sum_k importance_k * (p_k - anchor_k)^2,  importance = sum_t F_t,  anchor = sum_t F_t * p_t / sum_t F_t
 so two trees serve any number of experiences, at the cost of one.
 
-Online (Schwarz et al., "Progress & compress", ICML 2018, section 4), with a decay (their gamma): the anchor is the last p_t alone,
-    importance <- decay * importance + F_t
+Online (Schwarz et al., "Progress & compress", ICML 2018, eq. 8 and 9), with a decay (their gamma): the anchor is the last p_t,
+    importance <- decay * (importance + F_t)
+which is gamma F*_t, the weight of the penalty in eq. 8. They normalise each F_t, here it is as it is.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,14 +25,15 @@ from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
 class EWC(Quadratic):
     """The slot of EWC; `strength` and `decay` are hyperparameters."""
 
-    decay: Tensor | None = None  # () float32 in [0, 1], of online EWC; None: each experience has an anchor of its own
+    # () float32 in [0, 1], of online EWC; None: each experience has an anchor of its own
+    decay: Tensor | None = leaf(partial(checks.number, low=0, high=1, ends="[]"), default=None)
     rows: Tensor  # () int64, rows that the last importances are the mean of
 
 
@@ -52,7 +55,7 @@ def consolidate(
     checks.model("model", model)
     checks.path("slot", slot, "ewc")
     measure = importance.fisher(model, labels)
-    return importance.accumulate(measure, slot, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
+    return importance.accumulate(measure, slot, EWC, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
 
 
 def _begin(ewc: EWC, params: PyTree) -> EWC:
@@ -63,6 +66,8 @@ def _begin(ewc: EWC, params: PyTree) -> EWC:
 
 def _add(ewc: EWC, params: PyTree, part: PyTree) -> EWC:
     """Join the penalty `part * (p - params)^2` to those that the slot holds; with one anchor, `params`, that stays the anchor."""
+    if ewc.decay is not None:
+        part = tree.map(lambda new: new * ewc.decay, part)
     total = tree.map(torch.add, ewc.importance, part)
 
     def mean(anchor: Tensor, p: Tensor, new: Tensor, total: Tensor) -> Tensor:

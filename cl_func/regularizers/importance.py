@@ -26,6 +26,7 @@ from cl_func.models import Model, forward, row_factors
 from cl_func.tree import PyTree
 
 Labels = Literal["true", "model", "all"]
+ORDER = int.from_bytes(b"order", "big")  # and the rows to take the mean of
 DRAW = int.from_bytes(b"labels", "big")  # which child of the state's key the labels are drawn from
 
 
@@ -127,6 +128,7 @@ def sensitivity(model: Model) -> Measure:
 def accumulate(
     measure: Measure,
     slot: str,
+    kind: type,
     *,
     begin: Callable[[Any, PyTree], Any],
     add: Callable[[Any, PyTree, PyTree], Any],
@@ -135,23 +137,28 @@ def accumulate(
 ) -> Any:
     """The Update that takes the mean of a measure over an experience, chunk by chunk, into `state.<slot>`.
 
-    First `begin(slot, params)`, then for each chunk `add(slot, params, part)`; the parts add up to the mean. The slot needs a field
-    `rows` () int64, where the number of rows is kept meanwhile.
+    First `begin(slot, params)`, then for each chunk `add(slot, params, part)`; the parts add up to the mean. What is in the slot is
+    of the class `kind`, with a field `rows` () int64, where the number of rows is kept meanwhile. The state's key stays as it is.
 
     batch_size: how many single-row gradients are held at a time; None: of all rows. In memory batch_size times the parameters
         where some are outside of linear layers, as those of convolutions.
     samples: take the mean over so many rows, drawn anew from all, rounded up to full chunks; None: over every row.
     """
+    checks.instance("measure", measure, Measure, "a Measure such as importance.fisher(model)")
+    checks.path("slot", slot, "ewc")
+    checks.instance("kind", kind, type, "the class of what is in the slot")
+    checks.function("begin", begin, "a function begin(slot, params)")
+    checks.function("add", add, "a function add(slot, params, part)")
     for name, value in (("batch_size", batch_size), ("samples", samples)):
         if value is not None:
             positive(name, value)
-    size = batch_size or samples
+    size = min((n for n in (batch_size, samples) if n is not None), default=None)
     if size is not None:
         size = max(1, size // measure.per_row)
     iterations = None if samples is None or size is None else -(-samples // size)
 
     def start(agent: Any, exp: Experience) -> Any:
-        held = tree.get(agent, slot)
+        held = checks.slot(agent, slot, kind, f"a slot of {kind.__name__}")
         rows = exp.valid.sum() if iterations is None else torch.full_like(held.rows, iterations * (size or 1))
         return tree.set(agent, {slot: begin(held, agent.model.params).replace(rows=rows)})
 
@@ -161,4 +168,16 @@ def accumulate(
         return tree.set(agent, {slot: add(held, agent.model.params, part)})
 
     chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=samples is not None)
+    if samples is not None:
+        chunks = tree.replace(chunks, order=_KeyKept(chunks.order))
     return compose(Gated(start), chunks)
+
+
+@dataclass(frozen=True)
+class _KeyKept:
+    """An order of rows drawn from a child of the state's key, which stays: a penalty of strength 0 is the run without it."""
+
+    order: Callable[[Any, Experience], tuple[Any, tuple[Tensor, Tensor]]]
+
+    def __call__(self, agent: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
+        return agent, self.order(agent.replace(key=random.fold_in(agent.key, ORDER)), exp)[1]

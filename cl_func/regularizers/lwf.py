@@ -9,6 +9,8 @@ With a multi-head model each head h whose classes were seen before has a softmax
 
     L = strength * T^2 * mean_i sum_h KL( softmax_h(teacher(x_i) / T) || softmax_h(student(x_i) / T) )
 
+Their lambda_o is strength * T^2. The warm-up of the new head that their Algorithm 1 begins with is left out.
+
 The teacher always runs in eval mode, so it gives the same answer whenever it is asked.
 """
 

@@ -8,6 +8,7 @@ The paper accumulates, decay 1, and writes lambda for strength / 2; f are the lo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +18,15 @@ from cl_func import checks, tree
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
 class MAS(Quadratic):
     """The slot of MAS; `strength` and `decay` are hyperparameters."""
 
-    decay: Tensor  # () float32 in [0, 1], what is left of the importances after each experience
+    # () float32 in [0, 1], what is left of the importances after each experience
+    decay: Tensor = leaf(partial(checks.number, low=0, high=1, ends="[]"))
     rows: Tensor  # () int64, rows that the last importances are the mean of
 
 
@@ -43,7 +45,7 @@ def consolidate(model: Model, slot: str = "mas", *, batch_size: int | None = Non
     checks.model("model", model)
     checks.path("slot", slot, "mas")
     measure = importance.sensitivity(model)
-    return importance.accumulate(measure, slot, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
+    return importance.accumulate(measure, slot, MAS, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
 
 
 def _begin(mas: MAS, params: PyTree) -> MAS:

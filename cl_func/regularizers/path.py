@@ -8,35 +8,38 @@ and RWalk turn it into importances.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 
-from cl_func import core, tree
-from cl_func.core import GradientTransform, Loss, Optimizer, Update
+from cl_func import checks, core, tree
+from cl_func.core import GradientTransform, Loss, Optimizer
 from cl_func.experience import Experience
 from cl_func.regularizers import quadratic
 
 
-def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform, slot: str) -> Update:
+@dataclasses.dataclass(frozen=True)
+class PathStep(core.TrainStep):
+    """One gradient step that moves the path on; made by `train_step`."""
+
+    slot: str
+
+    def __call__(self, agent: Any, exp: Experience) -> Any:
+        task, agent = core.gradient(self.loss, agent, exp)
+        pull, agent = core.gradient(quadratic.loss(self.slot), agent, exp)
+        agent, updates = self.follow(tree.map(torch.add, task, pull), agent, exp)
+        held = tree.get(agent, self.slot)
+        if not hasattr(held, "path"):
+            raise checks.refuse(f"slot {self.slot!r}", "an SI or an RWalk, which keep a path", held)
+        path = tree.map(lambda sum, g, change: sum - g * change, held.path, task, updates)
+        return tree.set(agent, {self.slot: held.replace(path=path)})
+
+
+def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform, slot: str) -> PathStep:
     """As `cl.train_step`, following the loss and the quadratic penalty in `state.<slot>`, whose field `path` is moved on.
 
     The loss given is the task's; the transforms see the gradient of both.
     """
-    core.train_step(loss, optimizer, *transforms)  # for its checks
-    penalty = quadratic.loss(slot)
-
-    def step(agent: Any, exp: Experience) -> Any:
-        task, agent = core.gradient(loss, agent, exp)
-        pull, agent = core.gradient(penalty, agent, exp)
-        grads = tree.map(torch.add, task, pull)
-        for transform in transforms:
-            grads, agent = transform(grads, agent, exp)
-        updates, opt = optimizer.update(grads, agent.opt, agent.model.params)
-        held = tree.get(agent, slot)
-        path = tree.map(lambda sum, g, change: sum - g * change, held.path, task, updates)
-        params = tree.map(torch.add, agent.model.params, updates)
-        agent = agent.replace(model=agent.model.replace(params=params), opt=opt)
-        return tree.set(agent, {slot: held.replace(path=path)})
-
-    return step
+    plain = core.train_step(loss, optimizer, *transforms)
+    return PathStep(plain.loss, plain.optimizer, plain.transforms, checks.path("slot", slot, "si"))

@@ -8,6 +8,7 @@ methods differ in how they find the importances. Papers that write no 1/2 have h
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from cl_func import checks, tree
 from cl_func.core import Loss, positive
 from cl_func.experience import Experience
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
@@ -26,7 +27,7 @@ class Quadratic:
 
     anchor: PyTree  # like the params
     importance: PyTree  # like the params, at least 0
-    strength: Tensor  # () float32, at least 0
+    strength: Tensor = leaf(partial(checked, example=1.0))  # () float32, at least 0
 
 
 def fields(params: PyTree, strength: float) -> dict[str, Any]:
@@ -51,6 +52,19 @@ def check(**values: Any) -> None:
             checked(name, value, 1.0, positive=name == "damping")
 
 
+def several_steps(batch_size: int | None, epochs: int, iterations: int | None) -> None:
+    """Check that an experience is more than one step, for methods whose anchor, or teacher, is what the last one left.
+
+    The first step is taken where its penalty has no gradient: with no other the method would be another one, without a word.
+    """
+    if batch_size is None and (epochs == 1 if iterations is None else iterations == 1):
+        raise ValueError(
+            "batch_size, epochs, iterations: each experience would be one step, taken where the parameters are still those that "
+            "they are held to: the penalty would do nothing. Give a batch_size, or more epochs or iterations; for an online stream "
+            "compose the parts, to consolidate where new classes come: cl.when(cl.regularizers.lwf.new_classes(), ...)."
+        )
+
+
 def scalar(params: PyTree, value: float) -> Tensor:
     """A hyperparameter as a leaf, () float32, on the device of the parameters."""
     return torch.tensor(value, dtype=torch.float32, device=tree.leaves(params)[0].device)
@@ -72,6 +86,6 @@ def loss(slot: str) -> Loss:
     checks.path("slot", slot, "ewc")
 
     def penalised(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        return penalty(params, tree.get(agent, slot)), agent
+        return penalty(params, checks.slot(agent, slot, Quadratic, "a slot made by the init of ewc, si, mas or rwalk")), agent
 
     return penalised

@@ -1,7 +1,7 @@
 """Riemannian Walk (Chaudhry, Dokania, Ajanthan & Torr, "Riemannian walk for incremental learning", ECCV 2018).
 
 EWC++ (eq. 6), at each step on a minibatch, with its Fisher information F_batch (per row, eval mode):
-    fisher <- alpha * F_batch + (1 - alpha) * fisher
+    fisher <- alpha * F_batch + (1 - alpha) * fisher            (with their alpha, 0.9, it is mostly that of the newest minibatch)
 The score of the path (eq. 7), over intervals of `interval` steps, each with its path integral (see `path`) and its shift of theta:
     score <- score + max(0, path / (fisher / 2 * shift^2 + damping))
 After each experience the scores are averaged with those of before, both terms are brought to [0, 1] by their maximum, and
@@ -10,6 +10,7 @@ After each experience the scores are averaged with those of before, both terms a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from cl_func.optim.hyperparameters import checked
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
+
+EXPECTED = "an RWalk made by rwalk.init"
 
 
 @state
@@ -35,8 +38,9 @@ class RWalk(Quadratic):
     past: PyTree  # running mean of the scores of the experiences before
     path: PyTree  # path integral of the current interval
     start: PyTree  # the params at its start
-    alpha: Tensor  # () float32 in [0, 1], weight of the newest minibatch in `fisher`
-    damping: Tensor  # () float32, above 0
+    # () float32 in [0, 1], weight of the newest minibatch in `fisher`
+    alpha: Tensor = leaf(partial(checks.number, low=0, high=1, ends="[]"))
+    damping: Tensor = leaf(partial(checked, example=1e-3, positive=True))  # () float32, above 0
     rows: Tensor  # () int64, rows of the newest minibatch
     steps: Tensor  # () int64, since the start of the experience
     experiences: Tensor  # () int64, consolidated so far
@@ -77,7 +81,7 @@ def track(model: Model, slot: str = "rwalk", *, labels: Labels = "true", batch_s
     def add(walk: RWalk, params: PyTree, part: PyTree) -> RWalk:
         return tree.replace(walk, fisher=tree.map(lambda old, new: old + walk.alpha * new, walk.fisher, part))
 
-    return importance.accumulate(importance.fisher(model, labels), slot, begin=begin, add=add, batch_size=batch_size)
+    return importance.accumulate(importance.fisher(model, labels), slot, RWalk, begin=begin, add=add, batch_size=batch_size)
 
 
 def score(slot: str = "rwalk", *, interval: int = 10) -> Update:
@@ -86,7 +90,7 @@ def score(slot: str = "rwalk", *, interval: int = 10) -> Update:
     positive("interval", interval)
 
     def update(agent: Any, exp: Experience) -> Any:
-        walk = tree.get(agent, slot)
+        walk = checks.slot(agent, slot, RWalk, EXPECTED)
         walk = tree.replace(walk, steps=walk.steps + 1)
         return tree.set(agent, {slot: tree.where(walk.steps % interval == 0, _scored(walk, agent.model.params), walk)})
 
@@ -103,7 +107,7 @@ def consolidate(slot: str = "rwalk") -> Update:
 
     def update(agent: Any, exp: Experience) -> Any:
         params = agent.model.params
-        walk = _scored(tree.get(agent, slot), params)
+        walk = _scored(checks.slot(agent, slot, RWalk, EXPECTED), params)
         first = walk.experiences == 0
         past = tree.map(lambda new, old: torch.where(first, new, (old + new) / 2), walk.score, walk.past)
         walk = tree.replace(

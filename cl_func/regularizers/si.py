@@ -11,6 +11,7 @@ path; importances stop at 0, as in the authors' program.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from cl_func.experience import Experience
 from cl_func.optim.hyperparameters import checked
 from cl_func.regularizers import quadratic
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
@@ -30,7 +31,7 @@ class SI(Quadratic):
     """The slot of SI; `strength` and `damping` are hyperparameters. `path.train_step` moves `path` on."""
 
     path: PyTree  # like the params, path integral since the anchor
-    damping: Tensor  # () float32, above 0
+    damping: Tensor = leaf(partial(checked, example=0.1, positive=True))  # () float32, above 0
 
 
 def init(params: PyTree, strength: float, damping: float = 0.1) -> SI:
@@ -48,7 +49,7 @@ def consolidate(slot: str = "si") -> Update:
     checks.path("slot", slot, "si")
 
     def update(agent: Any, exp: Experience) -> Any:
-        si, params = tree.get(agent, slot), agent.model.params
+        si, params = checks.slot(agent, slot, SI, "an SI made by si.init"), agent.model.params
 
         def grown(importance: Tensor, path: Tensor, p: Tensor, anchor: Tensor) -> Tensor:
             return torch.relu(importance + path / ((p - anchor).square() + si.damping))

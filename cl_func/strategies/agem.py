@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import memory, projections, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func import checks, memory, projections, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.tree import state
@@ -37,7 +37,7 @@ def agem(
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
     loss = cross_entropy(model)
-    step = train_step(loss, optimizer, projections.agem.project(loss, positive("sample_size", sample_size)))
+    step = train_step(loss, optimizer, projections.agem.project(loss, checks.drawable("sample_size", sample_size, capacity)))
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> AGEM:

@@ -12,6 +12,7 @@ memory of validation rows, which stage 1 never sees.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,11 +24,10 @@ from cl_func.classifiers import bias_correction
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
 from cl_func.experience import Experience
 from cl_func.losses import divergence, mask_logits
-from cl_func.losses.classification import check_classes
-from cl_func.memory import herding
-from cl_func.models import Model, forward
+from cl_func.memory import herding, replay
+from cl_func.models import Model, forward, split_heads
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, state
+from cl_func.tree import PyTree, leaf, state
 
 
 @state
@@ -40,7 +40,7 @@ class BiC(Agent):
     teacher: PyTree  # (ModelState, BiasCorrection) before the newest classes came
     old: Tensor  # [C] bool, the classes that the teacher knows
     share: Tensor  # () float32, the exemplars' part of all rows trained on
-    temperature: Tensor  # () float32, above 0
+    temperature: Tensor = leaf(partial(checked, example=2.0, positive=True))  # () float32, above 0
     bic: classifiers.BiasCorrection
 
 
@@ -76,10 +76,15 @@ def bic(
     capacity: exemplars in all, chosen by herding. validation: the fraction of them, and of all rows, that is kept for stage 2.
     Every minibatch is joined by `replay_size` exemplars, weighted so that the loss is a mean over all new rows and all exemplars.
 
+    Where no new class comes, as in a domain-incremental stream, it is replay alone. Raises ValueError for a multi-head model.
+
     Hyperparameter paths: `temperature`, `bic.decay` (see `bias_correction`), those of the optimiser.
     """
-    checks.model("model", model)
-    positive("replay_size", replay_size)
+    if split_heads(model)[1] is not None:
+        raise ValueError(
+            "model: the heads of a multi-head model do not compete, so there is no bias to correct; give a single head."
+        )
+    checks.drawable("replay_size", replay_size, capacity)
     checked("temperature", temperature, 2.0, positive=True)
     checked("decay", decay, 1e-3, positive=True)
     n_held = round(positive("capacity", capacity) * checked("validation", validation, 0.1, positive=True, below=1))
@@ -97,6 +102,7 @@ def bic(
         return exp.take(exp.rows, exp.valid & ((word < int(validation * 2**24)) == held))
 
     def begin(agent: Any, exp: Experience) -> Any:
+        replay.labels(exp, model.n_classes)
         seen, filled = agent.old | agent.bic.new, agent.replay.filled
         arrived = (exp.classes & ~seen).any()
         teacher = tree.where(arrived, (agent.model, agent.bic), agent.teacher)
@@ -111,12 +117,11 @@ def bic(
         exp = parted(agent, exp, held=False)
         both = memory.join(exp, rows, there)
         logits, agent = forward(model, params, agent.replace(key=key), both)
-        check_classes(logits, both)
         net, bias = agent.teacher
         before = bias_correction.correct(bias, _logits(model, net, both.x, both.valid, both.tasks))
         seen = agent.old | agent.bic.new
         kept = agent.old.sum() / seen.sum().clamp(min=1)
-        distilled = divergence(logits, before, agent.old, agent.temperature)
+        distilled = divergence(logits, before, agent.old, agent.temperature) / agent.temperature**2  # eq. 1 has no such factor
         value = kept * distilled + (1 - kept) * F.cross_entropy(mask_logits(logits, seen), both.y, reduction="none")
         return (memory.union_weights(there, exp.valid, agent.share) * value).sum(), agent
 

@@ -1,6 +1,8 @@
-"""Cumulative training: go on with the same weights on everything so far; what replay with a memory for all data would do.
+"""Cumulative training, on the stream `cl.streams.cumulative(benchmark)`: go on with the same weights on everything so far.
 
-It is `naive` on the stream `cl.streams.cumulative(benchmark)`, whose experience i holds the rows of experiences 0..i (views: no
+What replay with a memory for all data would do.
+
+It is `naive` on that stream, whose experience i holds the rows of experiences 0..i (views: no
 data is copied). Against `joint` it shows what a warm start is worth, or costs (Ash & Adams, "On warm-starting neural network
 training", NeurIPS 2020).
 """

@@ -12,18 +12,19 @@ offered again in each. One forward pass serves all rows, so batch normalisation 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import memory, random
-from cl_func.core import Agent, Optimizer, Strategy, minibatches, positive, train_step
+from cl_func import checks, memory, random
+from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
 from cl_func.experience import Experience
 from cl_func.losses import logit_distance, masked_cross_entropy
 from cl_func.models import Model, forward
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import state
+from cl_func.tree import leaf, state
 
 
 @state
@@ -31,14 +32,14 @@ class DER(Agent):
     """An agent whose memory stores logits."""
 
     replay: memory.Reservoir  # x, y, task and logits [C]
-    alpha: Tensor  # () float32, weight of the distance to the stored logits
+    alpha: Tensor = leaf(partial(checked, example=0.5))  # () float32, weight of the distance to the stored logits
 
 
 @state
 class DERpp(DER):
     """The same with labels replayed as well."""
 
-    beta: Tensor  # () float32, weight of the replayed cross-entropy
+    beta: Tensor = leaf(partial(checked, example=0.5))  # () float32, weight of the replayed cross-entropy
 
 
 def der(
@@ -57,7 +58,7 @@ def der(
     Hyperparameter paths: `alpha`, those of the optimiser.
     """
     weights = {"alpha": checked("alpha", alpha, 0.5)}
-    n = positive("replay_size", replay_size)
+    n = checks.drawable("replay_size", replay_size, capacity)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         key, place = random.split(agent.key)
@@ -89,7 +90,7 @@ def der_pp(
     Hyperparameter paths: `alpha`, `beta`, those of the optimiser.
     """
     weights = {"alpha": checked("alpha", alpha, 0.5), "beta": checked("beta", beta, 0.5)}
-    n = positive("replay_size", replay_size)
+    n = checks.drawable("replay_size", replay_size, capacity)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
         key, *places = random.split(agent.key, 3)

@@ -1,14 +1,15 @@
 """Experience Replay (Chaudhry et al. 2019, "On tiny episodic memories in continual learning"), with a reservoir memory.
 
-Every minibatch is joined by rows drawn uniformly from the memory; after the training the experience is offered to the memory.
+Every minibatch is joined by rows drawn uniformly from the memory; after the training the experience is offered to the memory. The
+paper offers each minibatch after its step, with one pass over the data: for that, `cl.streams.split_online` cuts the stream.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import memory, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func import checks, memory, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
 from cl_func.tree import state
@@ -35,7 +36,7 @@ def er(
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    step = train_step(with_replay(cross_entropy(model), positive("replay_size", replay_size)), optimizer)
+    step = train_step(with_replay(cross_entropy(model), checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ER:

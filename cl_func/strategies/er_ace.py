@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import memory, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func import checks, memory, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience, one_hot
 from cl_func.losses import mark_seen, masked_cross_entropy
 from cl_func.models import Model, forward
@@ -48,7 +48,7 @@ def er_ace(
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    positive("replay_size", replay_size)
+    checks.drawable("replay_size", replay_size, capacity)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:

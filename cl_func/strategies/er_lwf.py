@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import memory, random, regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func import checks, memory, random, regularizers
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
 from cl_func.models import Model, forward, split_heads
@@ -36,9 +36,11 @@ def er_lwf(
 ) -> Strategy:
     """The loss of ER plus the distillation of LwF, which sees the new rows and the replayed ones alike.
 
+    Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
+    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
 
     plain, heads = split_heads(model)
 
@@ -47,7 +49,7 @@ def er_lwf(
         task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
         return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
 
-    step = train_step(with_replay(loss, positive("replay_size", replay_size)), optimizer)
+    step = train_step(with_replay(loss, checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ERLwF:

@@ -27,11 +27,13 @@ def ewc_online(
 ) -> Strategy:
     """Cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2, anchored where the last experience ended.
 
-    After each experience importance <- decay * importance + F (section 4; gamma there). The other arguments are as in `ewc`.
+    After each experience importance <- decay * (importance + F) (eq. 8 and 9; gamma there). The other arguments are as in `ewc`.
+    Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `ewc.strength`, `ewc.decay`, those of the optimiser.
     """
     check = regularizers.quadratic.check
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
+    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cl_func import tree
@@ -24,9 +25,10 @@ from cl_func.tree import PyTree, state
 
 @state
 class FromScratch(Agent):
-    """An agent that remembers how it was initialised."""
+    """An agent that remembers how its first experience found it."""
 
     start: PyTree  # (ModelState, the optimiser's state)
+    fresh: Tensor  # () bool, whether the first experience is still to come
 
 
 def from_scratch(
@@ -45,17 +47,16 @@ def from_scratch(
 
     def init(key: Tensor) -> FromScratch:
         agent = base.init(key)
-        return FromScratch(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt))
+        fresh = torch.tensor(True, device=key.device)
+        return FromScratch(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
 
     return Strategy(init, compose(restart, base.update), model)
 
 
 def restart(agent: Any, exp: Any) -> Any:
-    """The Update back to the weights and the optimiser's state of the start; hyperparameters stay."""
-    model, opt = agent.start
-    return agent.replace(model=model, opt=tree.map(_restored, agent.opt, opt))
+    """The Update back to the weights and the optimiser's state, hyperparameters included, that the first experience found.
 
-
-def _restored(now: Tensor, start: Tensor) -> Tensor:
-    """Moments and counters as at the start; a hyperparameter, a floating leaf of shape (), keeps what a sweep has set."""
-    return now if now.ndim == 0 and now.is_floating_point() else start
+    So what a sweep sets before the run holds in every experience, and what a schedule did in one is undone in the next.
+    """
+    model, opt = start = tree.where(agent.fresh, (agent.model, agent.opt), agent.start)
+    return agent.replace(model=model, opt=opt, start=start, fresh=torch.zeros_like(agent.fresh))

@@ -7,6 +7,7 @@ the memory alone is worth.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from cl_func import memory, random
@@ -47,7 +48,7 @@ def gdumb(
         key, weights = random.split(key)
         net = model.init(weights)
         opt = optimizer.init(net.params)
-        return GDumbAgent(key=key, model=net, opt=opt, start=(net, opt), replay=empty)
+        return GDumbAgent(key=key, model=net, opt=opt, start=(net, opt), fresh=torch.tensor(True, device=key.device), replay=empty)
 
     return Strategy(
         init,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import memory, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func import checks, memory, random
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
 from cl_func.tree import state
@@ -43,9 +43,9 @@ def gss(
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    if positive("subset_size", subset_size) > positive("capacity", capacity):
-        raise ValueError(f"subset_size: expected at most the capacity, {capacity}, got {subset_size}; compare with fewer rows.")
-    step = train_step(with_replay(cross_entropy(model), positive("replay_size", replay_size), draw=memory.gss.draw), optimizer)
+    checks.drawable("subset_size", subset_size, capacity)
+    checks.drawable("replay_size", replay_size, capacity)
+    step = train_step(with_replay(cross_entropy(model), replay_size, draw=memory.gss.draw), optimizer)
     empty = memory.gss.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> GSSAgent:

@@ -4,8 +4,9 @@ Training (Algorithm 3) is on the new rows and the exemplars together, every outp
 
     L = mean_i [ sum_{c new} BCE(g_c(x_i), [y_i = c]) + sum_{c old} BCE(g_c(x_i), g'_c(x_i)) ]
 
-with g' the network before the new classes came: the old classes are distilled, on all rows alike. Exemplars are then chosen by
-herding (Algorithms 4 and 5), and a row is given the class whose exemplars' mean feature is nearest (Algorithm 1).
+with g' the network before the new classes came: the old classes are distilled, on all rows alike. (Where no new class comes, those
+that came last stay the new ones.) Exemplars are then chosen by herding (Algorithms 4 and 5), and a row is given the class whose
+exemplars' mean feature is nearest (Algorithm 1).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import classifiers, memory, random, tree
+from cl_func import checks, classifiers, memory, random, tree
 from cl_func.classifiers import nearest_mean
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience
-from cl_func.losses.classification import check_classes
-from cl_func.memory import herding
-from cl_func.models import Model, features, forward, sample_features
+from cl_func.memory import herding, replay
+from cl_func.models import Model, features, forward, sample_features, split_heads
+from cl_func.models.heads import of_their_task
 from cl_func.tree import PyTree, state
 
 
@@ -43,7 +44,8 @@ def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
     """The classifier `(state, exp) -> logits [n, C]` by the nearest mean of exemplars, for `cl.evaluate`."""
 
     def logits(agent: Any, exp: Experience) -> Tensor:
-        return nearest_mean.logits(agent.ncm, herding.unit(features(model, agent.model, exp.x, exp.valid, exp.tasks)))
+        found = nearest_mean.logits(agent.ncm, herding.unit(features(model, agent.model, exp.x, exp.valid, exp.tasks)))
+        return of_their_task(model, found, exp.tasks)
 
     return logits
 
@@ -73,14 +75,17 @@ def icarl(
     """Distil the old classes, keep `capacity` exemplars, classify by the nearest mean of exemplars; the model needs features.
 
     Every minibatch is joined by `replay_size` exemplars, weighted so that the loss is that of the paper: the mean over all new rows
-    and all exemplars. In an online stream the teacher is taken where new classes come. Strategy.model is the classifier.
+    and all exemplars. In an online stream the teacher is taken where new classes come. Strategy.model is the classifier; with a
+    multi-head model only the classes of a row's task compete in it.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    positive("replay_size", replay_size)
     empty = herding.init(capacity, memory.sample(model), model.n_classes)
+    checks.drawable("replay_size", replay_size, capacity)
+    plain, _ = split_heads(model)  # each output is a classifier of its own: heads matter only where classes compete
 
     def begin(agent: Any, exp: Experience) -> Any:
+        replay.labels(exp, model.n_classes)
         seen, filled = agent.seen, agent.replay.filled
         arrived = (exp.classes & ~seen).any()
         teacher = tree.where(arrived, agent.model, agent.teacher)
@@ -91,13 +96,12 @@ def icarl(
         key, place = random.split(agent.key)
         rows, there = herding.draw(agent.replay, place, replay_size)
         both = memory.join(exp, rows, there)
-        logits, agent = forward(model, params, agent.replace(key=key), both)
-        check_classes(logits, both)
-        before, _ = model.apply(agent.teacher.params, agent.teacher.buffers, both.x, valid=both.valid, task=both.tasks)
+        logits, agent = forward(plain, params, agent.replace(key=key), both)
+        before, _ = plain.apply(agent.teacher.params, agent.teacher.buffers, both.x, valid=both.valid, task=both.tasks)
         distilled = agent.old & ~exp.classes
         label = (both.y[:, None] == torch.arange(model.n_classes, device=both.y.device)).to(logits.dtype)
         each = F.binary_cross_entropy_with_logits(logits, torch.where(distilled, before.sigmoid(), label), reduction="none")
-        value = torch.where(distilled | exp.classes, each, 0).sum(1)
+        value = torch.where(distilled | agent.seen, each, 0).sum(1)
         return (memory.union_weights(there, exp.valid, agent.share) * value).sum(), agent
 
     def init(key: Tensor) -> ICaRL:

@@ -1,7 +1,7 @@
-"""Joint training: at each experience, start anew and train on everything so far. The upper bound of class-incremental learning.
+"""Joint training, on the stream `cl.streams.cumulative(benchmark)`: at each experience, start anew and train on everything so far.
 
-It is `from_scratch` on the stream `cl.streams.cumulative(benchmark)`, whose experience i holds the rows of experiences 0..i
-(views: no data is copied).
+The upper bound of class-incremental learning. It is `from_scratch` on that stream, whose experience i holds the rows of experiences
+0..i (views: no data is copied).
 """
 
 from __future__ import annotations

@@ -39,10 +39,12 @@ def lwf(
     """Cross-entropy over the experience's classes, distillation over those seen before; the teacher is the model before it.
 
     With `cl.models.multi_head(model, masks)`: cross-entropy over the head of each row's task, distillation of each old head.
+    Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
+    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
 
     plain, heads = split_heads(model)
 

@@ -35,10 +35,12 @@ def mas(
     After each experience importance <- decay * importance + mean_i |d ||f(x_i)||^2 / d p|; the paper's decay is 1.
     importance_batch_size: how many single-row gradients are held at a time; by default the batch size.
     importance_samples: how many rows the sensitivity is the mean of; by default all of the experience.
+    Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `mas.strength`, `mas.decay`, those of the optimiser.
     """
     check = regularizers.quadratic.check
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
+    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("mas")), optimizer)
     chunk = importance_batch_size or batch_size
 

@@ -8,19 +8,20 @@ Of a random part of the memory, the rows (x, y) are replayed whose loss rises mo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import memory, random, tree
+from cl_func import checks, memory, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatches, positive, train_step
 from cl_func.experience import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.optim.hyperparameters import checked
-from cl_func.tree import state
+from cl_func.tree import leaf, state
 
 
 @state
@@ -28,7 +29,7 @@ class MIR(Agent):
     """An agent with a replay memory and the learning rate of the virtual step."""
 
     replay: memory.Reservoir
-    virtual_lr: Tensor  # () float32
+    virtual_lr: Tensor = leaf(partial(checked, example=0.1))  # () float32
 
 
 def mir(
@@ -37,7 +38,7 @@ def mir(
     *,
     capacity: int,
     replay_size: int,
-    candidates: int = 50,
+    candidates: int | None = None,
     virtual_lr: float = 0.1,
     batch_size: int | None = None,
     epochs: int = 1,
@@ -45,6 +46,7 @@ def mir(
 ) -> Strategy:
     """Replay with every minibatch the `replay_size` most interfered of `candidates` random rows of a reservoir of `capacity` rows.
 
+    candidates: by default 50, the paper's, where that is between replay_size and capacity, else the nearer of the two.
     With many candidates for each row replayed, or a memory hardly larger than their number, the choice narrows to a few rows, even
     to one class; look at `candidates` first where it does worse than ER. In the paper virtual_lr is the learning rate. The virtual
     step is plain SGD, whatever the optimiser; the candidates' losses are taken in eval mode. Raises ValueError unless
@@ -52,7 +54,9 @@ def mir(
 
     Hyperparameter paths: `virtual_lr`, those of the optimiser.
     """
-    if not positive("replay_size", replay_size) <= positive("candidates", candidates) <= positive("capacity", capacity):
+    checks.drawable("replay_size", replay_size, capacity)
+    candidates = min(max(50, replay_size), capacity) if candidates is None else candidates
+    if not replay_size <= positive("candidates", candidates) <= capacity:
         raise ValueError(
             f"candidates: expected at least replay_size = {replay_size} and at most capacity = {capacity}, got {candidates}."
         )

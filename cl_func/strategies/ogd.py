@@ -33,6 +33,7 @@ def ogd(
 ) -> Strategy:
     """Avoid up to `capacity` directions, `per_experience` more after each experience.
 
+    Meant for SGD without momentum: momentum and Adam move the weights out of the space that the gradient was projected into.
     Of models of linear layers their factors are stored; of others each direction is as large as the parameters.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.

@@ -35,6 +35,8 @@ def owm(
 ) -> Strategy:
     """Project the gradient of each linear layer; for models of linear layers, such as `cl.models.mlp`. No old data are stored.
 
+    Meant for SGD without momentum: momentum and Adam move the weights out of the space that the gradient was projected into.
+
     Hyperparameter paths: `owm.alpha` (the smaller, the stronger the protection), those of the optimiser.
     """
     alpha = checked("alpha", alpha, 1e-3, positive=True)

@@ -39,12 +39,14 @@ def rwalk(
     interval: how many steps a piece of the path is scored over (Delta t, eq. 7); damping: epsilon there.
     labels, importance_batch_size: as in `ewc`. The Fisher information of every minibatch is taken row by row, which costs a
     gradient for each row and the memory for as many as are held at a time.
+    Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `rwalk.strength`, `rwalk.alpha`, `rwalk.damping`, those of the optimiser.
     """
     regularizers.quadratic.check(strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size)
     track = regularizers.rwalk.track(model, labels=labels, batch_size=importance_batch_size)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)
+    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
 
     def init(key: Tensor) -> RWalkAgent:
         key, weights = random.split(key)

@@ -31,9 +31,11 @@ def si(
     """Cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2 (eq. 4 and 5; c is strength / 2, xi the damping).
 
     The importances come from the gradients of the training itself: no further pass over the data.
+    Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `si.strength`, `si.damping`, those of the optimiser.
     """
     regularizers.quadratic.check(strength=strength, damping=damping)
+    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
 
     def init(key: Tensor) -> SIAgent:

@@ -18,6 +18,7 @@ from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train
 from cl_func.experience import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
+from cl_func.models.heads import of_their_task
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import state
 
@@ -31,7 +32,12 @@ class SLDAAgent(Agent):
 
 def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
     """The classifier `(state, exp) -> logits [n, C]`, for `cl.evaluate`."""
-    return lambda agent, exp: lda.logits(agent.slda, features(model, agent.model, exp.x, exp.valid, exp.tasks))
+
+    def logits(agent: Any, exp: Experience) -> Tensor:
+        found = lda.logits(agent.slda, features(model, agent.model, exp.x, exp.valid, exp.tasks))
+        return of_their_task(model, found, exp.tasks)
+
+    return logits
 
 
 def slda(
