@@ -224,6 +224,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, help="per experience (default: 2000, quick: 300)")
     parser.add_argument("--tuning-seeds", type=int, default=2, help="runs for each value of a grid")
     parser.add_argument("--tuning-iterations", type=int, help="per experience, where a strength is chosen (default: 300 at most)")
+    parser.add_argument(
+        "--sgd", type=float, metavar="LR", help="plain SGD in the place of Adam, for methods that project gradients"
+    )
     parser.add_argument("--lanes", type=int, default=2, help="runs in one program; 0 lets the sweep measure what is best")
     parser.add_argument("--device", help="where to run, such as cuda (default: the processor)")
     parser.add_argument("--limit", type=int, help="only the first rows of the data, to try things out")
@@ -253,7 +256,7 @@ def main() -> int:
     protocol = Protocol(args.iterations, args.seeds, args.tuning_iterations, args.tuning_seeds, args.limit)
     running = Running(args.lanes or "auto", args.device)
     command = command_line("benchmarks.accuracy", sys.argv[1:], ("--data", "--out"))
-    asked = dataclasses.asdict(protocol)
+    asked = dataclasses.asdict(protocol) | ({} if args.sgd is None else {"sgd": args.sgd})
     try:
         cells = earlier(args.out / "accuracy.json", "cells", "protocol", asked)
     except ValueError as error:
@@ -262,6 +265,8 @@ def main() -> int:
     results, failed = Results(command, machine.describe(), asked, cells), 0
     for setting in args.settings:
         place = problem(setting, args.data, args.iterations, args.limit)
+        if args.sgd is not None:
+            place = dataclasses.replace(place, optimizer=cl.optim.sgd(args.sgd))
         for entry in args.methods:
             name = f"{entry.name}, {setting}"
             if not entry.there:

@@ -35,6 +35,7 @@ class Problem:
     iterations: int
     batch: int = BATCH
     memory: int = MEMORY
+    optimizer: cl.core.Optimizer = cl.optim.adam(1e-3)
 
     @property
     def experiences(self) -> int:
@@ -69,7 +70,7 @@ class Method:
         """The method on a problem: its factory called with the arguments of the protocol."""
         loop = {"batch_size": problem.batch, "iterations": self.budget(problem)}
         factory = getattr(cl.strategies, self.name)
-        return factory(problem.model, cl.optim.adam(1e-3), **{**loop, **self.arguments(problem), **changes})
+        return factory(problem.model, problem.optimizer, **{**loop, **self.arguments(problem), **changes})
 
     def budget(self, problem: Problem) -> int:
         """Iterations per experience; who trains once on everything has those of all experiences."""
