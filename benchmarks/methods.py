@@ -35,7 +35,7 @@ class Problem:
     iterations: int
     batch: int = BATCH
     memory: int = MEMORY
-    optimizer: cl.core.Optimizer = cl.optim.adam(1e-3)
+    optimizer: cl.core.Optimizer = dataclasses.field(default_factory=lambda: cl.optim.adam(1e-3))
 
     @property
     def experiences(self) -> int:
