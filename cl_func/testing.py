@@ -4,11 +4,13 @@
     cl.testing.check_loss(my_loss, state, exp)                a Loss
     cl.testing.check_gradient_transform(mine, state, exp)     a GradientTransform
     cl.testing.check_probe(my_probe, state, exp)              a Probe
+    cl.testing.check_draw(my_draw, memory)                    how rows are drawn from a memory
     cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
 
 Each raises AssertionError that names the law and the first leaf where it fails:
     pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
     closed     the state comes back in the structure, shapes, dtypes and devices it went in
+    occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
     depends    (losses) the value is computed from the parameters given
     lanes      lane i of the vmapped run equals the single run
     compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
@@ -121,6 +123,38 @@ def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = 
     """Take a Probe through the laws: it draws nothing, changes nothing, and gives each lane what it gives the single run."""
     _check_arguments("probe", probe, state, exp, compiled=compiled)
     _check_function(probe, state, exp, compiled=compiled, padding=False)
+
+
+def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
+    """Take a `draw(memory, key, n) -> (rows [n, ...], valid [n])` through the laws: occupied, pure, lanes, compiled.
+
+    memory: with `data`, a tree of [capacity, ...], and `occupied`, [capacity] bool; give it empty, filled in part and full.
+    """
+    checks.function("draw", draw, "a function draw(memory, key, n)")
+    checks.positive("n", n)
+    checks.flag("compiled", compiled)
+    occupied = getattr(memory, "occupied", None)
+    if not isinstance(occupied, Tensor) or not hasattr(memory, "data"):
+        raise checks.refuse("memory", "a memory with data and occupied, such as a Reservoir", memory)
+
+    def drawn(key: Any, exp: Any) -> Any:
+        rows, valid = draw(memory, key, n)
+        return {"rows": rows, "valid": checks.tensor("valid", valid, (n,), torch.bool)}
+
+    keys = random.split(random.key(2024), 5)
+    singles = [_check_pure(drawn, key, None) for key in keys]
+    lanes = transforms.vmap(drawn)(keys, None)
+    for i, single in enumerate(singles):
+        assert_equal(tree.map(lambda leaf, i=i: leaf[i], lanes), single, f"lanes (lane {i})")
+        valid, count = single["valid"], int(single["valid"].sum())
+        if count > occupied.sum():
+            raise AssertionError(f"law 'occupied' broken: {count} rows are valid, the memory holds {int(occupied.sum())}")
+        for (path, held), rows in zip(tree.items(memory.data), tree.leaves(single["rows"]), strict=True):
+            known, given = (part[:, None].flatten(1) for part in (held[occupied], rows[valid]))
+            if not bool((known == given[:, None]).all(2).any(1).all()):
+                raise AssertionError(f"law 'occupied' broken at {path}: a row was drawn that the memory does not hold")
+    if compiled:
+        assert_equal(transforms.compile(drawn)(keys[0], None), singles[0], "compiled")
 
 
 def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, padding: bool = True) -> None:

@@ -1292,6 +1292,11 @@ call(
     {"probe": FUNCTION, "exp": EXPERIENCE.but("none"), "compiled": FLAG},
 )
 call(
+    "testing.check_draw",
+    {"draw": memory.draws.uniform, "memory": EMPTY, "n": 3, "compiled": False},
+    {"draw": FUNCTION, "memory": MEMORY, "n": SIZE, "compiled": FLAG},
+)
+call(
     "testing.check_strategy",
     {"strategy": STRATEGY, "benchmark": BENCH, "seed": 0, "compiled": False},
     {"strategy": STRATEGY_, "benchmark": BENCHMARK, "seed": kind("int", "zero", "negative"), "compiled": FLAG},

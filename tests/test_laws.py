@@ -7,10 +7,11 @@ import types
 
 import pytest
 import registry
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 
 import cl_func as cl
-from cl_func import testing
+from cl_func import memory, testing
 
 EXP = registry.BENCH.train[0]
 quick = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -38,6 +39,32 @@ def test_gradient_transforms(case):
 @pytest.mark.parametrize("case", named(registry.PROBES))
 def test_probes(case):
     testing.check_probe(case.make(), case.state(), EXP)
+
+
+SAMPLE = memory.sample(registry.MODEL)
+STORES = {
+    "reservoir": (memory.reservoir.init(5, SAMPLE), memory.reservoir),
+    "ring": (memory.ring.init(3, SAMPLE, 4), memory.ring),
+    "balanced": (memory.balanced.init(5, SAMPLE), memory.balanced),
+    "gdumb": (memory.gdumb.init(7, SAMPLE, 4), memory.gdumb),
+    "gss": (memory.gss.init(9, SAMPLE), memory.gss),
+    "herding": (memory.herding.init(7, SAMPLE, 4), memory.herding),
+}
+
+
+@pytest.mark.parametrize("draw", ["own", "uniform", "distinct", "class_balanced"])
+@pytest.mark.parametrize("name", STORES)
+def test_draws(name, draw):
+    """From an empty memory, from one that a few rows were offered to, and after a whole experience."""
+    store, module = STORES[name]
+    chosen = module.draw if draw == "own" else getattr(memory.draws, draw)
+    needs = {"gss": (registry.MODEL, 3), "herding": (registry.MODEL,)}
+    insert = module.insert(*needs.get(name, ()))
+    agent = registry.init(cl.key(0)).replace(replay=store)
+    testing.check_draw(chosen, agent.replay, 3)
+    agent = insert(agent, EXP.take(EXP.rows[6:8], EXP.valid[6:8]))
+    testing.check_draw(chosen, agent.replay, 3)
+    testing.check_draw(chosen, insert(agent, EXP).replay, 3)
 
 
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))
@@ -152,3 +179,22 @@ def test_lane_law_can_be_broken():
 def test_a_loss_without_a_gradient_breaks_a_law(loss):
     with pytest.raises(AssertionError, match="law 'depends' broken"):
         testing.check_loss(loss, registry.init(cl.key(0)), EXP)
+
+
+def test_the_law_of_draws_can_be_broken():
+    store, module = STORES["ring"]
+    agent = module.insert()(registry.init(cl.key(0)).replace(replay=store), EXP.take(EXP.rows[6:8], EXP.valid[6:8]))
+
+    def first(held, key, n):
+        place = cl.random.randint(key, n, 0, held.occupied.sum())
+        return cl.tree.map(lambda leaf: leaf[place], held.data), torch.arange(n) < held.occupied.sum()
+
+    with pytest.raises(AssertionError, match=r"law 'occupied' broken at .*: a row was drawn"):
+        testing.check_draw(first, agent.replay, 3)
+
+    def all_valid(held, key, n):
+        rows, _ = memory.draws.uniform(held, key, n)
+        return rows, torch.ones(n, dtype=torch.bool)
+
+    with pytest.raises(AssertionError, match="law 'occupied' broken: 3 rows are valid, the memory holds 2"):
+        testing.check_draw(all_valid, agent.replay, 3)
