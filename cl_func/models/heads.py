@@ -89,10 +89,10 @@ def of_their_task(model: Model, logits: Tensor, tasks: Tensor) -> Tensor:
 def check_heads(model: Model, exp: Experience, name: str = "exp") -> None:
     """ValueError unless a multi-head model has a head for the task of each row of an experience, and in it the row's class.
 
-    Nothing is looked at for other models, nor where experiences have a lane axis.
+    Nothing is looked at for other models, nor where experiences have a lane axis, nor for data with more classes than the model.
     """
     masks = split_heads(model)[1]
-    if masks is None or exp.rows.ndim != 1:
+    if masks is None or exp.rows.ndim != 1 or exp.classes.shape[-1] > masks.shape[1]:
         return
     task, label = exp.tasks[exp.valid].to(masks.device), exp.y[exp.valid].to(masks.device)
     if not bool(((task >= 0) & (task < len(masks))).all()):
