@@ -286,6 +286,16 @@ def test_threads_take_turns():
         assert tree.equal(list(pool.map(run, states)), want)
 
 
+def test_threads_initialise_one_after_the_other():
+    """They share torch's one generator: side by side, each would get weights of no key at all."""
+    model, before = mlp(6, (32, 32), 4), torch.random.get_rng_state()
+    want = [model.init(random.key(i)) for i in range(200)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: model.init(random.key(i)), range(200)))
+    assert tree.equal(found, want)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 # --- forward
 
 

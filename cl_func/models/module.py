@@ -28,6 +28,7 @@ from cl_func.models.model import Model, ModelState
 from cl_func.tree import describe
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_SEEDING = threading.RLock()
 _CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -35,8 +36,9 @@ _CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 def seeded(key: Tensor) -> Iterator[None]:
     """Within it, torch's CPU generator starts from the key and new tensors are on the CPU; afterwards all is as it was before.
 
-    Weights are made on the CPU wherever the key is, so that one key gives the same weights on every device. Raises TypeError for
-    a key that is no int64 tensor, ValueError for a batch of keys or a traced one.
+    There is one generator for all threads, so they take turns. Weights are made on the CPU wherever the key is, so that one key
+    gives the same weights on every device. Raises TypeError for a key that is no int64 tensor, ValueError for a batch of keys or a
+    traced one.
     """
     if not isinstance(key, Tensor) or key.dtype != torch.int64:
         raise TypeError(f"key: expected an int64 tensor of shape () made by cl.key(seed), got {describe(key)}.")
@@ -49,7 +51,7 @@ def seeded(key: Tensor) -> Iterator[None]:
             f"key: a model is initialised from one key with a value, got {describe(key)}, a batch of keys or a traced key; "
             "initialise in a loop: cl.tree.stack([model.init(key) for key in keys])."
         )
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with _SEEDING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
         yield
 
