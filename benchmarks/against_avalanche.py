@@ -33,10 +33,9 @@ from benchmarks.process import ROOT, WorkerError, command_line, environment, las
 
 def lwf_all_classes(p: Problem) -> cl.Strategy:
     """LwF as Avalanche has it: all classes compete in the cross-entropy. `cl.strategies.lwf` keeps to the paper's Algorithm 1."""
-    optimizer = cl.optim.adam(1e-3)
-    slot = cl.strategies.lwf(p.model, optimizer, batch_size=p.batch, iterations=p.iterations)
+    slot = method("lwf").strategy(p)
     loss = cl.losses.total(cl.losses.cross_entropy(p.model), cl.regularizers.lwf.distillation(p.model))
-    train = cl.minibatches(cl.train_step(loss, optimizer), batch_size=p.batch, iterations=p.iterations)
+    train = cl.minibatches(cl.train_step(loss, p.optimizer), batch_size=p.batch, iterations=p.iterations)
     return cl.Strategy(slot.init, cl.compose(cl.regularizers.lwf.snapshot(), train), p.model)
 
 
@@ -59,7 +58,7 @@ def icarl_all_outputs(p: Problem) -> cl.Strategy:
         each = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return each.mean(), agent.replace(key=key)
 
-    train = cl.minibatches(cl.train_step(loss, cl.optim.adam(1e-3)), batch_size=p.batch, iterations=p.iterations)
+    train = cl.minibatches(cl.train_step(loss, p.optimizer), batch_size=p.batch, iterations=p.iterations)
     return cl.Strategy(whole.init, cl.compose(begin, train, *after), whole.model)
 
 

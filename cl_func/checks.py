@@ -82,6 +82,14 @@ def drawable(name: str, value: Any, capacity: Any) -> int:
     return value
 
 
+def occupied(name: str, memory: Any) -> Tensor:
+    """Which places of a memory are occupied, [capacity] bool, after a check that it can tell; TypeError otherwise."""
+    found = getattr(memory, "occupied", None)
+    if not isinstance(found, Tensor) or not hasattr(memory, "data"):
+        raise refuse(name, "a memory with data and occupied, such as a Reservoir", memory)
+    return found
+
+
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check that a value is a tuple or list of sizes, not empty; TypeError or ValueError otherwise."""
     if not isinstance(value, (tuple, list)) or not value:

@@ -133,9 +133,7 @@ def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: b
     checks.function("draw", draw, "a function draw(memory, key, n)")
     checks.positive("n", n)
     checks.flag("compiled", compiled)
-    occupied = getattr(memory, "occupied", None)
-    if not isinstance(occupied, Tensor) or not hasattr(memory, "data"):
-        raise checks.refuse("memory", "a memory with data and occupied, such as a Reservoir", memory)
+    occupied = checks.occupied("memory", memory)
 
     def drawn(key: Any, exp: Any) -> Any:
         rows, valid = draw(memory, key, n)

@@ -26,9 +26,7 @@ def _rows(memory: Any, place: Tensor) -> tuple[PyTree, Tensor]:
 
 def _check(memory: Any, key: Tensor, n: int) -> Tensor:
     """Which rows are occupied, [capacity] bool, after a look at the arguments."""
-    occupied = getattr(memory, "occupied", None)
-    if not isinstance(occupied, Tensor):
-        raise checks.refuse("memory", "a memory with data and occupied, such as a Reservoir", memory)
+    occupied = checks.occupied("memory", memory)
     checks.tensor("key", key, (), torch.int64, like=occupied)
     checks.positive("n", n)
     return occupied

@@ -33,10 +33,7 @@ class Places:
     slot: str
 
     def __call__(self, state: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
-        memory = tree.get(state, self.slot)
-        occupied = getattr(memory, "occupied", None)
-        if not isinstance(occupied, Tensor):
-            raise checks.refuse(f"slot {self.slot!r}", "a memory with data and occupied, such as a Reservoir", memory)
+        occupied = checks.occupied(f"slot {self.slot!r}", tree.get(state, self.slot))
         # A sum, so that under vmap each lane has places of its own: lanes that share memory cannot be handed to a compiled leaf.
         rows = torch.zeros_like(occupied, dtype=torch.int64) + torch.arange(occupied.shape[0], device=occupied.device)
         return state, (rows, occupied)

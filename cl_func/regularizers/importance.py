@@ -26,8 +26,8 @@ from cl_func.models import Model, forward, row_factors
 from cl_func.tree import PyTree
 
 Labels = Literal["true", "model", "all"]
-ORDER = int.from_bytes(b"order", "big")  # and the rows to take the mean of
 DRAW = int.from_bytes(b"labels", "big")  # which child of the state's key the labels are drawn from
+ORDER = int.from_bytes(b"order", "big")  # and which one the rows to take the mean over
 
 
 @dataclass(frozen=True)

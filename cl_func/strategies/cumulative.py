@@ -2,9 +2,8 @@
 
 What replay with a memory for all data would do.
 
-It is `naive` on that stream, whose experience i holds the rows of experiences 0..i (views: no
-data is copied). Against `joint` it shows what a warm start is worth, or costs (Ash & Adams, "On warm-starting neural network
-training", NeurIPS 2020).
+It is `naive` on that stream, whose experience i holds the rows of experiences 0..i (views: no data is copied). Against `joint` it
+shows what a warm start is worth, or costs (Ash & Adams, "On warm-starting neural network training", NeurIPS 2020).
 """
 
 from __future__ import annotations
