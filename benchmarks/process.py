@@ -52,14 +52,16 @@ def last_line(text: str) -> str:
 class Worker:
     """One contender: a process that is warm and waits for its turn."""
 
-    def __init__(self, command: Sequence[str | Path], log: Path, timeout: float = 1200) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, timeout: float = 1200, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.command, self.log, self.timeout, self._buffer = command, log, timeout, b""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as errors:
             self.process = subprocess.Popen(
                 list(map(str, command)),
                 cwd=ROOT,
-                env=environment(),
+                env=environment(extra),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -15,20 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.workers import nets
-from benchmarks.workers.protocol import arguments, serve
+from benchmarks.workers.protocol import arguments, serve, synchronize
 from benchmarks.works import CLASSES, WORKS, Work
 
 
 class Memory:
     """A reservoir: Algorithm R row by row in Python, then one write of the rows that stay."""
 
-    def __init__(self, work: Work) -> None:
-        self.x = torch.zeros(work.capacity, *work.shape)
-        self.y = torch.zeros(work.capacity, dtype=torch.int64)
+    def __init__(self, work: Work, device: str) -> None:
+        self.x = torch.zeros(work.capacity, *work.shape, device=device)
+        self.y = torch.zeros(work.capacity, dtype=torch.int64, device=device)
         self.seen = 0
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        rows = torch.randint(min(self.seen, len(self.y)), (n,))
+        rows = torch.randint(min(self.seen, len(self.y)), (n,), device=self.x.device)
         return self.x[rows], self.y[rows]
 
     def insert(self, x: Tensor, y: Tensor) -> None:
@@ -39,18 +39,18 @@ class Memory:
                 writes[place] = row
             self.seen += 1
         if writes:
-            places, rows = torch.tensor(list(writes)), torch.tensor(list(writes.values()))
+            places, rows = (torch.tensor(list(some), device=x.device) for some in (writes, writes.values()))
             self.x[places], self.y[places] = x[rows], y[rows]
 
 
 class Trainer:
     """A network, its optimiser, and what a method keeps: a memory (ER) or a teacher (LwF)."""
 
-    def __init__(self, work: Work, compiled: bool) -> None:
-        self.work, self.net = work, nets.network(work)
+    def __init__(self, work: Work, compiled: bool, device: str) -> None:
+        self.work, self.net = work, nets.network(work).to(device)
         self.optimizer = nets.optimizer(work, self.net)
-        self.memory = Memory(work)
-        self.teacher, self.old = copy.deepcopy(self.net), torch.zeros(CLASSES, dtype=torch.bool)
+        self.memory = Memory(work, device)
+        self.teacher, self.old = copy.deepcopy(self.net), torch.zeros(CLASSES, dtype=torch.bool, device=device)
         self.loss, self.update, self.learn = self._loss, self.optimizer.step, self._learn
         if compiled and work.optimizer == "sgd" and work.widths:
             self.params = {name: value.detach() for name, value in self.net.named_parameters()}
@@ -94,9 +94,9 @@ class Trainer:
             self.step(x, y, self.old)
             self.memory.insert(x, y)
             return 1
-        present = torch.zeros(CLASSES, dtype=torch.bool)
+        present = torch.zeros(CLASSES, dtype=torch.bool, device=y.device)
         present[y] = True
-        order = torch.randperm(len(y)).split(self.work.batch)
+        order = torch.randperm(len(y), device=y.device).split(self.work.batch)
         for rows in order:
             self.step(x[rows], y[rows], present)
         if self.work.method == "er":
@@ -114,8 +114,8 @@ def main() -> None:
     args = parser.parse_args()
     work = WORKS[args.work]
     torch.manual_seed(0)
-    trainer = Trainer(work, args.mode == "compiled")
-    x, y = nets.data(work)
+    trainer = Trainer(work, args.mode == "compiled", args.device)
+    x, y = (part.to(args.device) for part in nets.data(work))
     size = work.batch if work.online else work.rows // work.experiences
     stream = itertools.cycle(list(zip(x.split(size), y.split(size), strict=True)))
 
@@ -123,6 +123,7 @@ def main() -> None:
         done = 0
         while done < n:
             done += trainer.experience(*next(stream))
+        synchronize(args.device)
         return done
 
     versions = {"torch": torch.__version__}

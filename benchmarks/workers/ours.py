@@ -10,7 +10,7 @@ import torch
 
 import cl_func as cl
 from benchmarks.workers import nets
-from benchmarks.workers.protocol import arguments, serve
+from benchmarks.workers.protocol import arguments, serve, synchronize
 from benchmarks.works import CLASSES, WORKS, Work
 
 
@@ -24,9 +24,9 @@ def strategy(work: Work) -> cl.Strategy:
     return {"naive": cl.strategies.naive, "lwf": cl.strategies.lwf}[work.method](model, optimizer, **loop)
 
 
-def experiences(work: Work) -> list[cl.Experience]:
+def experiences(work: Work, device: str = "cpu") -> list[cl.Experience]:
     """The train stream, as a list: making experiences is not what is timed, for no contender."""
-    data = cl.Dataset(*nets.data(work), n_classes=CLASSES)
+    data = cl.Dataset(*(part.to(device) for part in nets.data(work)), n_classes=CLASSES)
     bench = cl.streams.split_by_class(data, data, n_experiences=work.experiences)
     return list(cl.streams.split_online(bench, work.batch).train if work.online else bench.train)
 
@@ -45,9 +45,9 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     work = WORKS[args.work]
     method = strategy(dataclasses.replace(work, capacity=args.capacity or work.capacity))
-    update, states = method.update, [method.init(cl.key(seed)) for seed in range(args.lanes)]
+    update, states = method.update, [method.init(cl.key(seed, args.device)) for seed in range(args.lanes)]
     if args.capacity:
-        states = [cl.tree.set(state, {"replay.seen": torch.tensor(args.capacity)}) for state in states]
+        states = [cl.tree.set(state, {"replay.seen": torch.tensor(args.capacity, device=args.device)}) for state in states]
     if args.lanes > 1 and not args.loop:
         update, states = cl.vmap(update), [cl.tree.stack(states)]
     states = states * args.chunks
@@ -56,7 +56,7 @@ def main() -> None:
         # one, so the state is handed on and the copy made once, below.
         update = cl.compile(update, donate=True)
     states = [cl.tree.map(torch.clone, state) for state in states]
-    stream = experiences(work)
+    stream = experiences(work, args.device)
     per_experience = 1 if work.online else -(-len(stream[0]) // work.batch)
     position = itertools.count()
     pool = concurrent.futures.ThreadPoolExecutor(args.chunks, initializer=torch.set_num_threads, initargs=(1,))
@@ -68,6 +68,7 @@ def main() -> None:
             states[:] = [cl.fold(update, state, part) for state in states]
         else:
             states[:] = pool.map(lambda state: cl.fold(update, state, part), states)
+        synchronize(args.device)
         return count * per_experience
 
     state_mb = sum(leaf.nbytes for state in states for leaf in cl.tree.leaves(state)) / 1e6

@@ -25,6 +25,7 @@ def arguments(description: str, works: Sequence[str] = tuple(WORKS)) -> argparse
     parser.add_argument("work", choices=works)
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one repetition")
     parser.add_argument("--steps", type=int, help="steps of one repetition, instead of --seconds")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda (JAX takes the device that its environment names)")
     return parser
 
 
@@ -51,6 +52,14 @@ def serve(run: Callable[[int], int], *, seconds: float, steps: int | None, lanes
             done = run(steps)
             elapsed = time.perf_counter() - start
             _say({"us_per_step": elapsed / (done * lanes) * 1e6, "rss_mb": _resident()})
+
+
+def synchronize(device: str) -> None:
+    """Wait until a device of torch's has done all that it was given."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def _say(message: dict[str, Any]) -> None:
