@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,22 @@ class Job:
     def prepare(self) -> tuple[Any, Any]:
         """The update and the probe as they are called; compiled programs live in them and are shared by all chunks."""
         update, probe = self.strategy.update, self.probe
+        if probe is None and isinstance(self.benchmark, Benchmark):
+            probe = evaluate(self.strategy.model, self.benchmark.test)
         if self.lanes > 1:
             update, probe = vmap(update), None if probe is None else vmap(probe)
         if self.compiled:
             update, probe = compiled(update), None if probe is None else compiled(probe)
         return update, probe
+
+    def on_device(self) -> Job:
+        """The job with its streams on its device: each data set is moved once, however many chunks are run."""
+        if self.device is None:
+            return self
+        move = _Mover(self.device)
+        if isinstance(self.benchmark, Benchmark):
+            return dataclasses.replace(self, benchmark=move(self.benchmark))
+        return dataclasses.replace(self, benchmark=lambda key: move(_benchmark(self.benchmark(key))))
 
     def start(self, run: Run) -> Any:
         """The initial state of a run."""
@@ -63,7 +75,7 @@ class Job:
         for path in run.values:
             if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(tree.get(made, path))):
                 raise checks.refuse(f"hparams: {path!r}", "the path of a tensor, such as torch.tensor(0.1)", tree.get(made, path))
-        return state if self.device is None else tree.map(lambda leaf: leaf.to(self.device), state)
+        return state if self.device is None else tree.to(state, self.device)
 
     def length(self, run: Run) -> int:
         """The number of times that a run is looked at."""
@@ -71,32 +83,20 @@ class Job:
         return -(-len(benchmark.train) // self.every)
 
     def _own(self, run: Run) -> Benchmark:
-        made = self.benchmark(stream_key(run.seed))
-        return checks.instance("benchmark", made, Benchmark, "the function to return a Benchmark")
+        return _benchmark(self.benchmark(stream_key(run.seed)))
 
     def streams(self, runs: Sequence[Run]) -> tuple[Any, Any]:
         """The train and the test stream of some runs; with a benchmark per seed, the lanes carry their own rows."""
         if isinstance(self.benchmark, Benchmark):
-            return self._placed(self.benchmark.train), self._placed(self.benchmark.test)
+            return self.benchmark.train, self.benchmark.test
         own = [self._own(run) for run in runs]
         if len(runs) == 1:
-            return self._placed(own[0].train), self._placed(own[0].test)
-        return tuple(
-            self._placed(stream([stack(exps) for exps in zip(*streams, strict=True)]))
+            return own[0].train, own[0].test
+        train, test = (
+            stream([stack(exps) for exps in zip(*streams, strict=True)])
             for streams in ([b.train for b in own], [b.test for b in own])
         )
-
-    def _placed(self, experiences: Stream) -> Any:
-        if self.device is None:
-            return experiences
-        moved: dict[int, Any] = {}
-
-        def place(exp: Any) -> Any:
-            source = moved.setdefault(id(exp.source), tree.map(lambda leaf: leaf.to(self.device), exp.source))
-            rest = tree.map(lambda leaf: leaf.to(self.device), tree.replace(exp, source=None))
-            return tree.replace(rest, source=source)
-
-        return stream([place(exp) for exp in experiences])
+        return train, test
 
     def __call__(
         self,
@@ -136,6 +136,38 @@ class Job:
         folder.mkdir(parents=True)
         files.write_bytes(folder / "runs.json", json.dumps(extra["places"]).encode())
         return Keeper(dataclasses.replace(checkpoint, folder=folder), "sweep", extra)
+
+
+def _benchmark(made: Any) -> Benchmark:
+    """What a benchmark function of the user's gave, checked."""
+    return checks.instance("benchmark", made, Benchmark, "the function to return a Benchmark")
+
+
+class _Mover:
+    """Moves benchmarks to a device, each source once, so that streams that share one there share one here."""
+
+    def __init__(self, device: Any) -> None:
+        # Weak: a permuted stream makes a source for each experience, and lets go of it afterwards.
+        self.device, self.sources = device, weakref.WeakKeyDictionary[Any, Any]()
+
+    def __call__(self, benchmark: Benchmark) -> Benchmark:
+        streams = {f.name: getattr(benchmark, f.name) for f in dataclasses.fields(benchmark)}
+        return Benchmark(**{name: some and Stream(_Moved(self, some), len(some)) for name, some in streams.items()})
+
+    def experience(self, exp: Any) -> Any:
+        if exp.source not in self.sources:
+            self.sources[exp.source] = tree.to(exp.source, self.device)
+        rest = tree.to(tree.replace(exp, source=None), self.device)
+        return tree.replace(rest, source=self.sources[exp.source])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moved:
+    move: _Mover
+    experiences: Stream
+
+    def __call__(self, index: int) -> Any:
+        return self.move.experience(self.experiences[index])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ def planned(job: Job, runs: list[Run], compile: Any, lanes: Any, remote: bool) -
     if lanes != "auto" and compile != "auto":
         return job
     single = job.start(runs[0])
-    train, _ = dataclasses.replace(job, lanes=1).streams(runs[:1])
+    train, _ = dataclasses.replace(job, lanes=1).on_device().streams(runs[:1])
     if lanes == "auto":
         job = dataclasses.replace(job, lanes=_lanes(job, single, train, runs, remote))
     if compile == "auto":

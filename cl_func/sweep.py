@@ -29,7 +29,6 @@ from torch import Tensor
 from cl_func import checks, files, random, tree
 from cl_func.checkpoint import Checkpoint, locked
 from cl_func.core import Strategy, positive
-from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark
 from cl_func.grids import Grid, label
 from cl_func.jobs import Job, Partial, Run, partial_runs
@@ -44,7 +43,7 @@ def _unpacked(payload: bytes) -> tuple[Job, Any]:
     """The job and its programs: a worker that takes several chunks compiles once."""
     import cloudpickle
 
-    job = cloudpickle.loads(payload)
+    job = cloudpickle.loads(payload).on_device()
     return job, job.prepare()
 
 
@@ -74,10 +73,12 @@ def sweep(
     benchmark: a Benchmark; or a function from a key to one, called with a key of each seed, for a class order per seed:
         `lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)`. The datasets are shared, not copied.
     seeds: how many (0, 1, ...), or which. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; paths of leaves of the state.
-    probe: what is measured after every experience; by default the evaluation of `strategy.model` on the test stream.
+    probe: what is measured after every experience; by default the evaluation of `strategy.model` on the test stream. With
+        `device`, make its stream there.
     every: measure only after every so many experiences, and after the last; for online streams.
     compile: "auto" compiles if an eager sweep would take clearly longer than compiling.
     lanes: runs per chunk; "auto" takes what fits the cache, or 1 where a few timed steps show that vmapping loses.
+    device: where the runs are, such as "cuda"; initial states and streams are moved there. None: where `init` makes them.
     executor: chunks are submitted to it (a process pool, `dask_client.get_executor()`, a submitit executor), which needs the
         cloudpickle package. Without one they run here, on a thread per core if compiled.
     resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks.
@@ -122,8 +123,6 @@ def sweep(
         # Workers may have another working directory.
         checkpoint = dataclasses.replace(checkpoint, folder=Path(checkpoint.folder).resolve())
         resume = checkpoint.folder
-    if probe is None and isinstance(benchmark, Benchmark):
-        probe = evaluate(strategy.model, benchmark.test)
     job = Job(strategy, benchmark, probe, compile is True, asked, device, positive("every", every), checkpoint)
     job.start(runs[0])  # what init gives is checked before it is written down
     with contextlib.nullcontext() if resume is None else locked(resume):
@@ -131,7 +130,7 @@ def sweep(
         job = _work(job, runs, ledger, compile, lanes, executor, progress)
 
     def replay(place: int) -> Any:
-        single = dataclasses.replace(job, lanes=1, compiled=False)
+        single = dataclasses.replace(job, lanes=1, compiled=False).on_device()
         return scan(strategy.update, single.start(runs[place]), single.streams([runs[place]])[0])[0]
 
     return Runs(axes, *ledger.collect(), time.perf_counter() - started, replay)
@@ -205,6 +204,7 @@ def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> st
 
 def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
     """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
+    job = job.on_device()
     prepared, stopped, threads = job.prepare(), threading.Event(), torch.get_num_threads()
     workers = min(len(chunks), cores()) if job.compiled and job.device is None else 1
 

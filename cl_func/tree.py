@@ -166,6 +166,23 @@ def map(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
         raise
 
 
+def to(tree: T, device: torch.device | str) -> T:
+    """The tree with its tensors on a device; those that are there already are passed on as they are.
+
+    Raises TypeError or ValueError for what is no device here, TypeError for a leaf that is no tensor.
+    """
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device: expected a device such as 'cpu' or 'cuda:0', got {describe(device)}.")
+    wrong = next(((path, leaf) for path, leaf in items(tree) if not isinstance(leaf, Tensor)), None)
+    if wrong is not None:
+        raise TypeError(f"tree: expected a tree of tensors, got {describe(wrong[1])} at {wrong[0]!r}.")
+    try:
+        return map(lambda leaf: leaf.to(device), tree)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"device: cannot move to {device!r}: {reason}") from error
+
+
 def leaves(tree: PyTree) -> list[Any]:
     """The leaves from left to right."""
     return optree.tree_leaves(tree, namespace=NAMESPACE)

@@ -1088,6 +1088,14 @@ call(
     run=lambda changes: tree.replace(STATE, **{changes: KEY} if isinstance(changes, str) else {"nothing": 0}),
 )
 call("tree.describe", {"value": STATE}, {"value": ANY})
+call(
+    "tree.to",
+    {"tree": STATE, "device": "cpu"},
+    {
+        "tree": kind(*TENSORS, "meta tensor", "empty list", "empty dict", "none", "state"),
+        "device": kind("device", bad=("gpu7", "cuda:99", 0)),
+    },
+)
 OTHER = registry.init(KEY, models.mlp(6, hidden=(9,), n_classes=4))
 call(
     "tree.stack",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import checks, memory, projections, random
+from cl_func import checks, memory, projections, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
@@ -43,7 +43,7 @@ def agem(
     def init(key: Tensor) -> AGEM:
         key, weights = random.split(key)
         net = model.init(weights)
-        return AGEM(key=key, model=net, opt=optimizer.init(net.params), replay=empty)
+        return AGEM(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(
         init,

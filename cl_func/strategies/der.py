@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, memory, random
+from cl_func import checks, memory, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
 from cl_func.experience import Experience
 from cl_func.losses import logit_distance, masked_cross_entropy
@@ -114,6 +114,6 @@ def _init(kind: Any, model: Model, optimizer: Optimizer, capacity: int, weights:
         key, place = random.split(key)
         net = model.init(place)
         leaves = {name: torch.tensor(value, device=key.device) for name, value in weights.items()}
-        return kind(key=key, model=net, opt=optimizer.init(net.params), replay=empty, **leaves)
+        return kind(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), **leaves)
 
     return init

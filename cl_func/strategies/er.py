@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import checks, memory, random
+from cl_func import checks, memory, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
@@ -42,7 +42,7 @@ def er(
     def init(key: Tensor) -> ER:
         key, weights = random.split(key)
         net = model.init(weights)
-        return ER(key=key, model=net, opt=optimizer.init(net.params), replay=empty)
+        return ER(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(
         init,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, memory, random
+from cl_func import checks, memory, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience, one_hot
 from cl_func.losses import mark_seen, masked_cross_entropy
@@ -66,7 +66,7 @@ def er_ace(
         key, weights = random.split(key)
         net = model.init(weights)
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
-        return ERACE(key=key, model=net, opt=optimizer.init(net.params), replay=empty, seen=none)
+        return ERACE(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), seen=none)
 
     return Strategy(
         init,

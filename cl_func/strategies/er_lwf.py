@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, memory, random, regularizers
+from cl_func import checks, memory, random, regularizers, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experience import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
@@ -56,7 +56,7 @@ def er_lwf(
         key, weights = random.split(key)
         net = model.init(weights)
         teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
-        return ERLwF(key=key, model=net, opt=optimizer.init(net.params), replay=empty, lwf=teacher)
+        return ERLwF(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), lwf=teacher)
 
     return Strategy(
         init,

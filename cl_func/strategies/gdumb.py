@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl_func import memory, random
+from cl_func import memory, random, tree
 from cl_func.core import Optimizer, Strategy, compose, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
@@ -48,7 +48,14 @@ def gdumb(
         key, weights = random.split(key)
         net = model.init(weights)
         opt = optimizer.init(net.params)
-        return GDumbAgent(key=key, model=net, opt=opt, start=(net, opt), fresh=torch.tensor(True, device=key.device), replay=empty)
+        return GDumbAgent(
+            key=key,
+            model=net,
+            opt=opt,
+            start=(net, opt),
+            fresh=torch.tensor(True, device=key.device),
+            replay=tree.to(empty, key.device),
+        )
 
     return Strategy(
         init,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import memory, projections, random
+from cl_func import memory, projections, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
@@ -48,7 +48,7 @@ def gem(
     def init(key: Tensor) -> GEM:
         key, weights = random.split(key)
         net = model.init(weights)
-        return GEM(key=key, model=net, opt=optimizer.init(net.params), gem=empty)
+        return GEM(key=key, model=net, opt=optimizer.init(net.params), gem=tree.to(empty, key.device))
 
     return Strategy(
         init,

@@ -111,7 +111,9 @@ def icarl(
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         share = torch.tensor(0.0, device=key.device)
         opt = optimizer.init(net.params)
-        return ICaRL(key=key, model=net, opt=opt, replay=empty, teacher=net, old=none, seen=none, share=share, ncm=ncm)
+        return ICaRL(
+            key=key, model=net, opt=opt, replay=tree.to(empty, key.device), teacher=net, old=none, seen=none, share=share, ncm=ncm
+        )
 
     step = train_step(loss, optimizer)
     train = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)

@@ -85,7 +85,7 @@ def mir(
         key, weights = random.split(key)
         net = model.init(weights)
         lr = torch.tensor(virtual_lr, device=key.device)
-        return MIR(key=key, model=net, opt=optimizer.init(net.params), replay=empty, virtual_lr=lr)
+        return MIR(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), virtual_lr=lr)
 
     return Strategy(
         init,

@@ -1,0 +1,64 @@
+"""Where things live: agents are made on the device of their key, and sweeps move each data set once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import pytest
+import registry
+import torch
+from torch._subclasses import FakeTensorMode
+
+import cl_func as cl
+from cl_func import jobs, tree
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@contextlib.contextmanager
+def any_seed(key):
+    """In place of `seeded`: a fake key has no value to seed with."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        yield
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{case.name}-{i}") for i, case in enumerate(registry.STRATEGIES)])
+def test_agents_are_made_on_the_device_of_their_key(case, monkeypatch):
+    """All of their leaves; on fake tensors, so that no accelerator is needed."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cl_func.models.") and hasattr(module, "seeded"):
+            monkeypatch.setattr(module, "seeded", any_seed)
+    init = case.make().init
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            state = init(torch.empty((), dtype=torch.int64, device="cuda"))
+        except RuntimeError as error:
+            if "not linked with support for cuda" not in str(error):
+                raise
+            pytest.skip("x[...] of a fake CUDA tensor needs a build of torch for CUDA")
+    assert {path: str(leaf.device) for path, leaf in tree.items(state) if leaf.device.type != "cuda"} == {}
+
+
+def test_a_sweep_moves_each_source_once():
+    train, test = cl.data.digits()
+    whole = cl.streams.split_by_class(train, test, n_experiences=5)
+    per_key = lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)  # noqa: E731
+    job = jobs.Job(None, whole, None, False, 1, "cpu").on_device()
+    sources = {id(exp.source) for _ in range(2) for exp in (*job.benchmark.train, *job.benchmark.test)}
+    assert len(sources) == 2
+    job = jobs.Job(None, per_key, None, False, 1, "cpu").on_device()
+    streams = [job.benchmark(cl.key(seed)) for seed in range(3)]
+    assert len({id(exp.source) for bench in streams for exp in bench.train}) == 1
+    assert jobs.Job(None, whole, None, False, 1, None).on_device().benchmark is whole
+
+
+@CUDA
+@pytest.mark.parametrize("compile", [False, True])
+def test_sweeps_on_a_gpu_equal_those_on_the_processor(compile):
+    bench = cl.streams.split_by_class(*cl.data.digits(), n_experiences=5)
+    strategy = cl.strategies.er(cl.models.mlp(64, (32,), 10), cl.optim.sgd(0.1), capacity=50, replay_size=10, batch_size=32)
+    asked = {"seeds": 2, "hparams": cl.grid({"opt.lr": [0.05, 0.1]}), "progress": False}
+    here = cl.sweep(strategy, bench, compile=False, **asked)["accuracy"]
+    there = cl.sweep(strategy, bench, compile=compile, device="cuda", **asked)["accuracy"]
+    assert (here - there).abs().max() < 0.05  # a few rows at a boundary
