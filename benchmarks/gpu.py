@@ -1,7 +1,7 @@
 """python -m benchmarks.gpu [B1 B2 B3-er B4]: a training step on an NVIDIA GPU, ours beside loops by hand and JAX.
 
-All run in the interpreter that calls this; JAX is left out where it is not installed. The contenders start together (each compiles
-for itself) and are then timed in turn. What is told is the time per step of one run: that of a step of all lanes over their number.
+All run in the interpreter that calls this; JAX is left out where it is not installed. All contenders start together (each compiles
+for itself); those of a work are then timed in turn. What is told is the time per step of one run: that of a step of all lanes over their number.
 """
 
 from __future__ import annotations
@@ -33,35 +33,43 @@ def contenders(work: str, lanes: Sequence[int]) -> dict[str, list[object]]:
     return found
 
 
-def measure(report: Report, work: str, lanes: Sequence[int], rounds: int, seconds: float, logs: Path) -> None:
-    """Time the contenders of one work in turn."""
-    report.titles[work] = WORKS[work].title
-    commands = {
-        name: [sys.executable, "-m", f"benchmarks.workers.{module}", *map(str, rest), "--seconds", str(seconds), "--device", "cuda"]
-        for name, (module, *rest) in contenders(work, lanes).items()
+def commands(work: str, seconds: float) -> dict[str, list[str]]:
+    """Name -> command of each contender of a work."""
+    rest = ["--seconds", str(seconds), "--device", "cuda"]
+    return {
+        name: [sys.executable, "-m", f"benchmarks.workers.{module}", *map(str, words), *rest]
+        for name, (module, *words) in contenders(work, LANES[work]).items()
     }
-    started: dict[str, Worker] = {}
-    failed: dict[str, str] = {}
-    with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
+
+
+def measure(report: Report, works: Sequence[str], rounds: int, seconds: float, out: Path) -> None:
+    """Start the contenders of all works, then time those of one work after the other, in turn."""
+    asked = {(work, name): command for work in works for name, command in commands(work, seconds).items()}
+    started: dict[str, dict[str, Worker]] = {work: {} for work in works}
+    failed: dict[str, dict[str, str]] = {work: {} for work in works}
+    with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
         futures = {
-            name: pool.submit(Worker, command, logs / work / f"{name.replace(' ', '-')}.log", 300, ENVIRONMENT)
-            for name, command in commands.items()
+            (work, name): pool.submit(Worker, command, out / "logs" / work / f"{name.replace(' ', '-')}.log", 300, ENVIRONMENT)
+            for (work, name), command in asked.items()
         }
-        for name, future in futures.items():
+        for (work, name), future in futures.items():
             try:
-                started[name] = future.result()
+                started[work][name] = future.result()
             except WorkerError as error:
-                failed[name] = str(error)
+                failed[work][name] = str(error)
     try:
-        for name, answers in alternate(started, failed, rounds).items():
-            values = [answer["us_per_step"] for answer in answers]
-            report.measured.append(Measured(work, name, PER_STEP, values, shown(commands[name])))
-            who = "jax" if name.startswith("JAX") else "ours"
-            report.versions.setdefault(who, {}).update(started[name].ready.get("versions", {}))
+        for work in works:
+            report.titles[work] = WORKS[work].title
+            for name, answers in alternate(started[work], failed[work], rounds).items():
+                values = [answer["us_per_step"] for answer in answers]
+                report.measured.append(Measured(work, name, PER_STEP, values, shown(asked[work, name])))
+                who = "jax" if name.startswith("JAX") else "ours"
+                report.versions.setdefault(who, {}).update(started[work][name].ready.get("versions", {}))
+            report.missing += [(work, name, f"failed: {why}") for name, why in failed[work].items()]
+            report.write(out)
     finally:
-        for worker in started.values():
+        for worker in (w for some in started.values() for w in some.values()):
             worker.close()
-    report.missing += [(work, name, f"failed: {why}") for name, why in failed.items()]
 
 
 def main() -> int:
@@ -80,10 +88,8 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     facts = {"GPU": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda)} | machine.describe()
     report = Report(command_line("benchmarks.gpu", sys.argv[1:], ("--out",)), facts)
-    for name in args.names or LANES:
-        measure(report, name, LANES[name], args.rounds, args.seconds, out / "logs")
-        report.write(out)
-        print(f"{report.table()}\n", flush=True)
+    measure(report, args.names or list(LANES), args.rounds, args.seconds, out)
+    print(report.table())
     return int(bool(report.missing))
 
 

@@ -2,6 +2,9 @@
 
 A program holds for one structure and for the shapes, strides, dtypes and devices of its inputs; `transforms.Compiled` keeps one for
 each. With donation it ends in copies of the new state over the old, which functionalization turns into writes in place.
+
+Tracing runs the function on fake tensors, which have shapes and no values: nothing is copied, however large the data set, and a
+function whose shapes or branches depend on values is refused (`TraceError`) instead of keeping those of its first call.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from cl_func import tree
 from cl_func.rewrites import rewrite
+from cl_func.tracing import explained, interrupts_deferred
 
 # Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
 # the ends of loops: wrong numbers and a corrupt heap (a test keeps the case). -fwrapv defines it; this option ends in the flags.
@@ -75,13 +79,38 @@ def whole(leaves: list[Tensor]) -> list[Tensor]:
     return [leaf.contiguous() if 0 in leaf.stride() else leaf for leaf in leaves]
 
 
+class CompilerError(RuntimeError):
+    """Torch's compiler failed on a graph; the function itself can run eagerly."""
+
+
+@functools.cache
+def _compiler() -> Any:
+    """torch._inductor, imported whole even if Ctrl-C is pressed: an interrupted import leaves what cannot be used or repeated."""
+    with interrupts_deferred():
+        import torch._inductor.compile_fx
+        import torch._subclasses
+        import torch.fx.experimental.proxy_tensor
+        import torch.fx.experimental.symbolic_shapes
+    return torch._inductor
+
+
 class Program:
-    """The graph of one function at one signature, traced by running it once and compiled at the first call."""
+    """The graph of one function at one signature, traced on fake tensors and compiled when it is made.
+
+    Raises TraceError for a function that cannot be traced, CompilerError where torch's compiler fails.
+    """
 
     def __init__(
-        self, inner: Any, lanes: list[Tensor], shared: list[Tensor], structure: Any, exp_structure: Any, donate: bool
+        self,
+        inner: Any,
+        lanes: list[Tensor],
+        shared: list[Tensor],
+        structure: Any,
+        exp_structure: Any,
+        donate: bool,
+        rewriting: bool = True,
     ) -> None:
-        # Slow to import, and needed only here.
+        inductor = _compiler()
         from torch._subclasses import FakeTensorMode
         from torch.fx.experimental.proxy_tensor import make_fx
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -99,29 +128,21 @@ class Program:
                 self._write_back(out_leaves, leaves, n)
             return [leaf for j, leaf in enumerate(out_leaves) if j not in self.from_input]
 
-        # Traced on copies: leaves that share memory in this call, and need not in the next, must not become one input.
-        given = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x) for x in (*lanes, *shared)]
-        options, left = OPTIONS | _vector_options(), RETRIES
+        # With a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk. Each input has memory
+        # of its own: leaves that share memory in this call, and need not in the next, must not become one input.
+        shapes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes)
+        with fake:
+            inputs = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (*lanes, *shared)]
         with torch.no_grad():
-            while True:
-                graph = make_fx(lambda *leaves: flat(list(leaves)))(*given)
+            with explained():
+                graph = make_fx(lambda *leaves: flat(list(leaves)), tracing_mode="fake")(*inputs)
+            if rewriting:
                 rewrite(graph.graph)
                 graph.recompile()
-                # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards
-                # cost as much as a small step, and it gives up on code that it compiled 8 times, which all train steps share.
-                # Inputs with a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk.
-                fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-                inputs: list[Any] = [fake.from_tensor(leaf, static_shapes=True) for leaf in given]
-                try:
-                    self.compiled: Any = torch._inductor.compile(graph, inputs, options=options)
-                    break
-                except Exception as error:
-                    if left > 0 and _discarded(error):
-                        left -= 1
-                    elif UNFUSED.keys() - options.keys() and _misfused(error):
-                        options = options | UNFUSED
-                    else:
-                        raise
+            # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards
+            # cost as much as a small step, and it gives up on code that it compiled 8 times, which all train steps share.
+            self.compiled: Any = _compiled(inductor, graph, inputs)
         # Whether the new state is the old one written over, leaf by leaf.
         same = all(self.from_input.get(j) == j for j in range(n))
         self.in_place = donate and self.structure == structure and same and not self.copied
@@ -132,8 +153,8 @@ class Program:
         An old leaf whose memory lives on elsewhere in the result (a teacher becomes the parameters of before, `a, b = b, a`) is not
         written over, and what lives on is copied, so that in the new state too no two leaves share memory.
         """
-        memory = {address(leaf): i for i, leaf in enumerate(leaves) if leaf.numel()}
-        shared = {j: memory[address(leaf)] for j, leaf in enumerate(out_leaves) if address(leaf) in memory}
+        memory = {_storage(leaf): i for i, leaf in enumerate(leaves) if leaf.numel()}
+        shared = {j: memory[_storage(leaf)] for j, leaf in enumerate(out_leaves) if _storage(leaf) in memory}
         self.copied = {j for j, i in shared.items() if self.from_input.get(j) != j}
         kept = {shared[j] for j in self.copied}
         for j in range(n):
@@ -141,8 +162,8 @@ class Program:
                 leaves[j].copy_(out_leaves[j])
                 self.from_input[j] = j
         fresh = [j for j in range(len(out_leaves)) if j not in self.from_input and j not in shared]
-        first = {address(out_leaves[j]): j for j in reversed(fresh)}
-        self.copied.update(j for j in fresh if first[address(out_leaves[j])] != j)
+        first = {_storage(out_leaves[j]): j for j in reversed(fresh)}
+        self.copied.update(j for j in fresh if first[_storage(out_leaves[j])] != j)
 
     def __call__(self, given: list[Tensor]) -> list[Tensor]:
         """The leaves of the result."""
@@ -152,6 +173,25 @@ class Program:
         for j in self.copied:
             leaves[j] = leaves[j].clone()
         return leaves
+
+
+def _compiled(inductor: Any, graph: Any, inputs: list[Any]) -> Any:
+    left, unfused = RETRIES, False
+    while True:
+        try:
+            options = OPTIONS | _vector_options() | (UNFUSED if unfused else {})
+            return inductor.compile(graph, inputs, options=options)
+        except Exception as error:
+            if left > 0 and _discarded(error):
+                left -= 1
+            elif not unfused and _misfused(error):
+                unfused = True
+            else:
+                raise CompilerError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:300]
 
 
 def _discarded(error: Exception) -> bool:
@@ -167,6 +207,11 @@ def _discarded(error: Exception) -> bool:
 def _misfused(error: Exception) -> bool:
     """Whether inductor failed over loops that it fused."""
     return re.search(r"KeyError: 'buf\d+'", str(error)) is not None
+
+
+def _storage(leaf: Tensor) -> int:
+    """Which memory a tensor is a view of, also one that is fake and has none."""
+    return leaf.untyped_storage()._cdata
 
 
 def address(leaf: Tensor) -> int:

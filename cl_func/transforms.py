@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import shutil
 import threading
 import warnings
@@ -24,7 +25,8 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
 from cl_func.experience import lane_axes
-from cl_func.program import Program, address, apart, described, whole
+from cl_func.program import CompilerError, Program, address, apart, described, whole
+from cl_func.tracing import TraceError
 
 
 def map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:
@@ -77,7 +79,7 @@ def vmap(update: Any) -> Any:
         return Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
 
     def wrap(leaf: Any) -> Any:
-        return Compiled(Vmapped(leaf.inner), leaf.donate) if isinstance(leaf, Compiled) else Vmapped(leaf)
+        return dataclasses.replace(leaf, inner=Vmapped(leaf.inner), programs={}) if isinstance(leaf, Compiled) else Vmapped(leaf)
 
     return map_leaves(wrap, update)
 
@@ -102,9 +104,11 @@ class Compiled:
 
     inner: Callable[[Any, Any], Any]
     donate: bool = False
-    programs: dict[Any, dict[Any, Program]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    rewrite: bool = True
+    lenient: bool = False  # what cannot be traced runs eagerly, after a warning, and is no error
+    programs: dict[Any, dict[Any, Program | Eager]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     # States that were written in place: the leaves of the next call, which then need not be taken apart and looked at again.
-    owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, Program]]] = dataclasses.field(
+    owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, Program | Eager]]] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, compare=False, repr=False
     )
 
@@ -113,7 +117,7 @@ class Compiled:
         return dataclasses.replace(self, donate=True)  # with the same programs
 
     def __reduce__(self) -> Any:
-        return Compiled, (self.inner, self.donate)  # programs belong to the process
+        return Compiled, (self.inner, self.donate, self.rewrite, self.lenient)  # programs belong to the process
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
         if not compiler_available():
@@ -133,9 +137,10 @@ class Compiled:
         program = programs.get(signature)
         if program is None:
             with _COMPILING:  # torch traces and compiles in one thread at a time; the others wait for the program
-                structure = tree.flatten(state)[1]
-                program = programs.get(signature) or Program(self.inner, lanes, shared, structure, exp_structure, self.donate)
+                program = programs.get(signature) or self._program(lanes, shared, tree.flatten(state)[1], exp_structure)
                 programs[signature] = program
+        if isinstance(program, Eager):
+            return self.inner(state, exp)
         leaves = program([*lanes, *shared])
         if known is not None and program.in_place:
             return state
@@ -143,6 +148,35 @@ class Compiled:
         if program.in_place and _by_identity(out):
             self.owned[out] = (leaves, programs)
         return out
+
+    def _program(self, lanes: list[Tensor], shared: list[Tensor], structure: Any, exp_structure: Any) -> Program | Eager:
+        try:
+            return Program(self.inner, lanes, shared, structure, exp_structure, self.donate, self.rewrite)
+        except TraceError as error:
+            if not self.lenient:
+                raise
+            _warn_once(f"{error} It runs eagerly now.")
+        except CompilerError as error:
+            if os.environ.get("CL_FUNC_STRICT", "0") not in ("", "0"):
+                raise
+            _warn_once(
+                f"cl.compile: torch's compiler failed ({error}); this part runs eagerly, with the same results. "
+                "Set CL_FUNC_STRICT=1 to have this raised as an error."
+            )
+        return Eager()
+
+
+class Eager:
+    """In the place of a program that could not be made."""
+
+
+_WARNED: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _WARNED:
+        _WARNED.add(message)
+        warnings.warn(message, stacklevel=4)
 
 
 def _by_identity(state: Any) -> bool:
@@ -190,16 +224,28 @@ def _is_leaf(update: Any) -> bool:
     return not isinstance(update, (Compose, Repeat, At, Minibatches, Compiled))
 
 
-def compile(update: Any, donate: bool = False) -> Any:
+def compile(update: Any, donate: bool = False, *, rewrite: bool = True) -> Any:
     """Compile every leaf of an Update, Probe or Strategy; the results equal the eager ones (a law of the test-suite).
 
     Neighbouring leaves become one program. A leaf is compiled once per structure and shapes of its inputs. With `donate` the
     state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely on a copy of its own.
     An eager update among donated ones must not put a tensor in the state that it still needs: the next one may write over it. What
     is the state's own or the experience's is safe.
-    Without a C++ compiler everything runs eagerly, after one warning.
+
+    rewrite: let plain gradient steps and a few gathers be written in a form that takes fewer passes over memory (`rewrites.py`);
+        False hands the graph to torch's compiler as it was traced.
+
+    The first call raises ValueError, naming the line, for a function whose shapes or branches depend on the values of tensors.
+    Without a C++ compiler, or where torch's compiler fails, everything runs eagerly, after one warning with the reason; the
+    environment variable CL_FUNC_STRICT=1 makes that an error.
     """
     checks.flag("donate", donate)
+    checks.flag("rewrite", rewrite)
     if isinstance(update, Strategy):
-        return tree.replace(update, update=compile(update.update, donate))
-    return map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate), fuse(update))
+        return tree.replace(update, update=compile(update.update, donate, rewrite=rewrite))
+    return map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate, rewrite), fuse(update))
+
+
+def lenient(update: Any) -> Any:
+    """The compiled Update whose leaves run eagerly, after one warning, where they cannot be traced."""
+    return tree.map(lambda leaf: dataclasses.replace(leaf, lenient=True) if isinstance(leaf, Compiled) else leaf, update)

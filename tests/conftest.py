@@ -3,6 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the examples, which run in processes of their own
+os.environ["CL_FUNC_STRICT"] = "1"  # a compiler that fails is a failure here, no warning
 
 import torch
 
