@@ -1,7 +1,8 @@
 """python -m benchmarks.gpu [B1 B2 B3-er B4]: a training step on an NVIDIA GPU, ours beside loops by hand and JAX.
 
 All run in the interpreter that calls this; JAX is left out where it is not installed. All contenders start together (each compiles
-for itself); those of a work are then timed in turn. What is told is the time per step of one run: that of a step of all lanes over their number.
+for itself); those of a work are then timed in turn. What is told is the time per step of one run: that of a step of all lanes over
+their number.
 """
 
 from __future__ import annotations

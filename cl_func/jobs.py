@@ -20,7 +20,7 @@ from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Stream, stack, stream
 from cl_func.scan import follow
 from cl_func.transforms import compile as compiled
-from cl_func.transforms import vmap
+from cl_func.transforms import lenient, vmap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Job:
     device: Any
     every: int = 1
     checkpoint: Checkpoint | None = None
+    lenient: bool = False  # compiled by the choice of "auto": what cannot be traced runs eagerly
 
     def prepare(self) -> tuple[Any, Any]:
         """The update and the probe as they are called; compiled programs live in them and are shared by all chunks."""
@@ -57,7 +58,7 @@ class Job:
             update, probe = vmap(update), None if probe is None else vmap(probe)
         if self.compiled:
             update, probe = compiled(update), None if probe is None else compiled(probe)
-        return update, probe
+        return (lenient(update), lenient(probe)) if self.lenient else (update, probe)
 
     def on_device(self) -> Job:
         """The job with its streams on its device: each data set is moved once, however many chunks are run."""

@@ -74,7 +74,7 @@ def planned(job: Job, runs: list[Run], compile: Any, lanes: Any, remote: bool) -
             update, state = vmap(update), tree.stack([single] * job.lanes)
         calls = sum(leaf_calls(job.strategy.update, len(exp)) for exp in train) * math.ceil(len(runs) / job.lanes)
         eager = _seconds_per_call(update, state, train) * calls
-        job = dataclasses.replace(job, compiled=eager > 2 * COMPILE_SECONDS)
+        job = dataclasses.replace(job, compiled=eager > 2 * COMPILE_SECONDS, lenient=True)
     return job
 
 

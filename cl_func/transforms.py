@@ -248,4 +248,8 @@ def compile(update: Any, donate: bool = False, *, rewrite: bool = True) -> Any:
 
 def lenient(update: Any) -> Any:
     """The compiled Update whose leaves run eagerly, after one warning, where they cannot be traced."""
-    return tree.map(lambda leaf: dataclasses.replace(leaf, lenient=True) if isinstance(leaf, Compiled) else leaf, update)
+
+    def wrap(leaf: Any) -> Any:
+        return dataclasses.replace(leaf, lenient=True, programs={}) if isinstance(leaf, Compiled) else leaf
+
+    return tree.map(wrap, update)

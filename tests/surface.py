@@ -320,7 +320,7 @@ call(
 )
 call("at", {"slot": "opt", "update": update})
 call("check_finite", {"update": update, "save": None}, {"update": UPDATE, "save": kind("none", "str")})
-call("compile", {"update": update, "donate": False}, {"update": UPDATE, "donate": FLAG})
+call("compile", {"update": update, "donate": False, "rewrite": True}, {"update": UPDATE, "donate": FLAG, "rewrite": FLAG})
 call("vmap", {"update": update}, {"update": UPDATE})
 call("compose", {"updates": update}, {"updates": FUNCTION}, run=lambda updates: cl.compose(update, updates))
 call("repeat", {"update": update, "times": 2}, {"times": SIZE})
