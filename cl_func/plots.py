@@ -1,8 +1,9 @@
-"""Figures of runs: accuracy over time with confidence bands, accuracy matrices, forgetting matrices.
+"""Figures of runs: accuracy over time with confidence bands, accuracy and forgetting matrices, a metric over two hyperparameters.
 
 Every function returns a matplotlib `Figure` that no global state knows: show it in a notebook or write it with
 `figure.savefig("name.pdf")`. Given `ax`, it draws there and returns that axes' figure, so that figures can be composed.
-Colours are safe for colour-blind readers: Okabe & Ito's (2008) for lines, viridis (Smith & van der Walt 2015) for accuracies.
+Colours are safe for colour-blind readers: Okabe & Ito's (2008) for lines, viridis (Smith & van der Walt 2015) for accuracies,
+and for what has a sign orange where it is bad and purple where it is good. What lies outside of a scale is refused, not clamped.
 
 matplotlib is imported only when something is drawn: `pip install "cl_func[plots]"`.
 """
@@ -13,14 +14,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
-from cl_func import checks, metrics
+from cl_func import checks, heat, metrics
+from cl_func.tree import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -52,13 +54,15 @@ def accuracy_timeline(
     ax: Axes | None = None,
     xlabel: str = "experiences trained on",
     ylabel: str = "average accuracy",
+    missing: Sequence[str] = (),
 ) -> Figure:
     """One line per name over time 1, 2, ...: the mean over the seeds in a band, its Student t confidence interval.
 
     curves: tensors [S, time], or [time] for one run (which has no band), of values in [0, 1]:
         `{"ER": cl.metrics.average_accuracy(R)}`. The legend lists them in the order in which the lines end, best first.
+    missing: names that the legend lists last, without a line, such as of settings whose runs all diverged.
     """
-    _named("curves", curves, "{'ER': cl.metrics.average_accuracy(R)}")
+    _named("curves", curves, "{'ER': cl.metrics.average_accuracy(R)}", missing)
     checks.number("confidence", confidence, 0, 1)
     checks.text("xlabel", xlabel)
     checks.text("ylabel", ylabel)
@@ -67,7 +71,8 @@ def accuracy_timeline(
             raise ValueError(
                 f"curves[{name!r}]: expected [seeds, time] or [time], got {list(values.shape)}; take the runs of one setting."
             )
-    figure, ax = _axes(ax, 6.0, 3.5, layout="constrained")
+    width = 4.5 + 0.08 * max(map(len, [*curves, *missing]))  # the legend stands beside the lines
+    figure, ax = _axes(ax, max(6.0, width), 3.5, layout="constrained")
     from matplotlib.ticker import MaxNLocator
 
     longest = 1
@@ -93,13 +98,14 @@ def accuracy_timeline(
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(
-        handles=sorted(last, key=last.__getitem__, reverse=True),
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.02),
-        borderaxespad=0,
-        frameon=False,
-    )
+    lines = sorted(last, key=last.__getitem__, reverse=True)
+    names = [str(line.get_label()) for line in lines] + list(missing)
+    lines += [ax.plot([], [], linestyle="none")[0] for _ in missing]
+    numbers = [str(i) for i in range(len(lines))]
+    legend = ax.legend(lines, numbers, loc="upper left", bbox_to_anchor=(1.02, 1.02), borderaxespad=0, frameon=False)
+    # Named afterwards, since matplotlib before 3.10 leaves names that start with "_" out of a legend.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
     return figure
 
 
@@ -107,29 +113,34 @@ def matrix(R: Tensor, *, title: str | None = None, ax: Axes | None = None) -> Fi
     """An accuracy matrix as a heat map with its numbers; R [time, T], or [S, time, T] to draw the mean over the seeds."""
     values = _mean("R", R)
     _title(title)
-    figure, ax = _axes(ax, *_size(values), layout="compressed")
-    image = _heat(ax, values, "viridis", (0, 1), title)
-    ax.set(xlabel="test experience", ylabel="after experience")
-    _color_bar(image, ax, "accuracy")
+    figure, ax = _axes(ax, *heat.size(values, {}), layout="compressed")
+    image = heat.draw(ax, values, *heat.scale("accuracy"), title)
+    ax.set(xlabel="test experience", ylabel=_time(values))
+    heat.color_bar(image, ax, "accuracy")
     return figure
 
 
-def matrices(matrices: Mapping[str, Tensor]) -> Figure:
-    """Several accuracy matrices under their names, at most four in a row, with one colour bar; each as in `matrix`."""
-    _named("matrices", matrices, "{'ER': R}")
+def matrices(matrices: Mapping[str, Tensor], *, missing: Sequence[str] = ()) -> Figure:
+    """Several accuracy matrices under their names, at most four in a row, with one colour bar; each as in `matrix`.
+
+    missing: names that stand last, over empty panels, such as of settings whose runs all diverged.
+    """
+    _named("matrices", matrices, "{'ER': R}", missing)
     means = {name: _mean(f"matrices[{name!r}]", R) for name, R in matrices.items()}
+    shape = next(iter(means.values())).shape if means else (1, 1)
+    means |= dict.fromkeys(missing, torch.full(shape, math.nan, dtype=torch.float64))
     rows = math.ceil(len(means) / 4)
     columns = math.ceil(len(means) / rows)
-    width, height = (max(sizes) for sizes in zip(*map(_size, means.values()), strict=True))
+    width, height = (max(sizes) for sizes in zip(*(heat.size(values, {}) for values in means.values()), strict=True))
     figure = _figure(columns * (width - 1.1) + 1.1, rows * height, layout="compressed")
     grid = figure.subplots(rows, columns, squeeze=False)
     for i, (ax, (name, values)) in enumerate(zip(grid.flat, means.items(), strict=False)):
-        image = _heat(ax, values, "viridis", (0, 1), name)
+        image = heat.draw(ax, values, *heat.scale("accuracy"), name)
         ax.set_xlabel("test experience" if i + columns >= len(means) else "")  # where there is none below
-        ax.set_ylabel("after experience" if i % columns == 0 else "")
+        ax.set_ylabel(_time(values) if i % columns == 0 else "")
     for ax in grid.flat[len(means) :]:
         ax.set_axis_off()
-    _color_bar(image, grid, "accuracy")
+    heat.color_bar(image, grid, "accuracy")
     return figure
 
 
@@ -146,18 +157,75 @@ def forgetting_matrix(
     counts = range(1, len(values) + 1) if seen is None else [int(count) for count in seen]
     for i, count in enumerate(counts):
         values[i, count - 1 if i else 0 :] = math.nan
-    figure, ax = _axes(ax, *_size(values), layout="compressed")
-    image = _heat(ax, values, "PuOr_r", (-1, 1), title)
-    ax.set(xlabel="test experience", ylabel="after experience")
-    _color_bar(image, ax, "forgetting")
+    figure, ax = _axes(ax, *heat.size(values, {}), layout="compressed")
+    image = heat.draw(ax, values, *heat.scale("forgetting"), title)
+    ax.set(xlabel="test experience", ylabel=_time(values))
+    heat.color_bar(image, ax, "forgetting")
     return figure
 
 
-def _named(name: str, values: Any, example: str) -> None:
+def hyperparameter_grid(
+    values: Tensor,
+    metric: str,
+    *,
+    rows: tuple[str, Sequence[str]],
+    columns: tuple[str, Sequence[str]],
+    notes: Mapping[tuple[int, ...], str] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    r"""A metric over two hyperparameters as a heat map with its numbers.
+
+    values: floating [rows, columns]; where it is NaN, the cell stays empty. metric: its name, which says the scale.
+    rows, columns: the name of the axis and the labels of its points.
+    notes: what stands below the number of a cell, (row, column) -> text, such as "2 of 10\ndiverged".
+    Raises ValueError for values outside of the scale.
+    """
+    cmap, (low, high) = heat.scale(metric)
+    _title(title)
+    notes = {} if notes is None else notes
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.is_meta or values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"values: expected a floating tensor [rows, columns], got {describe(values)}.")
+    for name, axis, count in zip(("rows", "columns"), (rows, columns), values.shape, strict=True):
+        if not isinstance(axis, tuple) or len(axis) != 2 or not isinstance(axis[0], str) or not _texts(axis[1]):
+            raise checks.refuse(name, "a name and its labels such as ('opt.lr', ['0.1', '0.3'])", axis)
+        if len(axis[1]) != count:
+            raise ValueError(f"{name}: {len(axis[1])} labels for {count} {name} of values {describe(values)}.")
+    if not isinstance(notes, Mapping) or not _texts(list(notes.values())):
+        raise checks.refuse("notes", "a mapping from (row, column) to a text", notes)
+    values = values.detach().cpu().double()
+    outside = values[~((values >= low - 1e-6) & (values <= high + 1e-6) | values.isnan())]
+    if len(outside):
+        raise ValueError(f"values: {metric} lies in [{low:g}, {high:g}], got {outside[0].item():.6g}; divide percentages by 100.")
+    figure, ax = _axes(ax, *heat.size(values, notes), layout="compressed")
+    image = heat.draw(ax, values, cmap, (low, high), title, notes)
+    for scaled, (name, labels) in ((ax.yaxis, rows), (ax.xaxis, columns)):
+        step = -(-len(labels) // 20)
+        turned = scaled is ax.xaxis and max(map(len, labels)) > 5
+        scaled.set_ticks(range(1, len(labels) + 1, step), list(labels[::step]), rotation=90 if turned else 0)
+        scaled.set_label_text(name)
+    heat.color_bar(image, ax, metric.replace("_", " "))
+    return figure
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
+
+
+def _time(values: Tensor) -> str:
+    """What the rows of a matrix are: one a training experience, unless there are more or fewer times than experiences."""
+    return "after experience" if values.shape[0] == values.shape[1] else "time"
+
+
+def _named(name: str, values: Any, example: str, missing: Any) -> None:
     if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
         raise checks.refuse(name, f"a mapping from names, such as {example}", values)
-    if not values:
+    if not _texts(missing):
+        raise checks.refuse("missing", "a list of names", missing)
+    if not values and not missing:
         raise ValueError(f"{name}: nothing to draw; give at least one, such as {example}.")
+    if any(key in values for key in missing):
+        raise ValueError(f"missing: {[key for key in missing if key in values]} are in {name} too.")
 
 
 def _title(title: Any) -> None:
@@ -172,54 +240,3 @@ def _mean(name: str, R: Tensor, values: Tensor | None = None) -> Tensor:
         raise ValueError(f"{name}: expected [time, T] or [seeds, time, T], got {list(R.shape)}; take the runs of one setting.")
     values = (R if values is None else values).detach().cpu().double()
     return values.mean(0) if values.ndim == 3 else values.clone()
-
-
-def _size(values: Tensor) -> tuple[float, float]:
-    """Width and height in inches of a figure whose cells have room for a number."""
-    time, n = values.shape
-    return min(max(0.45 * n, 1.6), 9) + 1.6, min(max(0.45 * time, 1.6), 9) + 0.8
-
-
-def _heat(ax: Axes, values: Tensor, cmap: str, limits: tuple[float, float], title: str | None) -> Any:
-    """Draw one heat map; rows and columns are numbered from 1, and numbers are left out where the cells are too small for them."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator
-
-    time, n = values.shape
-    image: Any = ax.imshow(
-        values.numpy(),
-        cmap=cmap,
-        vmin=limits[0],
-        vmax=limits[1],
-        interpolation="nearest",
-        aspect="equal" if 1 / 3 <= time / n <= 3 else "auto",
-        extent=(0.5, n + 0.5, time + 0.5, 0.5),
-    )
-    for axis, count in ((ax.xaxis, n), (ax.yaxis, time)):
-        axis.set_major_locator(FixedLocator(range(1, count + 1)) if count <= 20 else MaxNLocator(integer=True))
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    if title:
-        ax.set_title(title, fontsize="medium")
-    points = ax.get_window_extent().transformed(image.figure.dpi_scale_trans.inverted()).size * 72
-    size = min(9, points[0] / n / 2.8, points[1] / time / 1.3)
-    if size >= 5:
-        for i, row in enumerate(values.tolist(), start=1):
-            for j, value in enumerate(row, start=1):
-                if not math.isnan(value):
-                    ink = _ink(image.cmap(image.norm(value)))
-                    ax.text(j, i, f"{value:z.2f}", ha="center", va="center", color=ink, fontsize=size)
-    return image
-
-
-def _color_bar(image: AxesImage, ax: Any, label: str) -> None:
-    """One bar, of the same width in every figure, right of the axes."""
-    figure: Any = image.figure
-    inches = figure.dpi_scale_trans.inverted().transform(figure.bbox.size)
-    figure.colorbar(image, ax=ax, label=label, aspect=inches[1] / 0.15, pad=0.15 / inches[0])
-
-
-def _ink(rgba: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever has the higher contrast on a colour (relative luminance of WCAG 2)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if luminance > 0.179 else "white"

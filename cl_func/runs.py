@@ -167,12 +167,8 @@ class Runs:
         if len(names) != 2:
             raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
         mean, _ = self.mean_ci(metric)
-        figure = plots.matrix(mean.clamp(0, 1), title=metric)
-        ax = figure.axes[0]
-        ax.set_xticks(range(self.shape[1]), [_label(v) for v in self.axes[names[1]]])
-        ax.set_yticks(range(self.shape[0]), [_label(v) for v in self.axes[names[0]]])
-        ax.set(xlabel=names[1], ylabel=names[0])
-        return figure
+        rows, columns = ((name, [_label(value) for value in self.axes[name]]) for name in names)
+        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns)
 
     def _by_point(self, values: Tensor) -> dict[str, Tensor]:
         names = list(self.axes)[:-1]

@@ -926,27 +926,47 @@ call(
 
 # -- figures
 AX = kind("none")
+MISSING = kind("list of str", "empty list", bad=(["a"], [None]))
 call(
     "plots.accuracy_timeline",
-    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None},
+    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": []},
     {
         "curves": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": R[None]}, {"a": None}, {3: R}, [R], R)),
         "confidence": FRACTION,
         "xlabel": NAME,
         "ylabel": NAME,
         "ax": AX,
+        "missing": MISSING,
     },
 )
 call(
     "plots.matrix", {"R": R, "title": "t", "ax": None}, {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX}
 )
 call(
-    "plots.matrices", {"matrices": {"a": R}}, {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R))}
+    "plots.matrices",
+    {"matrices": {"a": R}, "missing": []},
+    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING},
 )
 call(
     "plots.forgetting_matrix",
     {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None},
     {"R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none"), "title": NAME.but("none"), "ax": AX},
+)
+
+LABELS = kind(bad=(("x", ["1", "2"]), ("x", [1, 2, 3]), (None, ["1", "2", "3"]), ["x", ["1", "2", "3"]]))
+call(
+    "plots.hyperparameter_grid",
+    {"values": R, "metric": "m", "rows": ("x", ["1", "2", "3"]), "columns": ("y", ["1", "2", "3"]), "notes": None}
+    | {"title": "t", "ax": None},
+    {
+        "values": kind(bad=(R[0], R.long(), R * 100, -R, R.tolist(), R[:0], R.to("meta"), R.to(torch.complex64), R.numpy())),
+        "metric": NAME,
+        "rows": LABELS,
+        "columns": LABELS,
+        "notes": kind("none", "empty dict", bad=({(0, 0): 1}, ["a"])),
+        "title": NAME.but("none"),
+        "ax": AX,
+    },
 )
 
 # -- random
