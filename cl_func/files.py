@@ -27,7 +27,7 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.tree import describe
 
-FORMAT = 1  # raised when older versions of this library can no longer read what is written
+FORMAT = 2  # raised when older versions of this library can no longer read what is written; 1: the axes of Runs had no order
 
 
 class DamagedFile(ValueError):  # noqa: N818 - says what the file is
@@ -49,8 +49,22 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
     """
     # Copies: each contiguous, in the processor's memory, and none sharing its memory with another.
     whole = {name: leaf.detach().cpu().clone(memory_format=torch.contiguous_format) for name, leaf in tensors.items()}
-    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    write_bytes(path, _safetensors().save(whole, {"cl_func": text, "sha256": digest(whole, text)}))
+    text = json.dumps({"format": FORMAT, **header})  # in the order given: what is sorted here cannot be put back
+    try:
+        data = _safetensors().save(whole, {"cl_func": text, "sha256": digest(whole, text)})
+    except (KeyError, UnicodeEncodeError) as error:  # of a dtype or a name
+        raise TypeError(f"{_unsaved(whole)}: safetensors cannot hold it: {error}.") from error
+    write_bytes(path, data)
+
+
+def _unsaved(tensors: Mapping[str, Tensor]) -> str:
+    """The first tensor that safetensors does not take, in words."""
+    for name, leaf in tensors.items():
+        try:
+            _safetensors().save({name: leaf})
+        except (KeyError, UnicodeEncodeError):
+            return f"tree: the leaf {name.partition('.')[2]!r}, {describe(leaf)}"
+    return "tree: one of its leaves"
 
 
 def write_tree(path: str | Path, values: Any) -> None:

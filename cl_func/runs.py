@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import files, metrics, plots
+from cl_func import checks, files, metrics, named_axes, plots, runs_file
+from cl_func.tree import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +30,8 @@ class Runs:
     axes: name -> labels of the points, in the order of the history's leading axes; the last is "seed".
     finished: [*axes, seed] bool, False for runs that an interrupt left out.
     seconds: wall time of the sweep.
+
+    Raises TypeError or ValueError for axes, histories and `finished` that do not fit together.
     """
 
     axes: dict[str, list[Any]]
@@ -37,6 +39,16 @@ class Runs:
     finished: Tensor
     seconds: float
     _replay: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        shape = named_axes.check(self.axes)
+        checks.tensor("finished", self.finished, shape, torch.bool)
+        if not isinstance(self.history, dict) or not all(isinstance(value, Tensor) for value in self.history.values()):
+            raise checks.refuse("history", "a dict from names to tensors [*axes, time, ...]", self.history)
+        for name, value in self.history.items():
+            if value.shape[: len(shape)] != shape:
+                raise ValueError(f"history: {name!r} is {describe(value)}, but the axes {[*self.axes]} have the sizes {[*shape]}.")
+        checks.instance("seconds", self.seconds, (int, float), "a number of seconds")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,7 +58,8 @@ class Runs:
     def __getitem__(self, name: str) -> Tensor:
         """A history by name, such as runs["accuracy"]: [*axes, seed, time, T]."""
         if name not in self.history:
-            raise ValueError(f"{name!r}: no such history; there is {', '.join(self.history)}.")
+            there = f"there is {', '.join(self.history)}" if self.history else "there is none, since no run is finished"
+            raise ValueError(f"{name!r}: no such history; {there}.")
         return self.history[name]
 
     def metric(self, metric: str = "average_accuracy") -> Tensor:
@@ -90,8 +103,7 @@ class Runs:
         names = list(self.axes)[:-1]
         lines = ["| " + " | ".join([*names, f"{metric} ({self.shape[-1]} seeds)"]) + " |", "|" + " --- |" * (len(names) + 1)]
         for where in np.ndindex(*mean.shape):
-            labels = [_label(self.axes[name][i]) for name, i in zip(names, where, strict=True)]
-            lines.append("| " + " | ".join([*labels, f"{mean[where]:.3f} ± {half[where]:.3f}"]) + " |")
+            lines.append("| " + " | ".join([*self._texts(where).values(), f"{mean[where]:.3f} ± {half[where]:.3f}"]) + " |")
         return "\n".join(lines)
 
     def to_pandas(self) -> Any:
@@ -103,7 +115,7 @@ class Runs:
         R = self["accuracy"]
         same = {name: value for name, value in self.history.items() if value.shape == R.shape}
         index = np.indices(tuple(R.shape)).reshape(R.ndim, -1)
-        columns = {name: [_label(labels[i]) for i in index[a]] for a, (name, labels) in enumerate(self.axes.items())}
+        columns = {name: np.array(named_axes.plain(name, labels))[index[a]] for a, (name, labels) in enumerate(self.axes.items())}
         columns |= {"time": index[-2], "test_experience": index[-1]}
         return pd.DataFrame({**columns, **{name: value.flatten().numpy() for name, value in same.items()}})
 
@@ -128,30 +140,31 @@ class Runs:
         return self._replay(int(np.ravel_multi_index(tuple(where), self.shape)))
 
     def save(self, path: str | Path) -> None:
-        """Write axes and histories to a safetensors file, as `cl.save` does. Raises TypeError for labels that JSON cannot hold."""
-        for name, labels in self.axes.items():
-            try:
-                json.dumps(labels)
-            except TypeError as error:
-                raise TypeError(f"axes: the labels of {name!r} can not be saved: {error}; use numbers or strings.") from error
-        header = {"kind": "runs", "axes": self.axes, "seconds": self.seconds}
-        files.write(path, {**{f"history.{name}": v for name, v in self.history.items()}, "finished": self.finished}, header)
+        """Write axes and histories to a safetensors file, as `cl.save` does.
+
+        Raises TypeError, naming the axis, for a label that would come back as another: one that is no Python number, string, None,
+        or list, tuple or dict of them.
+        """
+        header = runs_file.header(self.axes, self.history, self.seconds)
+        files.write(path, runs_file.tensors(self.history, self.finished), header)
 
     @staticmethod
-    def load(path: str | Path) -> Runs:
-        """Read what `save` wrote, all checked; errors as of `cl.load`. Final states of loaded runs are not at hand."""
-        return Runs.of(*files.read(path, "runs"), path)
+    def load(path: str | Path, axes: Sequence[str] | None = None) -> Runs:
+        """Read what `save` wrote, all checked; errors as of `cl.load`. Final states of loaded runs are not at hand.
+
+        axes: the names of the axes in order, "seed" last; asked for only where a file of format 1, which did not keep their order,
+            has two of one size. ValueError for other names or another order than the file has.
+        """
+        return Runs.of(*files.read(path, "runs"), path, axes)
 
     @staticmethod
-    def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path) -> Runs:
+    def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path, axes: Sequence[str] | None = None) -> Runs:
         """The Runs in the tensors and the header of a file; DamagedFile where they do not fit together."""
-        axes: Any = header.get("axes")
-        finished = tensors.pop("finished", None)
-        history = {name.removeprefix("history."): value for name, value in tensors.items()}
-        shape = tuple(len(labels) for labels in axes.values()) if isinstance(axes, dict) else None
-        if finished is None or shape is None or any(v.shape[: len(shape)] != shape for v in (finished, *history.values())):
-            raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes.")
-        return Runs(axes, history, finished, header.get("seconds", math.nan))
+        parts = runs_file.contents(tensors, header, path, axes)
+        try:
+            return Runs(*parts)
+        except (TypeError, ValueError) as error:
+            raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
 
     def plot_timeline(self) -> Figure:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes."""
@@ -167,13 +180,16 @@ class Runs:
         if len(names) != 2:
             raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
         mean, _ = self.mean_ci(metric)
-        rows, columns = ((name, [_label(value) for value in self.axes[name]]) for name in names)
+        rows, columns = ((name, named_axes.texts(name, self.axes[name])) for name in names)
         return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns)
 
+    def _texts(self, where: tuple[int, ...]) -> dict[str, str]:
+        """The labels of a point in words, by axis."""
+        return {n: named_axes.texts(n, self.axes[n])[i] for n, i in zip(self.axes, where, strict=False)}
+
     def _by_point(self, values: Tensor) -> dict[str, Tensor]:
-        names = list(self.axes)[:-1]
         return {
-            ", ".join(f"{n}={_label(self.axes[n][i])}" for n, i in zip(names, where, strict=True)) or "mean": values[where]
+            ", ".join(f"{axis}={text}" for axis, text in self._texts(where).items()) or "mean": values[where]
             for where in np.ndindex(*self.shape[:-1])
         }
 
@@ -181,9 +197,3 @@ class Runs:
         if not bool(self.finished.all()):
             raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
         return self[name]
-
-
-def _label(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_label(v)}" for v in value.values())
-    return f"{value:g}" if isinstance(value, float) else str(value)

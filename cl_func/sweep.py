@@ -113,6 +113,9 @@ def sweep(
     hparams = hparams or Grid()
     runs = [Run(0, seed, point) for point in hparams.points() for seed in places]
     runs = [dataclasses.replace(run, place=i) for i, run in enumerate(runs)]
+    names = [*(name for name, _ in hparams.axes), "seed"]
+    if len(set(names)) < len(names):
+        raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
     axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in hparams.axes}
     axes["seed"] = list(places)
     if checkpoint is not None:

@@ -6,6 +6,7 @@
     cl.testing.check_probe(my_probe, state, exp)              a Probe
     cl.testing.check_draw(my_draw, memory)                    how rows are drawn from a memory
     cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
+    cl.testing.check_round_trip(state)                        what can be saved: a state, a history, Runs
 
 Each raises AssertionError that names the law and the first leaf where it fails:
     pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
@@ -17,20 +18,25 @@ Each raises AssertionError that names the law and the first leaf where it fails:
     padding    rows that are not valid change nothing
     resumed    (strategies) stopping, storing and going on gives the same as not stopping
     silent     (strategies) evaluating on the way changes nothing
+    round trip what is saved and loaded comes back the same to the bit, each name and label in its place and of its type
 """
 
 from __future__ import annotations
 
 import pickle
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_func import checks, core, random, transforms, tree
+from cl_func.checkpoint import load, save
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
+from cl_func.runs import Runs
 from cl_func.scan import fold, scan
 from cl_func.tree import PyTree
 
@@ -194,6 +200,43 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
         program = transforms.compile(update)
         assert_equal(fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
         assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
+
+
+def check_round_trip(value: Any) -> None:
+    """Save a state, a history, any tree of tensors, or Runs, and load it: what comes back must be the same, to the bit.
+
+    A tree is loaded into one of zeros, and as a dict by path. Runs must have their axes, labels and histories in the same order and
+    of the same types. Raises AssertionError, and the errors of `cl.save` for what cannot be saved.
+    """
+    runs = isinstance(value, Runs)
+    if not runs and any(leaf.is_meta for leaf in tree.leaves(checks.tensors("value", value))):
+        raise ValueError("value: it is on the device meta, which holds no values.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "value"
+        save(path, value)
+        by_path = load(path)
+        again = by_path if runs else load(path, like=tree.map(torch.zeros_like, value))
+
+    def whole(part: Any) -> tuple[Any, dict[str, Tensor]]:
+        if runs:  # a repr tells labels of several types apart, and NaN is NaN
+            return repr((part.axes, list(part.history), part.seconds)), {"finished of the runs": part.finished, **part.history}
+        return tree.flatten(part)[1], dict(tree.items(part))
+
+    (structure, leaves), (expected, wanted) = whole(again), whole(value)
+    if structure != expected:
+        raise AssertionError(f"law 'round trip' broken: {structure} against {expected}")
+    for found in (leaves, leaves if runs else by_path):
+        if found.keys() != wanted.keys():
+            raise AssertionError(f"law 'round trip' broken: the names are {sorted(found)} against {sorted(wanted)}")
+        for name, leaf in wanted.items():
+            same = tree.describe(found[name]) == tree.describe(leaf) and torch.equal(_bits(found[name]), _bits(leaf))
+            if not same:
+                raise AssertionError(f"law 'round trip' broken at {name}: {found[name]} against {leaf}")
+
+
+def _bits(leaf: Tensor) -> Tensor:
+    """The bytes of a tensor; equal where even NaN and the sign of 0 are."""
+    return leaf.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: Any) -> None:

@@ -1329,6 +1329,11 @@ call(
     {"strategy": STRATEGY, "benchmark": BENCH, "seed": 0, "compiled": False},
     {"strategy": STRATEGY_, "benchmark": BENCHMARK, "seed": kind("int", "zero", "negative"), "compiled": FLAG},
 )
+call(
+    "testing.check_round_trip",
+    {"value": STATE},
+    {"value": kind(*TENSORS, "state", bad=({"a": torch.ones(3, device="meta")}, {"a": 1.0}))},
+)
 call("testing.vary", {"state": STATE}, {"state": kind(*TENSORS, "meta tensor", "state")})
 call(
     "testing.small_benchmark",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
@@ -37,21 +38,76 @@ def test_round_trip_of_a_state(tmp_path):
 
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool]
-leaves = st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)).map(
-    lambda spec: (torch.arange(100)[: torch.Size(spec[1]).numel()].reshape(spec[1]) % 7).to(spec[0])
-)
+DTYPES += [torch.complex64, torch.float8_e4m3fn, torch.uint16]
+VIEWS = [
+    lambda leaf: leaf,
+    lambda leaf: leaf.mT if leaf.ndim > 1 else leaf,
+    lambda leaf: leaf.expand(2, *leaf.shape),
+    lambda leaf: leaf[..., 1:] if leaf.ndim else leaf,
+    lambda leaf: leaf.conj(),
+]
 
 
-@settings(deadline=None, max_examples=60)
-@given(tree=st.recursive(leaves, lambda inner: st.dictionaries(st.text(max_size=4), inner, max_size=3) | st.tuples(inner, inner)))
+@st.composite
+def leaves(draw):
+    """Tensors of any dtype and shape, 0-d and empty ones too, and views that are not contiguous; with NaN, infinity and -0."""
+    shape, dtype = draw(st.lists(st.integers(0, 3), max_size=3)), draw(st.sampled_from(DTYPES))
+    values = torch.arange(torch.Size(shape).numel()).reshape(shape) % 7
+    if dtype.is_floating_point and dtype.itemsize > 1:
+        values = torch.tensor([math.nan, -0.0, math.inf, 1e-30, -2.5, 3.0, -math.inf])[values]
+    return draw(st.sampled_from(VIEWS))(values.to(dtype))
+
+
+# Names with dots, of several scripts, and such as a file has itself.
+NAMES = st.text(max_size=4) | st.sampled_from(["seed", "tree", "tree.a", "a.b", "0", "__metadata__", "zz", "\u00e9t\u00e9", "\0"])
+
+
+@settings(deadline=None, max_examples=100)
+@given(tree=st.recursive(leaves(), lambda inner: st.dictionaries(NAMES, inner, min_size=1, max_size=3) | st.tuples(inner, inner)))
 def test_round_trip_of_any_tree(tmp_path_factory, tree):
     path = tmp_path_factory.mktemp("trees") / "tree"
     if len(files_of := [p for p, _ in cl.tree.items(tree)]) != len(set(files_of)):
         with pytest.raises(ValueError, match="two of its leaves have one path"):
             cl.save(path, tree)
         return
-    cl.save(path, tree)
-    assert cl.tree.difference(cl.load(path, like=tree), tree) is None
+    cl.testing.check_round_trip(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda tree: cl.tree.map(lambda leaf: leaf.flip(0), tree), "law 'round trip' broken at b"),
+        (lambda tree: {"a": tree["b"], "b": tree["a"]}, "law 'round trip' broken at a"),
+        (lambda tree: cl.tree.map(lambda leaf: leaf.double(), tree), "nothing is cast"),
+        (lambda tree: {"a": -tree["a"], "b": tree["b"]}, "law 'round trip' broken at a"),  # -0
+    ],
+)
+def test_the_law_of_the_round_trip_finds_what_is_wrong(monkeypatch, change, match):
+    tree = {"a": torch.zeros(3), "b": torch.arange(3.0)}
+    cl.testing.check_round_trip(tree)
+    monkeypatch.setattr(cl.testing, "save", lambda path, value: cl.save(path, change(value)))
+    with pytest.raises((AssertionError, ValueError), match=match):
+        cl.testing.check_round_trip(tree)
+
+
+def test_the_law_of_the_round_trip_finds_axes_that_were_sorted(monkeypatch):
+    runs = cl.Runs({"b": [1, 2], "a": [1, 2], "seed": [0]}, {}, torch.ones(2, 2, 1, dtype=torch.bool), 1.0)
+    cl.testing.check_round_trip(runs)
+    for axes in ({"a": [1, 2], "b": [1, 2], "seed": [0]}, {"b": [1.0, 2.0], "a": [1, 2], "seed": [0]}):
+        other = cl.Runs(axes, {}, runs.finished, 1.0)
+        monkeypatch.setattr(cl.testing, "save", lambda path, value, other=other: other.save(path))
+        with pytest.raises(AssertionError, match="law 'round trip' broken"):
+            cl.testing.check_round_trip(runs)
+
+
+@pytest.mark.parametrize(
+    ("tree", "match"),
+    [({"a": {"b": torch.ones(2, dtype=torch.complex128)}}, r"'a\.b', complex128\[2\]"), ({"\ud800": torch.ones(2)}, "ud800")],
+)
+def test_what_the_format_cannot_hold_is_named(tmp_path, tree, match):
+    with pytest.raises(TypeError, match=f"tree: the leaf .*{match}.* safetensors cannot hold it"):
+        cl.save(tmp_path / "f", tree)
+    assert os.listdir(tmp_path) == []
 
 
 def test_views_and_shared_memory_come_apart(tmp_path):

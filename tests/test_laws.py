@@ -41,6 +41,15 @@ def test_probes(case):
     testing.check_probe(case.make(), case.state(), EXP)
 
 
+@pytest.mark.parametrize("case", named(registry.STRATEGIES))
+def test_what_is_saved_comes_back(case):
+    """The round trip of a state that has been trained, and of a history."""
+    strategy = case.make()
+    probe = (lambda state, exp: state.key) if strategy.model is None else cl.evaluate(strategy.model, registry.BENCH.test)
+    for part in cl.scan(strategy.update, strategy.init(cl.key(0)), registry.BENCH.train, probe):
+        testing.check_round_trip(part)
+
+
 SAMPLE = memory.sample(registry.MODEL)
 STORES = {
     "reservoir": (memory.reservoir.init(5, SAMPLE), memory.reservoir),

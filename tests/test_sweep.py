@@ -247,6 +247,29 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
         runs.plot_timeline()
 
 
+def test_a_resumed_sweep_gives_back_every_history_under_its_name(tmp_path):
+    """What a folder keeps comes back as it was: names with dots, of other scripts, and such as the axes have."""
+
+    def probe(state, exp):
+        lr, strength = state.opt.lr, state.lwf.strength
+        return {
+            "z": strength,
+            "seed": state.key,
+            "a": {"b.c": lr, "é": (lr + strength)[None]},
+            "opt.lr": lr > 0.05,
+            "0": lr.double(),
+        }
+
+    first, again = (
+        cl.sweep(STRATEGY, BENCH, seeds=[5, 3], hparams=GRID, probe=probe, lanes=3, resume=tmp_path, **PLAIN) for _ in range(2)
+    )
+    assert repr(again.axes) == repr(first.axes)
+    assert cl.tree.difference(again.history, first.history) is None
+    assert bool((again["z"] == torch.tensor([0.5, 2.0])[:, None, None]).all())
+    assert bool((again["a.b.c"] == torch.tensor([0.01, 0.1])[:, None, None, None]).all())
+    testing.check_round_trip(again)
+
+
 def test_a_failing_run_is_not_hidden():
     def probe(state, exp):
         raise ZeroDivisionError("mine")
