@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, files, metrics, named_axes, plots, runs_file
+from cl_func import checks, divergence, files, heat, metrics, named_axes, plots, runs_file, tables
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
@@ -50,10 +53,34 @@ class Runs:
                 raise ValueError(f"history: {name!r} is {describe(value)}, but the axes {[*self.axes]} have the sizes {[*shape]}.")
         checks.instance("seconds", self.seconds, (int, float), "a number of seconds")
 
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name}: {len(labels)}" for name, labels in self.axes.items())
+        histories = ", ".join(f"{name} {describe(value)}" for name, value in self.history.items()) or "no history"
+        return f"Runs({axes}; {histories}; {self._told() or 'all finished'}; {self.seconds:.1f} s)"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of each axis, seeds last."""
         return tuple(len(labels) for labels in self.axes.values())
+
+    @functools.cached_property
+    def diverged(self) -> Tensor:
+        """Which runs have diverged, [*axes, seed] bool: the loss is NaN at the end, on any test experience that has rows.
+
+        They answer one class for everything, so their accuracy is that of guessing: it stays in the histories and in `metric`, but
+        means over the seeds leave it out, and say so. For runs that are not finished it is False.
+        """
+        return divergence.diverged(self.history, self.finished)
+
+    @functools.cached_property
+    def constant(self) -> Tensor:
+        """Which runs give constant answers though their loss is not NaN, [*axes, seed] bool: one class for all rows at the end.
+
+        Their units may be dead, or they may have trained too little: their accuracy counts in means, which say how many they are.
+        It is told from the history "class_accuracy", and does not hold for a model that was trained on a single class last, and
+        answers that one: for one that has the last test experience all right.
+        """
+        return divergence.constant(self.history, self.finished)
 
     def __getitem__(self, name: str) -> Tensor:
         """A history by name, such as runs["accuracy"]: [*axes, seed, time, T]."""
@@ -63,7 +90,10 @@ class Runs:
         return self.history[name]
 
     def metric(self, metric: str = "average_accuracy") -> Tensor:
-        """One number per run, [*axes, seed], at its end: a metric of METRICS; in online streams the mean accuracy over all."""
+        """One number per run, [*axes, seed], at its end: a metric of METRICS; in online streams the mean accuracy over all.
+
+        NaN for a run that is not finished, and for one that diverged if its accuracies are NaN.
+        """
         if metric not in METRICS:
             raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
         function, R = getattr(metrics, metric), self["accuracy"]
@@ -73,51 +103,78 @@ class Runs:
                 f"metric: {metric} needs one time per experience, but there are {R.shape[-2]} times for {R.shape[-1]}; "
                 "call cl.metrics yourself with seen=."
             )
-        flat, done = R.reshape(-1, *R.shape[-2:]), self.finished.flatten()
+        flat = R.reshape(-1, *R.shape[-2:])
+        done = self.finished.flatten() & ~(self.diverged.flatten() & flat.isnan().any(-1).any(-1))
         out = torch.full((len(flat),), math.nan, dtype=R.dtype)
         if bool(done.any()):
-            value = function(flat[done]) if square else flat[done][:, -1].mean(-1)
+            value = function(flat[done]) if square else metrics.checked("accuracy", flat[done], 3)[:, -1].mean(-1)
             out[done] = value[..., -1] if value.ndim == 2 else value
         return out.reshape(self.finished.shape)
 
     def mean_ci(self, metric: str = "average_accuracy", confidence: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Mean and half-width of the confidence interval over the seeds, each [*axes]."""
-        return metrics.mean_ci(self.metric(metric), confidence, dim=-1)
+        """Mean and half-width of the confidence interval over the seeds, each [*axes].
 
-    def best(self, metric: str = "average_accuracy", *, largest: bool = True) -> dict[str, Any]:
+        Over the runs that are finished and have not diverged; NaN for a point that has none.
+        """
+        values, usable = self.metric(metric), self.finished & ~self.diverged
+        mean = torch.full(self.shape[:-1], math.nan, dtype=values.dtype)
+        half = mean.clone()
+        for where in self._points():
+            if usable[where].any():
+                mean[where], half[where] = metrics.mean_ci(values[where][usable[where]], confidence)
+        return mean, half
+
+    def best(self, metric: str = "average_accuracy", *, largest: bool | None = None) -> dict[str, Any]:
         """The point of the hyperparameter axes with the best mean over the seeds: axis name -> label; for `tree.set`.
+
+        largest: whether larger is better; None: as the metric has it, which is so for all but forgetting.
+        Runs that are not finished are left out. Those that diverged or give constant answers count as the worst that there can be:
+        a point can not win by them, and one that has no other is not chosen. A warning says so where the point that is best has
+        such runs, or where some are not finished. Raises ValueError if there is no other run.
 
         Choose by the accuracy on a validation stream, not on the test stream.
         """
-        mean, _ = self.mean_ci(metric)
-        worst = -math.inf if largest else math.inf
-        ranked = torch.nan_to_num(mean, nan=worst).flatten()
-        place = int(ranked.argmax() if largest else ranked.argmin())
-        where = np.unravel_index(place, mean.shape) if mean.ndim else ()
-        names = list(self.axes)[:-1]
-        return {name: self.axes[name][i] for name, i in zip(names, where, strict=True)}
+        values, broken = self.metric(metric), self.diverged | self.constant
+        better = metric != "forgetting" if largest is None else checks.flag("largest", largest)
+        worst = heat.scale(metric)[1][0 if better else 1]
+        means = {
+            where: torch.where(broken[where], worst, values[where])[self.finished[where]].mean().item()
+            for where in self._points()
+            if bool((self.finished & ~broken)[where].any())
+        }
+        if not means:
+            raise ValueError(f"best: there is nothing to choose from: of all runs, {self._told()}.")
+        where = (max if better else min)(means, key=means.__getitem__)
+        point = {name: labels[i] for (name, labels), i in zip(self.axes.items(), where, strict=False)}
+        if not bool(self.finished.all()) or bool(broken[where].any()):
+            told = self._told(where) or "all its runs are finished and sound"
+            warnings.warn(f"best: {point}: {told}; of all runs, {self._told()}.", stacklevel=2)
+        return point
 
     def table(self, metric: str = "average_accuracy") -> str:
-        """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds."""
+        """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds, as in `mean_ci`.
+
+        Behind it stands how many of its runs diverged or are not finished, and so are left out, or give constant answers.
+        """
         mean, half = self.mean_ci(metric)
-        names = list(self.axes)[:-1]
-        lines = ["| " + " | ".join([*names, f"{metric} ({self.shape[-1]} seeds)"]) + " |", "|" + " --- |" * (len(names) + 1)]
-        for where in np.ndindex(*mean.shape):
-            lines.append("| " + " | ".join([*self._texts(where).values(), f"{mean[where]:.3f} ± {half[where]:.3f}"]) + " |")
-        return "\n".join(lines)
+        header = [*list(self.axes)[:-1], f"{metric} ({self.shape[-1]} seeds)"]
+        return tables.markdown(
+            header,
+            [
+                [*self._texts(where).values(), tables.cell(mean[where].item(), half[where].item(), self._told(where))]
+                for where in self._points()
+            ],
+        )
 
     def to_pandas(self) -> Any:
-        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history of shape [.., T]."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("Runs.to_pandas needs pandas: pip install pandas") from error
-        R = self["accuracy"]
-        same = {name: value for name, value in self.history.items() if value.shape == R.shape}
-        index = np.indices(tuple(R.shape)).reshape(R.ndim, -1)
-        columns = {name: np.array(named_axes.plain(name, labels))[index[a]] for a, (name, labels) in enumerate(self.axes.items())}
-        columns |= {"time": index[-2], "test_experience": index[-1]}
-        return pd.DataFrame({**columns, **{name: value.flatten().numpy() for name, value in same.items()}})
+        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history of shape [.., T].
+
+        The axes hold their labels, in words where they are no numbers or strings; further columns are `finished`, `diverged` and
+        `constant`.
+        Raises ValueError where two columns would have one name.
+        """
+        runs = {"finished": self.finished, "diverged": self.diverged, "constant": self.constant}
+        return tables.frame(self.axes, runs, {n: v for n, v in self.history.items() if v.shape == self["accuracy"].shape})
 
     def state(self, **labels: Any) -> Any:
         """The final state of one run, named by its labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
@@ -167,33 +224,62 @@ class Runs:
             raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
 
     def plot_timeline(self) -> Figure:
-        """Average accuracy over time, one line with its band per point of the hyperparameter axes."""
-        return plots.accuracy_timeline(self._by_point(metrics.average_accuracy(self._finished("accuracy"))))
+        """Average accuracy over time, one line with its band per point of the hyperparameter axes.
+
+        Runs that diverged are left out, and the legend says how many, or give constant answers. Raises ValueError while some are
+        not finished.
+        """
+        curves, missing = self._sound()
+        return plots.accuracy_timeline({name: metrics.average_accuracy(R) for name, R in curves.items()}, missing=missing)
 
     def plot_matrix(self) -> Figure:
-        """The mean accuracy matrix of every point of the hyperparameter axes."""
-        return plots.matrices(self._by_point(self._finished("accuracy")))
+        """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
+        found, missing = self._sound()
+        return plots.matrices(found, missing=missing)
 
     def plot_grid(self, metric: str = "average_accuracy") -> Figure:
-        """The mean of a metric over two hyperparameter axes as a heat map. Raises ValueError unless there are two."""
+        """The mean of a metric over two hyperparameter axes as a heat map; the cells say of the runs what `table` does.
+
+        Raises ValueError unless there are two.
+        """
         names = list(self.axes)[:-1]
         if len(names) != 2:
             raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
         mean, _ = self.mean_ci(metric)
         rows, columns = ((name, named_axes.texts(name, self.axes[name])) for name in names)
-        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns)
+        notes = {
+            where: "\n".join(itertools.chain(*self._counts(where))).replace("constant ", "constant\n") for where in self._points()
+        }
+        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns, notes=notes, title=self._told() or None)
+
+    def _points(self) -> Iterator[tuple[int, ...]]:
+        """The indices of each point of the hyperparameter axes."""
+        return np.ndindex(*self.shape[:-1])
 
     def _texts(self, where: tuple[int, ...]) -> dict[str, str]:
         """The labels of a point in words, by axis."""
         return {n: named_axes.texts(n, self.axes[n])[i] for n, i in zip(self.axes, where, strict=False)}
 
-    def _by_point(self, values: Tensor) -> dict[str, Tensor]:
-        return {
-            ", ".join(f"{axis}={text}" for axis, text in self._texts(where).items()) or "mean": values[where]
-            for where in np.ndindex(*self.shape[:-1])
-        }
+    def _counts(self, where: tuple[int, ...]) -> list[tuple[str, str]]:
+        """How many runs of a point, or with () of all, are not as they should be: [("2 of 10", "diverged")]."""
+        kinds = {"diverged": self.diverged, "constant answers": self.constant, "unfinished": ~self.finished}
+        counts = {word: (int(which[where].sum()), which[where].numel()) for word, which in kinds.items()}
+        return [(f"{count} of {n}", word) for word, (count, n) in counts.items() if count]
 
-    def _finished(self, name: str) -> Tensor:
+    def _told(self, where: tuple[int, ...] = ()) -> str:
+        """The same in words: "2 of 10 diverged, 3 of 10 unfinished"; empty where there are none."""
+        return ", ".join(" ".join(words) for words in self._counts(where))
+
+    def _sound(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The accuracies of each point's runs that have not diverged, by its name; and the names of the points that have none."""
         if not bool(self.finished.all()):
             raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
-        return self[name]
+        R, sound, found, missing = self["accuracy"], ~self.diverged, dict[str, Tensor](), list[str]()
+        for where in self._points():
+            name = ", ".join(f"{axis}={text}" for axis, text in self._texts(where).items()) or "mean"
+            name += f" ({told})" if (told := self._told(where)) else ""
+            if sound[where].any():
+                found[name] = R[where][sound[where]]
+            else:
+                missing.append(name)
+        return found, missing

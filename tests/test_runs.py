@@ -1,9 +1,11 @@
-"""Runs: what they hold is checked, and comes back from a file under its own labels."""
+"""Runs: what they hold is checked, comes back from a file under its own labels, and nothing that went wrong looks like a result."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func import files, named_axes
+from cl_func.runs import METRICS
 
 NAN = math.nan
 quick = settings(max_examples=60, deadline=None)
@@ -245,6 +248,7 @@ def test_runs_that_do_not_fit_together_are_refused(axes, history, finished, matc
 
 def test_runs_of_which_none_is_finished():
     runs = cl.Runs({"a": [1, 2], "seed": [0, 1]}, {}, torch.zeros(2, 2, dtype=torch.bool), 1.0)
+    assert repr(runs) == "Runs(a: 2, seed: 2; no history; 4 of 4 unfinished; 1.0 s)"
     cl.testing.check_round_trip(runs)
     with pytest.raises(ValueError, match="'accuracy': no such history; there is none, since no run is finished"):
         runs.table()
@@ -287,3 +291,185 @@ def test_no_point_is_lost_where_labels_look_alike():
     runs = make({"opt.lr": [0.1234567, 0.1234568], "seed": [0, 1]})
     assert len(runs.plot_timeline().axes[0].lines) == 2
     assert len({line.split("|")[1] for line in runs.table().splitlines()[2:]}) == 2
+
+
+def test_pandas_has_the_labels_themselves():
+    runs = make({"opt.lr": [0.1234567, 0.1234568], "zip": [{"a": 1}, [2]], "seed": [3, 5]}, loss=torch.zeros(2, 2, 2, 3, 3))
+    runs["loss"][1, 0, 1, -1] = NAN
+    frame = runs.to_pandas()
+    assert set(frame["opt.lr"]) == {0.1234567, 0.1234568}
+    assert set(frame["zip"]) == {"a=1", "[2]"}
+    assert set(frame["seed"]) == {3, 5}
+    one = frame[(frame["opt.lr"] == 0.1234568) & (frame["zip"] == "a=1") & (frame["seed"] == 5)]
+    assert one["accuracy"].tolist() == runs["accuracy"][1, 0, 1].flatten().tolist()
+    assert one["diverged"].all()
+    assert frame["diverged"].sum() == 9
+    with pytest.raises(ValueError, match="two columns would have one name"):
+        make({"time": [1, 2], "seed": [0]}).to_pandas()
+
+
+def test_a_table_survives_bars_in_labels():
+    lines = make({"a|b": ["x|y"], "seed": [0]}).table().splitlines()
+    assert {len(line.replace(r"\|", "").split("|")) for line in lines} == {4}
+
+
+# ---------------------------------------------------------------- runs that went wrong
+
+CLASSES = 6  # two for each of the three experiences
+
+
+def guesses(seeds=10, points=3, T=3):
+    """Runs over one axis: sound at 0, two of ten NaN at 1, all NaN at 2; what is NaN has the accuracy of guessing."""
+    runs = make({"opt.lr": [0.1, 1.0, 10.0][:points], "seed": list(range(seeds))}, T=T)
+    shape = (points, seeds, T)
+    runs.history["loss"] = torch.ones(*shape, T)
+    runs.history["class_accuracy"] = torch.rand(*shape, CLASSES, generator=torch.Generator().manual_seed(3)) * 0.9
+    for where in [(1, slice(2)), (2, slice(None))][: points - 1]:
+        runs["accuracy"][where], runs["loss"][where] = 1 / CLASSES, NAN
+        runs["class_accuracy"][where] = torch.eye(CLASSES)[0]
+    return runs
+
+
+def with_history(runs, **history):
+    return dataclasses.replace(runs, history={**runs.history, **history})
+
+
+def test_diverged_runs_are_told():
+    runs = guesses()
+    assert runs.diverged.tolist() == [[False] * 10, [True] * 2 + [False] * 8, [True] * 10]
+    assert not runs.constant.any()
+    mean, half = runs.mean_ci()
+    sound = runs.metric()[1, 2:]
+    torch.testing.assert_close(mean[1], sound.mean())
+    torch.testing.assert_close(half[1], cl.metrics.mean_ci(sound)[1])
+    assert mean[2].isnan()
+    rows = runs.table().splitlines()[2:]
+    assert "diverged" not in rows[0]
+    assert rows[1].endswith(f"{mean[1]:.3f} ± {half[1]:.3f} (2 of 10 diverged) |")
+    assert rows[2] == "| 10 | 10 of 10 diverged |"
+    assert "12 of 30 diverged" in repr(runs)
+    assert runs.metric()[2].tolist() == pytest.approx([1 / CLASSES] * 10)  # the values themselves are not hidden
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_diverged_run_wins_nothing(metric):
+    """It neither forgets nor transfers: by its own values it would be the best at forgetting."""
+    runs = guesses()
+    runs["accuracy"][0] = torch.tensor([[0.9, 0.0, 0.0], [0.4, 0.8, 0.0], [0.3, 0.4, 0.7]])
+    runs["accuracy"][1] = runs["accuracy"][0]
+    runs["accuracy"][1, 2:] += 0.01
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert runs.best(metric) == {"opt.lr": 0.1}  # by a little, were the two that diverged left out
+    runs["accuracy"][1, 2:] += 0.05
+    assert runs.best(metric, largest=metric != "forgetting") == {"opt.lr": 0.1}
+
+
+def test_best_says_where_it_is_not_sure():
+    runs = guesses(points=2)
+    runs["accuracy"][1, 2:] = 1.0
+    with pytest.warns(UserWarning, match=r"best: \{'opt.lr': 1.0\}: 2 of 10 diverged; of all runs, 2 of 20 diverged"):
+        assert runs.best() == {"opt.lr": 1.0}
+    runs.finished[0, 3:] = False
+    runs["accuracy"][0] = 1.0
+    with pytest.warns(UserWarning, match=r"7 of 10 unfinished; of all runs, 2 of 20 diverged, 7 of 20 unfinished"):
+        assert runs.best() == {"opt.lr": 0.1}
+    broken = with_history(guesses(points=1), loss=torch.full((1, 10, 3, 3), NAN))
+    with pytest.raises(ValueError, match="best: there is nothing to choose from: of all runs, 10 of 10 diverged"):
+        broken.best()
+
+
+def test_the_best_forgetting_is_the_smallest():
+    runs = make({"a": [1, 2], "seed": [0, 1]})
+    runs["accuracy"][0] = torch.tensor([[0.9, 0.0, 0.0], [0.9, 0.8, 0.0], [0.8, 0.8, 0.7]])
+    runs["accuracy"][1] = torch.tensor([[0.9, 0.0, 0.0], [0.1, 0.8, 0.0], [0.1, 0.1, 0.7]])
+    assert runs.best("forgetting") == {"a": 1}
+    assert runs.best("forgetting", largest=True) == {"a": 2}
+    assert runs.best("backward_transfer") == {"a": 1}
+
+
+def test_unfinished_runs_are_told():
+    runs = guesses(points=2)
+    runs.finished[0, 7:] = False
+    runs["accuracy"][0, 7:] = NAN
+    runs.finished[1, 9:] = False
+    rows = runs.table().splitlines()[2:]
+    assert rows[0].endswith("(3 of 10 unfinished) |")
+    assert rows[1].endswith("(2 of 10 diverged, 1 of 10 unfinished) |")
+    assert "nan" not in runs.table()
+
+
+def test_no_nan_beside_a_single_run():
+    assert "nan" not in make({"a": [1, 2], "seed": [0]}).table()
+
+
+def test_constant_answers_are_told_and_count():
+    """Units that are dead: the loss is finite, one class for everything."""
+    runs = guesses(points=1)
+    runs["class_accuracy"][0, :3, -1] = torch.eye(CLASSES)[2]
+    runs["accuracy"][0, :3, -1] = torch.tensor([0.0, 0.5, 0.0])
+    assert runs.constant.sum() == 3
+    assert not runs.diverged.any()
+    assert "(3 of 10 constant answers)" in runs.table()
+    torch.testing.assert_close(runs.mean_ci()[0][0], runs.metric()[0].mean())
+    runs["class_accuracy"][0, :, -1] = torch.eye(CLASSES)[2]
+    runs["accuracy"][0, :, -1] = torch.tensor([0.0, 0.5, 0.0])
+    dead = dataclasses.replace(runs)
+    assert dead.table().endswith("0.167 ± 0.000 (10 of 10 constant answers) |")
+    with pytest.raises(ValueError, match="10 of 10 constant answers"):
+        dead.best()
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "constant"),
+    [
+        ([0.0, 0.0, 0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0], False),  # naive: only the last classes, two of them
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.5], True),
+        ([NAN, NAN, NAN, 0.0, 0.0, 1.0], [0.0, 0.0, 0.5], True),
+        ([0.0, 0.0, 0.0, NAN, NAN, 1.0], [0.0, 0.0, 1.0], False),  # one class was trained on last, and is answered
+        ([0.0, 0.0, 1.0, NAN, NAN, 0.0], [0.0, 1.0, 0.0], True),  # one class, but not the one trained on last
+        ([NAN, NAN, NAN, NAN, NAN, 1.0], [1.0, 1.0, 1.0], False),  # there is one class
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 0.9], [0.0, 0.0, 0.45], False),
+        ([0.0] * 6, [0.0, 0.0, 0.0], False),
+    ],
+)
+def test_what_are_constant_answers(classes, accuracy, constant):
+    runs = guesses(seeds=1, points=1)
+    runs["class_accuracy"][0, 0, -1], runs["accuracy"][0, 0, -1] = torch.tensor(classes), torch.tensor(accuracy)
+    assert runs.constant.item() is constant
+
+
+def test_a_test_experience_without_rows_is_no_divergence():
+    runs = guesses(points=1)
+    runs["accuracy"][..., 1], runs["loss"][..., 1] = NAN, NAN
+    assert not runs.diverged.any()
+    with pytest.raises(ValueError, match="empty test experiences"):
+        runs.table()
+
+
+def test_a_probe_of_ones_own_whose_accuracy_is_nan():
+    runs = guesses(points=1)
+    runs["accuracy"][0, :2] = NAN
+    own = dataclasses.replace(runs, history={"accuracy": runs["accuracy"]})
+    assert own.diverged.tolist() == [[True] * 2 + [False] * 8]
+    assert own.metric()[0, :2].isnan().all()
+    assert "(2 of 10 diverged)" in own.table()
+    loss_only = dataclasses.replace(runs, history={"loss": torch.tensor([[1.0, NAN]]).repeat(1, 5)[..., None]})
+    assert loss_only.diverged.sum() == 5
+
+
+def test_a_run_that_was_nan_and_recovered_has_not_diverged():
+    runs = guesses(points=1)
+    runs["loss"][0, 0, 0] = NAN
+    assert not runs.diverged.any()
+
+
+def test_a_sweep_that_diverges():
+    """The real thing: learning rates that are fine, far too large, and beyond all numbers."""
+    strategy = cl.strategies.naive(registry.MODEL, cl.optim.sgd(0.1), batch_size=5, epochs=3)
+    runs = cl.sweep(
+        strategy, registry.BENCH, seeds=3, hparams=cl.grid({"opt.lr": [0.1, 1e30]}), compile=False, progress=False, lanes=3
+    )
+    assert runs.diverged.tolist() == [[False] * 3, [True] * 3]
+    assert runs.table().endswith("| 1e+30 | 3 of 3 diverged |")
+    assert runs.best() == {"opt.lr": 0.1}

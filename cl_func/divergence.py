@@ -1,0 +1,53 @@
+"""Which runs have diverged or give constant answers, told from their histories as `cl.evaluate` measures them.
+
+A model whose parameters are NaN answers the same class for everything, as does one whose units are all dead, so its accuracy is
+that of guessing: a number like any other, and the same for every seed. Only the loss and the accuracy on each class tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
+    """Which of some runs have diverged, [*axes, seed] bool: at the end the loss is NaN on a test experience that has rows.
+
+    history: name -> [*axes, seed, time, ...], of which "loss" and "accuracy" are looked at: both are NaN where a test experience
+    has no rows. An accuracy that is NaN on all of them counts, too. finished: [*axes, seed] bool; the others have not diverged.
+    """
+    loss, accuracy = _last(history, "loss", finished), _last(history, "accuracy", finished)
+    found = torch.zeros_like(finished)
+    if accuracy is not None:
+        found |= accuracy.isnan().all(-1)
+    if loss is not None and accuracy is not None and loss.shape == accuracy.shape:
+        found |= (loss.isnan() & ~accuracy.isnan()).any(-1)
+    elif loss is not None:
+        found |= loss.isnan().all(-1)
+    return found & finished
+
+
+def constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
+    """Which of some runs give constant answers and have not diverged, [*axes, seed] bool: at the end one class for all rows.
+
+    Then "class_accuracy" is 1 for that class and 0 for all others. It does not count if the last test experience is answered right
+    throughout: that holds this class alone, and a model may answer nothing else after training on one class.
+    """
+    by_class, accuracy = _last(history, "class_accuracy", finished), _last(history, "accuracy", finished)
+    if by_class is None:
+        return torch.zeros_like(finished)
+    known = (~by_class.isnan()).sum(-1)  # NaN for a class without rows
+    found = ((by_class == 1).sum(-1) == 1) & ((by_class == 0).sum(-1) == known - 1) & (known > 1)
+    if accuracy is not None:
+        found &= accuracy[..., -1] < 1
+    return found & finished & ~diverged(history, finished)
+
+
+def _last(history: Mapping[str, Tensor], name: str, finished: Tensor) -> Tensor | None:
+    """What a floating history holds at the last time, [*axes, seed, n]; None where there is none."""
+    value = history.get(name)
+    if value is None or not value.is_floating_point() or value.ndim <= finished.ndim or 0 in value.shape:
+        return None
+    return value.select(finished.ndim, -1).reshape(*finished.shape, -1)
