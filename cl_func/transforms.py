@@ -106,9 +106,9 @@ class Compiled:
     donate: bool = False
     rewrite: bool = True
     lenient: bool = False  # what cannot be traced runs eagerly, after a warning, and is no error
-    programs: dict[Any, dict[Any, Program | Eager]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    programs: dict[Any, dict[Any, Program | _Eager]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     # States that were written in place: the leaves of the next call, which then need not be taken apart and looked at again.
-    owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, Program | Eager]]] = dataclasses.field(
+    owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, Program | _Eager]]] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, compare=False, repr=False
     )
 
@@ -139,7 +139,7 @@ class Compiled:
             with _COMPILING:  # torch traces and compiles in one thread at a time; the others wait for the program
                 program = programs.get(signature) or self._program(lanes, shared, tree.flatten(state)[1], exp_structure)
                 programs[signature] = program
-        if isinstance(program, Eager):
+        if isinstance(program, _Eager):
             return self.inner(state, exp)
         leaves = program([*lanes, *shared])
         if known is not None and program.in_place:
@@ -149,7 +149,7 @@ class Compiled:
             self.owned[out] = (leaves, programs)
         return out
 
-    def _program(self, lanes: list[Tensor], shared: list[Tensor], structure: Any, exp_structure: Any) -> Program | Eager:
+    def _program(self, lanes: list[Tensor], shared: list[Tensor], structure: Any, exp_structure: Any) -> Program | _Eager:
         try:
             return Program(self.inner, lanes, shared, structure, exp_structure, self.donate, self.rewrite)
         except TraceError as error:
@@ -163,10 +163,10 @@ class Compiled:
                 f"cl.compile: torch's compiler failed ({error}); this part runs eagerly, with the same results. "
                 "Set CL_FUNC_STRICT=1 to have this raised as an error."
             )
-        return Eager()
+        return _Eager()
 
 
-class Eager:
+class _Eager:
     """In the place of a program that could not be made."""
 
 

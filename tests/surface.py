@@ -1543,6 +1543,7 @@ INNER = {
     "taps.tensorboard",  # needs its package
     "transforms.compiler_available",
     "transforms.fuse",
+    "transforms.lenient",
     "transforms.map_leaves",
     "tree.plain",
 }
