@@ -6,6 +6,7 @@ values, can be looked at while a function is vmapped or traced.
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,15 @@ from cl_func.tree import describe
 def refuse(name: str, expected: str, value: Any) -> TypeError:
     """The TypeError for an argument of another kind than expected, to be raised."""
     return TypeError(f"{name}: expected {expected}, got {describe(value)}.")
+
+
+def optional(module: str, what: str, extra: str) -> Any:
+    """Import a module that only some extra of this package brings; ImportError that says what needs it and how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = "tensorboard" if module == "torch.utils.tensorboard" else module.partition(".")[0]
+        raise ImportError(f'{what} needs {package}: pip install "cl_func[{extra}]"') from error
 
 
 def instance(name: str, value: Any, kind: Any, expected: str) -> Any:

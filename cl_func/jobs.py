@@ -212,12 +212,18 @@ def partial_runs(folder: Path) -> dict[int, Partial]:
     return found
 
 
+def before(chunk: Sequence[Run], partials: dict[int, Partial]) -> list[Partial]:
+    """What there is of the runs of a chunk, which is all or nothing."""
+    return [partials[run.place] for run in chunk if run.place in partials]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Lane:
     index: int | None
 
     def __call__(self, leaf: Tensor) -> Tensor:
-        return leaf if self.index is None else leaf[self.index]
+        # A copy: sent to a worker, a view would take the other lanes along.
+        return leaf if self.index is None else leaf[self.index].clone()
 
 
 def together(partials: Sequence[Partial], keeper: Keeper, lanes: int) -> None:

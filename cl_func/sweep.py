@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import copyreg
 import dataclasses
-import functools
-import importlib
 import itertools
 import operator
 import threading
@@ -31,25 +28,12 @@ from cl_func.checkpoint import Checkpoint, locked
 from cl_func.core import Strategy, positive
 from cl_func.experience import Benchmark
 from cl_func.grids import Grid, label
-from cl_func.jobs import Job, Partial, Run, partial_runs
+from cl_func.jobs import Job, Partial, Run, before, partial_runs
 from cl_func.ledger import Ledger
 from cl_func.plan import cores, planned
+from cl_func.remote import run_on
 from cl_func.runs import Runs
 from cl_func.scan import scan
-
-
-@functools.lru_cache(maxsize=1)
-def _unpacked(payload: bytes) -> tuple[Job, Any]:
-    """The job and its programs: a worker that takes several chunks compiles once."""
-    import cloudpickle
-
-    job = cloudpickle.loads(payload).on_device()
-    return job, job.prepare()
-
-
-def _remote(payload: bytes, runs: Sequence[Run], partials: Sequence[Partial]) -> list[dict[str, Any]]:
-    job, prepared = _unpacked(payload)
-    return job(runs, prepared, partials=partials)
 
 
 def sweep(
@@ -80,7 +64,9 @@ def sweep(
     lanes: runs per chunk; "auto" takes what fits the cache, or 1 where a few timed steps show that vmapping loses.
     device: where the runs are, such as "cuda"; initial states and streams are moved there. None: where `init` makes them.
     executor: chunks are submitted to it (a process pool, `dask_client.get_executor()`, a submitit executor), which needs the
-        cloudpickle package. Without one they run here, on a thread per core if compiled.
+        cloudpickle package. The data are brought to each worker once, by files that are there while the sweep runs: in the folder
+        of `resume`, in `executor.folder`, or among temporary files; a worker that sees none of these is sent them. Without an
+        executor chunks run here, on a thread per core if compiled.
     resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks.
     checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and saves the others on their way, also within an experience.
 
@@ -150,7 +136,7 @@ def _work(job: Job, runs: list[Run], ledger: Ledger, compile: Any, lanes: Any, e
         chunks = _chunks(left, partials, job.lanes)
         bar = _bar(progress, len(chunks) * job.length(left[0]), job)
         try:
-            (_run_here if executor is None else _run_on)(job, chunks, partials, ledger, bar, executor)
+            (_run_here if executor is None else run_on)(job, chunks, partials, ledger, bar, executor)
         except KeyboardInterrupt:
             warnings.warn(
                 f"sweep: interrupted; {ledger.count()} of {len(runs)} runs are finished, the others are NaN.", stacklevel=3
@@ -168,11 +154,6 @@ def _chunks(runs: list[Run], partials: dict[int, Partial], lanes: int) -> list[l
 
     groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=position, reverse=True), position)]
     return [group[i : i + lanes] for group in groups for i in range(0, len(group), lanes)]
-
-
-def _before(chunk: list[Run], partials: dict[int, Partial]) -> list[Partial]:
-    """What there is of the runs of a chunk, which is all or nothing."""
-    return [partials[run.place] for run in chunk if run.place in partials]
 
 
 def _is_folder(path: Any) -> bool:
@@ -219,7 +200,7 @@ def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], l
     def work(chunk: list[Run]) -> list[dict[str, Any]]:
         if workers > 1:
             torch.set_num_threads(1)
-        return job(chunk, prepared, tick, _before(chunk, partials))
+        return job(chunk, prepared, tick, before(chunk, partials))
 
     if workers == 1:
         for chunk in chunks:
@@ -234,43 +215,6 @@ def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], l
         stopped.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-def _run_on(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: Any) -> None:
-    """Chunks on an executor; results are taken as they come, and what fails is named at the end."""
-    try:
-        import cloudpickle
-    except ImportError as error:
-        raise ImportError("sweep: to send runs to an executor install cloudpickle: pip install cloudpickle") from error
-    # cloudpickle takes `exp.classes` in a function that also uses torch for the module torch.classes, which nothing can pickle.
-    copyreg.pickle(type(torch.classes), lambda module: (importlib.import_module, (module.__name__,)))  # type: ignore[arg-type, return-value]
-    payload = cloudpickle.dumps(job)
-    futures = {executor.submit(_remote, payload, chunk, _before(chunk, partials)): chunk for chunk in chunks}
-    failed: list[Run] = []
-    cause: BaseException | None = None
-    try:
-        # Polled, because jobs of schedulers such as submitit's are not concurrent.futures.Future.
-        while futures:
-            done = [future for future in futures if future.done()]
-            for future in done:
-                chunk = futures.pop(future)
-                try:
-                    ledger.add(chunk, future.result())
-                except Exception as error:
-                    failed, cause = [*failed, *chunk], error
-                bar.update(job.length(chunk[0]))
-            if not done:
-                time.sleep(0.02)
-    except KeyboardInterrupt:
-        for future in futures:
-            future.cancel()
-        raise
-    if failed:
-        names = "; ".join(str(run) for run in failed)
-        raise RuntimeError(
-            f"sweep: {len(failed)} runs failed or lost their worker: {names}. The others are finished"
-            f"{' and kept; sweep again to run what is missing.' if ledger.folder else '; give resume=FOLDER to keep them.'}"
-        ) from cause
 
 
 class _NoBar:
