@@ -146,7 +146,7 @@ class _Memory:
 
 def _pickled(value: Any, memory: _Memory) -> bytes:
     """The pickle of a value without the memory of its tensors."""
-    cloudpickle = checks.optional("cloudpickle", "sweep: sending runs to an executor", "cluster")
+    cloudpickle = checks.optional("cloudpickle", "cl.sweep(executor=)", "cluster")
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[name-defined]
         def persistent_id(self, item: Any) -> int | None:

@@ -102,10 +102,7 @@ class Checkpoint:
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Hold a folder, which is made if need be. RuntimeError if another process holds it; a process that dies lets go."""
-    try:
-        import filelock
-    except ImportError as error:
-        raise ImportError("checkpoints need filelock and safetensors: pip install filelock safetensors") from error
+    filelock = checks.optional("filelock", "keeping runs in a folder", "checkpoint")
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"folder: {folder} is a file; give a folder.")
     Path(folder).mkdir(parents=True, exist_ok=True)

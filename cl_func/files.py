@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.tree import describe
 
 FORMAT = 2  # raised when older versions of this library can no longer read what is written; 1: the axes of Runs had no order
@@ -35,11 +35,7 @@ class DamagedFile(ValueError):  # noqa: N818 - says what the file is
 
 
 def _safetensors() -> Any:
-    try:
-        import safetensors.torch as library
-    except ImportError as error:
-        raise ImportError("saving and loading need safetensors: pip install safetensors") from error
-    return library
+    return checks.optional("safetensors.torch", "a file of tensors", "checkpoint")
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

@@ -30,12 +30,8 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def _figure(width: float, height: float, layout: Literal["constrained", "compressed"]) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('cl_func.plots draws with matplotlib, which is not installed: pip install "cl_func[plots]"') from error
     # Not pyplot's: nothing opens a window, and nothing is kept alive.
-    return Figure(figsize=(width, height), layout=layout, dpi=150)
+    return checks.optional("matplotlib.figure", "cl_func.plots", "plots").Figure(figsize=(width, height), layout=layout, dpi=150)
 
 
 def _axes(ax: Axes | None, width: float, height: float, layout: Literal["constrained", "compressed"]) -> tuple[Any, Axes]:

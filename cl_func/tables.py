@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cl_func import named_axes
+from cl_func import checks, named_axes
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -29,10 +29,7 @@ def cell(mean: float, half: float, told: str) -> str:
 
 def frame(axes: named_axes.Axes, runs: Mapping[str, Tensor], histories: Mapping[str, Tensor]) -> Any:
     """One row per run, time and test experience: columns of the axes, of what is [*axes], and of histories [*axes, time, T]."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("Runs.to_pandas needs pandas: pip install pandas") from error
+    pd = checks.optional("pandas", "Runs.to_pandas", "pandas")
     shape = tuple(next(iter(histories.values())).shape)
     index = np.indices(shape).reshape(len(shape), -1)
     columns = [(name, np.array(named_axes.plain(name, labels))[index[a]]) for a, (name, labels) in enumerate(axes.items())]

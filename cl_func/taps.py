@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cl_func import files, tree
+from cl_func import checks, files, tree
 
 
 def _path(value: str | Path) -> Path:
@@ -121,10 +121,7 @@ class TensorBoard:
 
 def tensorboard(folder: str | Path) -> TensorBoard:
     """Write every number of the history as a scalar for TensorBoard. Needs tensorboard: ImportError otherwise."""
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise ImportError("taps.tensorboard needs tensorboard: pip install tensorboard") from error
+    checks.optional("torch.utils.tensorboard", "cl.taps.tensorboard", "tensorboard")
     return TensorBoard(_path(folder))
 
 

@@ -319,14 +319,14 @@ def small_benchmark(n_features: int = 6, n_classes: int = 4, rows_per_class: int
 
 def keys() -> Any:
     """Hypothesis strategy: random keys, () int64."""
-    import hypothesis.strategies as st
+    st = checks.optional("hypothesis.strategies", "cl.testing.keys", "testing")
 
     return st.integers(0, 2**64 - 1).map(random.key)
 
 
 def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min_rows: int = 1) -> Any:
     """Hypothesis strategy: experiences of min_rows to max_rows rows, some of them padding, at least one valid."""
-    import hypothesis.strategies as st
+    st = checks.optional("hypothesis.strategies", "cl.testing.experiences", "testing")
 
     for name, size in {"n_features": n_features, "n_classes": n_classes, "min_rows": min_rows}.items():
         checks.positive(name, size)
@@ -347,7 +347,7 @@ def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min
 
 def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3) -> Any:
     """Hypothesis strategy: streams of 1 to max_length experiences."""
-    import hypothesis.strategies as st
+    st = checks.optional("hypothesis.strategies", "cl.testing.streams", "testing")
 
     checks.positive("max_length", max_length)
     return st.lists(experiences(n_features, n_classes), min_size=1, max_size=max_length).map(stream)
