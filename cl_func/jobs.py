@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
@@ -13,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, files, random, tree
+from cl_func import checks, compile_times, files, random, tree
 from cl_func.checkpoint import Checkpoint, Keeper, Place, newest, placed
 from cl_func.core import Strategy
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Stream, stack, stream
 from cl_func.scan import follow
+from cl_func.tracing import TraceError
 from cl_func.transforms import compile as compiled
 from cl_func.transforms import lenient, vmap
+from cl_func.trial import vmap_fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,18 @@ class Job:
                 raise checks.refuse(f"hparams: {path!r}", "the path of a tensor, such as torch.tensor(0.1)", tree.get(made, path))
         return state if self.device is None else tree.to(state, self.device)
 
+    def first(self, run: Run) -> tuple[Any, Any]:
+        """The first state and the first experience of a run."""
+        return self.start(run), dataclasses.replace(self, lanes=1).streams([run])[0][0]
+
+    def fault(self, run: Run) -> str | None:
+        """Why runs cannot share a chunk, in words, if one by one they work."""
+        return vmap_fault("update", self.strategy.update, *self.first(run)) or self.probe_fault(run)
+
+    def probe_fault(self, run: Run) -> str | None:
+        """The same of a probe alone, as far as one call of it shows."""
+        return None if self.probe is None else vmap_fault("probe", self.probe, *self.first(run), calls=1)
+
     def length(self, run: Run) -> int:
         """The number of times that a run is looked at."""
         benchmark = self.benchmark if isinstance(self.benchmark, Benchmark) else self._own(run)
@@ -105,10 +120,12 @@ class Job:
         prepared: Any = None,
         tick: Callable[[], None] = lambda: None,
         partials: Sequence[Partial] = (),
+        compiles: bool = False,
     ) -> list[dict[str, Any]]:
         """The histories of some runs, name -> array [time, ...] each; `tick` is called whenever they are looked at.
 
         partials: how far each of the runs was before, all equally far.
+        compiles: this is the chunk that compiles, for the others as well; how long that takes is kept.
         """
         update, probe = self.prepare() if prepared is None else prepared
         missing = self.lanes - len(runs)  # one shape for all chunks: no second program for the last
@@ -123,11 +140,24 @@ class Job:
                 together([*partials, *[partials[-1]] * missing], keeper, self.lanes)
         state = states[0] if self.lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
 
-        def looked(state: Any, exp: Any) -> Any:
-            tick()
-            return probe(state, exp)
+        times = [time.perf_counter()]
 
-        _, history = follow(update, state, train, looked, every=self.every, donate=self.compiled, keeper=keeper)
+        def looked(state: Any, exp: Any) -> Any:
+            times.append(time.perf_counter())
+            tick()
+            entry = probe(state, exp)
+            times.append(time.perf_counter())
+            return entry
+
+        try:
+            _, history = follow(update, state, train, looked, every=self.every, donate=self.compiled, keeper=keeper)
+        except Exception as error:
+            fault = None if self.lanes == 1 or isinstance(error, TraceError) else self.fault(runs[0])
+            if fault is None:
+                raise
+            raise ValueError(f"lanes: {fault} Or use lanes=1.") from error
+        if compiles and self.compiled and not partials:
+            compile_times.record(self.strategy.update, *self.first(runs[0]), self.lanes, times)
         lanes = [history] if self.lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
         return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in lanes]
 

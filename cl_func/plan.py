@@ -5,43 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import time
+import warnings
 from typing import Any
 
-from cl_func import tree
+from cl_func import compile_times, tree
 from cl_func.core import At, Compose, Minibatches, Repeat
 from cl_func.jobs import Job, Run
 from cl_func.transforms import vmap
+from cl_func.trial import seconds_per_call, why_not
 
 CACHE_BYTES = 12 * 2**20  # lanes whose weights, gradients and moments fit in this stay in a core's share of the cache
-COMPILE_SECONDS = 12.0  # what a cold compilation of a step costs, about; compiling must save more
-
-
-class _Enough(Exception):  # noqa: N818 - no error: ends a measurement
-    pass
-
-
-def _seconds_per_call(update: Any, state: Any, train: Any, calls: int = 6) -> float:
-    """The median time of the first leaf calls of an eager update on a stream."""
-    times: list[float] = []
-
-    def timed(leaf: Any) -> Any:
-        def call(state: Any, exp: Any) -> Any:
-            start = time.perf_counter()
-            out = leaf(state, exp)
-            times.append(time.perf_counter() - start)
-            if len(times) >= calls:
-                raise _Enough
-            return out
-
-        return call
-
-    try:
-        for exp in train:
-            state = tree.map(timed, update)(state, exp)
-    except _Enough:
-        pass
-    return sorted(times)[len(times) // 2]
 
 
 def leaf_calls(update: Any, n: int) -> int:
@@ -60,22 +33,34 @@ def leaf_calls(update: Any, n: int) -> int:
     return 1
 
 
-def planned(job: Job, runs: list[Run], compile: Any, lanes: Any, remote: bool) -> Job:
+def planned(job: Job, runs: list[Run], compile: Any, lanes: Any) -> Job:
     """The job with lanes and compilation chosen, by the size of the state and a few timed eager steps."""
     if lanes != "auto" and compile != "auto":
         return job
     single = job.start(runs[0])
     train, _ = dataclasses.replace(job, lanes=1).on_device().streams(runs[:1])
     if lanes == "auto":
-        job = dataclasses.replace(job, lanes=_lanes(job, single, train, runs, remote))
+        job = dataclasses.replace(job, lanes=_lanes(job, single, train, runs))
     if compile == "auto":
         update, state = job.strategy.update, single
         if job.lanes > 1:
             update, state = vmap(update), tree.stack([single] * job.lanes)
         calls = sum(leaf_calls(job.strategy.update, len(exp)) for exp in train) * math.ceil(len(runs) / job.lanes)
-        eager = _seconds_per_call(update, state, train) * calls
-        job = dataclasses.replace(job, compiled=eager > 2 * COMPILE_SECONDS, lenient=True)
+        try:
+            eager = seconds_per_call(update, state, train) * calls
+        except Exception as error:
+            fault = job.fault(runs[0])
+            if fault is None:
+                raise
+            raise ValueError(f"lanes: {fault} Or use lanes=1.") from error
+        # Compiled steps take about half the time, as a rule, so that half of it is to be saved.
+        job = dataclasses.replace(job, compiled=eager > 2 * compile_seconds(job, runs[0]), lenient=True)
     return job
+
+
+def compile_seconds(job: Job, run: Run) -> float:
+    """How long compiling a job is expected to take."""
+    return compile_times.expected(job.strategy.update, *job.first(run), job.lanes)
 
 
 def cores() -> int:
@@ -83,9 +68,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _lanes(job: Job, single: Any, train: Any, runs: list[Run], remote: bool) -> int:
-    if len(runs) == 1:
-        return 1
+def threads(job: Job, chunks: int) -> int:
+    """On how many threads so many chunks run here, side by side."""
+    return min(chunks, cores()) if job.compiled and job.device is None else 1
+
+
+def _lanes(job: Job, single: Any, train: Any, runs: list[Run]) -> int:
     size = sum(
         leaf.numel() * leaf.element_size() for leaf in [*tree.leaves(single.model), *tree.leaves([single.model, single.opt])]
     )
@@ -93,5 +81,15 @@ def _lanes(job: Job, single: Any, train: Any, runs: list[Run], remote: bool) -> 
     workers = cores()
     chunks = max(1, round(len(runs) / fitting / workers)) * workers if fitting < len(runs) else 1
     count = math.ceil(len(runs) / chunks)
-    together = _seconds_per_call(vmap(job.strategy.update), tree.stack([single] * count), train) / count if count > 1 else math.inf
-    return count if together < _seconds_per_call(job.strategy.update, single, train) else 1
+    if count == 1:
+        return 1
+    alone = seconds_per_call(job.strategy.update, single, train)  # what is wrong with it is raised here as it is
+    try:
+        together = seconds_per_call(vmap(job.strategy.update), tree.stack([single] * count), train) / count
+        fault = job.probe_fault(runs[0])
+    except Exception as error:
+        fault = why_not("update", error)
+    if fault is not None:
+        warnings.warn(f"sweep: one run a chunk, since {fault} lanes=1 says that this is meant.", stacklevel=5)
+        return 1
+    return count if together < alone else 1

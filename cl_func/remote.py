@@ -22,17 +22,17 @@ class _Answer:
     histories: list[dict[str, Any]] | broadcast.Missing
 
 
-def _ready(job: Job) -> tuple[Job, Any]:
+def _ready(job: Job) -> tuple[Job, Any, list[str]]:
     job = job.on_device()
-    return job, job.prepare()  # so a worker that takes several chunks compiles once
+    return job, job.prepare(), ["compiles"]  # a worker that takes several chunks compiles in its first one
 
 
 def _work(reference: broadcast.Reference, sent: Mapping[str, bytes], runs: Sequence[Run], partials: Sequence[Partial]) -> _Answer:
     ready = broadcast.received(reference, sent, _ready)
     if isinstance(ready, broadcast.Missing):
         return _Answer(broadcast.worker(), ready)
-    job, prepared = ready
-    return _Answer(broadcast.worker(), job(runs, prepared, partials=partials))
+    job, prepared, first = ready
+    return _Answer(broadcast.worker(), job(runs, prepared, partials=partials, compiles=bool(first and first.pop())))
 
 
 def run_on(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: Any) -> None:

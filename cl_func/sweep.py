@@ -30,7 +30,8 @@ from cl_func.experience import Benchmark
 from cl_func.grids import Grid, label
 from cl_func.jobs import Job, Partial, Run, before, partial_runs
 from cl_func.ledger import Ledger
-from cl_func.plan import cores, planned
+from cl_func.plan import compile_seconds, planned, threads
+from cl_func.progress import Progress
 from cl_func.remote import run_on
 from cl_func.runs import Runs
 from cl_func.scan import scan
@@ -60,14 +61,17 @@ def sweep(
     probe: what is measured after every experience; by default the evaluation of `strategy.model` on the test stream. With
         `device`, make its stream there.
     every: measure only after every so many experiences, and after the last; for online streams.
-    compile: "auto" compiles if an eager sweep would take clearly longer than compiling.
-    lanes: runs per chunk; "auto" takes what fits the cache, or 1 where a few timed steps show that vmapping loses.
+    compile: "auto" compiles if an eager sweep would take clearly longer than compiling, by what that took on this machine before
+        (kept in ~/.cache/cl_func, or the folder CL_FUNC_CACHE_DIR).
+    lanes: runs per chunk; "auto" takes what fits the cache, or 1 where a few timed steps show that vmapping loses, or, with a
+        warning that names the reason, cannot be. ValueError where it cannot be and more are asked for.
     device: where the runs are, such as "cuda"; initial states and streams are moved there. None: where `init` makes them.
     executor: chunks are submitted to it (a process pool, `dask_client.get_executor()`, a submitit executor), which needs the
         cloudpickle package. The data are brought to each worker once, by files that are there while the sweep runs: in the folder
         of `resume`, in `executor.folder`, or among temporary files; a worker that sees none of these is sent them. Without an
         executor chunks run here, on a thread per core if compiled.
     resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks.
+    progress: show a bar over the looks at chunks on stderr (with tqdm), or now and then a line (without).
     checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and saves the others on their way, also within an experience.
 
     Ctrl-C returns the finished runs, after a warning; the others are NaN. On an executor, a chunk that fails or whose worker dies
@@ -131,10 +135,10 @@ def _work(job: Job, runs: list[Run], ledger: Ledger, compile: Any, lanes: Any, e
     if left:
         for run in {str(run.values): run for run in left}.values():
             job.start(run)  # every path and value is checked before anything is trained
-        job = planned(job, left, compile, lanes, executor is not None)
+        job = planned(job, left, compile, lanes)
         partials = partial_runs(ledger.folder) if job.checkpoint is not None and ledger.folder is not None else {}
         chunks = _chunks(left, partials, job.lanes)
-        bar = _bar(progress, len(chunks) * job.length(left[0]), job)
+        bar = _bar(progress, job, chunks, executor is None)
         try:
             (_run_here if executor is None else run_on)(job, chunks, partials, ledger, bar, executor)
         except KeyboardInterrupt:
@@ -189,8 +193,8 @@ def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> st
 def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
     """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
     job = job.on_device()
-    prepared, stopped, threads = job.prepare(), threading.Event(), torch.get_num_threads()
-    workers = min(len(chunks), cores()) if job.compiled and job.device is None else 1
+    prepared, stopped, before_threads = job.prepare(), threading.Event(), torch.get_num_threads()
+    workers = threads(job, len(chunks))
 
     def tick() -> None:
         bar.update(1)
@@ -200,7 +204,7 @@ def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], l
     def work(chunk: list[Run]) -> list[dict[str, Any]]:
         if workers > 1:
             torch.set_num_threads(1)
-        return job(chunk, prepared, tick, before(chunk, partials))
+        return job(chunk, prepared, tick, before(chunk, partials), compiles=chunk is chunks[0])
 
     if workers == 1:
         for chunk in chunks:
@@ -214,24 +218,15 @@ def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], l
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before_threads)
 
 
-class _NoBar:
-    def update(self, n: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _bar(progress: bool, total: int, job: Job) -> Any:
-    """A progress bar over experiences of chunks, where tqdm is installed."""
-    if progress:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return _NoBar()
-        how = f"{'compiled' if job.compiled else 'eager'}, {job.lanes} lane{'s' if job.lanes > 1 else ''} a chunk"
-        return tqdm(total=total, desc=f"sweep ({how})", unit="look")
-    return _NoBar()
+def _bar(shown: bool, job: Job, chunks: list[list[Run]], here: bool) -> Progress:
+    """A progress bar over the looks at chunks."""
+    total, run = len(chunks) * job.length(chunks[0][0]), chunks[0][0]
+    what = f"sweep ({'compiled' if job.compiled else 'eager'}, {job.lanes} run{'s' if job.lanes > 1 else ''} a chunk)"
+    if not shown or not job.compiled:
+        return Progress(shown, total, what)
+    compiling = f"sweep: compiling (about {compile_seconds(job, run):.0f} s, once{'' if here else ' a worker, in its first chunk'})"
+    # The first look of each thread is compiled after it was counted.
+    return Progress(shown, total, what, compiling, threads(job, len(chunks)) if here else 0)

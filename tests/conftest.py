@@ -1,6 +1,7 @@
 """One thread a process: the tensors of tests are small, and threads of several processes on few cores wait for each other."""
 
 import os
+import tempfile
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the examples, which run in processes of their own
 os.environ["CL_FUNC_STRICT"] = "1"  # a compiler that fails is a failure here, no warning
@@ -13,3 +14,7 @@ torch.set_num_threads(1)
 
 # The nets of tests are small too: what is rewritten for the speed of large weights must be right for all.
 rewrites.SMALLEST = 1
+
+# What tests measure is not kept for the user's own sweeps; the folder is removed at the end.
+CACHE = tempfile.TemporaryDirectory(prefix="cl_func-tests-")
+os.environ["CL_FUNC_CACHE_DIR"] = CACHE.name

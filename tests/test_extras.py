@@ -1,0 +1,85 @@
+"""Without a package that only some extra brings: what needs it says so and how to get it; all else works."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import registry
+import torch
+
+import cl_func as cl
+
+FOLDER = Path(cl.__file__).parent
+EXTRAS = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+STRATEGY = cl.strategies.naive(registry.MODEL, registry.SGD, batch_size=5)
+
+
+def without(monkeypatch, package):
+    """As if a package were not installed."""
+    also = {"tensorboard": ["torch.utils.tensorboard"]}.get(package, [])
+    for name in [package, *also, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def swept(executor=None):
+    return cl.sweep(STRATEGY, registry.BENCH, seeds=1, compile=False, progress=False, executor=executor)
+
+
+def scanned(folder):
+    return cl.scan(STRATEGY.update, STRATEGY.init(cl.key(0)), registry.BENCH.train, checkpoint=cl.Checkpoint(folder))
+
+
+class Executor:
+    def submit(self, function, *args):
+        raise AssertionError("nothing was to be sent")
+
+
+CALLS = {
+    "matplotlib": ("plots", lambda folder: cl.plots.accuracy_timeline({"a": torch.rand(3)})),
+    "pandas": ("pandas", lambda folder: swept().to_pandas()),
+    "safetensors": ("checkpoint", lambda folder: cl.save(folder / "a", {"a": torch.ones(1)})),
+    "filelock": ("checkpoint", scanned),
+    "tensorboard": ("tensorboard", cl.taps.tensorboard),
+    "cloudpickle": ("cluster", lambda folder: swept(Executor())),
+    "hypothesis keys": ("testing", lambda folder: cl.testing.keys()),
+    "hypothesis experiences": ("testing", lambda folder: cl.testing.experiences()),
+    "hypothesis streams": ("testing", lambda folder: cl.testing.streams()),
+    "hypothesis agents": ("testing", lambda folder: cl.testing.agents(STRATEGY.init)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_needs_a_package_names_its_extra(name, monkeypatch, tmp_path):
+    package, (extra, call) = name.split()[0], CALLS[name]
+    without(monkeypatch, package)
+    with pytest.raises(ImportError, match=rf'^[\w., =()]+ needs {package}: pip install "cl_func\[{extra}\]"$'):
+        call(tmp_path)
+    assert any(re.match(rf"{package}\b", requirement) for requirement in EXTRAS[extra])
+
+
+def test_a_sweep_needs_none(monkeypatch, capsys):
+    for package in ("tqdm", *(name.split()[0] for name in CALLS)):
+        without(monkeypatch, package)
+    assert bool(swept().finished.all())
+
+
+def test_every_optional_import_is_among_these():
+    """What is imported and no dependency goes through `checks.optional`, and all that goes through it was tried above."""
+    asked, imported = set(), set()
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "checks.optional":
+                module, _, extra = (argument.value for argument in node.args)
+                asked.add(("tensorboard" if module == "torch.utils.tensorboard" else module.split(".")[0], extra))
+            elif isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    # matplotlib: for types, and where a figure of it has been made already.
+    assert imported - sys.stdlib_module_names - {"cl_func", "torch", "numpy", "optree"} == {"matplotlib"}
+    assert asked == {(name.split()[0], extra) for name, (extra, _) in CALLS.items()} | {("tqdm", "progress")}
