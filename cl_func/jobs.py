@@ -83,7 +83,7 @@ class Job:
 
     def first(self, run: Run) -> tuple[Any, Any]:
         """The first state and the first experience of a run."""
-        return self.start(run), dataclasses.replace(self, lanes=1).streams([run])[0][0]
+        return self.start(run), self.on_device().streams([run])[0][0]
 
     def fault(self, run: Run) -> str | None:
         """Why runs cannot share a chunk, in words, if one by one they work."""
