@@ -4,7 +4,8 @@
 
 A cheap run over a few rows of a large source (93,000 x 784 float32 are 292 MB), whose test set is a view of it. The first chunk of
 a worker has to bring the data; what counts is the rate from the second on. All numbers are of one call, so that their ratios hold
-on a busy machine too. Memory is a worker's peak over that of one with a source of 1,000 rows, as a multiple of the source.
+on a busy machine too. Memory is a worker's peak over that of one with a source of 1,000 rows, as a multiple of the source
+(with --start fork, what it inherits of this process counts too, though it is shared).
 """
 
 from __future__ import annotations

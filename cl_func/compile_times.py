@@ -16,18 +16,20 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cl_func import files, tree
+from cl_func.transforms import Compiled
 from cl_func.transforms import compile as compiled
 
 GUESS = 8.0  # seconds a function, cold: on the safe side, since what is not compiled is only slower
 KEPT = 200  # what was compiled longer ago than so many others is forgotten
 MEASURABLE = 0.2  # seconds; nothing compiles faster: there was no compiler, or only one look
+MARKS = 200
 FIRSTS = 9  # as many first times as there is a median of: a machine may be busy
 
 
@@ -46,13 +48,32 @@ def expected(update: Any, state: Any, exp: Any, lanes: int) -> float:
     return last.get(name, functions * (statistics.median(first) if first else GUESS))
 
 
-def record(update: Any, state: Any, exp: Any, lanes: int, times: Sequence[float]) -> None:
-    """Keep what compiling took, of the times of a run's beginning and before and after each look.
+class Watch:
+    """The time at the beginning of a run, and before and after each look at it, with how many programs there were by then."""
 
-    The first stretch of training compiled the update, the first look the probe; all others did not.
-    """
-    took = [after - before for before, after in itertools.pairwise(times)]
-    seconds = sum(part[0] - min(part[1:], default=part[0]) for part in (took[0::2], took[1::2]))
+    def __init__(self, update: Any, probe: Any) -> None:
+        self.leaves = [leaf for leaf in (*tree.leaves(update), *tree.leaves(probe)) if isinstance(leaf, Compiled)]
+        self.marks: list[tuple[float, int]] = []
+        self.mark()
+
+    def mark(self) -> None:
+        """Note the time; after many looks all is compiled, and there is nothing more to note."""
+        if len(self.marks) < MARKS:
+            programs = sum(len(found) for leaf in self.leaves for found in [*leaf.programs.values()])
+            self.marks.append((time.perf_counter(), programs))
+
+    def seconds(self) -> float:
+        """What compiling took: how much longer training, and looking, took where there were new programs afterwards."""
+        took = [(after - before, new > old) for (before, old), (after, new) in itertools.pairwise(self.marks)]
+        total = 0.0
+        for part in (took[0::2], took[1::2]):
+            others = [seconds for seconds, new in part if not new] or [min((seconds for seconds, _ in part), default=0.0)]
+            total += sum(max(0.0, seconds - statistics.median(others)) for seconds, new in part if new)
+        return total
+
+
+def record(update: Any, state: Any, exp: Any, lanes: int, seconds: float) -> None:
+    """Keep what compiling an update and a probe took."""
     if seconds < MEASURABLE:
         return
     first, last = _read()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
@@ -140,13 +139,15 @@ class Job:
                 together([*partials, *[partials[-1]] * missing], keeper, self.lanes)
         state = states[0] if self.lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
 
-        times = [time.perf_counter()]
+        watch = compile_times.Watch(update, probe) if compiles and self.compiled else None
 
         def looked(state: Any, exp: Any) -> Any:
-            times.append(time.perf_counter())
+            if watch is not None:
+                watch.mark()
             tick()
             entry = probe(state, exp)
-            times.append(time.perf_counter())
+            if watch is not None:
+                watch.mark()
             return entry
 
         try:
@@ -156,8 +157,8 @@ class Job:
             if fault is None:
                 raise
             raise ValueError(f"lanes: {fault} Or use lanes=1.") from error
-        if compiles and self.compiled and not partials:
-            compile_times.record(self.strategy.update, *self.first(runs[0]), self.lanes, times)
+        if watch is not None:
+            compile_times.record(self.strategy.update, *self.first(runs[0]), self.lanes, watch.seconds())
         lanes = [history] if self.lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
         return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in lanes]
 

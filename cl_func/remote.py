@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ def run_on(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledg
         futures: dict[Any, tuple[list[Run], bool]] = {}
 
         def submit(chunk: list[Run], digests: frozenset[str] = frozenset()) -> None:
-            future = executor.submit(_work, data.reference, data.content(digests), chunk, before(chunk, partials))
+            with warnings.catch_warnings():
+                if digests:  # Dask advises against large tasks; these are as few as can be
+                    warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+                future = executor.submit(_work, data.reference, data.content(digests), chunk, before(chunk, partials))
             futures[future] = (chunk, bool(digests))
 
         try:

@@ -193,7 +193,7 @@ def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> st
 def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
     """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
     job = job.on_device()
-    prepared, stopped, before_threads = job.prepare(), threading.Event(), torch.get_num_threads()
+    prepared, stopped, threads_before = job.prepare(), threading.Event(), torch.get_num_threads()
     workers = threads(job, len(chunks))
 
     def tick() -> None:
@@ -218,7 +218,7 @@ def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], l
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before_threads)
+        torch.set_num_threads(threads_before)
 
 
 def _bar(shown: bool, job: Job, chunks: list[list[Run]], here: bool) -> Progress:

@@ -131,34 +131,56 @@ def kept(tmp_path, monkeypatch):
 UPDATE, FIRST = NAIVE.update, (NAIVE.init(cl.key(0)), BENCH.train[0])
 
 
-def times(update, look, run=0.5):
-    """As a run has them that compiles for so many seconds."""
-    took = [update + run, look + 0.1, run, 0.1, run + 0.2, 0.1]
-    return [0.0, *(sum(took[: i + 1]) for i in range(len(took)))]
+def marked(*marks):
+    """A watch with marks (seconds since the last, programs by then), begun at 0."""
+    watch = compile_times.Watch(NAIVE.update, None)
+    watch.marks, now = [(0.0, 0)], 0.0
+    for seconds, programs in marks:
+        now += seconds
+        watch.marks.append((now, programs))
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("marks", "seconds"),
+    [
+        ([(20.5, 2), (4.1, 3), (0.5, 3), (0.1, 3), (0.5, 3), (0.1, 3)], 24.0),
+        (
+            [(20.5, 2), (4.1, 3), (8.5, 4), (0.1, 4), (9.0, 4), (0.1, 4)],
+            20.5 - 9.0 + 4.0,
+        ),  # the next is longer, and one more program
+        ([(20.5, 2), (4.1, 3), (0.5, 3), (0.1, 3), (9.5, 3), (0.1, 3)], 20.5 - 5.0 + 4.0),  # a longer one compiled nothing
+        ([(20.5, 2), (4.1, 3), (2.5, 4), (0.1, 4)], 18.0 + 4.0),  # all compiled
+        ([(20.5, 2), (4.1, 3)], 0.0),  # one look: what of it was compiling is not known
+        ([(20.5, 0), (0.1, 0), (0.5, 0), (0.1, 0)], 0.0),  # no compiler
+        ([], 0.0),
+    ],
+)
+def test_what_compiling_took_is_told_from_running(marks, seconds):
+    assert marked(*marks).seconds() == pytest.approx(seconds)
 
 
 def test_what_was_measured_is_expected(kept):
     guess = compile_times.expected(UPDATE, *FIRST, 4)
     assert guess == pytest.approx(3 * compile_times.GUESS)  # the step, the order of rows, the probe
-    compile_times.record(UPDATE, *FIRST, 4, times(20.0, 4.0))
+    compile_times.record(UPDATE, *FIRST, 4, 24.0)
     assert compile_times.expected(UPDATE, *FIRST, 4) == pytest.approx(24.0)
     assert compile_times.expected(UPDATE, *FIRST, 8) == pytest.approx(24.0)  # something new: as others did
-    compile_times.record(UPDATE, *FIRST, 4, times(2.0, 0.5))  # from the compiler's cache
+    compile_times.record(UPDATE, *FIRST, 4, 2.5)  # from the compiler's cache
     assert compile_times.expected(UPDATE, *FIRST, 4) == pytest.approx(2.5)
     assert compile_times.expected(UPDATE, *FIRST, 8) == pytest.approx(24.0)  # still not in the cache
     assert json.loads(kept.read_text()).keys() == {"first", "last"}
 
 
 def test_a_run_that_compiled_nothing_leaves_no_time(kept):
-    compile_times.record(UPDATE, *FIRST, 4, times(0.0, 0.0))
-    compile_times.record(UPDATE, *FIRST, 4, [0.0, 30.0, 31.0])  # one look: what of it was compiling is not known
+    compile_times.record(UPDATE, *FIRST, 4, 0.0)
     assert not kept.exists()
 
 
 def test_the_file_does_not_grow(kept, monkeypatch):
     monkeypatch.setattr(compile_times, "KEPT", 3)
     for lanes in range(20):
-        compile_times.record(UPDATE, *FIRST, lanes, times(20.0, 4.0 + lanes))
+        compile_times.record(UPDATE, *FIRST, lanes, 24.0 + lanes)
     found = json.loads(kept.read_text())
     assert (len(found["first"]), len(found["last"])) == (compile_times.FIRSTS, 3)
     assert compile_times.expected(UPDATE, *FIRST, 19) == pytest.approx(43.0)
@@ -180,7 +202,7 @@ def test_garbage_is_a_guess(content):
         seconds = compile_times.expected(UPDATE, *FIRST, 4)
         assert math.isfinite(seconds)
         assert seconds >= 0
-        compile_times.record(UPDATE, *FIRST, 4, times(20.0, 4.0))
+        compile_times.record(UPDATE, *FIRST, 4, 24.0)
         assert compile_times.expected(UPDATE, *FIRST, 4) == pytest.approx(24.0)
 
 
@@ -188,7 +210,7 @@ def test_garbage_is_a_guess(content):
 def test_a_folder_that_cannot_be_is_no_error(where, tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
     monkeypatch.setattr(compile_times, "place", lambda: tmp_path / where / "inner" / "compile_times.json")
-    compile_times.record(UPDATE, *FIRST, 4, times(20.0, 4.0))
+    compile_times.record(UPDATE, *FIRST, 4, 24.0)
     assert compile_times.expected(UPDATE, *FIRST, 4) == pytest.approx(3 * compile_times.GUESS)
 
 
@@ -214,7 +236,7 @@ def test_whether_to_compile_follows_from_what_it_took(kept, monkeypatch):
     monkeypatch.setattr(sys.modules["cl_func.sweep"], "_run_here", run)
     for seconds in (None, 60.0, 10.0):
         if seconds is not None:
-            compile_times.record(NAIVE.update, NAIVE.init(cl.key(0)), BENCH.train[0], 1, times(seconds, 1.0))
+            compile_times.record(NAIVE.update, NAIVE.init(cl.key(0)), BENCH.train[0], 1, seconds)
         with pytest.warns(UserWarning, match="interrupted"):
             cl.sweep(NAIVE, BENCH, seeds=1, progress=False)
     assert chosen == [False, False, True]
