@@ -244,6 +244,7 @@ def test_what_a_benchmark_function_or_a_probe_closes_over_is_sent_once(alone):
 
 
 @pytest.mark.parametrize("start", ["spawn", "fork"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python's, where there are threads
 def test_processes_that_see_no_files_are_sent_the_data_once(start, alone, monkeypatch):
     """As on machines without a shared disk, or with a full one."""
 
