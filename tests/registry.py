@@ -28,7 +28,30 @@ def bn_net() -> torch.nn.Module:
     )
 
 
+class Odd(torch.nn.Module):
+    """Parameters of every kind: frozen, tied, of shape () and [8], of a convolution and of batch norms.
+
+    The large eps keeps few rows with nearly equal values from blowing rounding errors up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.conv_norm = torch.nn.Conv2d(1, 2, (1, 2), bias=False), torch.nn.BatchNorm2d(2, eps=0.5)
+        self.frozen = torch.nn.Linear(8, 8).requires_grad_(False)
+        self.norm = torch.nn.BatchNorm1d(8, eps=0.5)
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8, bias=False)
+        self.second.weight = self.first.weight
+        self.gate = torch.nn.Parameter(torch.ones(8))
+        self.last = cl.models.CosineLinear(8, 4, scale=2.0)  # its scale has the shape ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.conv_norm(self.conv(x.unflatten(1, (1, 2, 3))))).flatten(1)
+        h = torch.tanh(self.norm(self.frozen(h)))
+        return self.last(torch.tanh(self.second(torch.tanh(self.first(h)))) * self.gate)
+
+
 NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,), last_layer="4")
+ODD = cl.models.from_module(Odd, n_classes=4, input_shape=(6,), last_layer="last")
 HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
@@ -77,6 +100,7 @@ BALANCED = holding(lambda sample: (memory.balanced.init(5, sample), memory.balan
 GDUMB = holding(lambda sample: (memory.gdumb.init(7, sample, 4), memory.gdumb.insert()))
 GSS = holding(_gss)
 GSS_NORMED = holding(lambda sample: _gss(sample, NORMED))
+GSS_ODD = holding(lambda sample: _gss(sample, ODD))
 RING = holding(lambda sample: (memory.ring.init(3, sample, 4), memory.ring.insert()))
 
 
@@ -210,6 +234,11 @@ LOSSES = [
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(NORMED), model=NORMED),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(HEADS)),
     Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("ewc"), start=regularised),
+    Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("rwalk"), model=ODD, start=regularised),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(ODD), model=ODD),
+    Case("losses.cross_entropy", lambda: _ce(ODD), model=ODD),
+    Case("losses.with_replay", lambda: losses.with_replay(_ce(ODD), 3), model=ODD),
+    Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
 ]
 
 UPDATES = [
@@ -236,13 +265,14 @@ UPDATES = [
     Case("memory.gdumb.insert", lambda: memory.gdumb.insert(), start=GDUMB),
     Case("memory.gss.insert", lambda: memory.gss.insert(MODEL, 4), start=GSS),
     Case("memory.gss.insert", lambda: memory.gss.insert(NORMED, 4), model=NORMED, start=GSS_NORMED),
+    Case("memory.gss.insert", lambda: memory.gss.insert(ODD, 4), model=ODD, start=GSS_ODD),
     Case("memory.ring.insert", lambda: memory.ring.insert(), start=RING),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=4), start=RING),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=None), start=BALANCED),
     Case("memory.rehearse", lambda: memory.rehearse(_step_alone(), batch_size=3, iterations=4), start=GSS),
     *[
         Case(name, lambda make=make, model=model: make(model), model=model, start=featured)
-        for model in (MODEL, NORMED)
+        for model in (MODEL, NORMED, ODD)
         for name, make in (
             ("memory.herding.insert", lambda model: memory.herding.insert(model, slot="herd")),
             ("classifiers.nearest_mean.insert", classifiers.nearest_mean.insert),
@@ -280,6 +310,22 @@ UPDATES = [
     Case("projections.owm.absorb", lambda: projections.owm.absorb(MODEL), start=constrained),
     Case("projections.ogd.store", lambda: projections.ogd.store(MODEL, 3), start=constrained),
     Case("projections.ogd.store", lambda: projections.ogd.store(NORMED, 3), NORMED, start=constrained),
+    Case("projections.ogd.store", lambda: projections.ogd.store(ODD, 3), ODD, start=constrained),
+    Case("train_step", lambda: cl.train_step(_ce(ODD), OPTIMIZERS["adamw"]), ODD, OPTIMIZERS["adamw"]),
+    Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(ODD)), ODD, start=with_logits),
+    Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot(), model=ODD),
+    Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(ODD, labels="all"), model=ODD, start=regularised),
+    Case("regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(ODD), model=ODD, start=regularised),
+    Case(
+        "regularizers.path.train_step",
+        lambda: regularizers.path.train_step(_ce(ODD), _MOMENTUM, slot="si"),
+        model=ODD,
+        start=regularised,
+    ),
+    Case("regularizers.si.consolidate", lambda: regularizers.si.consolidate(), model=ODD, start=regularised),
+    Case("regularizers.rwalk.track", lambda: regularizers.rwalk.track(ODD), model=ODD, start=regularised),
+    Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), model=ODD, start=regularised),
+    Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), model=ODD, start=regularised),
     Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
@@ -306,12 +352,17 @@ TRANSFORMS = [
     Case("projections.gem.project", lambda: projections.gem.project(_ce(NORMED)), NORMED, start=constrained),
     Case("projections.owm.project", lambda: projections.owm.project(), start=constrained),
     Case("projections.ogd.project", lambda: projections.ogd.project(), start=constrained),
+    Case("projections.agem.project", lambda: projections.agem.project(_ce(ODD), 4), ODD, start=constrained),
+    Case("projections.gem.project", lambda: projections.gem.project(_ce(ODD)), ODD, start=constrained),
+    Case("projections.ogd.project", lambda: projections.ogd.project(), ODD, start=constrained),
+    Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5), ODD),
     Case("optim.chain", lambda: optim.chain(optim.clip_by_value(0.1), optim.clip_by_global_norm(0.2))),
 ]
 
 PROBES = [
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, batch_size=5)),
     Case("evaluate", lambda: cl.evaluate(NORMED, BENCH.test), model=NORMED),
+    Case("evaluate", lambda: cl.evaluate(ODD, BENCH.test), model=ODD),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),
@@ -365,6 +416,25 @@ STRATEGIES = [
     Case("strategies.gss", lambda: cl.strategies.gss(NORMED, SGD, capacity=9, replay_size=4, subset_size=3)),
     Case("strategies.mir", lambda: cl.strategies.mir(MODEL, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
     Case("strategies.mir", lambda: cl.strategies.mir(NORMED, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
+]
+
+_STORE = {"capacity": 9, "replay_size": 4}
+ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a model, an optimiser and a batch size
+    "agem": {"capacity": 6, "sample_size": 4},
+    "bic": {"capacity": 14, "replay_size": 4, "validation": 0.4},
+    "gdumb": {"capacity": 7},
+    "gem": {"memory_per_experience": 3, "n_experiences": 4},
+    "gss": {**_STORE, "subset_size": 3},
+    "mir": {"capacity": 9, "replay_size": 2, "candidates": 6},
+    "ogd": {"capacity": 7, "per_experience": 4},
+    "slda": {"shrinkage": 0.1},
+    **{name: {"strength": 0.5} for name in ("ewc", "ewc_online", "mas", "rwalk", "si")},
+    **dict.fromkeys(("der", "der_pp", "er", "er_ace", "er_lwf", "icarl"), _STORE),
+    **{name: {} for name in ("cumulative", "from_scratch", "joint", "lwf", "naive", "ncm")},
+}
+STRATEGIES += [
+    Case(f"strategies.{name}", lambda name=name, more=more: getattr(cl.strategies, name)(ODD, SGD, batch_size=5, **more), model=ODD)
+    for name, more in sorted(ARGUMENTS.items())
 ]
 
 ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]

@@ -144,6 +144,16 @@ def test_registry_is_complete(room):
     assert {name for name in public if f"{room}.{name}" not in covered} == set()
 
 
+def test_every_method_meets_parameters_of_every_kind():
+    """ODD has parameters of shape () and [8], frozen and tied ones, a convolution and batch norms; OWM refuses it."""
+    odd = {case.name for case in registry.ALL if case.model is registry.ODD}
+    methods = {f"strategies.{name}" for name in cl.strategies.__all__ if not isinstance(getattr(cl.strategies, name), type)}
+    assert methods - odd == {"strategies.owm"}
+    with pytest.raises(ValueError, match=r"model: the linear layer of 'first.weight' runs twice"):
+        cl.strategies.owm(registry.ODD, registry.SGD).init(cl.key(0))
+    assert {case.name for case in registry.ALL if case.model is registry.NORMED} - odd == set()
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [

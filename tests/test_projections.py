@@ -404,6 +404,29 @@ def test_ogd_projects_the_same_by_factors_as_by_whole_gradients():
     cl.testing.assert_equal(both[0].model, both[1].model, "models", 1e-4, 1e-5)
 
 
+ODD = {"odd": registry.ODD, "cosine": cl.models.mlp(6, (5,), 4, head="cosine")}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_ogd_of_parameters_of_any_shape_is_that_of_one_vector(name):
+    """The equation by hand, on the vectors of all parameters: g - S' (S S')^-1 S g."""
+    model = ODD[name]
+    state = cl.strategies.ogd(model, SGD, capacity=20, per_experience=14).init(cl.key(0))
+    assert any(p.ndim == 0 for p in state.model.params.values())
+    state = ogd.store(model, 14)(state, FIRST)
+    vectors = []
+    for x, y in zip(FIRST.x, FIRST.y, strict=True):
+        params = {name: w.clone().requires_grad_() for name, w in state.model.params.items()}
+        logit = model.apply(params, state.model.buffers, x[None])[0][0, y]
+        vectors.append(to_vector(dict(zip(params, torch.autograd.grad(logit, list(params.values())), strict=True))).double())
+    S, grads = torch.stack(vectors), gradients(state)
+    g = to_vector(grads).double()
+    expected = g - S.T @ torch.linalg.lstsq(S.T, g, driver="gelsd").solution
+    projected, _ = ogd.project()(grads, state, SECOND)
+    assert {name: p.shape for name, p in projected.items()} == {name: p.shape for name, p in grads.items()}
+    assert float(to_vector(projected).double().sub(expected).abs().max()) < 1e-3 * float(g.norm())
+
+
 # All
 
 
@@ -437,6 +460,7 @@ def test_forgets_less_than_naive(name):
         (lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=1, n_experiences=2, margin=-1), ValueError, "margin"),
         (lambda: cl.strategies.owm(MODEL, SGD, alpha=0.0), ValueError, "alpha: expected a finite number above 0"),
         (lambda: cl.strategies.owm(registry.NORMED, SGD).init(cl.key(0)), ValueError, r"'1.weight' belongs to no linear layer"),
+        (lambda: cl.strategies.owm(registry.ODD, SGD).init(cl.key(0)), ValueError, r"'first.weight' runs twice"),
         (lambda: cl.strategies.ogd(MODEL, SGD, capacity=True, per_experience=2), TypeError, "capacity"),
         (lambda: cl.strategies.ogd(MODEL, SGD, capacity=3, per_experience=0), ValueError, "per_experience"),
         (

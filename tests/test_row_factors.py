@@ -32,10 +32,80 @@ class Places(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.ones(())) if kind == "scale" else None
 
     def forward(self, x):
+        if self.kind == "merged":
+            return self.last(self.layer(x.reshape(-1, 6)[:, None].expand(-1, 2, -1).reshape(-1, 6)).reshape(-1, 2, 6).sum(1))
         if self.kind == "places":
             return self.last(self.layer(x.unflatten(1, (3, 2))).mean(1))
         h = self.layer(self.layer(x)) if self.kind == "twice" else self.layer(x) * self.scale
         return self.last(h)
+
+
+class Tied(torch.nn.Module):
+    """Linear layers of which one tensor is used elsewhere too."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.first, self.second = kind, torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+        self.last = torch.nn.Linear(6, 4)
+        if kind == "bias of two":
+            self.second.bias = self.first.bias
+        if kind == "frozen":  # a second use of what is not trained is no matter
+            self.first.weight.requires_grad_(False)
+            self.first.bias.requires_grad_(False)
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        if self.kind in ("weight as a matrix", "frozen"):
+            h = h @ self.first.weight
+        elif self.kind == "weight in a list":
+            h = h + torch.cat([self.first.weight[0], self.last.bias])[:6]
+        elif self.kind == "bias as a factor":
+            h = h * self.first.bias
+        elif self.kind == "weight as an input":
+            h = h + torch.nn.functional.linear(self.first.weight, self.last.weight)[:, 0]
+        return self.last(torch.tanh(self.second(h)))
+
+
+USES = ["bias of two", "weight as a matrix", "weight in a list", "bias as a factor", "weight as an input"]
+
+
+def tied(kind):
+    return cl.models.from_module(lambda: Tied(kind), n_classes=4, input_shape=(6,))
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_importances_of_tensors_with_two_uses_are_of_both(kind):
+    """Against autograd, row by row."""
+    model = tied(kind)
+    agent = cl.strategies.naive(model, registry.SGD).init(cl.key(1))
+    expected = {name: torch.zeros_like(w) for name, w in agent.model.params.items()}
+    for x, y in zip(EXP.x, EXP.y, strict=True):
+        params = {name: w.clone().requires_grad_() for name, w in agent.model.params.items()}
+        value = torch.log_softmax(model.apply(params, agent.model.buffers, x[None])[0], -1)[0, y]
+        for name, grad in zip(params, torch.autograd.grad(value, list(params.values())), strict=True):
+            expected[name] += grad.square()
+    testing.assert_equal(importance.fisher(model).total(agent, EXP), expected, "fisher", 1e-4, 1e-6)
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_owm_refuses_tensors_with_two_uses(kind):
+    with pytest.raises(ValueError, match=r"model: '\w+\.(weight|bias)' of a linear layer is used elsewhere too"):
+        cl.strategies.owm(tied(kind), registry.SGD).init(cl.key(0))
+
+
+def test_owm_refuses_merged_rows():
+    model = cl.models.from_module(lambda: Places("merged"), n_classes=4, input_shape=(6,))
+    with pytest.raises(ValueError, match=r"'layer.weight' is given float32\[2, 6\] for 1 rows; keep rows on the first axis"):
+        cl.strategies.owm(model, registry.SGD).init(cl.key(0))
+
+
+def test_a_frozen_layer_may_be_used_anywhere():
+    """What is not trained has no gradient to be factored: the factors of the others stay."""
+    model = tied("frozen")
+    net = model.init(cl.key(0))
+    factors = row_factors(model, net, EXP.x, EXP.tasks, lambda z: z, one_hot_weights(model, EXP.y))
+    assert list(factors) == [("second.weight", "second.bias"), ("last.weight", "last.bias")]
+    assert cl.strategies.owm(model, registry.SGD).init(cl.key(0)).owm.biases == tuple(factors)
 
 
 def one_hot_weights(model, labels):
@@ -66,10 +136,12 @@ def test_factors_make_the_gradients_of_single_rows(model, k):
         cl.models.mlp(6, (5,), 4, head="cosine"),
         *(
             cl.models.from_module(lambda kind=kind: Places(kind), n_classes=4, input_shape=(6,))
-            for kind in ("places", "twice", "scale")
+            for kind in ("places", "twice", "merged", "scale")
         ),
+        registry.ODD,
+        *(tied(kind) for kind in USES),
     ],
-    ids=["batch norm", "cosine", "places", "twice", "scale"],
+    ids=["batch norm", "cosine", "places", "twice", "merged", "scale", "odd", *USES],
 )
 def test_models_without_factors(model):
     net = model.init(cl.key(0))

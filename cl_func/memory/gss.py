@@ -96,7 +96,7 @@ def _directions(model: Model, net: ModelState, rows: PyTree) -> Tensor:
         return F.cross_entropy(logits, row["y"][None])
 
     grads = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(net.params, rows)
-    return F.normalize(torch.cat([g.flatten(1) for g in tree.leaves(grads)], dim=1), dim=1)
+    return F.normalize(torch.cat([g.reshape(g.shape[0], -1) for g in tree.leaves(grads)], dim=1), dim=1)
 
 
 @opaque("score, valid, which, whether, stored, filled", like=lambda score, *_: torch.empty_like(score, dtype=torch.int64))

@@ -18,18 +18,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from cl_func import tree
 from cl_func.experience import Experience
 from cl_func.models.model import Model, ModelState
+from cl_func.tree import describe
 
 
 def linear_inputs(model: Model, net: ModelState, exp: Experience) -> dict[tuple[str, str | None], Tensor]:
     """The inputs [n, in] of each linear layer on the rows of an experience, in eval mode: (weight's name, bias's name) -> inputs.
 
     A layer applied at several places of a row, x [n, ..., in], gives the mean over the places. The layers come in the order in
-    which they run. Raises ValueError for a layer that runs twice.
+    which they run. Raises ValueError for a layer that runs twice or is given other rows, and for a weight or bias that is used
+    elsewhere too.
     """
-    with _Watch(net.params) as watch:
+    with _Watch(net.params, len(exp)) as watch:
         model.apply(net.params, net.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+    if watch.tied():
+        raise ValueError(
+            f"model: {watch.tied()[0]!r} of a linear layer is used elsewhere too, in another layer or on its own; give each linear "
+            "layer tensors of its own."
+        )
     return watch.seen
 
 
@@ -40,23 +48,26 @@ def row_factors(
 
     x: [n, ...], task: [n] int64; outputs: a function of each row by itself, logits [n, C] to values [n, D]; weights: [n, K, D].
     Returns (weight's name, bias's name) -> (h [n, in], d [n, K, out]); or None if there are no such factors: if the model has
-    parameters outside of linear layers, or layers that run twice or at several places of a row.
+    parameters outside of linear layers, if layers run twice or at several places of a row, or if a weight or bias is used elsewhere
+    too (tied weights, a bias that two layers share): its gradient is the sum over its uses.
     """
     zeros = {name: x.new_zeros((x.shape[0], w.shape[0]), dtype=w.dtype) for name, w in net.params.items() if w.ndim == 2}
     found: list[tuple[str, str | None]] = []
+    tied: list[str] = []
 
     def shifted(shifts: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         found.clear()
-        with _Watch(net.params, shifts) as watch:
+        with _Watch(net.params, x.shape[0], shifts) as watch:
             logits, _ = model.apply(net.params, net.buffers, x, train=False, task=task)
         found.extend(watch.seen)
+        tied.extend(watch.tied())
         return outputs(logits), list(watch.seen.values())
 
     try:
         made: Any = torch.func.vjp(shifted, zeros, has_aux=True)
     except _NoFactorsError:
         return None
-    if {name for names in found for name in names if name is not None} != net.params.keys():
+    if tied or {name for names in found for name in names if name is not None} != net.params.keys():
         return None
     _, pull, inputs = made
     (grads,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(weights)
@@ -68,27 +79,57 @@ class _NoFactorsError(Exception):
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the inputs of linear layers; with `shifts` by the weights' names, adds them to the outputs."""
+    """Notes the inputs [n, ...] of linear layers, and the parameters that anything else computes with.
 
-    def __init__(self, params: dict[str, Tensor], shifts: dict[str, Tensor] | None = None) -> None:
+    With `shifts` by the weights' names, adds them to the outputs.
+    """
+
+    def __init__(self, params: dict[str, Tensor], n: int, shifts: dict[str, Tensor] | None = None) -> None:
         super().__init__()
-        self.names, self.shifts = {id(value): name for name, value in params.items()}, shifts
+        self.names, self.n, self.shifts = {id(value): name for name, value in params.items()}, n, shifts
         self.seen: dict[tuple[str, str | None], Tensor] = {}
+        self.elsewhere: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        shift = self.note(*args, **kwargs) if func is F.linear else None
+        if func is F.linear:
+            shift = self.note(*args, **kwargs)
+            out = func(*args, **kwargs)
+            return out if shift is None else out + shift
         out = func(*args, **kwargs)
-        return out if shift is None else out + shift
+        used = self.named(*args, *kwargs.values()) if kwargs else self.named(*args)
+        if used and any(isinstance(value, Tensor) for value in tree.leaves(out)):  # to ask for a shape or a dtype is no use
+            self.elsewhere.extend(used)
+        return out
+
+    def named(self, *given: Any) -> list[str]:
+        """The names of the parameters among some arguments, also in lists and tuples."""
+        names, found = self.names, []
+        for value in given:
+            if id(value) in names:
+                found.append(names[id(value)])
+            elif isinstance(value, (list, tuple)):
+                found.extend(self.named(*value))
+        return found
+
+    def tied(self) -> list[str]:
+        """The parameters of linear layers that are used elsewhere too, or in two of them."""
+        held = [name for names in self.seen for name in names if name is not None]
+        return [name for i, name in enumerate(held) if name in self.elsewhere or name in held[:i]]
 
     def note(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # F.linear's own names
-        name = self.names.get(id(weight))
-        if name is None:
+        name, given = self.names.get(id(weight)), self.named(input)
+        if name is None or given:
+            self.elsewhere.extend([*given, *self.named(weight, bias)])
             return None
-        twice = any(name == other for other, _ in self.seen)
-        if self.shifts is not None and (twice or input.ndim != 2):
+        twice, whole = any(name == other for other, _ in self.seen), input.ndim > 1 and input.shape[0] == self.n
+        if self.shifts is not None and (twice or input.ndim != 2 or not whole):
             raise _NoFactorsError
         if twice:
             raise ValueError(f"model: the linear layer of {name!r} runs twice in one forward pass; its inputs are not one matrix.")
+        if not whole:
+            raise ValueError(
+                f"model: the linear layer of {name!r} is given {describe(input)} for {self.n} rows; keep rows on the first axis."
+            )
         self.seen[name, self.names.get(id(bias))] = input.flatten(1, -2).mean(1) if input.ndim > 2 else input
         return None if self.shifts is None else self.shifts[name]

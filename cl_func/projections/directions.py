@@ -24,6 +24,11 @@ class Outer:
 Directions = dict[str, Tensor | Outer]  # by the parameter's name
 
 
+def _flat(part: Tensor) -> Tensor:
+    """n directions' parts [n, *shape] as vectors, [n, numbers]; a parameter of shape () has one number."""
+    return part.reshape(part.shape[0], -1)
+
+
 def dots(rows: Directions, grads: dict[str, Tensor]) -> Tensor:
     """The inner products [n] of n directions with one, given whole."""
     found = []
@@ -31,7 +36,7 @@ def dots(rows: Directions, grads: dict[str, Tensor]) -> Tensor:
         if isinstance(part, Outer):
             found.append(((part.right @ grads[name].T) * part.left).sum(1))
         else:
-            found.append(part.flatten(1) @ grads[name].flatten())
+            found.append(_flat(part) @ grads[name].flatten())
     return torch.stack(found).sum(0)
 
 
@@ -42,7 +47,7 @@ def mix(rows: Directions, weights: Tensor) -> dict[str, Tensor]:
         if isinstance(part, Outer):
             found[name] = (part.left * weights[:, None].to(part.left.dtype)).T @ part.right
         else:
-            found[name] = (weights.to(part.dtype) @ part.flatten(1)).reshape(part.shape[1:])
+            found[name] = (weights.to(part.dtype) @ _flat(part)).reshape(part.shape[1:])
     return found
 
 
@@ -50,7 +55,7 @@ def gram(rows: Directions) -> Tensor:
     """The inner products of n directions with each other, [n, n] float64, computed so."""
     found = []
     for part in rows.values():
-        factors = (part.left, part.right) if isinstance(part, Outer) else (part.flatten(1),)
+        factors = (part.left, part.right) if isinstance(part, Outer) else (_flat(part),)
         products = [f.double() @ f.double().T for f in factors]
         found.append(products[0] * products[1] if len(products) > 1 else products[0])
     return torch.stack(found).sum(0)
