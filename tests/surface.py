@@ -67,6 +67,10 @@ def build() -> nn.Module:
     return nn.Linear(6, 4)
 
 
+def swap(layer: nn.Module) -> nn.Module:
+    return nn.Identity()
+
+
 # Values of every sort that a caller may pass by mistake.
 SORTS: dict[str, Any] = {
     "none": None,
@@ -565,11 +569,12 @@ call(
 call("models.slim_resnet18", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 2}, {"input_shape": IMAGE, "width": SIZE})
 call(
     "models.from_module",
-    {"factory": build, "n_classes": 4, "input_shape": (6,), "last_layer": None},
+    {"factory": build, "n_classes": 4, "input_shape": (6,), "last_layer": None, "replace": {nn.Dropout: swap}},
     {
         "factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)),
         "input_shape": SHAPE.but("none", "list"),
         "last_layer": kind("none", "empty str", bad=("nothing",)),
+        "replace": kind("none", "empty dict", bad=({nn.Dropout: 1}, {"Dropout": swap}, [nn.Dropout], {nn.Linear: lambda layer: 1})),
     },
 )
 call(
@@ -632,6 +637,18 @@ call(
     "models.BatchNorm", {"x": EXP.x}, {"x": kind(bad=(EXP.x[:, :5], EXP.x[:1], EXP.x.long()))}, run=lambda x: models.BatchNorm(6)(x)
 )
 call("models.Dropout", {"p": 0.5, "channels": False}, {"p": PROBABILITY, "channels": FLAG})
+call("models.AlphaDropout", {"p": 0.5, "channels": False}, {"p": PROBABILITY, "channels": FLAG})
+call(
+    "models.DropPath",
+    {"p": 0.5, "mode": "row", "scale": True},
+    {"p": PROBABILITY, "mode": choice("row", "batch"), "scale": FLAG},
+)
+call(
+    "models.RReLU",
+    {"lower": 0.1, "upper": 0.3},
+    {"lower": kind("zero", "negative", bad=(0.4,)), "upper": kind("int", "float", "numpy float", "numpy int", bad=(0.05,))},
+)
+call("models.KeyedLayer", {}, {})
 
 # -- losses
 call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})

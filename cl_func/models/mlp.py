@@ -22,7 +22,7 @@ from cl_func import checks
 from cl_func.core import positive
 from cl_func.models.cosine import CosineLinear, cosine_logits
 from cl_func.models.model import Model, ModelState
-from cl_func.models.module import seeded
+from cl_func.models.seeding import seeded
 from cl_func.tree import describe
 
 

@@ -2,8 +2,8 @@
 
 `init` builds the module with torch's generator seeded from the key and takes its tensors; `apply` runs it through
 `torch.func.functional_call` on templates without memory (their tensors are on the meta device), one in train and one in eval
-mode, so that no call ever changes a mode, a weight or a statistic. Batch normalisation and dropout become the pure layers of
-`layers.py`.
+mode, so that no call ever changes a mode, a weight or a statistic. Batch normalisation and layers that draw are replaced
+(`replace.py`); a trial pass refuses what draws besides (`trial.py`).
 """
 
 from __future__ import annotations
@@ -11,49 +11,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from cl_func import checks, random
 from cl_func.core import positive
-from cl_func.models.layers import BatchNorm, Dropout
+from cl_func.models.batch_norm import BatchNorm
+from cl_func.models.keyed import KeyedLayer
 from cl_func.models.model import Model, ModelState
+from cl_func.models.replace import Replacements, check_replacements, replaced
+from cl_func.models.seeding import seeded
+from cl_func.models.trial import Trial
 from cl_func.tree import describe
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_SEEDING = threading.RLock()
-_CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-
-
-@contextlib.contextmanager
-def seeded(key: Tensor) -> Iterator[None]:
-    """Within it, torch's CPU generator starts from the key and new tensors are on the CPU; afterwards all is as it was before.
-
-    There is one generator for all threads, so they take turns. Weights are made on the CPU wherever the key is, so that one key
-    gives the same weights on every device. Raises TypeError for a key that is no int64 tensor, ValueError for a batch of keys or a
-    traced one.
-    """
-    if not isinstance(key, Tensor) or key.dtype != torch.int64:
-        raise TypeError(f"key: expected an int64 tensor of shape () made by cl.key(seed), got {describe(key)}.")
-    try:
-        seed = int(key) if key.ndim == 0 and not key.is_meta else None
-    except RuntimeError:  # vmap, make_fx and fake tensors refuse to give a value
-        seed = None
-    if seed is None:
-        raise ValueError(
-            f"key: a model is initialised from one key with a value, got {describe(key)}, a batch of keys or a traced key; "
-            "initialise in a loop: cl.tree.stack([model.init(key) for key in keys])."
-        )
-    with _SEEDING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
-        yield
 
 
 def input_size(shape: Any) -> tuple[int, ...]:
@@ -62,50 +35,68 @@ def input_size(shape: Any) -> tuple[int, ...]:
 
 
 def from_module(
-    factory: Callable[[], nn.Module], *, n_classes: int, input_shape: tuple[int, ...] | None = None, last_layer: str | None = None
+    factory: Callable[[], nn.Module],
+    *,
+    n_classes: int,
+    input_shape: tuple[int, ...] | None = None,
+    last_layer: str | None = None,
+    replace: Replacements | None = None,
 ) -> Model:
     """A Model of the modules that `factory()` builds, called with x [n, ...] and returning logits [n, n_classes].
 
     The factory must build a new module at each call, with torch's generator as its only randomness. If it is a function of an
     importable file (or a functools.partial of one), the Model can be pickled. Parameters with requires_grad=False are kept among
-    the buffers, so nothing trains them. nn.BatchNorm1d/2d/3d and nn.Dropout, nn.Dropout1d/2d/3d are replaced by `BatchNorm` and
-    `Dropout`. Calls of one model from several threads take turns.
+    the buffers, so nothing trains them. Calls of one model from several threads take turns.
+
+    nn.BatchNorm1d/2d/3d are replaced by `BatchNorm`; torch's dropouts and nn.RReLU, torchvision's StochasticDepth and timm's
+    DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`, `DropPath`. What else draws, such as
+    F.dropout in a `forward`, is found by one trial pass on the CPU, here if the input's shape is known, else at the first `apply`.
 
     last_layer: its name, such as "fc" or "4" in an nn.Sequential. What it is given are the model's `features` (the
         module's output with nn.Identity in its place), for methods that classify by them.
+    replace: what to put in the place of further kinds of layers, {Type: function of the layer that gives a module}, such as
+        `{Noisy: lambda layer: Noise(layer.std)}` with a Noise made on `KeyedLayer`.
 
-    Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors, has no
-    layer `last_layer`, or has one that is lazy, that draws from torch's generator in training, or whose statistics padding would
-    disturb; and, from `apply`, ValueError for logits of another shape. A draw in the module's own `forward` (`F.dropout`) is not
-    seen here; under vmap torch refuses it, and so it does recurrent layers (it has no batching rule for them).
+    Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors or that
+    differ, has no layer `last_layer`, or has one that is lazy, that draws from a generator, or whose statistics padding would
+    disturb; and, from `apply`, ValueError for logits of another shape. Under vmap torch refuses recurrent layers (it has no
+    batching rule for them).
 
     >>> model = from_module(lambda: nn.Linear(4, 3), n_classes=3)
     >>> model.init(random.key(0))
     ModelState(params={weight: float32[3, 4], bias: float32[3]}, buffers={})
     """
-    module = _Module(factory, positive("n_classes", n_classes), last_layer)
+    module = _Module(factory, positive("n_classes", n_classes), last_layer, check_replacements(replace))
     shape = None if input_shape is None else input_size(input_shape)
+    if shape is not None:
+        module.trial.on_shape(4, shape)
     return Model(module.init, module.apply, n_classes, shape, None if last_layer is None else module.features)
 
 
 class _Module:
-    """The two functions of a Model made from a module. Pickled by its factory alone."""
+    """The two functions of a Model made from a module. Pickled by the arguments of `from_module` alone."""
 
-    def __init__(self, factory: Callable[[], nn.Module], n_classes: int, last_layer: str | None = None) -> None:
-        self.factory, self.n_classes, self.last_layer = factory, n_classes, last_layer
-        with seeded(random.key(0)):
-            modules = {train: _built(factory) for train in (True, False)}
+    def __init__(
+        self, factory: Callable[[], nn.Module], n_classes: int, last_layer: str | None = None, replace: Replacements | None = None
+    ) -> None:
+        self.factory, self.n_classes, self.last_layer, self.replace = factory, n_classes, last_layer, replace or {}
+        modules = {}
+        for train in (True, False):
+            with seeded(random.key(0)):
+                modules[train] = _built(factory)
         parts = [{id(part) for part in (*m.modules(), *m.parameters(), *m.buffers())} for m in modules.values()]
         if parts[0] & parts[1]:  # must be known before anything is replaced in a module that is the user's own
             raise ValueError(
                 "factory: expected a new module at each call, but two calls returned the same one or shared tensors; "
                 "build it inside the factory, or return a copy: lambda: copy.deepcopy(module)."
             )
-        self.templates = {train: _emptied(_purified(m)).train(train) for train, m in modules.items()}
+        _check_equal(*modules.values())
+        with seeded(random.key(0)):  # functions of `replace` may make tensors
+            self.templates = {train: _emptied(replaced(m, self.replace)).train(train) for train, m in modules.items()}
         template = self.templates[True]
         # The pure layers, by the prefix of their tensors' names.
-        pure = [(f"{path}." if path else "", m) for path, m in template.named_modules() if isinstance(m, (BatchNorm, Dropout))]
-        self.keys = [f"{path}key" for path, layer in pure if isinstance(layer, Dropout)]
+        pure = [(f"{path}." if path else "", m) for path, m in template.named_modules() if isinstance(m, (BatchNorm, KeyedLayer))]
+        self.keys = [f"{path}key" for path, layer in pure if isinstance(layer, KeyedLayer)]
         self.valids = [f"{path}valid" for path, layer in pure if isinstance(layer, BatchNorm)]
         moved_by_assignment = {path + name for path, layer in pure for name, _ in layer.named_buffers(recurse=False)}
         buffers = [name for name, _ in template.named_buffers()]
@@ -116,14 +107,19 @@ class _Module:
         self.trunk = None if last_layer is None else _trunk(self.templates[False], last_layer)
         below = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
         self.in_trunk = {name for name, _ in below}.union(self.valids)
+        self.trial = Trial(self.built)
         self.lock = threading.RLock()  # functional_call puts the tensors into the template while it runs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Module, (self.factory, self.n_classes, self.last_layer)
+        return _Module, (self.factory, self.n_classes, self.last_layer, self.replace)
+
+    def built(self, key: Tensor) -> nn.Module:
+        """A new module, its layers replaced and its weights drawn from a key."""
+        with seeded(key):
+            return replaced(_built(self.factory), self.replace)
 
     def init(self, key: Tensor) -> ModelState:
-        with seeded(key):
-            module = _purified(_built(self.factory))
+        module = self.built(key)
         params: dict[str, Tensor] = {}
         buffers: dict[str, Tensor] = {}
         for name, value in (*module.named_parameters(), *module.named_buffers()):
@@ -143,12 +139,17 @@ class _Module:
         task: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         named = self._named(params, buffers, x, valid)
+        untried = not torch.compiler.is_compiling() and not self.trial.done.is_set()
+        if untried:
+            self.trial.on(x)
         logits = self._call(self.templates[bool(train)], named, x)
         if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], self.n_classes):
             raise ValueError(
                 f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {self.n_classes}], "
                 f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
             )
+        if untried:
+            self.trial.done.set()  # also if it could not take the input: a pass on the CPU may be what the module cannot do
         # functional_call has put what the module assigned to its buffers into `named`.
         return logits, {name: named[name] for name in buffers} if train else buffers
 
@@ -216,42 +217,14 @@ def _built(factory: Callable[[], nn.Module]) -> nn.Module:
     return module
 
 
-def _purified(module: nn.Module) -> nn.Module:
-    """The module with torch's batch normalisation and dropout replaced by the pure layers, wherever they occur."""
-    done: dict[int, nn.Module] = {}
-
-    def visit(layer: nn.Module, path: str) -> nn.Module:
-        if id(layer) not in done:
-            done[id(layer)] = new = _pure(layer, path)
-            for name, child in list(new._modules.items()):  # named_children would skip the second name of a shared layer
-                if child is not None:
-                    new._modules[name] = visit(child, f"{path}.{name}" if path else name)
-        return done[id(layer)]
-
-    return visit(module, "")
-
-
-def _pure(layer: nn.Module, path: str) -> nn.Module:
-    if type(layer) in _BATCH_NORMS:
-        return BatchNorm.like(layer)  # type: ignore[arg-type]
-    if type(layer) is nn.Dropout or type(layer) in _CHANNEL_DROPOUTS:
-        return Dropout(layer.p, channels=type(layer) is not nn.Dropout).train(layer.training)  # type: ignore[arg-type]
-    draws = "draws from torch's generator in training, which no run owns"
-    disturbed = "takes statistics in which padding would count"
-    rate = getattr(layer, "dropout", 0)
-    if isinstance(layer, nn.RReLU):
-        problem, mend = draws, "use nn.LeakyReLU"
-    elif isinstance(layer, _DropoutNd):
-        problem, mend = draws, "use nn.Dropout, or cl_func.models.Dropout as a base"
-    elif isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)) and rate > 0:
-        problem, mend = f"has dropout={rate} and {draws}", "set its dropout to 0 and put nn.Dropout layers around it"
-    elif isinstance(layer, _BatchNorm):
-        problem, mend = disturbed, "use nn.BatchNorm1d/2d/3d itself, or cl_func.models.BatchNorm as a base"
-    elif isinstance(layer, _InstanceNorm) and layer.track_running_stats:
-        problem, mend = disturbed, "set track_running_stats=False"
-    else:
-        return layer
-    raise ValueError(f"factory: layer {path or 'the module itself'!r} ({type(layer).__name__}) {problem}; {mend}.")
+def _check_equal(one: nn.Module, other: nn.Module) -> None:
+    """ValueError unless two modules made from one seed hold equal tensors."""
+    for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=False):
+        if isinstance(a, Tensor) and not torch.allclose(a, b, 0, 0, equal_nan=True):
+            raise ValueError(
+                f"factory: two calls from one seed gave two values of {name!r}; give every tensor a value, and let torch's "
+                "generator be the only randomness."
+            )
 
 
 def _trunk(template: nn.Module, last_layer: str) -> nn.Module:

@@ -1,11 +1,8 @@
-"""Batch normalisation and dropout as pure layers; `from_module` puts them in the place of torch's own.
+"""Batch normalisation as a pure layer; `from_module` puts it in the place of torch's own.
 
-BatchNorm (Ioffe & Szegedy 2015) takes its batch statistics over the valid rows only, so padding is inert:
+The batch statistics are taken over the valid rows only, so padding is inert (Ioffe & Szegedy 2015):
     mean = sum_i v_i x_i / sum_i v_i,    var = sum_i v_i (x_i - mean)^2 / sum_i v_i      (i over rows and places)
-Dropout (Srivastava et al. 2014) draws its mask from a key that it holds as a buffer and moves on, so a lane of a vmapped run drops
-what the single run drops.
-
-Both move their buffers by assigning new tensors, never in place: `torch.func.functional_call` hands those back.
+The running statistics move by assigning new tensors, never in place: `torch.func.functional_call` hands those back.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cl_func import checks, random
+from cl_func import checks
 from cl_func.tree import describe
 
 
@@ -122,34 +119,3 @@ class BatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """The hyperparameters, as torch prints them."""
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
-
-
-class Dropout(nn.Module):
-    """Zeroes each value with probability p in train mode and scales the rest by 1 / (1 - p); the identity in eval mode.
-
-    The mask is drawn with `cl_func.random` from the buffer `key` () int64, which every call in train mode moves on. With
-    `channels=True` whole channels of x [n, C, ...] are dropped, as by nn.Dropout1d/2d/3d. Raises ValueError for p outside [0, 1].
-    """
-
-    key: Tensor
-
-    def __init__(self, p: float = 0.5, channels: bool = False) -> None:
-        super().__init__()
-        self.p, self.channels = checks.number("p", p, 0, 1, ends="[]"), checks.flag("channels", channels)
-        # Not persistent: nn.Dropout has no entry in a state_dict either.
-        self.register_buffer("key", torch.tensor(0), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop values (or channels) of x [n, ...]; same shape and dtype."""
-        if not self.training or self.p == 0:
-            return x
-        if self.channels and x.ndim < 3:
-            raise ValueError(f"x: dropout of channels expects [n, C, ...] with at least 3 axes, got {describe(x)}; use nn.Dropout.")
-        self.key, draw = random.split(self.key)
-        shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if self.channels else tuple(x.shape)
-        keep = random.bernoulli(draw, 1 - self.p, shape)
-        return torch.where(keep, x / (1 - self.p) if self.p < 1 else x, 0)
-
-    def extra_repr(self) -> str:
-        """The hyperparameters, as torch prints them."""
-        return f"p={self.p}" + (", channels=True" if self.channels else "")

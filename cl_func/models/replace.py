@@ -1,0 +1,104 @@
+"""The layers of a module that are replaced before it can be a pure function, and those that cannot be.
+
+Batch normalisation becomes `BatchNorm`, and layers that draw from torch's generator become keyed layers, wherever they occur. Those
+of other libraries are known by their names, so that they need not be installed; further kinds are the user's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from cl_func import checks
+from cl_func.models.batch_norm import BatchNorm
+from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, RReLU
+from cl_func.tree import describe
+
+Replacements = Mapping[type[nn.Module], Callable[[Any], nn.Module]]
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_KEYED: Replacements = {
+    nn.Dropout: lambda layer: Dropout(layer.p),
+    nn.Dropout1d: lambda layer: Dropout(layer.p, channels=True),
+    nn.Dropout2d: lambda layer: Dropout(layer.p, channels=True),
+    nn.Dropout3d: lambda layer: Dropout(layer.p, channels=True),
+    nn.AlphaDropout: lambda layer: AlphaDropout(layer.p),
+    nn.FeatureAlphaDropout: lambda layer: AlphaDropout(layer.p, channels=True),
+    nn.RReLU: lambda layer: RReLU(layer.lower, layer.upper),
+}
+
+
+def _timm(layer: Any) -> nn.Module:
+    return DropPath(layer.drop_prob or 0.0, scale=layer.scale_by_keep)
+
+
+_KEYED_BY_NAME: dict[str, Callable[[Any], nn.Module]] = {
+    "torchvision.ops.stochastic_depth.StochasticDepth": lambda layer: DropPath(layer.p, layer.mode),
+    "timm.layers.drop.DropPath": _timm,
+    "timm.models.layers.drop.DropPath": _timm,
+}
+
+
+def check_replacements(replace: Any) -> Replacements:
+    """A mapping from types of modules to functions, empty for None; TypeError otherwise."""
+    if replace is None:
+        return {}
+    expected = "a dict from types of modules to functions, {Type: lambda layer: NewLayer(layer.p)}"
+    kinds = checks.instance("replace", replace, Mapping, expected)
+    for kind, make in kinds.items():
+        if not isinstance(kind, type) or not issubclass(kind, nn.Module) or not callable(make) or isinstance(make, nn.Module):
+            raise checks.refuse("replace", expected, {kind: make})
+    return dict(kinds)
+
+
+def replaced(module: nn.Module, own: Replacements) -> nn.Module:
+    """The module with its layers replaced, first by the user's own kinds; what a function of the user's gives is taken as it is.
+
+    Raises ValueError, naming the layer, for one that cannot be pure.
+    """
+    done: dict[int, nn.Module] = {}
+
+    def visit(layer: nn.Module, path: str) -> nn.Module:
+        if id(layer) in done:
+            return done[id(layer)]
+        if type(layer) in own:
+            new = own[type(layer)](layer)
+            if not isinstance(new, nn.Module):
+                raise TypeError(f"replace: expected the function of {type(layer).__name__} to give a module, got {describe(new)}.")
+            done[id(layer)] = new.train(layer.training)
+            return new
+        done[id(layer)] = new = _pure(layer, path)
+        for name, child in list(new._modules.items()):  # named_children would skip the second name of a shared layer
+            if child is not None:
+                new._modules[name] = visit(child, f"{path}.{name}" if path else name)
+        return new
+
+    return visit(module, "")
+
+
+def _pure(layer: nn.Module, path: str) -> nn.Module:
+    kind = type(layer)
+    if kind in _BATCH_NORMS:
+        return BatchNorm.like(layer)  # type: ignore[arg-type]
+    keyed = _KEYED.get(kind) or _KEYED_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
+    if keyed is not None:
+        return keyed(layer).train(layer.training)
+    draws = "draws from torch's generator in training, which no run owns"
+    disturbed = "takes statistics in which padding would count"
+    rate = getattr(layer, "dropout", 0)
+    if isinstance(layer, _DropoutNd):
+        problem, mend = draws, "use nn.Dropout, cl_func.models.Dropout as a base, or replace={Type: function}"
+    elif isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)) and rate > 0:
+        problem, mend = f"has dropout={rate} and {draws}", "set its dropout to 0 and put nn.Dropout layers around it"
+    elif isinstance(layer, _BatchNorm):
+        problem, mend = disturbed, "use nn.BatchNorm1d/2d/3d itself, or cl_func.models.BatchNorm as a base"
+    elif isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+        problem, mend = disturbed, "set track_running_stats=False"
+    else:
+        return layer
+    raise ValueError(f"factory: layer {path or 'the module itself'!r} ({kind.__name__}) {problem}; {mend}.")

@@ -1,0 +1,137 @@
+"""A trial pass of a module that looks for randomness of its own.
+
+A layer that draws from torch's generator (or numpy's, or Python's) makes two runs from one key differ. One pass tells: did a
+generator move, and in which layer?
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pickle
+import random as python_random
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cl_func import random, tree
+from cl_func.models.seeding import seeded
+
+
+class Trial:
+    """The trial of the modules that `build(key)` makes; `done` when there was one. ValueError if a layer draws from a generator."""
+
+    def __init__(self, build: Callable[[Tensor], nn.Module]) -> None:
+        self.build, self.done = build, threading.Event()
+
+    def on(self, x: Tensor) -> None:
+        """On the input of a first pass, x [n, ...]; while that is traced on one of its shape, apart from the tracing."""
+        if tree.plain(x):
+            self._first_of([x[:4], x])
+            return
+        n, *shape = (int(size) for size in x.shape)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations and no tracing of its caller's
+            for rows in (min(n, 4), n):
+                pool.submit(self.on_shape, rows, shape, x.dtype).result()
+
+    def on_shape(self, n: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+        """On noise [n, *shape], or on zeros, for modules that take whole numbers."""
+        noise = random.normal(random.key(0), (n, *shape))
+        self._first_of([noise.to(dtype), torch.zeros_like(noise, dtype=dtype)])
+
+    def _first_of(self, inputs: Sequence[Tensor]) -> None:
+        """On the first input that the module can take. It can take none where it needs another number of rows, say."""
+        for x in inputs:
+            if self.done.is_set():
+                return
+            try:
+                found = self._draw(x) and self._draw(x)  # twice: another thread may have moved numpy's generator
+            except Exception:
+                continue
+            if found is not None:
+                raise ValueError(f"factory: layer {found}")
+            self.done.set()
+
+    def _draw(self, x: Tensor) -> str | None:
+        """Which layer of a new module draws from a generator, in words with the mend."""
+        module = self.build(random.key(0))
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
+        with seeded(random.key(0)):
+            found = hidden_draw(module, x.detach().to("cpu", dtype if x.is_floating_point() else x.dtype))
+        if found is None:
+            return None
+        path, generator, mode = found
+        kind = type(module.get_submodule(path)).__name__
+        return (
+            f"{path or 'the module itself'!r} ({kind}) draws from {generator} in {mode}, which no run owns: two runs from one key "
+            "would differ. Use cl_func.models.Dropout or DropPath there, or a layer of your own made on cl_func.models.KeyedLayer; "
+            f"if {kind} is not yours, replace={{{kind}: lambda layer: ...}} puts such a layer in its place."
+        )
+
+
+def hidden_draw(module: nn.Module, x: Tensor) -> tuple[str, str, str] | None:
+    """The first draw of a module on x [n, ...] from a generator: the path of the layer, the generator's name, and the mode.
+
+    The module is spoilt: give one that is thrown away. Errors of the module are passed on, unless it has drawn before.
+    """
+    watch = _Watch()
+    for path, layer in module.named_modules():
+        watch.follow(path, layer)
+    for mode in ("training", "evaluation"):
+        module.train(mode == "training")
+        try:
+            with watch, torch.enable_grad():
+                module(x)
+        except Exception:
+            if not watch.found:
+                raise
+        if watch.found:
+            return *watch.found[0], mode
+    return None
+
+
+class _Watch(TorchDispatchMode):
+    """Notes which layer's forward pass is running, and who moves a generator meanwhile.
+
+    Torch's are looked at around each operation that may draw, which other threads have no time to disturb.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: list[tuple[str, Any]] = []  # the path of a layer and the other generators when its pass began
+        self.found: list[tuple[str, str]] = []
+
+    def follow(self, path: str, layer: nn.Module) -> None:
+        def enter(*given: Any) -> None:
+            self.running.append((path, _others()))
+
+        def leave(*given: Any) -> None:
+            _, before = self.running.pop()
+            self.found.extend((path, name) for name, state in _others().items() if state != before[name])
+
+        layer.register_forward_pre_hook(enter)
+        layer.register_forward_hook(leave)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
+            return func(*args, **kwargs)
+        own = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Generator)]
+        generators = own or [torch.default_generator]
+        before = [generator.get_state() for generator in generators]
+        out = func(*args, **kwargs)
+        if any(not torch.equal(generator.get_state(), old) for generator, old in zip(generators, before, strict=True)):
+            self.found.append((self.running[-1][0], "a torch.Generator" if own else "torch's generator"))
+        return out
+
+
+def _others() -> dict[str, Any]:
+    """The states of the generators that torch does not know of."""
+    return {
+        "numpy's generator": pickle.dumps(np.random.get_state(legacy=False)),
+        "Python's generator": python_random.getstate(),
+    }
