@@ -219,8 +219,9 @@ def _built(factory: Callable[[], nn.Module]) -> nn.Module:
 
 def _check_equal(one: nn.Module, other: nn.Module) -> None:
     """ValueError unless two modules made from one seed hold equal tensors."""
-    for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=False):
-        if isinstance(a, Tensor) and not torch.allclose(a, b, 0, 0, equal_nan=True):
+    pairs = zip((*one.named_parameters(), *one.named_buffers()), (*other.named_parameters(), *other.named_buffers()), strict=False)
+    for (name, a), (_, b) in pairs:
+        if a.shape != b.shape or not (a.is_meta or torch.equal(a, b) or torch.allclose(a, b, 0, 0, equal_nan=True)):
             raise ValueError(
                 f"factory: two calls from one seed gave two values of {name!r}; give every tensor a value, and let torch's "
                 "generator be the only randomness."
