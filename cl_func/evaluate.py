@@ -14,7 +14,7 @@ from cl_func.core import Probe, positive
 from cl_func.experience import Experience, one_hot, pad
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, mask_logits
-from cl_func.models.heads import check_heads
+from cl_func.models.heads import Classifier, add_tasks, check_heads, warn_one_head
 from cl_func.tree import state, static
 
 
@@ -72,7 +72,8 @@ def evaluate(
     batch_size: rows per call; smaller streams take one pass per experience.
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
 
-    Raises ValueError for an empty stream, and for a multi-head model without a head for the task and the class of a row.
+    Raises ValueError for an empty stream, and for a multi-head model without a head for the task and the class of a row. Warns if
+    task labels tell classes apart and change nothing: a model with one head, in which all classes compete.
     """
     positive("batch_size", batch_size)
     checks.model_or_function("model", model)
@@ -98,8 +99,13 @@ def evaluate(
         }
 
     longest = 0
+    tasks: dict[int, Tensor] = {}
+    net = model.model if isinstance(model, Classifier) else model
     for i, exp in enumerate(stream):
         longest = max(longest, len(exp))
-        if isinstance(model, Model):
-            check_heads(model, exp, f"stream[{i}]")
+        if isinstance(net, Model):
+            check_heads(net, exp, f"stream[{i}]")
+            add_tasks(tasks, exp)
+    if isinstance(net, Model) and mask is None:
+        warn_one_head(net, tasks, exp, stacklevel=2)
     return _Evaluate(measure=measure, stream=stream, batch_size=min(batch_size, longest))

@@ -9,12 +9,14 @@ independent of the number of tasks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, random
 from cl_func.experience import Experience
 from cl_func.models.model import Model
 from cl_func.tree import describe
@@ -80,6 +82,17 @@ def split_heads(model: Model) -> tuple[Model, Tensor | None]:
     return model, None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A function `(state, exp) -> logits [n, C]` that classifies by a model's features or logits, and that model."""
+
+    logits: Callable[[Any, Experience], Tensor]
+    model: Model
+
+    def __call__(self, state: Any, exp: Experience) -> Tensor:
+        return self.logits(state, exp)
+
+
 def of_their_task(model: Model, logits: Tensor, tasks: Tensor) -> Tensor:
     """Logits [n, C] of a classifier on the model's features, masked by the head of each row's task [n] int64, if it has heads."""
     masks = split_heads(model)[1]
@@ -138,24 +151,51 @@ def class_masks(stream: Iterable[Experience]) -> Tensor:
     ValueError for negative task labels, for labels that are left out, and for an empty stream.
     """
     found: dict[int, Tensor] = {}
-
-    def add(task: int, classes: Tensor) -> None:
-        found[task] = found[task] | classes if task in found else classes
-
     checks.stream("stream", stream)
     for exp in stream:
         checks.instance("stream", exp, Experience, "a sequence of experiences")
-        if exp.source.task is None:
-            add(int(exp.task), exp.classes)
-            continue
-        tasks, labels = exp.tasks[exp.valid], exp.y[exp.valid]
-        for task in tasks.unique().tolist():
-            occurs = torch.zeros_like(exp.classes)
-            occurs[labels[tasks == task]] = True
-            add(task, occurs)
+        add_tasks(found, exp)
     if not found:
         raise ValueError("stream: it holds no experience; pass a sequence such as benchmark.train.")
     missing = [task for task in range(max(found) + 1) if task not in found]
     if min(found) < 0 or missing:
         raise ValueError(f"stream: task labels must be 0..T-1 without gaps, got {sorted(found)}; relabel the tasks.")
     return torch.stack([found[task] for task in range(len(found))])
+
+
+def add_tasks(found: dict[int, Tensor], exp: Experience) -> None:
+    """Add the classes [C] bool of each task of an experience to those by task label; of several lanes, those of the first."""
+    rows, valid, task, classes = (
+        leaf if leaf.ndim == rank else leaf[0] for leaf, rank in ((exp.rows, 1), (exp.valid, 1), (exp.task, 0), (exp.classes, 1))
+    )
+    here = {int(task): classes} if exp.source.task is None else {}
+    if exp.source.task is not None:
+        tasks, labels = exp.source.task[rows[valid]], exp.source.y[rows[valid]]
+        for label in tasks.unique().tolist():
+            here[label] = torch.zeros_like(classes)
+            here[label][labels[tasks == label]] = True
+    for label, mask in here.items():
+        found[label] = found[label] | mask if label in found else mask
+
+
+def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience, stacklevel: int) -> None:
+    """Warn if all classes compete in a model, whatever the task, although the task labels tell classes apart.
+
+    tasks: the classes of each task. A model that heeds the task label in some other way than `multi_head` gives other logits to
+    the first row of the experience when its task is another.
+    """
+    masks = list(tasks.values())
+    if split_heads(model)[1] is not None or all(torch.equal(masks[0], other) for other in masks[1:]):
+        return
+    rows = exp.x[:1] if exp.rows.ndim == 1 else exp.x[0, :1]
+    net = model.init(random.key(0).to(rows.device))
+    given = (torch.tensor([task], device=rows.device) for task in tasks)
+    logits = [model.apply(net.params, net.buffers, rows, task=task)[0] for task in given]
+    if all(torch.equal(logits[0], other) for other in logits):
+        warnings.warn(
+            f"stream: its {len(tasks)} tasks have classes of their own, but the model has one head, in which all classes compete: "
+            "task labels change nothing, the results are those of a class-incremental stream. Give a head to each task, "
+            "cl.models.multi_head(model, cl.models.class_masks(benchmark.train)), or evaluate(..., mask='experience'); if all "
+            "classes are to compete, take cl.streams.split_by_class.",
+            stacklevel=stacklevel + 1,
+        )

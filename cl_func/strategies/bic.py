@@ -26,6 +26,7 @@ from cl_func.experience import Experience
 from cl_func.losses import divergence, mask_logits
 from cl_func.memory import herding, replay
 from cl_func.models import Model, forward, split_heads
+from cl_func.models.heads import Classifier
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, leaf, state
 
@@ -55,7 +56,7 @@ def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
         raw = _logits(model, agent.model, exp.x, exp.valid, exp.tasks)
         return mask_logits(bias_correction.correct(agent.bic, raw), agent.old | agent.bic.new)
 
-    return logits
+    return Classifier(logits, model)
 
 
 def bic(

@@ -24,7 +24,7 @@ from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train
 from cl_func.experience import Experience
 from cl_func.memory import herding, replay
 from cl_func.models import Model, features, forward, sample_features, split_heads
-from cl_func.models.heads import of_their_task
+from cl_func.models.heads import Classifier, of_their_task
 from cl_func.tree import PyTree, state
 
 
@@ -47,7 +47,7 @@ def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
         found = nearest_mean.logits(agent.ncm, herding.unit(features(model, agent.model, exp.x, exp.valid, exp.tasks)))
         return of_their_task(model, found, exp.tasks)
 
-    return logits
+    return Classifier(logits, model)
 
 
 def means_of_exemplars(model: Model) -> Callable[[Any, Any], Any]:

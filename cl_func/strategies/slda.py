@@ -18,7 +18,7 @@ from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train
 from cl_func.experience import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
-from cl_func.models.heads import of_their_task
+from cl_func.models.heads import Classifier, of_their_task
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import state
 
@@ -37,7 +37,7 @@ def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
         found = lda.logits(agent.slda, features(model, agent.model, exp.x, exp.valid, exp.tasks))
         return of_their_task(model, found, exp.tasks)
 
-    return logits
+    return Classifier(logits, model)
 
 
 def slda(
