@@ -63,6 +63,7 @@ def add(memory: GDumb, key: Tensor, rows: PyTree, valid: Tensor, label: Tensor) 
 def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:
     """The Update that offers all rows of an experience, in their order, to the memory in `state.<slot>`.
 
+    The order decides which rows of a class are taken; the numbers of rows of the classes follow from it up to one row each.
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
     checks.path("slot", slot, "replay")

@@ -146,8 +146,9 @@ def insert(
 ) -> Update:
     """The Update that offers the rows of a minibatch, scored under the present parameters, to the memory in `state.<slot>`.
 
-    `subset_size` random rows of the memory are compared with, at most its capacity. `fields(state, exp)` says what is stored of
-    the n rows, a tree of [n, ...] with x, y and task at least, which are the default.
+    They are offered in a random order: the first ones fill a memory with room, and rows may come class by class. `subset_size`
+    random rows of the memory are compared with, at most its capacity. `fields(state, exp)` says what is stored of the n rows, a
+    tree of [n, ...] with x, y and task at least, which are the default.
     """
     positive("subset_size", subset_size)
     checks.model("model", model)
@@ -155,11 +156,13 @@ def insert(
     checks.function("fields", fields, "a function fields(state, exp)")
 
     def update(state: Any, exp: Experience) -> Any:
-        key, subset, chance = random.split(state.key, 3)
+        key, subset, chance, order = random.split(state.key, 4)
         memory = checks.slot(state, slot, GSS, "a GSS made by gss.init")
         rows = replay.fit(fields(state, exp), memory.data)
+        turn = places.shuffled(order, exp.valid)
+        rows, valid = tree.map(lambda row: row[turn], (rows, exp.valid))
         others, there = draws.distinct(memory, subset, subset_size)
         score = scores(model, state.model, rows, others, there)
-        return tree.set(state.replace(key=key), {slot: add(memory, chance, rows, exp.valid, score)})
+        return tree.set(state.replace(key=key), {slot: add(memory, chance, rows, valid, score)})
 
     return update

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import random, tree
 from cl_func.core import positive
 from cl_func.tree import PyTree, describe
 
@@ -55,6 +55,15 @@ def where(mask: Tensor) -> Tensor:
     m = mask.shape[0]
     turn = torch.where(mask, torch.cumsum(mask, 0) - 1, m + 1)  # what is not in the mask goes to a place that is cut off
     return torch.full((m + 2,), m, device=mask.device).scatter(0, turn, torch.arange(m, device=mask.device))[:-1]
+
+
+def shuffled(key: Tensor, valid: Tensor) -> Tensor:
+    """The numbers of n rows with the valid [n] bool ones first, in a random order: [n] int64.
+
+    Each row draws its own word, so that padding does not change the order of the others.
+    """
+    words = torch.where(valid, random.bits(key, valid.shape[0]) >> 1, torch.iinfo(torch.int64).max)
+    return torch.argsort(words, stable=True)
 
 
 def overwritten(place: Tensor, accepted: Tensor, capacity: int) -> Tensor:

@@ -72,6 +72,7 @@ def add(memory: Ring, rows: PyTree, valid: Tensor, label: Tensor) -> Ring:
 def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:
     """The Update that appends all rows of an experience, in their order, to the rings in `state.<slot>`.
 
+    The order decides which rows of a class stay, not how many of each class.
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
     checks.path("slot", slot, "replay")

@@ -146,9 +146,7 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
 
     def update(agent: Any, exp: Experience) -> Any:
         key, draw = random.split(agent.key)
-        # Each row draws its own word, so that padding does not change which are drawn.
-        words = torch.where(exp.valid, random.bits(draw, len(exp)) >> 1, torch.iinfo(torch.int64).max)
-        chosen = torch.argsort(words, stable=True)[:n]
+        chosen = places.shuffled(draw, exp.valid)[:n]
         rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
         directions = gradients(model, agent.model, rows)
         directions = tree.where(exp.valid[chosen], directions, tree.map(torch.zeros_like, directions))
