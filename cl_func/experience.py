@@ -241,6 +241,11 @@ class _Picked:
     def __call__(self, index: int) -> Experience:
         return self.make(self.indices[index])
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the rows is part of the stream (`streams.lazy.Lazy.ordered`)."""
+        return getattr(self.make, "ordered", False)
+
 
 def stream(experiences: Sequence[Experience]) -> Stream:
     """A stream of experiences that are already there."""

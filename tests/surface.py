@@ -546,8 +546,9 @@ call(
 )
 call(
     "streams.split_online",
-    {"benchmark": BENCH, "experience_size": 3, "key": KEY},
-    {"experience_size": SIZE, "key": KEY_.but("none")},
+    {"benchmark": BENCH, "experience_size": 3, "shuffle": True, "key": KEY},
+    {"experience_size": SIZE, "shuffle": FLAG, "key": KEY_.but("none")},
+    {"shuffle": "shuffle|key"},
 )
 call("streams.with_validation", {"benchmark": BENCH, "fraction": 0.2, "key": KEY}, {"fraction": FRACTION, "key": KEY_})
 

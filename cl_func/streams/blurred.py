@@ -29,8 +29,8 @@ def blurred(benchmark: Benchmark, width: float = 0.5, *, key: Tensor) -> Benchma
     the boundaries as the formula above says. With a width of 1/2 an experience is blurred over the whole of its length, and pure
     only in its middle. `classes` are those of the rows that are there. Where task labels differ along the stream the rows keep
     theirs (`exp.tasks`), and `task` is the label of the experience as it was. test and valid stay as they are.
-    The order of the rows is what is blurred: train in this order, best on `split_online(blurred(benchmark, ...), size)`. An update
-    that shuffles a whole experience sees the mixture only.
+    The order of the rows is what is blurred: train in this order, best on `split_online(blurred(benchmark, ...), size)`, which
+    keeps it. An update that shuffles a whole experience sees the mixture only.
     Raises TypeError or ValueError for a width outside (0, 1/2], and ValueError for experiences that are not rows of one dataset
     (permuted, rotated) or that share a row with different task labels.
 
@@ -99,3 +99,7 @@ class _Blurred(Lazy):
 
     def source(self, index: int) -> Dataset:
         return self.data
+
+    @property
+    def ordered(self) -> bool:
+        return True

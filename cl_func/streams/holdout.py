@@ -66,3 +66,7 @@ class _Part(Lazy):
 
     def source(self, index: int) -> Dataset:
         return self.parent.source(index)
+
+    @property
+    def ordered(self) -> bool:
+        return self.parent.ordered

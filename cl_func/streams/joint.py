@@ -57,6 +57,11 @@ class _UpTo:
         classes = torch.stack([exp.classes for exp in views]).any(dim=0)
         return experience(source, chosen, task=int(views[-1].task), index=index, classes=classes)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the rows is part of the stream (`Lazy.ordered`)."""
+        return self.parent.ordered
+
     def _copied(self, views: list[Experience], rows: list[Tensor], tasks: Tensor | None) -> Dataset:
         """A dataset of the chosen rows alone. The sources are made one after the other, never all at once."""
         y = torch.cat([exp.source.y[chosen] for exp, chosen in zip(views, rows, strict=True)])

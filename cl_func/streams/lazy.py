@@ -32,6 +32,11 @@ class Lazy(abc.ABC):
     def source(self, index: int) -> Dataset:
         """The dataset of experience `index`."""
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the rows is part of the stream, as a blurred one's is: who cuts it must not shuffle."""
+        return False
+
     def __call__(self, index: int) -> Experience:
         """Experience `index` as the stream gives it."""
         return tree.replace(self.view(index), source=self.source(index))
@@ -70,6 +75,10 @@ class _Made(Lazy):
 
     def source(self, index: int) -> Dataset:
         return self.made(index).source
+
+    @property
+    def ordered(self) -> bool:
+        return getattr(self.made.function, "ordered", False)
 
 
 def lazy(stream: Stream) -> Lazy:
