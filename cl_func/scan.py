@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cl_func import checks, tree
+from cl_func.closed import Closed
 from cl_func.core import Probe, Strategy, Update, positive
 
 
@@ -26,7 +27,7 @@ def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = Fa
     donate: let the compiled leaves of the update overwrite the state instead of allocating a new one at each step. The state
         given is cloned first, so the caller sees no difference but the speed.
     checkpoint: see `scan`.
-    Raises ValueError for a stream without experiences, such as an iterator that was used up before.
+    Raises ValueError for a stream without experiences, such as an iterator that was used up before; TypeError as `scan` does.
     """
     state, _ = scan(update, state, stream, donate=donate, checkpoint=checkpoint)
     return state
@@ -50,6 +51,8 @@ def scan(
 
     checkpoint: a `cl.Checkpoint(folder)`; the run is saved there on the way, and one that was interrupted goes on.
     tap: `tap(time, entry)` is called with each entry of the history as it comes, see `cl.taps`; one that raises stops the run.
+    Raises TypeError, naming the leaf, for an update under which the state changes its structure or a leaf its shape, dtype or
+    device; fields that are None may be filled. A state that grows is for a for loop of your own.
     """
     if isinstance(update, Strategy) or not callable(update):
         raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
@@ -81,7 +84,7 @@ def follow(
         update, seen, history = keeper.tracked(update), keeper.place.seen, keeper.history
         if hasattr(tap, "resume"):
             tap.resume(len(history))
-    experiences = iter(_from(stream, max(seen - 1, 0)))
+    closed, experiences = Closed(state, seen), iter(_from(stream, max(seen - 1, 0)))
     pending, structure = next(experiences) if seen else None, None
 
     def look(exp: Any) -> None:
@@ -96,10 +99,7 @@ def follow(
     for pending in experiences:
         if keeper is not None:
             keeper.entered()
-        after = update(state, pending)
-        if type(after) is not type(state):
-            raise checks.refuse("update", f"it to return the next state, a {type(state).__name__}", after)
-        state = after
+        state = closed.passed(update(state, pending))
         seen += 1
         if probe is not None and seen % every == 0:
             look(pending)
@@ -109,6 +109,7 @@ def follow(
         raise ValueError(
             "stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train."
         )
+    closed.finish(state)
     if probe is not None and seen % every != 0 and len(history) == seen // every:
         look(pending)
     if keeper is not None and not keeper.place.finished:
