@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, contracts, random, tree
 from cl_func.checks import positive
 from cl_func.experience import Experience
 from cl_func.tree import PyTree, state, static
@@ -84,7 +84,7 @@ class Compose:
 
     def __call__(self, state: Any, exp: Any) -> Any:
         for update in self.updates:
-            state = update(state, exp)
+            state = contracts.update_output(update(state, exp), state)
         return state
 
 
@@ -109,7 +109,7 @@ class Repeat:
 
     def __call__(self, state: Any, exp: Any) -> Any:
         for _ in range(self.times):
-            state = self.update(state, exp)
+            state = contracts.update_output(self.update(state, exp), state)
         return state
 
 
@@ -149,15 +149,18 @@ def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
             if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
                 raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
             if not tree.plain(chosen):
-                return tree.where(chosen, update(state, exp), state)
-        return update(state, exp) if chosen else state
+                return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
+        return contracts.update_output(update(state, exp), state) if chosen else state
 
     return conditional
 
 
 @dataclasses.dataclass(frozen=True)
 class Gated:
-    """An Update that a minibatch without a valid row leaves undone, to the last counter and key."""
+    """An Update that a minibatch without a valid row leaves undone, to the last counter and key.
+
+    In minibatches of minibatches also the order of the inner ones, which comes with the state: its rows are taken as they come.
+    """
 
     inner: Update
 
@@ -165,7 +168,10 @@ class Gated:
         some = exp.valid.any()
         if tree.plain(some):
             return self.inner(state, exp) if some else state
-        return tree.where(some, self.inner(state, exp), state)
+        out = self.inner(state, exp)
+        if type(out) is tuple and len(out) == 2 and type(out[0]) is type(state):
+            return tree.where(some, out[0], state), out[1]
+        return tree.where(some, contracts.update_output(out, state, leaves=True), state)
 
 
 def _per_pass(n: int, batch_size: int, drop_last: bool) -> int:
@@ -222,7 +228,7 @@ class Minibatches:
     def __call__(self, state: Any, exp: Experience) -> Any:
         checks.instance("exp", exp, Experience, "an Experience")
         if self.view is not None:
-            state, (rows, valid) = self.view(state, exp)
+            state, (rows, valid) = _picked(self.view(state, exp), exp)
             exp = exp.take(rows, valid)
         size = self.batch_size or len(exp)
         per_pass = _per_pass(len(exp), size, self.drop_last)
@@ -231,9 +237,15 @@ class Minibatches:
         for i in range(total):
             start = i % per_pass * size
             if start == 0 and self.order is not None:
-                state, (rows, valid) = self.order(state, exp)
-            state = self.step(state, exp.take(rows[..., start : start + size], valid[..., start : start + size]))
+                state, (rows, valid) = _picked(self.order(state, exp), exp)
+            taken = exp.take(rows[..., start : start + size], valid[..., start : start + size])
+            state = contracts.update_output(self.step(state, taken), state)
         return state
+
+
+def _picked(out: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
+    """The state and the rows to go over; where none is valid a gated order was left undone, and any will do."""
+    return out if type(out) is tuple else (out, (exp.rows, exp.valid))
 
 
 def minibatches(
@@ -288,31 +300,34 @@ def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
         checks.tensors("exp", exp)
         raise
     if not leaves or not tree.plain(leaves[0]) or outside:
+
+        def value_of(params: Any) -> tuple[Tensor, Any]:
+            value, after = contracts.loss_output(loss(params, state, exp), state)
+            contracts.update_output(after, state, leaves=True, name="loss")
+            # Vmapped and traced too, grad knows at its own level what came from the params; what is closed over has no such level.
+            if leaves and not (value.requires_grad and torch._C._functorch.is_gradtrackingtensor(value)):
+                raise contracts.independent()
+            return value, after
+
         # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
-        return torch.func.grad(lambda params: _scalar(loss(params, state, exp), state), has_aux=True)(params)
+        return torch.func.grad(value_of, has_aux=True)(params)
     # The same by autograd's own graph: the wrappers of torch.func cost several times an eager step of a small net.
     with torch.enable_grad():
         leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-        value, state = _scalar(loss(tree.unflatten(structure, leaves), state, exp), state)
-        if not value.requires_grad:  # it does not depend on the parameters
-            return tree.map(torch.zeros_like, params), tree.map(torch.detach, state)
-        grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-    if any(leaf.requires_grad for leaf in tree.leaves(state)):
-        state = tree.map(torch.detach, state)
-    return tree.unflatten(structure, grads), state
-
-
-def _pair(name: str, out: Any, state: Any) -> tuple[Any, Any]:
-    if type(out) is not tuple or len(out) != 2 or type(out[1]) is not type(state):
-        raise checks.refuse(name, f"it to return two things, the second the state, a {type(state).__name__}", out)
-    return out
-
-
-def _scalar(out: Any, state: Any) -> tuple[Tensor, Any]:
-    value, state = _pair("loss", out, state)
-    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
-        raise checks.refuse("loss", "it to return (value, state) with a floating value of shape (), such as a mean", out)
-    return value, state
+        value, after = contracts.loss_output(loss(tree.unflatten(structure, leaves), state, exp), state)
+        if not value.requires_grad:
+            raise contracts.independent()
+        found = torch.autograd.grad(value, leaves, allow_unused=True)
+    if all(grad is None for grad in found):  # it follows a tensor that requires a gradient for other reasons
+        raise contracts.independent()
+    grads = [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, tree.leaves(params), strict=True)]
+    try:
+        if any(leaf.requires_grad for leaf in tree.leaves(after)):
+            after = tree.map(torch.detach, after)
+    except AttributeError:
+        contracts.update_output(after, state, leaves=True, name="loss")
+        raise
+    return tree.unflatten(structure, grads), after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,10 +345,7 @@ class TrainStep:
     def follow(self, grads: Any, state: Any, exp: Experience) -> tuple[Any, Any]:
         """The state after the transforms of a gradient and the optimiser's step along it, and the change of the parameters."""
         for transform in self.transforms:
-            names = grads.keys() if isinstance(grads, dict) else None
-            grads, state = _pair("transforms", transform(grads, state, exp), state)
-            if names is not None and (not isinstance(grads, dict) or grads.keys() != names):
-                raise checks.refuse("transforms", f"gradients of {', '.join(names)}", grads)
+            grads, state = contracts.transform_output(transform(grads, state, exp), grads, state)
         updates, opt = self.optimizer.update(grads, state.opt, state.model.params)
         params = tree.map(torch.add, state.model.params, updates)
         return state.replace(model=state.model.replace(params=params), opt=opt), updates

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import files, tree
+from cl_func import contracts, files, tree
 from cl_func.core import Gated, Strategy, TrainStep
 from cl_func.transforms import Compiled, Vmapped, map_leaves
 
@@ -26,14 +26,14 @@ class Watched:
         # Losses are pure: asked again with the same state, one gives the very value that the step is about to follow.
         loss = _loss_of(self.inner)
         if loss is not None:
-            self._check({"loss": loss(state, exp)}, state, exp)
+            self._check([("the loss", loss(state, exp))], state, exp)
         out = self.inner(state, exp)
-        self._check(out, state, exp)
+        self._check([(f"state.{path}" if path else "the state", leaf) for path, leaf in tree.items(out)], state, exp)
         return out
 
-    def _check(self, values: Any, state: Any, exp: Any) -> None:
-        for path, leaf in tree.items(values):
-            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+    def _check(self, values: list[tuple[str, Any]], state: Any, exp: Any) -> None:
+        for path, leaf in values:
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
                 worst = leaf[~torch.isfinite(leaf)].flatten()[0].item()
                 kept = "" if self.save is None else f"; the state before it is saved in {self.save}"
                 if self.save is not None:
@@ -50,9 +50,9 @@ def _loss_of(leaf: Any) -> Callable[[Any, Any], Tensor] | None:
         return _loss_of(leaf.inner)
     if isinstance(leaf, Vmapped):
         inner = _loss_of(leaf.inner)
-        return None if inner is None else Vmapped(inner)
+        return None if inner is None else Vmapped(inner, "loss")
     if isinstance(leaf, TrainStep):
-        return lambda state, exp: leaf.loss(state.model.params, state, exp)[0]
+        return lambda state, exp: contracts.loss_output(leaf.loss(state.model.params, state, exp), state)[0]
     return None
 
 

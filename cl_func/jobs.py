@@ -21,7 +21,7 @@ from cl_func.experience import Benchmark, Stream, stack, stream
 from cl_func.scan import follow
 from cl_func.tracing import TraceError
 from cl_func.transforms import compile as compiled
-from cl_func.transforms import lenient, vmap
+from cl_func.transforms import lenient, mapped, vmap
 from cl_func.trial import vmap_fault
 
 
@@ -57,7 +57,7 @@ class Job:
         if probe is None and isinstance(self.benchmark, Benchmark):
             probe = evaluate(self.strategy.model, self.benchmark.test)
         if self.lanes > 1:
-            update, probe = vmap(update), None if probe is None else vmap(probe)
+            update, probe = vmap(update), None if probe is None else mapped(probe, "probe")
         if self.compiled:
             update, probe = compiled(update), None if probe is None else compiled(probe)
         return (lenient(update), lenient(probe)) if self.lenient else (update, probe)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cl_func import checks, tree
+from cl_func import checks, contracts, tree
 from cl_func.closed import Closed
 from cl_func.core import Probe, Strategy, Update, positive
 
@@ -89,7 +89,7 @@ def follow(
 
     def look(exp: Any) -> None:
         nonlocal structure
-        entry = checks.tensors("probe", probe(state, exp))
+        entry = contracts.probe_output(probe(state, exp))
         leaves, structure = tree.flatten(entry)
         # A probe may return leaves that the next step overwrites.
         history.append([leaf.clone() for leaf in leaves] if donate else leaves)
@@ -99,7 +99,7 @@ def follow(
     for pending in experiences:
         if keeper is not None:
             keeper.entered()
-        state = closed.passed(update(state, pending))
+        state = closed.passed(contracts.update_output(update(state, pending), state, leaves=True))
         seen += 1
         if probe is not None and seen % every == 0:
             look(pending)

@@ -10,7 +10,7 @@
 
 Each raises AssertionError that names the law and the first leaf where it fails:
     pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
-    closed     the state comes back in the structure, shapes, dtypes and devices it went in
+    closed     it returns what its kind does; the state comes back in the structure, shapes, dtypes and devices it went in
     occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
     depends    (losses) the value is computed from the parameters given
     lanes      lane i of the vmapped run equals the single run
@@ -23,16 +23,17 @@ Each raises AssertionError that names the law and the first leaf where it fails:
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import checks, core, random, transforms, tree
+from cl_func import checks, contracts, core, random, transforms, tree
 from cl_func.checkpoint import load, save
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
@@ -56,7 +57,8 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
     `padding=False` is for updates on experiences that have no rows to pad.
     """
     _check_arguments("update", update, state, exp, compiled=compiled, padding=padding)
-    out = _check_pure(update, state, exp)
+    with _obeyed():
+        out = contracts.update_output(_check_pure(update, state, exp), state, leaves=True)
     _check_closed(out, state)
     _check_lanes(update, state, exp)
     if padding:
@@ -73,13 +75,13 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
 def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
     """Take a Loss through the laws, value and gradient alike; the value must be a finite scalar."""
     _check_arguments("loss", loss, state, exp, compiled=compiled)
-    value, _ = loss(_params(state), state, exp)
-    if not isinstance(value, Tensor) or value.ndim or not value.dtype.is_floating_point:
-        raise AssertionError(f"law 'scalar' broken: the loss gave {tree.describe(value)}, expected a floating tensor of shape ()")
+    with _obeyed():
+        value, after = contracts.loss_output(loss(_params(state), state, exp), state)
+        contracts.update_output(after, state, leaves=True, name="loss")
     if not bool(torch.isfinite(value)):
         raise AssertionError(f"law 'finite' broken: the loss is {value.item()}")
     if not _depends(loss, state, exp):
-        raise AssertionError("law 'depends' broken: it has no gradient; compute it from `params`, not `state.model.params`")
+        raise AssertionError(f"law 'depends' broken: {contracts.independent()}")
 
     def as_update(state: Any, exp: Any) -> Any:
         (value, after), grads = _value_and_grad(loss, state, exp)
@@ -117,7 +119,8 @@ def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Exp
             grads = {
                 name: scale * random.normal(k, tuple(p.shape), p.dtype) for k, (name, p) in zip(keys, params.items(), strict=True)
             }
-            new, after = transform(grads, state, exp)
+            with _obeyed():
+                new, after = contracts.transform_output(transform(grads, state, exp), grads, state, name="transform")
             _check_closed(new, params, "closed (gradients)")
             _check_closed(after, state)
             return {"grads": new, "state": after}
@@ -128,6 +131,8 @@ def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Exp
 def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
     """Take a Probe through the laws: it draws nothing, changes nothing, and gives each lane what it gives the single run."""
     _check_arguments("probe", probe, state, exp, compiled=compiled)
+    with _obeyed():
+        contracts.probe_output(probe(state, exp))
     _check_function(probe, state, exp, compiled=compiled, padding=False)
 
 
@@ -247,6 +252,18 @@ def _check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: An
         checks.instance("exp", exp, Experience, "an Experience")
     for flag, value in flags.items():
         checks.flag(flag, value)
+
+
+@contextlib.contextmanager
+def _obeyed() -> Iterator[None]:
+    """Within it, a function that returns something else than its kind does breaks the law 'closed'."""
+    try:
+        yield
+    except contracts.ContractError as error:
+        raise AssertionError(
+            f"law 'closed' broken{' at ' if error.path else ''}{error.path}: it gave {error.gave}, expected {error.expected}; "
+            f"{error.mend} (in `{error.name}`)"
+        ) from error
 
 
 def _params(state: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, contracts, tree
 from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
 from cl_func.experience import lane_axes
 from cl_func.program import CompilerError, Program, address, apart, described, whole
@@ -41,6 +41,7 @@ class Vmapped:
     """A function of (state, exp) mapped over the lanes of the state, and of the exp where its fields carry them."""
 
     inner: Callable[[Any, Any], Any]
+    name: str = "update"  # what messages call it: an update, or the probe of a sweep
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
         lanes, structure = tree.flatten(state)
@@ -54,7 +55,7 @@ class Vmapped:
         def flat(*leaves: Tensor) -> tuple[Tensor, ...]:
             nonlocal out_structure
             out = self.inner(tree.unflatten(structure, leaves[: len(lanes)]), tree.unflatten(exp_structure, leaves[len(lanes) :]))
-            out_leaves, out_structure = tree.flatten(out)
+            out_leaves, out_structure = tree.flatten(contracts.tensors(out, name=self.name))
             # Lanes of leaves that pass through need no stacking again: hand the very same tensor on.
             place = {id(leaf): i for i, leaf in enumerate(leaves[: len(lanes)])}
             untouched.update({j: place[id(leaf)] for j, leaf in enumerate(out_leaves) if id(leaf) in place})
@@ -78,8 +79,16 @@ def vmap(update: Any) -> Any:
         init = update.init
         return Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
 
+    return mapped(update, "update")
+
+
+def mapped(update: Any, name: str) -> Any:
+    """`vmap` for an Update or a Probe that messages call by another name."""
+
     def wrap(leaf: Any) -> Any:
-        return dataclasses.replace(leaf, inner=Vmapped(leaf.inner), programs={}) if isinstance(leaf, Compiled) else Vmapped(leaf)
+        if isinstance(leaf, Compiled):
+            return dataclasses.replace(leaf, inner=Vmapped(leaf.inner, name), programs={})
+        return Vmapped(leaf, name)
 
     return map_leaves(wrap, update)
 
