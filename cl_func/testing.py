@@ -6,6 +6,7 @@
     cl.testing.check_probe(my_probe, state, exp)              a Probe
     cl.testing.check_draw(my_draw, memory)                    how rows are drawn from a memory
     cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
+    cl.testing.check_device(my_update, state, exp)            any function of (state, exp) of tensors, on an accelerator
     cl.testing.check_round_trip(state)                        what can be saved: a state, a history, Runs
 
 Each raises AssertionError that names the law and the first leaf where it fails:
@@ -18,6 +19,7 @@ Each raises AssertionError that names the law and the first leaf where it fails:
     padding    rows that are not valid change nothing
     resumed    (strategies) stopping, storing and going on gives the same as not stopping
     silent     (strategies) evaluating on the way changes nothing
+    device     (check_device) it runs on an accelerator, gives the same there, names no device and waits for none
     round trip what is saved and loaded comes back the same to the bit, each name and label in its place and of its type
 """
 
@@ -33,10 +35,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, core, random, transforms, tree
+from cl_func import checks, contracts, core, random, tracing, transforms, tree
 from cl_func.checkpoint import load, save
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
+from cl_func.fake_device import DEVICE, fake_device, moved
 from cl_func.runs import Runs
 from cl_func.scan import fold, scan
 from cl_func.tree import PyTree
@@ -207,6 +210,46 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
         assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
 
 
+def check_device(function: Callable[[Any, Any], Any], state: Any, exp: Experience | None = None) -> None:
+    """Take a function of (state, exp) that returns a tree of tensors, such as an Update or a Probe, through the law of devices.
+
+    With a CUDA device it runs there and must give what it gives on the processor, up to rounding. Without one it runs on fake
+    tensors, which have no values: an operation that mixes devices or that waits for a value breaks the law, and so does a result
+    that is not on the device, or of another shape or dtype. For a Loss give the function `cl.core.gradient(loss, state, exp)`,
+    for a GradientTransform one that feeds it gradients. What a function closes over, such as the test stream of `cl.evaluate`,
+    stays where it is.
+    """
+    _check_arguments("function", function, state, exp)
+    here = function(state, exp)
+    contracts.tensors(here, name="function")
+    if torch.cuda.is_available():
+        there = function(tree.to(state, "cuda"), exp if exp is None else tree.to(exp, "cuda"))
+        _check_placed(there, here, "cuda")
+        assert_equal(tree.to(there, "cpu"), tree.to(here, "cpu"), "device", 1e-3, 1e-4)
+        return
+    with fake_device():
+        try:
+            there = function(moved(state), moved(exp))
+        except Exception as error:
+            why = tracing.reason(error)
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}" if why is None else why
+            raise AssertionError(
+                f"law 'device' broken: on an accelerator (here a fake one, '{DEVICE}') {said}, in {tracing.users_line(error)}. "
+                f"{tracing.FIXES.get(why or '', 'Make new tensors on the device of those given: device=exp.x.device')}."
+            ) from error
+        _check_placed(there, here, DEVICE)
+
+
+def _check_placed(there: Any, here: Any, device: str) -> None:
+    """That a result on a device is like the one on the processor, and all of it is there."""
+    assert_equal(tree.map(tree.describe, there), tree.map(tree.describe, here), "device")
+    for path, leaf in tree.items(there):
+        if leaf.device.type != device:
+            raise AssertionError(
+                f"law 'device' broken{' at ' if path else ''}{path}: it is on {leaf.device}, not on the state's device"
+            )
+
+
 def check_round_trip(value: Any) -> None:
     """Save a state, a history, any tree of tensors, or Runs, and load it: what comes back must be the same, to the bit.
 
@@ -248,7 +291,7 @@ def _check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: An
     checks.function(name, function)
     if any(leaf.is_meta for leaf in tree.leaves(checks.tensors("state", state))):
         raise ValueError("state: it is on the device meta, which holds no values.")
-    if exp is not None or name != "probe":
+    if exp is not None or name not in ("probe", "function"):
         checks.instance("exp", exp, Experience, "an Experience")
     for flag, value in flags.items():
         checks.flag(flag, value)

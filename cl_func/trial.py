@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cl_func import tracing, tree
+from cl_func.contracts import ContractError
 from cl_func.transforms import vmap
 
 # What else vmap cannot do: in torch's words, in ours, and the way on.
@@ -67,6 +68,8 @@ def vmap_fault(what: str, function: Any, state: Any, exp: Any, calls: int = 6) -
         return None
     try:
         seconds_per_call(vmap(function), tree.stack([state, state]), [exp], calls)
+    except ContractError:  # malformed, which is said where it is called
+        return None
     except Exception as error:
         return why_not(what, error)
     return None

@@ -1356,6 +1356,11 @@ call(
     {"strategy": STRATEGY_, "benchmark": BENCHMARK, "seed": kind("int", "zero", "negative"), "compiled": FLAG},
 )
 call(
+    "testing.check_device",
+    {"function": update, "state": STATE, "exp": EXP},
+    {"function": FUNCTION, "state": kind(*TENSORS, "state"), "exp": EXPERIENCE.but("none")},
+)
+call(
     "testing.check_round_trip",
     {"value": STATE},
     {"value": kind(*TENSORS, "state", bad=({"a": torch.ones(3, device="meta")}, {"a": 1.0}))},

@@ -8,10 +8,10 @@ import sys
 import pytest
 import registry
 import torch
-from torch._subclasses import FakeTensorMode
 
 import cl_func as cl
 from cl_func import jobs, tree
+from cl_func.fake_device import DEVICE, fake_device, moved
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -30,14 +30,11 @@ def test_agents_are_made_on_the_device_of_their_key(case, monkeypatch):
         if name.startswith("cl_func.models.") and hasattr(module, "seeded"):
             monkeypatch.setattr(module, "seeded", any_seed)
     init = case.make().init
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        try:
-            state = init(torch.empty((), dtype=torch.int64, device="cuda"))
-        except RuntimeError as error:
-            if "not linked with support for cuda" not in str(error):
-                raise
-            pytest.skip("x[...] of a fake CUDA tensor needs a build of torch for CUDA")
-    assert {path: str(leaf.device) for path, leaf in tree.items(state) if leaf.device.type != "cuda"} == {}
+    # Nor have labels values to check: OWM asks its model by one row which layers there are.
+    monkeypatch.setattr(cl.Dataset, "__post_init__", lambda self: object.__setattr__(self, "n_classes", 4))
+    with fake_device():
+        state = init(moved(cl.key(0)))
+        assert {path: str(leaf.device) for path, leaf in tree.items(state) if leaf.device.type != DEVICE} == {}
 
 
 def test_a_sweep_moves_each_source_once():

@@ -111,6 +111,36 @@ def one_shot(case):
     return component
 
 
+@pytest.mark.parametrize("case", named([*registry.LOSSES, *registry.UPDATES, *registry.TRANSFORMS, *registry.PROBES]))
+def test_device(case):
+    component = one_shot(case)
+    if case in registry.PROBES:  # the leaf of an evaluation, on rows of the same device; its own test stream is on the processor
+        (component,) = cl.tree.leaves(component)
+    testing.check_device(component, case.state(), EXP)
+
+
+@pytest.mark.parametrize("case", named(registry.STRATEGIES))
+def test_device_of_strategies(case):
+    strategy = case.make()
+    testing.check_device(strategy.update, strategy.init(cl.key(0)), EXP)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda s, e: s.replace(seen=s.seen | (torch.arange(4) > 2)), "two devices.*in test_laws|two devices.*test_laws.py"),
+        (lambda s, e: s.replace(seen=torch.ones(4) > 0), "device' broken at seen: it is on cpu"),
+        (lambda s, e: s.replace(seen=s.seen if s.opt.lr > 0 else ~s.seen), "the value of a tensor is asked for.*cl.when"),
+        (lambda s, e: s.opt.lr * e.x.sum().item(), "the value of a tensor is asked for, in .*test_laws.py"),
+        (lambda s, e: e.x[e.y == 0].mean(), "the shape of a result depends on the values"),
+        (lambda s, e: s.replace(opt=s.opt.replace(lr=s.opt.lr.cpu())), "copied from the device to the processor"),
+    ],
+)
+def test_the_law_of_devices_can_be_broken(broken, said):
+    with pytest.raises(AssertionError, match=f"(?s)law 'device' broken.*({said})|law '({said})"):
+        testing.check_device(broken, registry.init(cl.key(0)), EXP)
+
+
 def groups(size=6):
     """Cases that share a kind of state, a few at a time. Loops are left out: they stay outside what is compiled."""
     kinds, names = {}, set()
