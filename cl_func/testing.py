@@ -14,6 +14,7 @@ Each raises AssertionError that names the law and the first leaf where it fails:
     closed     it returns what its kind does; the state comes back in the structure, shapes, dtypes and devices it went in
     occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
     depends    (losses) the value is computed from the parameters given
+    fresh      keys are used once: drawn from or derived from, once for each child; what draws gives another key back
     lanes      lane i of the vmapped run equals the single run
     compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
     padding    rows that are not valid change nothing
@@ -40,6 +41,7 @@ from cl_func.checkpoint import load, save
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
 from cl_func.fake_device import DEVICE, fake_device, moved
+from cl_func.key_uses import recorded_keys
 from cl_func.runs import Runs
 from cl_func.scan import fold, scan
 from cl_func.tree import PyTree
@@ -63,6 +65,7 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
     with _obeyed():
         out = contracts.update_output(_check_pure(update, state, exp), state, leaves=True)
     _check_closed(out, state)
+    _check_fresh(update, state, exp)
     _check_lanes(update, state, exp)
     if padding:
         assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
@@ -136,7 +139,7 @@ def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = 
     _check_arguments("probe", probe, state, exp, compiled=compiled)
     with _obeyed():
         contracts.probe_output(probe(state, exp))
-    _check_function(probe, state, exp, compiled=compiled, padding=False)
+    _check_function(probe, state, exp, compiled=compiled, padding=False, fresh=False)
 
 
 def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
@@ -169,8 +172,10 @@ def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: b
         assert_equal(transforms.compile(drawn)(keys[0], None), singles[0], "compiled")
 
 
-def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, padding: bool = True) -> None:
+def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, padding: bool = True, fresh: bool = True) -> None:
     out = _check_pure(function, state, exp)
+    if fresh:
+        _check_fresh(function, state, exp)
     _check_lanes(function, state, exp)
     if padding:
         assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
@@ -186,6 +191,10 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
     init, update, train = strategy.init, strategy.update, benchmark.train
     start = init(random.key(seed))
     assert_equal(init(random.key(seed)), start, "pure (init)")
+    with recorded_keys() as uses:
+        init(random.key(seed))
+    if uses.faults:
+        raise AssertionError(f"law 'fresh' broken (init): {uses.faults[0]}; use a key once, and go on with its children")
     experiences = list(train)
     states = [start]
     for exp in experiences:
@@ -328,6 +337,44 @@ def _check_pure(function: Any, state: Any, exp: Any) -> Any:
 
 def _cloned(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _check_fresh(function: Any, state: Any, exp: Any) -> None:
+    """Of a function of (state, exp) that returns the state, or a dict with it as "state" next to other results."""
+    with recorded_keys() as uses:
+        out = function(state, exp)
+    if uses.faults:
+        raise AssertionError(
+            f"law 'fresh' broken: {uses.faults[0]}; use a key once, and go on with a child: key, draw = split(key)"
+        )
+    if not isinstance(state, core.Agent):
+        return
+    after: Any = out["state"] if isinstance(out, dict) else out
+    if int(after.key) in uses.drawn:
+        raise AssertionError(
+            f"law 'fresh' broken: the key that comes back was drawn from, by {uses.drawn[int(after.key)]}; draw from one child and "
+            "return another: key, draw = split(state.key)"
+        )
+    if not torch.equal(after.key, state.key):
+        return
+    other = tree.replace(state, key=random.fold_in(state.key, 99))
+
+    difference = tree.difference(_without_key(out), _without_key(function(other, exp)))
+    if difference is None:
+        return
+    # A key that stays is right for what is drawn once an experience, from its child for the experience: fold_in(key, exp.index).
+    later = tree.replace(exp, index=exp.index + 1)
+    if tree.difference(_without_key(out), _without_key(function(state, later))) is None:
+        raise AssertionError(
+            f"law 'fresh' broken: another key gives another result, {difference}; but the key that comes back is the one that was "
+            "given, so the next call draws the same. Split it: key, draw = split(state.key)"
+        )
+
+
+def _without_key(out: Any) -> Any:
+    if isinstance(out, dict):
+        return out | {"state": _without_key(out["state"])}
+    return out.replace(key=torch.zeros_like(out.key))
 
 
 def _check_closed(out: Any, state: Any, law: str = "closed") -> None:

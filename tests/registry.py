@@ -256,7 +256,7 @@ UPDATES = [
     Case("repeat", lambda: cl.repeat(_step(), 3)),
     Case("at", lambda: cl.at("opt.lr", lambda lr, exp: lr * 0.5)),
     Case("when", lambda: cl.when(regularizers.lwf.new_classes(), regularizers.lwf.snapshot())),
-    Case("when", lambda: cl.when(lambda s, e: s.key > 0, regularizers.lwf.snapshot())),
+    Case("when", lambda: cl.when(lambda s, e: s.opt.lr > 0.102, regularizers.lwf.snapshot())),
     Case("losses.mark_seen", lambda: losses.mark_seen()),
     Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
     Case("memory.balanced.insert", lambda: memory.balanced.insert(), start=BALANCED),

@@ -203,6 +203,64 @@ def test_the_laws_can_be_broken(broken, law):
         testing.check_update(broken, registry.init(cl.key(0)), EXP)
 
 
+def redrawn(state, exp):
+    key, draw = cl.random.split(state.key)
+    noise = cl.random.normal(draw, (4,)) + cl.random.uniform(draw, (4,))
+    return state.replace(key=key, seen=noise > 0)
+
+
+def drawn_and_derived(state, exp):
+    cl.random.bits(state.key, 4)
+    return state.replace(key=cl.random.split(state.key)[0])
+
+
+def handed_back(state, exp):
+    draw = cl.random.split(state.key)[1]
+    return state.replace(key=draw, seen=cl.random.bernoulli(draw, 0.5, (4,)))
+
+
+def in_lanes(state, exp):
+    key, draw = cl.random.split(state.key)
+    rows = torch.func.vmap(lambda key: cl.random.normal(key))(cl.random.split(draw, 4))
+    return state.replace(key=key, seen=rows + torch.func.vmap(lambda k: cl.random.normal(k))(cl.random.split(draw, 4)) > 0)
+
+
+def never_split(state, exp):
+    return state.replace(seen=cl.random.bits(cl.random.fold_in(state.key, 1), 4) > 0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (redrawn, r"drawn from twice, by normal in .*test_laws.py:\d+ and by uniform in .*test_laws.py:\d+"),
+        (drawn_and_derived, "is drawn from and derived from, by bits in .* and by split in"),
+        (handed_back, "the key that comes back was drawn from, by bernoulli in .*test_laws.py"),
+        (in_lanes, "drawn from twice, by normal"),
+        (never_split, r"another key gives another result, .*seen: .*Split it"),
+    ],
+)
+def test_the_law_of_fresh_keys_can_be_broken(broken, said):
+    state = registry.init(cl.key(0))
+    with pytest.raises(AssertionError, match=f"(?s)law 'fresh' broken: .*{said}"):
+        testing.check_update(broken, state, EXP)
+
+    def loss(params, state, exp):
+        after = broken(state, exp)
+        return params["0.bias"].sum() + after.seen.float().sum(), after
+
+    with pytest.raises(AssertionError, match=f"(?s)law 'fresh' broken: .*{said}"):
+        testing.check_loss(loss, state, EXP)
+    with pytest.raises(AssertionError, match=f"(?s)law 'fresh' broken: .*{said}"):
+        testing.check_gradient_transform(lambda g, s, e: (g, broken(s, e)), state, EXP)
+
+
+def test_a_key_may_stay_where_each_experience_has_a_child_of_it():
+    def apart(state, exp):
+        return state.replace(seen=cl.random.bits(cl.random.fold_in(state.key, exp.index), 4) > 0)
+
+    testing.check_update(apart, registry.init(cl.key(0)), EXP)
+
+
 def test_lane_law_can_be_broken():
     def mixes_lanes_up(state, exp):
         # What a component does that reads torch's memory instead of its own lane: the batch size leaks in.

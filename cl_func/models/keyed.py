@@ -45,6 +45,24 @@ class KeyedLayer(nn.Module):
         return draw
 
 
+def split_keys(buffers: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The buffers of a model twice, with different keys in its layers that draw, for two passes that are not to draw the same.
+
+    For a pass whose new buffers are dropped: the keys would be used again by the next one.
+    """
+    pairs = {name: random.split(buffer) for name, buffer in buffers.items() if _is_key(name, buffer)}
+    return buffers | {name: pair[0] for name, pair in pairs.items()}, buffers | {name: pair[1] for name, pair in pairs.items()}
+
+
+def fold_keys(buffers: dict[str, Tensor], data: int | Tensor) -> dict[str, Tensor]:
+    """The buffers of a model with the children, for one integer, of the keys of its layers that draw."""
+    return {name: random.fold_in(buffer, data) if _is_key(name, buffer) else buffer for name, buffer in buffers.items()}
+
+
+def _is_key(name: str, buffer: Tensor) -> bool:
+    return name.rpartition(".")[2] == "key" and buffer.dtype == torch.int64 and buffer.ndim == 0
+
+
 class Dropout(KeyedLayer):
     """Zeroes each value with probability p in train mode and scales the rest by 1 / (1 - p); the identity in eval mode.
 

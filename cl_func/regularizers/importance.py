@@ -104,11 +104,8 @@ def fisher(model: Model, labels: Labels = "true") -> Measure:
 
 
 def _drawn(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
-    """A label for each row [n] int64, from a key of the row's own: it depends neither on the chunk nor on the row's place in it.
-
-    The state's key is not moved on, so that switching the penalty off gives the very run of the method without it.
-    """
-    keys = random.children(random.fold_in(agent.key, DRAW), exp.rows)
+    """A label for each row [n] int64, from a key of the row's own: it depends neither on the chunk nor on the row's place in it."""
+    keys = random.children(_aside(agent, exp, DRAW), exp.rows)
     drawn: Tensor = torch.func.vmap(random.categorical)(keys, logits)
     return drawn
 
@@ -175,9 +172,18 @@ def accumulate(
 
 @dataclass(frozen=True)
 class _KeyKept:
-    """An order of rows drawn from a child of the state's key, which stays: a penalty of strength 0 is the run without it."""
+    """An order of rows that leaves the state's key as it is."""
 
     order: Callable[[Any, Experience], tuple[Any, tuple[Tensor, Tensor]]]
 
     def __call__(self, agent: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
-        return agent, self.order(agent.replace(key=random.fold_in(agent.key, ORDER)), exp)[1]
+        return agent, self.order(agent.replace(key=_aside(agent, exp, ORDER)), exp)[1]
+
+
+def _aside(agent: Any, exp: Experience, purpose: int) -> Tensor:
+    """A key of the experience's own, for one purpose, derived from the state's key, which is not moved on.
+
+    So switching the penalty off gives the very run of the method without it, and the next experience draws anew all the same, even
+    where the training draws nothing.
+    """
+    return random.fold_in(random.fold_in(agent.key, purpose), exp.index)

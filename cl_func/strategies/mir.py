@@ -20,6 +20,7 @@ from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatc
 from cl_func.experience import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.models.keyed import split_keys
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import leaf, state
 
@@ -71,8 +72,9 @@ def mir(
 
     def step(agent: MIR, exp: Experience) -> Any:
         key, draw = random.split(agent.key)
-        agent = tree.replace(agent, key=key)
-        grads, _ = gradient(loss, agent, exp)
+        buffers, aside = split_keys(agent.model.buffers)
+        grads, _ = gradient(loss, tree.set(agent, {"key": key, "model.buffers": aside}), exp)
+        agent = tree.set(agent, {"key": key, "model.buffers": buffers})
         params = agent.model.params
         virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
 
