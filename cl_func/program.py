@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import contracts, tree
 from cl_func.rewrites import rewrite
 from cl_func.tracing import explained, interrupts_deferred
 
@@ -122,6 +122,8 @@ class Program:
         def flat(leaves: list[Tensor]) -> list[Tensor]:
             out = inner(tree.unflatten(structure, leaves[:n]), tree.unflatten(exp_structure, leaves[n:]))
             out_leaves, self.structure = tree.flatten(out)
+            if not all(isinstance(leaf, Tensor) for leaf in out_leaves):
+                contracts.tensors(out, name="update")
             place = {id(leaf): i for i, leaf in enumerate(leaves)}
             self.from_input = {j: place[id(leaf)] for j, leaf in enumerate(out_leaves) if id(leaf) in place}
             if donate and _holds_state(out, self.structure, structure):

@@ -99,7 +99,7 @@ def follow(
     for pending in experiences:
         if keeper is not None:
             keeper.entered()
-        state = closed.passed(contracts.update_output(update(state, pending), state, leaves=True))
+        state = closed.passed(update(state, pending), state)
         seen += 1
         if probe is not None and seen % every == 0:
             look(pending)

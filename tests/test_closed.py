@@ -44,7 +44,6 @@ CHANGES = {
     "shape": (lambda s: s.replace(count=s.count[None]), r"'count' was int64\[\], and is int64\[1\] .*as large as it will get"),
     "broadcast": (lambda s: s.replace(extra={"a.b": torch.zeros(3, 2)}), r"'extra\.a\.b' was float32\[2\], and is float32\[3, 2\]"),
     "device": (lambda s: s.replace(count=s.count.to("meta")), r"'count' was int64\[\], and is int64\[\] on meta .*zeros_like"),
-    "no tensor": (lambda s: s.replace(count=3), r"'count' was int64\[\], and is 3 .*in tensors"),
     "gone": (lambda s: s.replace(count=None), r"'count' was int64\[\], and is None"),
     "lost": (lambda s: s.replace(extra={}), r"'extra' had a\.b in it, and lost 'a\.b'"),
     "grown": (lambda s: s.replace(extra={**s.extra, "c": s.count}), r"'extra' had a\.b in it, and got 'c' .*make room"),
@@ -61,6 +60,13 @@ def test_a_change_is_named_and_how_to_mend_it(name):
     assert "after experience 1;" in str(caught.value)
     with pytest.raises(TypeError, match="after experience 2;"):
         run(change, n=3, at=2)
+
+
+@pytest.mark.parametrize(("n", "at"), [(1, 1), (3, 2), (3, 3)])
+def test_what_is_no_tensor_any_more_is_named(n, at):
+    """In the words that a single step has for it (`contracts`)."""
+    with pytest.raises(TypeError, match=r"update: .*'count'.* 3; .*tensor"):
+        run(lambda s: s.replace(count=3), n=n, at=at)
 
 
 @settings(max_examples=40, deadline=None)
