@@ -41,7 +41,7 @@ CHANGES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "mir": lambda r: {"capacity": 9, "replay_size": 2, "candidates": r.choice([4, 7])},
     "gss": lambda r: {"capacity": 9, "replay_size": r.choice([1, 4]), "subset_size": 3},
     "gdumb": lambda r: {"capacity": r.choice([5, 9])},
-    "ewc": lambda r: {"strength": 10.0, "labels": r.choice(["data", "model", "all"])},
+    "ewc": lambda r: {"strength": 10.0, "labels": r.choice(["true", "model", "all"])},
     "ewc_online": lambda r: {"strength": 10.0, "decay": r.choice([0.5, 1.0])},
     "si": lambda r: {"strength": 1.0},
     "mas": lambda r: {"strength": 0.1},
@@ -227,6 +227,7 @@ def main() -> int:
             for future in concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED).done:
                 index = pending.pop(future)
                 found[index] = future.result()
+                print(f"{len(found)} of {args.count}", end="\r", flush=True)
                 if found[index][0] != "equal":
                     print(f"{index} {found[index][0]}: {draw(args.seed, index)}: {found[index][1]}", flush=True)
     counts = collections.Counter(outcome for outcome, _ in found.values())

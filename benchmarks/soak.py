@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def forked(work: Callable[[], None]) -> int:
             os.setpgid(0, 0)
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()  # os._exit says nothing
         finally:
             os._exit(code)
     with contextlib.suppress(OSError):
