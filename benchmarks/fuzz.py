@@ -156,9 +156,14 @@ def doubled(state: Any) -> Any:
     return cl.tree.map(lambda leaf: leaf.double() if leaf.dtype == torch.float32 and leaf.ndim else leaf, state)
 
 
+def built(config: Configuration) -> cl.Strategy:
+    """The strategy of a configuration."""
+    return getattr(cl.strategies, config.strategy)(MODELS[config.model], OPTIMIZERS[config.optimizer](), **config.arguments)
+
+
 def ends(config: Configuration, dtype: torch.dtype) -> tuple[Any, Any]:
     """Where eager single runs end, stacked, and where the compiled, donated lanes do; a refusal in place of either."""
-    strategy = getattr(cl.strategies, config.strategy)(MODELS[config.model], OPTIMIZERS[config.optimizer](), **config.arguments)
+    strategy = built(config)
     train, starts = stream(config, dtype), [strategy.init(cl.key(seed)) for seed in range(LANES)]
     starts = [doubled(state) for state in starts] if dtype == torch.float64 else starts
     update = cl.compile(cl.vmap(strategy.update))
@@ -180,6 +185,9 @@ def check(seed: int, index: int) -> tuple[str, str]:
     """(outcome, what there is to say) of a configuration: "equal", "rounding", "refused", "FAULT"."""
     config = draw(seed, index)
     try:
+        made = attempt(lambda: built(config))
+        if isinstance(made, str):
+            return "refused", made
         eager, compiled = ends(config, torch.float32)
         if isinstance(eager, str) or isinstance(compiled, str):
             both = isinstance(eager, str) and isinstance(compiled, str)
