@@ -218,13 +218,13 @@ def device(name: str, value: Any) -> torch.device | None:
     if not isinstance(value, (str, torch.device)):
         raise refuse(name, "a device such as 'cpu' or 'cuda:0'", value)
     try:
-        made = torch.empty(0, device=value)
+        found = torch.empty(0, device=value).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{name}: expected a device that is here, such as 'cpu', got {value!r}: {reason}") from error
-    if made.is_meta:
+    if found.type == "meta":
         raise ValueError(f"{name}: the device meta holds no values; give one that does, such as 'cpu'.")
-    return made.device
+    return found
 
 
 def no_agent(name: str, value: Any, needs: str) -> TypeError:

@@ -1,53 +1,78 @@
-"""Running functions as on an accelerator, without one: on fake tensors, which have shape, dtype and device, and no values.
+"""A device that no machine has, where functions run on fake tensors: what names another device, or waits for one, is found.
 
-They are on the device "meta", the only one besides the processor that every build of torch can differentiate and index on. For fake
-tensors it is a device like any other: what mixes it with the processor, or asks for a value, is an error.
+Fake tensors have shapes, dtypes and a device, and no values. So on the way through a function a tensor made on the processor meets
+those on the device, a value that is asked for is not there, and what comes back from the device is seen. It takes no accelerator,
+and what it finds would have failed, or have waited at every step, on one.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cl_func import tree
+from cl_func import tracing, tree
 
-DEVICE = "meta"
-
-
-@contextlib.contextmanager
-def fake_device() -> Iterator[None]:
-    """Within it, new tensors are fake, and tensors from outside are taken for fake ones where they are."""
-    from torch._subclasses import FakeTensorMode  # slow to import
-
-    with FakeTensorMode(allow_non_fake_inputs=True), _Accelerator():
-        yield
+# A device type that every build of torch knows and none uses; with its number, since torch.tensor(0, device=...) adds one.
+DEVICE = torch.device("lazy:0")
+FIX = "make tensors where the others are: torch.zeros(n, device=exp.rows.device), x.new_zeros(n)"
 
 
-def moved(value: Any) -> Any:
-    """A tree with each tensor replaced by a fake one on the fake device; within `fake_device`."""
-    return tree.map(lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=DEVICE), value)
+def device_fault(function: Callable[..., Any], *given: Any, out: Any) -> str | None:
+    """What keeps a function from running on another device, in words; None if nothing does.
+
+    given: its arguments, trees of tensors on the processor. out: what it returns for them there.
+    """
+    from torch._subclasses import FakeTensorMode  # slow to import, and for tests only
+
+    # Constants that a function closes over stay real: it may move them itself.
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def fake(leaf: Tensor) -> Tensor:
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=DEVICE)
+
+    with mode:
+        arguments = [tree.map(fake, part) for part in given]
+    try:
+        with mode, _Watch():
+            found = function(*arguments)
+    except Exception as error:
+        return f"{_reason(error)}, in {tracing.users_line(error)}"
+    for (path, leaf), there in zip(tree.items(found), tree.leaves(out), strict=True):
+        if isinstance(leaf, Tensor) and leaf.device != DEVICE:
+            return f"{path or 'the result'} is on {leaf.device}, though all that was given is on another device; {FIX}"
+        if tree.describe(leaf) != tree.describe(there):
+            return f"{path or 'the result'} is {tree.describe(leaf)} there and {tree.describe(there)} on the processor"
+    return None
 
 
-class _Accelerator(TorchFunctionMode):
-    """Lets the fake device pass for one that holds values, and refuses what would have to wait for it: a copy to the processor."""
+class _Waits(Exception):  # noqa: N818 - told as the law that is broken
+    pass
 
-    is_meta = Tensor.is_meta.__get__  # type: ignore[attr-defined]
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function == self.is_meta:
-            return False
-        kwargs = kwargs or {}
-        out = function(*args, **kwargs)
-        if isinstance(out, Tensor) and out.device.type == "cpu" and any(map(_there, _pytree.tree_leaves((args, kwargs)))):
-            raise RuntimeError("a tensor is copied from the device to the processor")
+class _Watch(TorchDispatchMode):
+    """Raises _Waits where an operation brings back what is on the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if _places(out) == {"cpu"} and DEVICE.type in _places((args, kwargs)):
+            raise _Waits(f"a tensor is moved from its device to the processor, by {func}")
         return out
 
 
-def _there(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.device.type == DEVICE
+def _places(values: Any) -> set[str]:
+    return {leaf.device.type for leaf in tree.leaves(values) if isinstance(leaf, Tensor)}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _Waits):
+        return str(error)
+    if type(error).__name__ == "FakeTensorDeviceMismatchError":
+        return f"a tensor on the processor meets those of the device ({FIX})"
+    why = tracing.reason(error)
+    if why is not None:
+        return f"{why}, so that it waits for the device. {tracing.FIXES[why]}"
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -6,7 +6,7 @@
     cl.testing.check_probe(my_probe, state, exp)              a Probe
     cl.testing.check_draw(my_draw, memory)                    how rows are drawn from a memory
     cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
-    cl.testing.check_device(my_update, state, exp)            any function of (state, exp) of tensors, on an accelerator
+    cl.testing.check_device(my_update, state, exp)            any function of (state, exp), on another device
     cl.testing.check_round_trip(state)                        what can be saved: a state, a history, Runs
 
 Each raises AssertionError that names the law and the first leaf where it fails:
@@ -18,9 +18,9 @@ Each raises AssertionError that names the law and the first leaf where it fails:
     lanes      lane i of the vmapped run equals the single run
     compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
     padding    rows that are not valid change nothing
+    device     nothing names a device or waits for one
     resumed    (strategies) stopping, storing and going on gives the same as not stopping
     silent     (strategies) evaluating on the way changes nothing
-    device     (check_device) it runs on an accelerator, gives the same there, names no device and waits for none
     round trip what is saved and loaded comes back the same to the bit, each name and label in its place and of its type
 """
 
@@ -36,11 +36,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, core, random, tracing, transforms, tree
+from cl_func import checks, contracts, core, random, transforms, tree
 from cl_func.checkpoint import load, save
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
-from cl_func.fake_device import DEVICE, fake_device, moved
+from cl_func.fake_device import device_fault
 from cl_func.key_uses import recorded_keys
 from cl_func.runs import Runs
 from cl_func.scan import fold, scan
@@ -69,6 +69,7 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
     _check_lanes(update, state, exp)
     if padding:
         assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+    _check_places(update, state, exp, out)
     if compiled:
         program = transforms.compile(update)
         assert_equal(program(state, exp), out, "compiled", RTOL, ATOL)
@@ -121,7 +122,7 @@ def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Exp
 
         def as_update(state: Any, exp: Any, scale: float = scale) -> Any:
             params = state.model.params
-            keys = random.split(random.key(7), len(params))
+            keys = random.split(random.key(7, tree.leaves(params)[0].device), len(params))
             grads = {
                 name: scale * random.normal(k, tuple(p.shape), p.dtype) for k, (name, p) in zip(keys, params.items(), strict=True)
             }
@@ -139,7 +140,7 @@ def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = 
     _check_arguments("probe", probe, state, exp, compiled=compiled)
     with _obeyed():
         contracts.probe_output(probe(state, exp))
-    _check_function(probe, state, exp, compiled=compiled, padding=False, fresh=False)
+    _check_function(probe, state, exp, compiled=compiled, rows=False, fresh=False)
 
 
 def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
@@ -172,13 +173,14 @@ def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: b
         assert_equal(transforms.compile(drawn)(keys[0], None), singles[0], "compiled")
 
 
-def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, padding: bool = True, fresh: bool = True) -> None:
+def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, rows: bool = True, fresh: bool = True) -> None:
     out = _check_pure(function, state, exp)
     if fresh:
         _check_fresh(function, state, exp)
     _check_lanes(function, state, exp)
-    if padding:
+    if rows:
         assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+        _check_places(function, state, exp, out)
     if compiled:
         assert_equal(transforms.compile(function)(state, exp), out, "compiled", RTOL, ATOL)
 
@@ -219,44 +221,35 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
         assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
 
 
-def check_device(function: Callable[[Any, Any], Any], state: Any, exp: Experience | None = None) -> None:
-    """Take a function of (state, exp) that returns a tree of tensors, such as an Update or a Probe, through the law of devices.
+def check_device(
+    function: Callable[[Any, Any], Any], state: Any, exp: Experience | None = None, device: torch.device | str | None = None
+) -> None:
+    """Run a function of (state, exp), such as an Update, on another device: it must name none, and wait for none.
 
-    With a CUDA device it runs there and must give what it gives on the processor, up to rounding. Without one it runs on fake
-    tensors, which have no values: an operation that mixes devices or that waits for a value breaks the law, and so does a result
-    that is not on the device, or of another shape or dtype. For a Loss give the function `cl.core.gradient(loss, state, exp)`,
-    for a GradientTransform one that feeds it gradients. What a function closes over, such as the test stream of `cl.evaluate`,
-    stays where it is.
+    It is run on fake tensors, which takes no accelerator; `check_update`, `check_loss` and `check_gradient_transform` do that too.
+    On an accelerator, where there is one or `device` names one, it must also give the values of the processor.
+
+    A probe that looks at data of its own, such as `cl.evaluate(model, stream)`, has them on one device: check its leaf,
+    `cl.tree.leaves(probe)[0]`, which is a function of the rows that it is given.
     """
     _check_arguments("function", function, state, exp)
-    here = function(state, exp)
-    contracts.tensors(here, name="function")
-    if torch.cuda.is_available():
-        there = function(tree.to(state, "cuda"), exp if exp is None else tree.to(exp, "cuda"))
-        _check_placed(there, here, "cuda")
-        assert_equal(tree.to(there, "cpu"), tree.to(here, "cpu"), "device", 1e-3, 1e-4)
-        return
-    with fake_device():
-        try:
-            there = function(moved(state), moved(exp))
-        except Exception as error:
-            why = tracing.reason(error)
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}" if why is None else why
-            raise AssertionError(
-                f"law 'device' broken: on an accelerator (here a fake one, '{DEVICE}') {said}, in {tracing.users_line(error)}. "
-                f"{tracing.FIXES.get(why or '', 'Make new tensors on the device of those given: device=exp.x.device')}."
-            ) from error
-        _check_placed(there, here, DEVICE)
+    checks.device("device", device)
+    out = contracts.tensors(function(state, exp), name="function")
+    _check_places(function, state, exp, out)
+    if device is None and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
+    if device is not None:
+        there = function(tree.to(state, device), None if exp is None else tree.to(exp, device))
+        for path, leaf in tree.items(there):
+            if leaf.device.type != torch.device(device).type:
+                raise AssertionError(f"law 'device' broken at {path}: it is on {leaf.device}, all that was given on {device}")
+        assert_equal(tree.to(there, "cpu"), tree.to(out, "cpu"), f"device ({device})", 1e-3, 1e-4)
 
 
-def _check_placed(there: Any, here: Any, device: str) -> None:
-    """That a result on a device is like the one on the processor, and all of it is there."""
-    assert_equal(tree.map(tree.describe, there), tree.map(tree.describe, here), "device")
-    for path, leaf in tree.items(there):
-        if leaf.device.type != device:
-            raise AssertionError(
-                f"law 'device' broken{' at ' if path else ''}{path}: it is on {leaf.device}, not on the state's device"
-            )
+def _check_places(function: Any, state: Any, exp: Any, out: Any) -> None:
+    fault = device_fault(function, state, exp, out=out)
+    if fault is not None:
+        raise AssertionError(f"law 'device' broken: {fault}")
 
 
 def check_round_trip(value: Any) -> None:

@@ -1357,8 +1357,13 @@ call(
 )
 call(
     "testing.check_device",
-    {"function": update, "state": STATE, "exp": EXP},
-    {"function": FUNCTION, "state": kind(*TENSORS, "state"), "exp": EXPERIENCE.but("none")},
+    {"function": update, "state": STATE, "exp": EXP, "device": "cpu"},
+    {
+        "function": FUNCTION,
+        "state": kind(*TENSORS, "state"),
+        "exp": EXPERIENCE.but("none"),
+        "device": kind("none", bad=("gpu", "nowhere:0")),
+    },
 )
 call(
     "testing.check_round_trip",
@@ -1578,6 +1583,7 @@ INNER = {
     "transforms.map_leaves",
     "transforms.mapped",
     "tree.plain",
+    "tree.unwrapped",
 }
 
 
