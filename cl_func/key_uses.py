@@ -1,65 +1,85 @@
-"""What becomes of keys: a record of what draws from them and what derives from them, for the law that each is used once."""
+"""Which keys a function draws from, and where: the law that a key is used once.
+
+Two draws from one key are the same numbers. A test cannot see that in the numbers of one call, so within `recorded` every call of
+`cl_func.random` is noted: a key that is drawn from twice, or drawn from and derived from, is told with the two lines.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import random
+from cl_func import models, random, tree
 
-DRAWS = ("bits", "uniform", "normal", "randint", "bernoulli", "permutation", "categorical")
-DERIVES = ("split", "fold_in", "children")
-HERE = {str(Path(random.__file__)), __file__}
+# What is on the way from the line that is to be told to the draw itself: torch's transformations, layers, the draws' own functions.
+BETWEEN = (str(Path(torch.__file__).parent), str(Path(models.__file__).parent), random.__file__, __file__)
 
 
+@dataclass
 class KeyUses:
-    """The record: by a key's value, where it was drawn from and where it was derived from.
+    """The keys used since it was opened, and the first line that drew, or derived, from each."""
 
-    faults: in words, each key that was drawn from twice, or both drawn from and derived from. To derive the same child twice is no
-    fault of its own, since it is one key: that it is drawn from twice is. Only the outermost call counts: `normal` draws by `bits`.
-    """
+    known: set[int]  # the keys to watch; their children are added
+    drawn: dict[int, str] = field(default_factory=dict)
+    derived: dict[int, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
 
-    def __init__(self) -> None:
-        self.drawn: dict[int, str] = {}
-        self.derived: dict[int, str] = {}
-        self.faults: list[str] = []
-        self.depth = 0
+    def draw(self, keys: set[int]) -> None:
+        """Note a draw from keys."""
+        line = _line()
+        for key in keys & self.known:
+            if key in self.drawn:
+                self.faults.append(f"one key is drawn from twice, in {self.drawn[key]} and in {line}")
+            elif key in self.derived:
+                self.faults.append(f"one key is derived from, in {self.derived[key]}, and drawn from, in {line}")
+            self.drawn[key] = line
 
-    def note(self, name: str, place: str, keys: set[int]) -> None:
-        """One call. Lanes or rows that share a key share it by intent: within a call it counts once."""
-        for key in keys:
-            drawn, derived = self.drawn.get(key), self.derived.get(key)
-            if name in DRAWS and drawn is not None:
-                self.faults.append(f"the key {key} is drawn from twice, by {drawn} and by {place}")
-            elif name in DRAWS and derived is not None:
-                self.faults.append(f"the key {key} is derived from and drawn from, by {derived} and by {place}")
-            elif name in DERIVES and drawn is not None:
-                self.faults.append(f"the key {key} is drawn from and derived from, by {drawn} and by {place}")
-            (self.drawn if name in DRAWS else self.derived).setdefault(key, place)
+    def derive(self, keys: set[int], children: set[int]) -> None:
+        """Note that children came from keys."""
+        line = _line()
+        for key in keys & self.known:
+            if key in self.drawn:
+                self.faults.append(f"one key is drawn from, in {self.drawn[key]}, and derived from, in {line}")
+            self.derived.setdefault(key, line)
+            self.known |= children
 
 
 @contextlib.contextmanager
-def recorded_keys() -> Iterator[KeyUses]:
-    """Within it, what eager code does with keys by the functions of `cl.random` is recorded."""
-    uses = KeyUses()
-    functions = {name: getattr(random, name) for name in (*DRAWS, *DERIVES, "key")}
-    watched = {function: _watched(uses, name, function) for name, function in functions.items()}
+def recorded(*keys: Tensor) -> Iterator[KeyUses]:
+    """Note what is done with some keys, and with what is derived from them, while it is open.
+
+    The functions of `cl_func.random` are replaced meanwhile, since a check in them would cost every step of every run.
+    """
+    uses = KeyUses(set().union(*map(_numbers, keys)))
+
+    def noting(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def noted(key: Tensor, *rest: Any, **options: Any) -> Tensor:
+            out = function(key, *rest, **options)
+            if function is originals["bits"]:
+                uses.draw(_numbers(key))
+            else:
+                uses.derive(_numbers(key), _numbers(out))
+            return out
+
+        return noted
+
+    originals: dict[str, Any] = {name: getattr(random, name) for name in ("bits", "split", "fold_in", "children")}
     # Also where one was imported by its name.
-    places = [
+    places: list[tuple[Any, str, Any]] = [
         (module, name, function)
         for module in list(sys.modules.values())
-        for name, function in functions.items()
+        for name, function in originals.items()
         if getattr(module, "__dict__", {}).get(name) is function
     ]
     for module, name, function in places:
-        setattr(module, name, watched[function])
+        setattr(module, name, noting(function))
     try:
         yield uses
     finally:
@@ -67,30 +87,13 @@ def recorded_keys() -> Iterator[KeyUses]:
             setattr(module, name, function)
 
 
-def _watched(uses: KeyUses, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        uses.depth += 1
-        try:
-            out = function(*args, **kwargs)
-        finally:
-            uses.depth -= 1
-        if uses.depth == 0 and name != "key":  # the root key of a seed is no child of another
-            uses.note(name, f"{name} in {_line()}", _values(args[0] if args else kwargs["key"]))
-        return out
-
-    return call
-
-
-def _values(value: Tensor) -> set[int]:
-    """The keys in a tensor, of all lanes and under all gradients that are being taken."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(value):
-        value = torch._C._functorch.get_unwrapped(value)
-    return set(value.flatten().tolist())
+def _numbers(key: Tensor) -> set[int]:
+    return set(tree.unwrapped(key).flatten().tolist())
 
 
 def _line() -> str:
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename in HERE:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(BETWEEN):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    code = frame.f_code
+    return f"{Path(code.co_filename).name}:{frame.f_lineno} ({code.co_name})"

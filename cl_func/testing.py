@@ -14,7 +14,7 @@ Each raises AssertionError that names the law and the first leaf where it fails:
     closed     it returns what its kind does; the state comes back in the structure, shapes, dtypes and devices it went in
     occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
     depends    (losses) the value is computed from the parameters given
-    fresh      keys are used once: drawn from or derived from, once for each child; what draws gives another key back
+    fresh      no key is drawn from twice, in one call or in two in a row; a probe does not draw what the next update will
     lanes      lane i of the vmapped run equals the single run
     compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
     padding    rows that are not valid change nothing
@@ -41,7 +41,7 @@ from cl_func.checkpoint import load, save
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Dataset, Experience, experience, pad, stream
 from cl_func.fake_device import device_fault
-from cl_func.key_uses import recorded_keys
+from cl_func.key_uses import KeyUses, recorded
 from cl_func.runs import Runs
 from cl_func.scan import fold, scan
 from cl_func.tree import PyTree
@@ -96,6 +96,7 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
         return {"value": value, "grads": grads, "state": after}
 
     _check_function(as_update, state, exp, compiled=compiled)
+    _check_fresh(lambda state, exp: loss(state.model.params, state, exp)[1], state, exp)
 
 
 def _depends(loss: Callable[..., Any], state: Any, exp: Any) -> bool:
@@ -132,7 +133,11 @@ def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Exp
             _check_closed(after, state)
             return {"grads": new, "state": after}
 
+        def step(state: Any, exp: Any, as_update: Callable[..., Any] = as_update) -> Any:
+            return as_update(state, exp)["state"]
+
         _check_function(as_update, state, exp, compiled=compiled)
+        _check_fresh(step, state, exp)
 
 
 def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
@@ -140,7 +145,17 @@ def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = 
     _check_arguments("probe", probe, state, exp, compiled=compiled)
     with _obeyed():
         contracts.probe_output(probe(state, exp))
-    _check_function(probe, state, exp, compiled=compiled, rows=False, fresh=False)
+    _check_function(probe, state, exp, compiled=compiled, rows=False)
+    keys = _keys(state)
+    with recorded(*keys) as uses:
+        probe(state, exp)
+        for child in [child for key in keys for child in random.split(key, 3)]:
+            random.bits(child)
+    if uses.faults:
+        raise AssertionError(
+            f"law 'fresh' broken: {uses.faults[0]}. A probe does not move the state's key on, so the next update draws the same; "
+            "draw from random.fold_in(state.key, n) with a number of your own"
+        )
 
 
 def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
@@ -173,10 +188,8 @@ def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: b
         assert_equal(transforms.compile(drawn)(keys[0], None), singles[0], "compiled")
 
 
-def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, rows: bool = True, fresh: bool = True) -> None:
+def _check_function(function: Any, state: Any, exp: Any, *, compiled: bool, rows: bool = True) -> None:
     out = _check_pure(function, state, exp)
-    if fresh:
-        _check_fresh(function, state, exp)
     _check_lanes(function, state, exp)
     if rows:
         assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
@@ -193,10 +206,10 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
     init, update, train = strategy.init, strategy.update, benchmark.train
     start = init(random.key(seed))
     assert_equal(init(random.key(seed)), start, "pure (init)")
-    with recorded_keys() as uses:
-        init(random.key(seed))
-    if uses.faults:
-        raise AssertionError(f"law 'fresh' broken (init): {uses.faults[0]}; use a key once, and go on with its children")
+    key = random.key(seed)
+    with recorded(key) as uses:
+        fold(update, init(key), train)
+    _refuse_reuse(uses)
     experiences = list(train)
     states = [start]
     for exp in experiences:
@@ -332,42 +345,40 @@ def _cloned(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _check_fresh(function: Any, state: Any, exp: Any) -> None:
-    """Of a function of (state, exp) that returns the state, or a dict with it as "state" next to other results."""
-    with recorded_keys() as uses:
-        out = function(state, exp)
+def _keys(state: Any) -> list[Tensor]:
+    """All that may be a key in a state; counters are among it, and nothing is drawn from those."""
+    return list({int(leaf): leaf for leaf in tree.leaves(state) if leaf.dtype == torch.int64 and not leaf.ndim}.values())
+
+
+def _check_fresh(step: Callable[[Any, Any], Any], state: Any, exp: Experience) -> None:
+    """Of two steps in a row, no two draws may be from one key."""
+
+    def taken(following: Experience) -> KeyUses:
+        with recorded(*_keys(state)) as uses:
+            step(step(state, exp), following)
+        return uses
+
+    # A key that stays is right for what is drawn once an experience, from its child for the experience: fold_in(key, exp.index).
+    uses = taken(exp)
+    if uses.faults:
+        _refuse_reuse(taken(tree.replace(exp, index=exp.index + 1)))
+    if uses.drawn or uses.derived or not isinstance(state, core.Agent):
+        return
+    out, other = step(state, exp), step(tree.replace(state, key=random.fold_in(state.key, 99)), exp)
+    difference = tree.difference(out.replace(key=other.key), other)
+    if difference is not None and torch.equal(out.key, state.key):
+        raise AssertionError(
+            f"law 'fresh' broken: another key gives another result, at {difference}, but cl.random was not asked, and the key that "
+            "comes back is the one that was given; draw with cl.random from a child: `key, draw = random.split(state.key)`"
+        )
+
+
+def _refuse_reuse(uses: KeyUses) -> None:
     if uses.faults:
         raise AssertionError(
-            f"law 'fresh' broken: {uses.faults[0]}; use a key once, and go on with a child: key, draw = split(key)"
+            f"law 'fresh' broken: {uses.faults[0]}. Use a key once: `key, draw = random.split(state.key)`, draw from `draw`, and "
+            "return the state with `key`"
         )
-    if not isinstance(state, core.Agent):
-        return
-    after: Any = out["state"] if isinstance(out, dict) else out
-    if int(after.key) in uses.drawn:
-        raise AssertionError(
-            f"law 'fresh' broken: the key that comes back was drawn from, by {uses.drawn[int(after.key)]}; draw from one child and "
-            "return another: key, draw = split(state.key)"
-        )
-    if not torch.equal(after.key, state.key):
-        return
-    other = tree.replace(state, key=random.fold_in(state.key, 99))
-
-    difference = tree.difference(_without_key(out), _without_key(function(other, exp)))
-    if difference is None:
-        return
-    # A key that stays is right for what is drawn once an experience, from its child for the experience: fold_in(key, exp.index).
-    later = tree.replace(exp, index=exp.index + 1)
-    if tree.difference(_without_key(out), _without_key(function(state, later))) is None:
-        raise AssertionError(
-            f"law 'fresh' broken: another key gives another result, {difference}; but the key that comes back is the one that was "
-            "given, so the next call draws the same. Split it: key, draw = split(state.key)"
-        )
-
-
-def _without_key(out: Any) -> Any:
-    if isinstance(out, dict):
-        return out | {"state": _without_key(out["state"])}
-    return out.replace(key=torch.zeros_like(out.key))
 
 
 def _check_closed(out: Any, state: Any, law: str = "closed") -> None:

@@ -330,6 +330,13 @@ def plain(value: Tensor) -> bool:
     )
 
 
+def unwrapped(value: Tensor) -> Tensor:
+    """The tensor beneath the wrappers of torch.func's transformations: all lanes of one that is vmapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
+
+
 def stack(trees: Sequence[T]) -> T:
     """Stack trees of one structure along a new leading axis, one lane each: the input of `cl.vmap`."""
     if not isinstance(trees, Iterable) or isinstance(trees, (str, bytes, Mapping, Tensor)):

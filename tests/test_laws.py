@@ -190,62 +190,76 @@ def test_the_laws_can_be_broken(broken, law):
         testing.check_update(broken, registry.init(cl.key(0)), EXP)
 
 
-def redrawn(state, exp):
-    key, draw = cl.random.split(state.key)
-    noise = cl.random.normal(draw, (4,)) + cl.random.uniform(draw, (4,))
-    return state.replace(key=key, seen=noise > 0)
+def noisy(state, n=4):
+    """A state that tells what was drawn from its key."""
+    return state.replace(seen=state.seen ^ (cl.random.uniform(state.key, n) < 0.5))
 
 
-def drawn_and_derived(state, exp):
-    cl.random.bits(state.key, 4)
+def moved_on(state):
     return state.replace(key=cl.random.split(state.key)[0])
 
 
-def handed_back(state, exp):
-    draw = cl.random.split(state.key)[1]
-    return state.replace(key=draw, seen=cl.random.bernoulli(draw, 0.5, (4,)))
-
-
-def in_lanes(state, exp):
+def in_lanes(state):
+    """Keys that are drawn from within torch's vmap."""
     key, draw = cl.random.split(state.key)
-    rows = torch.func.vmap(lambda key: cl.random.normal(key))(cl.random.split(draw, 4))
-    return state.replace(key=key, seen=rows + torch.func.vmap(lambda k: cl.random.normal(k))(cl.random.split(draw, 4)) > 0)
+    once, again = (torch.func.vmap(cl.random.normal)(cl.random.split(draw, 4)) for _ in range(2))
+    return state.replace(key=key, seen=once > again)
 
 
-def never_split(state, exp):
-    return state.replace(seen=cl.random.bits(cl.random.fold_in(state.key, 1), 4) > 0)
+def both(params, state):
+    """Two draws from one child."""
+    key, draw = cl.random.split(state.key)
+    value = sum(p.square().sum() for p in params.values()) * cl.random.uniform(draw) + cl.random.normal(draw)
+    return value, state.replace(key=key)
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "fault"),
     [
-        (redrawn, r"drawn from twice, by normal in .*test_laws.py:\d+ and by uniform in .*test_laws.py:\d+"),
-        (drawn_and_derived, "is drawn from and derived from, by bits in .* and by split in"),
-        (handed_back, "the key that comes back was drawn from, by bernoulli in .*test_laws.py"),
-        (in_lanes, "drawn from twice, by normal"),
-        (never_split, r"another key gives another result, .*seen: .*Split it"),
+        (
+            lambda s, e: noisy(s),
+            r"drawn from twice, in test_laws.py:\d+ \(noisy\) and in test_laws.py:\d+ \(noisy\).*Use a key once",
+        ),
+        (lambda s, e: moved_on(noisy(s)), r"drawn from, in .*\(noisy\), and derived from, in .*\(moved_on\)"),
+        (lambda s, e: noisy(moved_on(s)), r"drawn from, in .*\(noisy\), and derived from, in .*\(moved_on\)"),
+        (lambda s, e: in_lanes(s), r"drawn from twice, in .*\(<genexpr>\)"),
+        (lambda s, e: s.replace(seen=noisy(s.replace(key=cl.random.split(s.key)[1])).seen), r"drawn from twice"),
+        (lambda s, e: s.replace(seen=noisy(s.replace(key=cl.random.fold_in(s.key, 5))).seen), r"drawn from twice"),
+        (cl.train_step(lambda p, s, e: both(p, s), registry.SGD), r"drawn from twice, in .*\(both\) and in .*\(both\)"),
+        (
+            cl.compose(lambda s, e: s.replace(seen=noisy(moved_on(s)).seen), lambda s, e: moved_on(s)),
+            "drawn from, .* and derived from",
+        ),
     ],
 )
-def test_the_law_of_fresh_keys_can_be_broken(broken, said):
+def test_the_law_of_keys_can_be_broken(broken, fault):
+    optimizer = registry.SGD if isinstance(broken, cl.core.TrainStep) else registry.OPTIMIZERS["sgd_momentum"]
+    with pytest.raises(AssertionError, match=f"law 'fresh' broken: one key is {fault}"):
+        testing.check_update(broken, registry.init(cl.key(0), optimizer=optimizer), EXP)
+
+
+def test_the_law_of_keys_for_losses_transforms_and_probes():
     state = registry.init(cl.key(0))
-    with pytest.raises(AssertionError, match=f"(?s)law 'fresh' broken: .*{said}"):
-        testing.check_update(broken, state, EXP)
 
     def loss(params, state, exp):
-        after = broken(state, exp)
-        return params["0.bias"].sum() + after.seen.float().sum(), after
+        return sum((p * cl.random.normal(state.key)).sum() for p in params.values()), state
 
-    with pytest.raises(AssertionError, match=f"(?s)law 'fresh' broken: .*{said}"):
-        testing.check_loss(loss, state, EXP)
-    with pytest.raises(AssertionError, match=f"(?s)law 'fresh' broken: .*{said}"):
-        testing.check_gradient_transform(lambda g, s, e: (g, broken(s, e)), state, EXP)
+    def transform(grads, state, exp):
+        return cl.tree.map(lambda g: g * cl.random.uniform(state.key, tuple(g.shape)), grads), state
 
-
-def test_a_key_may_stay_where_each_experience_has_a_child_of_it():
-    def apart(state, exp):
-        return state.replace(seen=cl.random.bits(cl.random.fold_in(state.key, exp.index), 4) > 0)
-
-    testing.check_update(apart, registry.init(cl.key(0)), EXP)
+    for check, function in [
+        (testing.check_loss, loss),
+        (testing.check_gradient_transform, transform),
+        (testing.check_probe, lambda s, e: cl.random.uniform(s.key)),
+        (testing.check_probe, lambda s, e: cl.random.uniform(cl.random.split(s.key)[1])),
+    ]:
+        with pytest.raises(AssertionError, match="law 'fresh' broken: one key is drawn from"):
+            check(function, state, EXP)
+    testing.check_probe(lambda s, e: cl.random.uniform(cl.random.fold_in(s.key, 99)), state)
+    with pytest.raises(AssertionError, match=r"another key gives another result, at seen.*cl.random was not asked"):
+        testing.check_update(lambda s, e: s.replace(seen=((s.key >> e.rows[:4]) & 1) > 0), state, EXP)
+    by_index = lambda s, e: s.replace(seen=noisy(s.replace(key=cl.random.fold_in(s.key, e.index))).seen)  # noqa: E731
+    testing.check_update(by_index, state, EXP)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cl_func import checks, random
+from cl_func import checks, random, tree
+from cl_func.models.model import ModelState
 from cl_func.tree import describe
 
 
@@ -45,22 +46,19 @@ class KeyedLayer(nn.Module):
         return draw
 
 
-def split_keys(buffers: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The buffers of a model twice, with different keys in its layers that draw, for two passes that are not to draw the same.
-
-    For a pass whose new buffers are dropped: the keys would be used again by the next one.
-    """
-    pairs = {name: random.split(buffer) for name, buffer in buffers.items() if _is_key(name, buffer)}
-    return buffers | {name: pair[0] for name, pair in pairs.items()}, buffers | {name: pair[1] for name, pair in pairs.items()}
+def _key_names(net: ModelState) -> list[str]:
+    return [name for name in getattr(net, "buffers", None) or () if name.rpartition(".")[2] == "key"]
 
 
-def fold_keys(buffers: dict[str, Tensor], data: int | Tensor) -> dict[str, Tensor]:
-    """The buffers of a model with the children, for one integer, of the keys of its layers that draw."""
-    return {name: random.fold_in(buffer, data) if _is_key(name, buffer) else buffer for name, buffer in buffers.items()}
+def with_keys(net: ModelState, buffers: dict[str, Tensor]) -> ModelState:
+    """The weights and statistics of a model with the layers' keys in `buffers`, as another pass left them: keys are used once."""
+    keys = {name: buffers[name] for name in _key_names(net)}
+    return tree.replace(net, buffers={**net.buffers, **keys}) if keys else net
 
 
-def _is_key(name: str, buffer: Tensor) -> bool:
-    return name.rpartition(".")[2] == "key" and buffer.dtype == torch.int64 and buffer.ndim == 0
+def aside(net: ModelState, data: Tensor) -> ModelState:
+    """The same model with keys of its own, derived by one integer, for a pass whose buffers are dropped: the next draws others."""
+    return with_keys(net, {name: random.fold_in(net.buffers[name], data) for name in _key_names(net)})
 
 
 class Dropout(KeyedLayer):

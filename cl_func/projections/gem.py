@@ -23,7 +23,7 @@ from cl_func import checks, random, tree
 from cl_func.core import GradientTransform, Loss, Update, gradient, positive
 from cl_func.experience import Experience
 from cl_func.memory import Reservoir, replay, reservoir
-from cl_func.models.keyed import fold_keys, split_keys
+from cl_func.models.keyed import aside
 from cl_func.optim.hyperparameters import checked
 from cl_func.projections import qp
 from cl_func.projections.vector import from_vector, to_vector
@@ -112,18 +112,14 @@ def project(loss: Loss, slot: str = "gem", which: Which = by_index) -> GradientT
         memory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
         n = memory.seen.shape[0]
         key, draw = random.split(state.key)
-        buffers, aside = split_keys(state.model.buffers)
-        state, places = (
-            state.replace(key=key, model=state.model.replace(buffers=buffers)),
-            torch.arange(n, device=memory.seen.device),
-        )
+        state = state.replace(key=key)
 
-        def reference(rows: PyTree, valid: Tensor, key: Tensor, place: Tensor) -> Tensor:
-            own = state.replace(key=key, model=state.model.replace(buffers=fold_keys(aside, place)))
+        def reference(rows: PyTree, valid: Tensor, key: Tensor) -> Tensor:
+            own = state.replace(key=key, model=aside(state.model, key))
             return to_vector(gradient(loss, own, replay.recalled(exp, rows, valid))[0])
 
-        G = torch.func.vmap(reference)(memory.data, memory.occupied, random.split(draw, n), places)
-        others = places != _place(memory, which, state, exp)
+        G = torch.func.vmap(reference)(memory.data, memory.occupied, random.split(draw, n))
+        others = torch.arange(n, device=memory.seen.device) != _place(memory, which, state, exp)
         projected = closest(to_vector(grads), G, others & (memory.seen > 0), memory.margin)
         return from_vector(projected, grads), state
 

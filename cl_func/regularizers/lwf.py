@@ -28,6 +28,7 @@ from cl_func.core import Loss, Update
 from cl_func.experience import Experience
 from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState, split_heads
+from cl_func.models.keyed import with_keys
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, leaf, state
 
@@ -135,8 +136,9 @@ def distillation(model: Model, slot: str = "lwf") -> Loss:
     plain, heads = split_heads(checks.model("model", model))
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        # The batch statistics that the task loss moves are not moved a second time here.
-        student, _ = plain.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
-        return penalty(plain, student, _slot(agent, slot, exp), exp, heads), agent
+        student, moved = plain.apply(params, agent.model.buffers, exp.x, train=True, valid=exp.valid, task=exp.tasks)
+        held = _slot(agent, slot, exp)
+        # The batch statistics that the task loss moves are not moved a second time here; the keys of layers that draw are.
+        return penalty(plain, student, held, exp, heads), tree.replace(agent, model=with_keys(agent.model, moved))
 
     return loss

@@ -19,6 +19,7 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import Agent, Optimizer, Strategy, compose
 from cl_func.models import Model
+from cl_func.models.keyed import with_keys
 from cl_func.strategies.naive import naive
 from cl_func.tree import PyTree, state
 
@@ -59,4 +60,4 @@ def restart(agent: Any, exp: Any) -> Any:
     So what a sweep sets before the run holds in every experience, and what a schedule did in one is undone in the next.
     """
     model, opt = start = tree.where(agent.fresh, (agent.model, agent.opt), agent.start)
-    return agent.replace(model=model, opt=opt, start=start, fresh=torch.zeros_like(agent.fresh))
+    return agent.replace(model=with_keys(model, agent.model.buffers), opt=opt, start=start, fresh=torch.zeros_like(agent.fresh))

@@ -20,7 +20,7 @@ from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatc
 from cl_func.experience import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
-from cl_func.models.keyed import split_keys
+from cl_func.models.keyed import with_keys
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import leaf, state
 
@@ -72,9 +72,9 @@ def mir(
 
     def step(agent: MIR, exp: Experience) -> Any:
         key, draw = random.split(agent.key)
-        buffers, aside = split_keys(agent.model.buffers)
-        grads, _ = gradient(loss, tree.set(agent, {"key": key, "model.buffers": aside}), exp)
-        agent = tree.set(agent, {"key": key, "model.buffers": buffers})
+        agent = tree.replace(agent, key=key)
+        grads, virtually = gradient(loss, agent, exp)
+        agent = tree.replace(agent, model=with_keys(agent.model, virtually.model.buffers))
         params = agent.model.params
         virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
 
