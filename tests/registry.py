@@ -291,7 +291,7 @@ UPDATES = [
         start=regularised,
     ),
     Case("regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(MODEL), start=regularised),
-    Case("regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(MODEL, samples=6, batch_size=3), start=regularised),
+    Case("regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(MODEL, samples=20, batch_size=3), start=regularised),
     Case(
         "regularizers.mas.consolidate", lambda: regularizers.mas.consolidate(NORMED, batch_size=8), model=NORMED, start=regularised
     ),

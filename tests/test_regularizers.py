@@ -198,6 +198,23 @@ def test_samples_are_rows_of_the_experience():
     assert int(one.rows) == 1
 
 
+def test_samples_more_than_there_are_rows():
+    """Each row equally often, but for the last ones; which these are does not depend on padding."""
+    exp, seen = EXPS[0], []
+    measure = regularizers.importance.Measure(
+        lambda agent, exp: seen.append(exp.rows[exp.valid]) or cl.tree.map(torch.zeros_like, agent.model.params)
+    )
+    for given_rows in (exp, pad(exp, len(exp) + 9)):
+        seen.clear()
+        regularizers.importance.accumulate(
+            measure, "ewc", regularizers.EWC, begin=lambda s, p: s, add=lambda s, p, q: s, batch_size=4, samples=2 * len(exp) + 3
+        )(agent(), given_rows)
+        counts = torch.bincount(torch.cat(seen), minlength=len(exp.source))[exp.rows]
+        assert len(torch.cat(seen)) == -(-(2 * len(exp) + 3) // 4) * 4
+        assert int(counts.min()) == 2
+        assert int(counts.max()) == 3
+
+
 @settings(deadline=None, max_examples=20)
 @given(key=testing.keys(), size=st.floats(0.01, 10.0))
 def test_the_penalty_is_zero_at_its_anchor_and_positive_off_it(key, size):

@@ -164,20 +164,24 @@ def accumulate(
         part = tree.map(lambda total: total / held.rows, measure.total(agent, exp))
         return tree.set(agent, {slot: add(held, agent.model.params, part)})
 
-    chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=samples is not None)
-    if samples is not None:
-        chunks = tree.replace(chunks, order=_KeyKept(chunks.order))
+    chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=False)
+    if iterations is not None and size is not None:
+        shuffled = minibatches(chunk, batch_size=size, iterations=iterations)
+        chunks = tree.replace(chunks, view=_Sampled(shuffled.order, size * iterations))
     return compose(Gated(start), chunks)
 
 
 @dataclass(frozen=True)
-class _KeyKept:
-    """An order of rows that leaves the state's key as it is."""
+class _Sampled:
+    """So many rows, in one order of all that are valid, over and over; the state's key stays as it is."""
 
     order: Callable[[Any, Experience], tuple[Any, tuple[Tensor, Tensor]]]
+    samples: int
 
     def __call__(self, agent: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
-        return agent, self.order(agent.replace(key=_aside(agent, exp, ORDER)), exp)[1]
+        _, (rows, valid) = self.order(agent.replace(key=_aside(agent, exp, ORDER)), exp)
+        place = torch.arange(self.samples, device=rows.device) % exp.valid.sum().clamp(min=1)  # those that are valid come first
+        return agent, (rows[place], valid[place])
 
 
 def _aside(agent: Any, exp: Experience, purpose: int) -> Tensor:
