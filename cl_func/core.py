@@ -225,6 +225,11 @@ class Minibatches:
     iterations: int | None = static()
     drop_last: bool = static()
 
+    @property
+    def once(self) -> bool:
+        """Whether it is no more than its step: the experience as it is, one time."""
+        return self.order is None and self.view is None and (self.iterations or self.epochs) == 1
+
     def __call__(self, state: Any, exp: Experience) -> Any:
         checks.instance("exp", exp, Experience, "an Experience")
         if self.view is not None:

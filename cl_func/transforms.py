@@ -209,8 +209,7 @@ def fuse(update: Any) -> Any:
     """The same Update with neighbouring leaves merged and loops of one round taken away; loops of several rounds stay loops."""
     if isinstance(update, Minibatches):
         step = fuse(update.step)
-        once = update.order is None and update.view is None and (update.iterations or update.epochs) == 1
-        return step if once else tree.replace(update, step=step)
+        return step if update.once else tree.replace(update, step=step)
     if isinstance(update, Repeat):
         return tree.replace(update, update=fuse(update.update))
     if isinstance(update, At):
