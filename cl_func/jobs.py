@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, compile_times, files, random, tree
-from cl_func.checkpoint import Checkpoint, Keeper, Place, newest, placed
+from cl_func import checks, compile_times, files, fingerprint, random, tree
+from cl_func.checkpoint import Checkpoint
 from cl_func.core import Strategy
 from cl_func.evaluate import evaluate
 from cl_func.experience import Benchmark, Stream, stack, stream
+from cl_func.keeper import Keeper
+from cl_func.saved import Header, Place, newest
 from cl_func.scan import follow
 from cl_func.tracing import TraceError
 from cl_func.transforms import compile as compiled
@@ -35,6 +37,12 @@ class Run:
 
     def __str__(self) -> str:
         return ", ".join([*(f"{path}={value}" for path, value in self.values.items()), f"seed={self.seed}"])
+
+    @property
+    def name(self) -> str:
+        """What it is called in files: its seed and its values, whatever the sweep that it is a part of."""
+        values = {path: fingerprint.of(value=v)["value"] if isinstance(v, Tensor) else v for path, v in self.values.items()}
+        return json.dumps({"seed": self.seed, "values": values}, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +172,10 @@ class Job:
 
     def _keeper(self, runs: Sequence[Run], checkpoint: Checkpoint) -> Keeper:
         folder = Path(checkpoint.folder) / f"partial-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}"
-        extra = {"places": [run.place for run in runs], "lanes": self.lanes}
+        extra = {"runs": [run.name for run in runs], "lanes": self.lanes}
         folder.mkdir(parents=True)
-        files.write_bytes(folder / "runs.json", json.dumps(extra["places"]).encode())
-        return Keeper(dataclasses.replace(checkpoint, folder=folder), "sweep", extra)
+        files.write_bytes(folder / "runs.json", json.dumps(extra["runs"]).encode())
+        return Keeper(dataclasses.replace(checkpoint, folder=folder), {}, extra=extra)  # the sweep knows what its runs are made of
 
 
 def _benchmark(made: Any) -> Benchmark:
@@ -218,23 +226,23 @@ class Partial:
         return self.place.seen, self.place.calls
 
 
-def partial_runs(folder: Path) -> dict[int, Partial]:
-    """The interrupted runs of a sweep's folder by their place; of several chunks that held a run, the one that got furthest."""
-    found: dict[int, Partial] = {}
+def partial_runs(folder: Path) -> dict[str, Partial]:
+    """The interrupted runs of a sweep's folder by their names; of several chunks that held a run, the one that got furthest."""
+    found: dict[str, Partial] = {}
     for chunk in sorted(folder.glob("partial-*")):
-        saved = newest(chunk)
+        saved = newest(chunk, _of_lanes)
         if saved is None:
             continue
-        path, tensors, header = saved
-        place, history = placed(tensors, header)
-        state = {name: leaf for name, leaf in tensors.items() if name.startswith("state.")}
-        for i, run in enumerate(header["places"]):
+        path, header, place = saved
+        history = header.history()
+        state = {name: leaf for name, leaf in header.tensors.items() if name.startswith("state.")}
+        for i, run in enumerate(header["runs"]):
             lane = _Lane(i if header["lanes"] > 1 else None)
             orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in place.orders.items()}
             own = Partial(
                 path,
                 {name: lane(leaf) for name, leaf in state.items()},
-                header,
+                header.fields,
                 dataclasses.replace(place, orders=orders),
                 [[lane(leaf) for leaf in entry] for entry in history],
             )
@@ -243,9 +251,21 @@ def partial_runs(folder: Path) -> dict[int, Partial]:
     return found
 
 
-def before(chunk: Sequence[Run], partials: dict[int, Partial]) -> list[Partial]:
+def before(chunk: Sequence[Run], partials: dict[str, Partial]) -> list[Partial]:
     """What there is of the runs of a chunk, which is all or nothing."""
-    return [partials[run.place] for run in chunk if run.place in partials]
+    return [partials[run.name] for run in chunk if run.name in partials]
+
+
+def _of_lanes(header: Header) -> str | None:
+    """Which field of a header cannot be, if it is of some runs side by side; None if all is right."""
+    runs, lanes = header.fields.get("runs"), header.fields.get("lanes")
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, str) for run in runs):
+        return "runs"
+    if type(lanes) is not int or not len(runs) <= lanes:
+        return "lanes"
+    axis = {name: 1 if name.startswith("history.") else 0 for name in header.tensors}  # of a history, time is first
+    wide = all(leaf.ndim > axis[name] and leaf.shape[axis[name]] == lanes for name, leaf in header.tensors.items())
+    return None if lanes == 1 or wide else "lanes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +289,7 @@ def together(partials: Sequence[Partial], keeper: Keeper, lanes: int) -> None:
         for j in first.place.orders
     }
     keeper.place = dataclasses.replace(first.place, orders=orders)
+    keeper.columns = first.header["columns"]
     keeper.history = [
         [stacked([p.history[t][k] for p in partials]) for k in range(len(entry))] for t, entry in enumerate(first.history)
     ]

@@ -36,7 +36,7 @@ def _work(reference: broadcast.Reference, sent: Mapping[str, bytes], runs: Seque
     return _Answer(broadcast.worker(), job(runs, prepared, partials=partials, compiles=bool(first and first.pop())))
 
 
-def run_on(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: Any) -> None:
+def run_on(job: Job, chunks: list[list[Run]], partials: dict[str, Partial], ledger: Ledger, bar: Any, executor: Any) -> None:
     """Do chunks on an executor; results are taken as they come. RuntimeError that names the runs that failed, when all are done."""
     failed: list[Run] = []
     cause: BaseException | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from cl_func import checks, contracts, tree
 from cl_func.closed import Closed
 from cl_func.core import Probe, Strategy, Update, positive
+from cl_func.resuming import resumed
 
 
 def _owned(update: Any, state: Any) -> tuple[Any, Any]:
@@ -69,7 +69,7 @@ def scan(
         raise checks.refuse("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
     if checkpoint is None:
         return follow(update, state, stream, probe, every=every, donate=donate, tap=tap)
-    with checkpoint.opened(update, state, every if probe else 0) as keeper:
+    with checkpoint.opened(update, state, stream, probe, every) as keeper:
         return follow(update, keeper.resume(state), stream, probe, every=every, donate=donate, tap=tap, keeper=keeper)
 
 
@@ -82,15 +82,24 @@ def follow(
     seen, history = 0, list[list[Any]]()
     if keeper is not None:
         update, seen, history = keeper.tracked(update), keeper.place.seen, keeper.history
-        if hasattr(tap, "resume"):
-            tap.resume(len(history))
-    closed, experiences = Closed(state, seen), iter(_from(stream, max(seen - 1, 0)))
-    pending, structure = next(experiences) if seen else None, None
+    closed, experiences, pending, structure = Closed(state, seen), iter(stream), None, None
+    if keeper is not None:
+        pending, experiences, more = resumed(stream, keeper.place, keeper.folder)
+        last = 1 if keeper.place.finished and seen % every else 0  # an entry for the end of what was a whole stream
+        keeper.check_history(seen // every + last if probe else 0)
+        if keeper.changed and history:
+            keeper.look_again(contracts.probe_output(probe(state, pending)))
+        if more and last and probe is not None:
+            del history[-1]
+    if keeper is not None and hasattr(tap, "resume"):
+        tap.resume(len(history))
 
     def look(exp: Any) -> None:
         nonlocal structure
         entry = contracts.probe_output(probe(state, exp))
         leaves, structure = tree.flatten(entry)
+        if keeper is not None:
+            keeper.look_again(entry)
         # A probe may return leaves that the next step overwrites.
         history.append([leaf.clone() for leaf in leaves] if donate else leaves)
         if tap is not None:
@@ -100,6 +109,8 @@ def follow(
         if keeper is not None:
             keeper.entered()
         state = closed.passed(update(state, pending), state)
+        if keeper is not None:
+            keeper.updated()
         seen += 1
         if probe is not None and seen % every == 0:
             look(pending)
@@ -123,10 +134,6 @@ def follow(
 
 def _stacked(column: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([leaf.to(column[-1].device) for leaf in column])  # what comes from a checkpoint is on the processor
-
-
-def _from(stream: Iterable[Any], start: int) -> Iterable[Any]:
-    return stream[start:] if isinstance(stream, Sequence) else itertools.islice(stream, start, None)
 
 
 def _tell(tap: Callable[[int, Any], None], time: int, entry: Any) -> None:

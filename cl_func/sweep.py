@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, files, random, tree
+from cl_func import checks, fingerprint, random, resuming, tree
 from cl_func.checkpoint import Checkpoint, locked
 from cl_func.core import Strategy, positive
 from cl_func.experience import Benchmark
@@ -52,6 +52,7 @@ def sweep(
     device: Any = None,
     resume: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
+    on_change: Literal["error", "warn"] = "error",
 ) -> Runs:
     """Run a strategy for every seed and every point of a grid of hyperparameters.
 
@@ -70,13 +71,17 @@ def sweep(
         cloudpickle package. The data are brought to each worker once, by files that are there while the sweep runs: in the folder
         of `resume`, in `executor.folder`, or among temporary files; a worker that sees none of these is sent them. Without an
         executor chunks run here, on a thread per core if compiled.
-    resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks.
+    resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks. Seeds and
+        points of a grid may be added or left out: a run is known by its seed and its values.
     progress: show a bar over the looks at chunks on stderr (with tqdm), or now and then a line (without).
     checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and saves the others on their way, also within an experience.
+    on_change: for a folder of a sweep with another update, probe, `every`, initial state or other data: "error" raises ValueError
+        with a list of what has changed, "warn" takes its runs all the same, after a warning.
 
-    Ctrl-C returns the finished runs, after a warning; the others are NaN. On an executor, a chunk that fails or whose worker dies
-    is reported as a RuntimeError that names its runs, when all others are done; state classes of your own must then be importable,
-    not defined in the script that is run. Raises TypeError or ValueError for other arguments, unknown paths, no probe, bad seeds.
+    Ctrl-C returns the finished runs, after a warning; the others are NaN. It is raised where none is finished. On an executor, a
+    chunk that fails or whose worker dies is reported as a RuntimeError that names its runs, when all others are done; state classes
+    of your own must then be importable, not defined in the script that is run. Raises TypeError or ValueError for other arguments,
+    unknown paths, no probe, bad seeds.
     """
     started = time.perf_counter()
     if not isinstance(strategy, Strategy):
@@ -88,6 +93,7 @@ def sweep(
     checks.choice("compile", compile, True, False, "auto")
     checks.flag("progress", progress)
     checks.device("device", device)
+    resuming.on_change(on_change)
     if probe is not None:
         checks.function("probe", probe)
     asked = 1 if isinstance(lanes, str) and lanes == "auto" else positive("lanes", lanes)
@@ -119,7 +125,8 @@ def sweep(
     job = Job(strategy, benchmark, probe, compile is True, asked, device, positive("every", every), checkpoint)
     job.start(runs[0])  # what init gives is checked before it is written down
     with contextlib.nullcontext() if resume is None else locked(resume):
-        ledger = Ledger(axes, [len(v) for v in axes.values()], resume, _fingerprint(strategy, benchmark, runs[0], every))
+        insist: Any = "warn" if checkpoint is not None and checkpoint.on_change == "warn" else on_change
+        ledger = Ledger(runs, [len(v) for v in axes.values()], resume, lambda: _fingerprint(job), insist)
         job = _work(job, runs, ledger, compile, lanes, executor, progress)
 
     def replay(place: int) -> Any:
@@ -142,6 +149,8 @@ def _work(job: Job, runs: list[Run], ledger: Ledger, compile: Any, lanes: Any, e
         try:
             (_run_here if executor is None else run_on)(job, chunks, partials, ledger, bar, executor)
         except KeyboardInterrupt:
+            if not ledger.count():
+                raise
             warnings.warn(
                 f"sweep: interrupted; {ledger.count()} of {len(runs)} runs are finished, the others are NaN.", stacklevel=3
             )
@@ -150,11 +159,11 @@ def _work(job: Job, runs: list[Run], ledger: Ledger, compile: Any, lanes: Any, e
     return job
 
 
-def _chunks(runs: list[Run], partials: dict[int, Partial], lanes: int) -> list[list[Run]]:
+def _chunks(runs: list[Run], partials: dict[str, Partial], lanes: int) -> list[list[Run]]:
     """Runs cut into lanes; those that were interrupted go with others that are as far."""
 
     def position(run: Run) -> tuple[int, int]:
-        return partials[run.place].position if run.place in partials else (0, 0)
+        return partials[run.name].position if run.name in partials else (0, 0)
 
     groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=position, reverse=True), position)]
     return [group[i : i + lanes] for group in groups for i in range(0, len(group), lanes)]
@@ -183,14 +192,19 @@ def _seeds(seeds: Any) -> list[int]:
     return places
 
 
-def _fingerprint(strategy: Strategy, benchmark: Any, run: Run, every: int) -> str:
-    """What a resumed sweep must have in common with its folder, as far as one can tell: first state, loops, lengths."""
-    start = strategy.init(random.key(run.seed))
-    lengths = [len(exp) for exp in benchmark.train] if isinstance(benchmark, Benchmark) else None
-    return files.digest(files.named(start), f"{files.outline(strategy.update)}{every}{lengths}")[:16]
+def _fingerprint(job: Job) -> dict[str, str]:
+    """What a resumed sweep must have in common with its folder; of the initial states one, besides the function that makes them."""
+    strategy, bench = job.strategy, job.benchmark
+    parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
+    probe = strategy.model if job.probe is None else job.probe  # evaluated on the test stream
+    if job.probe is not None:
+        parts.pop("test", None)
+    return fingerprint.of(
+        update=strategy.update, init=strategy.init, state=strategy.init(random.key(0)), probe=probe, every=job.every, **parts
+    )
 
 
-def _run_here(job: Job, chunks: list[list[Run]], partials: dict[int, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
+def _run_here(job: Job, chunks: list[list[Run]], partials: dict[str, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
     """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
     job = job.on_device()
     prepared, stopped, threads_before = job.prepare(), threading.Event(), torch.get_num_threads()

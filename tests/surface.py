@@ -1300,6 +1300,7 @@ call(
         **KEPT,
         "device": "cpu",
         "resume": None,
+        "on_change": "error",
         **PLAIN,
     },
     {
@@ -1312,6 +1313,7 @@ call(
         "every": SIZE,
         "device": kind("none", bad=("gpu", "nowhere:0")),
         "resume": kind("none", "str", bad=(FILE,)),
+        "on_change": choice("error", "warn"),
         "compile": choice("auto").but("bool"),
         "lanes": SIZE.but(bad=("many",)),
         "progress": FLAG,
@@ -1513,8 +1515,14 @@ call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
 call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
 call(
     "Checkpoint",
-    {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2},
-    {"folder": kind("str", bad=(FILE,)), "every": SIZE.but("none"), "steps": SIZE.but("none"), "keep": SIZE},
+    {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2, "on_change": "error"},
+    {
+        "folder": kind("str", bad=(FILE,)),
+        "every": SIZE.but("none"),
+        "steps": SIZE.but("none"),
+        "keep": SIZE,
+        "on_change": choice("error", "warn"),
+    },
     {"every": "every|steps"},
 )
 call("taps.several", {"taps": print}, {"taps": FUNCTION}, run=lambda taps: cl.taps.several(print, taps))

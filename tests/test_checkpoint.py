@@ -12,7 +12,7 @@ import torch
 
 import cl_func as cl
 from benchmarks import soak
-from cl_func import checkpoint, files, jobs
+from cl_func import files, jobs, keeper
 
 BENCH = cl.testing.small_benchmark(n_experiences=4)
 MODEL = cl.models.mlp(6, (8,), 4)
@@ -117,7 +117,7 @@ def test_keeps_the_newest(tmp_path):
 def test_by_default_saving_takes_one_percent(tmp_path, monkeypatch):
     """With a clock of our own: a save that takes 1 s comes every 100 s."""
     now = [0.0]
-    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(keeper.time, "perf_counter", lambda: now[0])
     write, saves = files.write, []
 
     def slow(*args):

@@ -79,7 +79,15 @@ def module_of(text):
     return made
 
 
-FUNCTION = "def f(x, y=1, *, z=2):\n    for i in range(3):\n        try:\n            x = x + {}\n        except ValueError:\n            pass\n    return x\n"
+FUNCTION = """
+def f(x, y=1, *, z=2):
+    for i in range(3):
+        try:
+            x = x + {}
+        except ValueError:
+            pass
+    return x
+"""
 
 
 @pytest.mark.parametrize(

@@ -225,9 +225,12 @@ def test_resume_does_no_chunk_again(tmp_path):
     again = sweep(seeds=3, lanes=4)
     assert len(counted) == n
     assert torch.equal(first["key"], again["key"])
-    for other in (STRATEGY, cl.strategies.naive(MODEL, registry.SGD, batch_size=5)):
-        with pytest.raises(ValueError, match="holds another sweep"):
-            cl.sweep(other, BENCH, seeds=4 if other is STRATEGY else 3, hparams=cl.grid({}), probe=probe, resume=tmp_path, **PLAIN)
+    more = cl.sweep(STRATEGY, BENCH, seeds=4, hparams=cl.grid({}), probe=probe, lanes=1, resume=tmp_path, **PLAIN)
+    assert len(counted) == n + 4 * len(BENCH.train)  # without the grid's values these are other runs
+    assert bool(more.finished.all())
+    naive = cl.strategies.naive(MODEL, registry.SGD, batch_size=5)
+    with pytest.raises(ValueError, match="holds another sweep"):
+        cl.sweep(naive, BENCH, seeds=3, hparams=cl.grid({}), probe=probe, resume=tmp_path, **PLAIN)
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path):
