@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 import cl_func as cl
@@ -81,6 +82,8 @@ def soak(work: Callable[[Path], None], check: Callable[[Path], None], kills: int
             place = Path(folder)
             while killed_after(forked(lambda: work(place)), draw.uniform(0, longest)):  # noqa: B023 - called before it changes
                 report.kills += 1
+                for lock in place.rglob(".lock"):  # workers of the killed process hold it until they are gone too
+                    filelock.FileLock(lock, timeout=60).acquire().lock.release()
                 report.damaged += len(list(place.rglob(".*.tmp")))
                 report.places.update(int(f.stem.rpartition("-")[2]) for f in place.rglob("checkpoint-*.safetensors"))
             check(place)
