@@ -80,7 +80,7 @@ class Dataset:
 
 
 def digest(values: Tensor) -> str:
-    """The start of the SHA-256 of a tensor's values, in their order, as hexadecimal digits. Nothing is copied on the processor."""
+    """The start of the SHA-256 of the values of a tensor, in their order, as hexadecimal digits; of what is dense no copy."""
     whole = values.detach().cpu().resolve_conj().resolve_neg().contiguous()
     return hashlib.sha256(whole.reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
 

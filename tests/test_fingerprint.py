@@ -7,12 +7,15 @@ import copy
 import dataclasses
 import functools
 import logging
+import os
+import subprocess
 import sys
 import threading
 import types
 
 import numpy as np
 import pytest
+import registry
 import torch
 from hypothesis import given
 from hypothesis import settings as examples
@@ -340,6 +343,29 @@ def test_codes_tell_what_names_are_used_for():
         "args": {("items",)},
         "settings": {("a", "b"), ("c",)},
     }
+
+
+ALL = """
+import hashlib
+import registry
+from cl_func import fingerprint
+for i, case in enumerate(registry.ALL):
+    found = fingerprint.of(x=case.make())
+    print(i, case.name, len(found), hashlib.sha256(repr(found).encode()).hexdigest())
+"""
+
+
+def test_every_component_has_one_fingerprint_in_every_process():
+    """Hashes of strings, places in memory and what was done before do not show in it."""
+    said = []
+    for seed, before in ((1, ""), (2, "taken = [object() for _ in range(10**5)]\n")):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", before + ALL]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.splitlines())
+    assert said[0] == said[1]
+    assert len(said[0]) == len(registry.ALL)
 
 
 # Data
