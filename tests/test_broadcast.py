@@ -321,10 +321,12 @@ def test_an_interrupted_run_is_sent_without_its_neighbours(tmp_path):
     two = cl.Benchmark(cl.Stream([BENCH.train[0], BENCH.train[0]].__getitem__, 2), BENCH.test)
     arguments = {"seeds": 16, "compile": False, "progress": False, "probe": probe}
     checkpoint = cl.Checkpoint(tmp_path, every=1)
-    with pytest.warns(UserWarning, match="interrupted"):
+    with pytest.raises(KeyboardInterrupt):  # no run is finished
         cl.sweep(strategy, two, lanes=16, checkpoint=checkpoint, **arguments)
     recorder = Recorder()
     one = pickle.dumps(strategy.init(cl.key(0)))
-    cl.sweep(strategy, two, lanes=1, checkpoint=checkpoint, executor=recorder, **arguments)
+    insisting = cl.Checkpoint(tmp_path, every=1, on_change="warn")
+    with pytest.warns(UserWarning, match=r"probe\.looks: \[\] -> list of 2"):
+        cl.sweep(strategy, two, lanes=1, checkpoint=insisting, executor=recorder, **arguments)
     assert max(recorder.sizes) < 2 * len(one)
     assert os.listdir(tmp_path)
