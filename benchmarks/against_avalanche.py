@@ -53,7 +53,7 @@ def icarl_all_outputs(p: Problem) -> cl.Strategy:
         both = cl.tree.where(swapped, rows, cl.memory.fields(agent, exp))
         logits, _ = p.model.apply(params, agent.model.buffers, both["x"], train=True)
         before, _ = p.model.apply(agent.teacher.params, agent.teacher.buffers, both["x"])
-        label = (both["y"][:, None] == torch.arange(p.classes)).to(logits.dtype)
+        label = (both["y"][:, None] == torch.arange(p.classes, device=logits.device)).to(logits.dtype)
         wanted = torch.where(agent.old, before.sigmoid(), label)
         each = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return each.mean(), agent.replace(key=key)
