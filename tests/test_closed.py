@@ -112,16 +112,17 @@ def test_lanes_and_donated_runs_are_watched_too():
 
 
 def test_a_resumed_run_is_watched_from_where_it_goes_on(tmp_path):
-    keep = cl.Checkpoint(tmp_path, every=1)
+    keep = cl.Checkpoint(tmp_path / "kept", every=1)
+    stop = tmp_path / "stop"
 
     def update(state, exp):
-        if int(exp.index) == 1 and update.stop:
+        if int(exp.index) == 1 and stop.exists():
             raise KeyboardInterrupt
         return state.replace(count=state.count + 1 if int(exp.index) == 0 else state.count * 0.5)
 
-    update.stop = True
+    stop.touch()
     with pytest.raises(KeyboardInterrupt):
         cl.fold(update, start(), BENCH.train, checkpoint=keep)
-    update.stop = False
+    stop.unlink()
     with pytest.raises(TypeError, match=r"'count' was .* after experience 2;"):
         cl.fold(update, start(), BENCH.train, checkpoint=keep)
