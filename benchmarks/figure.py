@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.methods import METHODS, SETTINGS
-from cl_func.plots import PALETTE
+from cl_func.plots.curves import PALETTE
 
 BOUNDS = {"naive": PALETTE[1], "joint": PALETTE[2]}  # what methods are to lie between, as lines through all rows
 

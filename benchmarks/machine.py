@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from cl_func.plan import cores
+from cl_func.sweeps.autotune import cores
 
 
 def describe() -> dict[str, str]:

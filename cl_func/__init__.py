@@ -20,12 +20,10 @@ from cl_func import (
     regularizers,
     strategies,
     streams,
-    taps,
     testing,
     transforms,
     tree,
 )
-from cl_func.checkpoint import Checkpoint, load, save
 from cl_func.core import (
     Agent,
     Strategy,
@@ -37,14 +35,16 @@ from cl_func.core import (
     train_step,
     when,
 )
-from cl_func.evaluate import evaluate
-from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
-from cl_func.finite import check_finite
-from cl_func.grids import Grid, grid, random_grid, zipped
+from cl_func.core.loop import fold, scan
+from cl_func.debug import check_finite
+from cl_func.evaluation import evaluate
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.random import key
-from cl_func.runs import Runs
-from cl_func.scan import fold, scan
-from cl_func.sweep import sweep
+from cl_func.storage import taps
+from cl_func.storage.checkpoint import Checkpoint, load, save
+from cl_func.sweeps.grids import Grid, grid, random_grid, zipped
+from cl_func.sweeps.runs import Runs
+from cl_func.sweeps.sweep import sweep
 from cl_func.transforms import compile, vmap
 from cl_func.tree import state, static
 

@@ -76,7 +76,7 @@ def path(name: str, value: Any, example: str) -> str:
     return value
 
 
-def positive(name: str, value: Any, least: int = 1) -> int:
+def positive_int(name: str, value: Any, least: int = 1) -> int:
     """Check that a size is an integer of at least 1 (or `least`); TypeError or ValueError naming it otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(name, f"an integer of at least {least}", value)
@@ -87,7 +87,7 @@ def positive(name: str, value: Any, least: int = 1) -> int:
 
 def drawable(name: str, value: Any, capacity: Any) -> int:
     """Check that a number of rows to draw is at least 1 and at most a memory's capacity, itself a size; TypeError or ValueError."""
-    if positive(name, value) > positive("capacity", capacity):
+    if positive_int(name, value) > positive_int("capacity", capacity):
         raise ValueError(f"{name}: expected at most the capacity, {capacity}, got {value}; draw fewer rows, or store more.")
     return value
 
@@ -104,7 +104,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check that a value is a tuple or list of sizes, not empty; TypeError or ValueError otherwise."""
     if not isinstance(value, (tuple, list)) or not value:
         raise refuse(name, "sizes such as (1, 28, 28)", value)
-    return tuple(positive(name, size) for size in value)
+    return tuple(positive_int(name, size) for size in value)
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, ends: str = "()") -> float:

@@ -208,7 +208,7 @@ def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: int | Sequence[int] =
 
 def permutation(key: Tensor, n: int) -> Tensor:
     """A uniform permutation of 0..n-1, [n] int64: the order of n random words."""
-    checks.positive("n", n, least=0)
+    checks.positive_int("n", n, least=0)
     return torch.argsort(bits(key, n), stable=True)
 
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, contracts, tree
+from cl_func.compiler.program import CompilerError, Program, address, apart, described, whole
+from cl_func.compiler.tracing import TraceError
 from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
-from cl_func.experience import lane_axes
-from cl_func.program import CompilerError, Program, address, apart, described, whole
-from cl_func.tracing import TraceError
+from cl_func.experiences import lane_axes
 
 
 def map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:

@@ -8,7 +8,7 @@ os.environ["CL_FUNC_STRICT"] = "1"  # a compiler that fails is a failure here, n
 
 import torch
 
-from cl_func import rewrites
+from cl_func.compiler import rewrites
 
 torch.set_num_threads(1)
 

@@ -12,6 +12,7 @@ import re
 import struct
 import tempfile
 import types
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -1609,7 +1610,7 @@ def public() -> dict[str, Any]:
                     if n[0] != "_" and callable(v) and getattr(v, "__module__", "") == value.__name__
                 ]
                 walk(f"{prefix}{name}.", value, getattr(value, "__all__", own))
-            elif callable(value):
+            elif callable(value) and typing.get_origin(value) is None:  # no alias of a type
                 found.setdefault(id(value), (prefix + name, value))
 
     walk("", cl, sorted(cl.__all__, key=lambda name: isinstance(getattr(cl, name), types.ModuleType)))

@@ -12,6 +12,7 @@ import torch
 
 import cl_func as cl
 from cl_func import contracts, testing, tree
+from cl_func.experiences import pad
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.SGD
 EXP, OTHER = BENCH.train[0], cl.Agent(key=cl.key(1))
@@ -249,4 +250,4 @@ def test_minibatches_of_minibatches():
     testing.check_update(nested, STATE, EXP)
     padded = cl.experience(EXP.source, EXP.rows)
     whole = cl.minibatches(cl.minibatches(cl.train_step(LOSS, SGD), batch_size=3), batch_size=6, shuffle=False)
-    testing.assert_equal(whole(STATE, testing.pad(padded, 24)), whole(STATE, padded), "padding")
+    testing.assert_equal(whole(STATE, pad(padded, 24)), whole(STATE, padded), "padding")

@@ -11,8 +11,9 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import cl_func as cl
-from cl_func import jobs, tree
-from cl_func.fake_device import DEVICE
+from cl_func import tree
+from cl_func.sweeps import jobs
+from cl_func.testing.fake_device import DEVICE
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -15,7 +15,8 @@ import registry
 import cl_func as cl
 
 ROOT = Path(__file__).parent.parent
-STRICT = ["-W", "error", "-W", "ignore:`torch.jit.script:DeprecationWarning"]  # torch's own, where it imports forward mode
+# The latter are torch's own, where it imports forward mode.
+STRICT = ["-W", "error", *(f"-Wignore:`torch.jit.script:{kind}" for kind in ("DeprecationWarning", "FutureWarning"))]
 ARGUMENTS = {"quickstart.py": ["--seeds", "2"]}
 
 

@@ -97,7 +97,7 @@ def test_strategies_on_any_stream(case, train, key):
     assume(strategy.model is not registry.NORMED or all(len(exp) > 1 for exp in train))  # batch norm refuses a single row
     start = strategy.init(key)
     end = cl.fold(strategy.update, start, train)
-    testing._check_closed(end, start)
+    testing.laws.check_closed(end, start)
     assert all(bool(leaf.isfinite().all()) for leaf in cl.tree.leaves(end))
 
 
@@ -105,7 +105,7 @@ def one_shot(case):
     """A component as a function of (state, exp) that can be traced whole: losses with their gradients."""
     component = case.make()
     if case in registry.LOSSES:
-        return lambda state, exp: testing._value_and_grad(component, state, exp)
+        return lambda state, exp: testing.components.value_and_grad(component, state, exp)
     if case in registry.TRANSFORMS:
         return lambda state, exp: component(state.model.params, state, exp)
     return component

@@ -15,7 +15,8 @@ import scipy.stats
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from cl_func import program, random, transforms
+from cl_func import random, transforms
+from cl_func.compiler import program
 
 P_VALUE = 1e-3
 N = 100_000

@@ -13,7 +13,7 @@ import cl_func as cl
 from benchmarks.workers import ours
 from benchmarks.workers.protocol import arguments, serve
 from benchmarks.works import WORKS
-from cl_func.experience import stream as stream_of
+from cl_func.experiences import stream as stream_of
 
 
 def main() -> None:

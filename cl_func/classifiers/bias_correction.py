@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.compiler.operators import opaque
 from cl_func.models import mask_logits
-from cl_func.opaque import opaque
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import leaf, state
 
@@ -38,7 +38,7 @@ class BiasCorrection:
 
 def init(n_classes: int, decay: float = 1e-3, device: torch.device | None = None) -> BiasCorrection:
     """The identity. Raises ValueError for a decay that is not above 0."""
-    checks.positive("n_classes", n_classes)
+    checks.positive_int("n_classes", n_classes)
     checks.device("device", device)
     value = checked("decay", decay, 1e-3, positive=True)
     return BiasCorrection(

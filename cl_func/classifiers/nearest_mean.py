@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Update, positive
-from cl_func.experience import Experience, one_hot
+from cl_func.checks import positive_int
+from cl_func.core import Update
+from cl_func.experiences import Experience, one_hot
 from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.tree import state
@@ -32,7 +33,7 @@ def init(n_classes: int, sample: Tensor) -> NearestMean:
     """No class seen yet, for features like `sample` [F]; `cl.models.sample_features(model, net)` gives one."""
     if not isinstance(sample, Tensor) or sample.ndim != 1:
         raise checks.refuse("sample", "a tensor [F], the features of one row", sample)
-    positive("n_classes", n_classes)
+    positive_int("n_classes", n_classes)
     return NearestMean(
         means=sample.new_zeros((n_classes, *sample.shape)),
         counts=torch.zeros(n_classes, dtype=torch.int64, device=sample.device),

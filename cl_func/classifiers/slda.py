@@ -20,7 +20,7 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.classifiers import nearest_mean
 from cl_func.core import Update
-from cl_func.experience import Experience, one_hot
+from cl_func.experiences import Experience, one_hot
 from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.optim.hyperparameters import checked

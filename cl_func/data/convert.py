@@ -15,7 +15,7 @@ import torch.utils.data
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.experience import Dataset
+from cl_func.experiences import Dataset
 from cl_func.tree import describe
 
 _INPUTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
@@ -68,7 +68,7 @@ def from_torch(dataset: Any, n_classes: int | None = None) -> Dataset:
 def _classes(n_classes: int | None) -> int:
     if n_classes is None:
         return 0  # Dataset's word for "the largest label tells"
-    return checks.positive("n_classes", n_classes)
+    return checks.positive_int("n_classes", n_classes)
 
 
 def _tensor(value: Any, name: str) -> Tensor:

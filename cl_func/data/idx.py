@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.experience import Dataset
+from cl_func.experiences import Dataset
 
 _CHUNK = 1 << 20
 _PARTS = {"train": "train", "test": "t10k"}
@@ -36,7 +36,7 @@ def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Datase
     """
     folder = Path(checks.instance("folder", folder, (str, Path), "a path"))
     if n_classes is not None:
-        checks.positive("n_classes", n_classes)
+        checks.positive_int("n_classes", n_classes)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: there is no folder {folder}.")
     paths = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Loss, Update
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.models import Model, forward, mask_logits
 from cl_func.tree import describe
 

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import Loss, number, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import Loss, number
+from cl_func.experiences import Experience
 from cl_func.memory import draws, replay
 
 
@@ -62,7 +63,7 @@ def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] 
 
 def _drawn(loss: Loss, n: int, slot: str, draw: Callable[..., Any], met: Callable[..., Experience]) -> Loss:
     """The loss on what the minibatch and n drawn rows become together: `met(exp, rows, valid)`."""
-    positive("n", n)
+    positive_int("n", n)
     checks.function("loss", loss, "a loss function")
     checks.path("slot", slot, "replay")
     checks.function("draw", draw, "a function draw(memory, key, n)")

@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import Loss, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import Loss
+from cl_func.experiences import Experience
 from cl_func.losses.classification import weighted_mean
 from cl_func.memory import draws, replay
 from cl_func.models import Model, forward
@@ -36,7 +37,7 @@ def dark_experience(model: Model, n: int, slot: str = "replay", draw: Callable[.
     """
     checks.model("model", model)
     checks.path("slot", slot, "replay")
-    positive("n", n)
+    positive_int("n", n)
     checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:

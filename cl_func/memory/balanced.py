@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.core import Update
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.memory import places, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.tree import PyTree, state

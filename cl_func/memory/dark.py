@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.core import Update
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.memory import replay, reservoir
 from cl_func.models import Model
 

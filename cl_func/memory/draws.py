@@ -28,7 +28,7 @@ def _check(memory: Any, key: Tensor, n: int) -> Tensor:
     """Which rows are occupied, [capacity] bool, after a look at the arguments."""
     occupied = checks.occupied("memory", memory)
     checks.tensor("key", key, (), torch.int64, like=occupied)
-    checks.positive("n", n)
+    checks.positive_int("n", n)
     return occupied
 
 

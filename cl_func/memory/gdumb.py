@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import Update, positive
-from cl_func.experience import Experience, one_hot
+from cl_func.checks import positive_int
+from cl_func.core import Update
+from cl_func.experiences import Experience, one_hot
 from cl_func.memory import balanced, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.tree import PyTree, state
@@ -36,7 +37,7 @@ class GDumb(balanced.Balanced):
 
 def init(capacity: int, sample: PyTree, n_classes: int) -> GDumb:
     """An empty memory for rows like `sample`, a tree of tensors, of labels 0..n_classes-1; errors as in `reservoir.init`."""
-    positive("n_classes", n_classes)
+    positive_int("n_classes", n_classes)
     empty = balanced.init(capacity, sample)
     return GDumb(
         data=empty.data,

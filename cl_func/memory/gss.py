@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import Update, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.compiler.operators import opaque
+from cl_func.core import Update
+from cl_func.experiences import Experience
 from cl_func.memory import draws, places, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.models import Model, ModelState, row_factors
-from cl_func.opaque import opaque
 from cl_func.tree import PyTree, state
 
 __all__ = ["GSS", "add", "draw", "init", "insert", "scores"]
@@ -150,7 +151,7 @@ def insert(
     random rows of the memory are compared with, at most its capacity. `fields(state, exp)` says what is stored of the n rows, a
     tree of [n, ...] with x, y and task at least, which are the default.
     """
-    positive("subset_size", subset_size)
+    positive_int("subset_size", subset_size)
     checks.model("model", model)
     checks.path("slot", slot, "replay")
     checks.function("fields", fields, "a function fields(state, exp)")

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Update, positive
-from cl_func.experience import Experience, one_hot
+from cl_func.checks import positive_int
+from cl_func.compiler.operators import opaque
+from cl_func.core import Update
+from cl_func.experiences import Experience, one_hot
 from cl_func.memory import draws, replay, reservoir
 from cl_func.models import Model, feature_function, features
-from cl_func.opaque import opaque
 from cl_func.tree import PyTree, state
 
 TIE = 1e-5  # scores closer than this are a tie: which of two rows represents their mean best, float32 cannot say
@@ -55,7 +56,7 @@ def init(capacity: int, sample: PyTree, n_classes: int) -> Herding:
 
     Raises ValueError for a capacity below the number of classes, or a sample without tensors.
     """
-    if positive("capacity", capacity) < positive("n_classes", n_classes):
+    if positive_int("capacity", capacity) < positive_int("n_classes", n_classes):
         raise ValueError(
             f"capacity: {capacity} rows for {n_classes} classes leave none to some; give a capacity of at least {n_classes}."
         )

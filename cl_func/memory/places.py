@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_func import random, tree
-from cl_func.core import positive
+from cl_func.checks import positive_int
 from cl_func.tree import PyTree, describe
 
 
@@ -18,7 +18,7 @@ def allocate(capacity: int, sample: PyTree) -> PyTree:
 
     Raises ValueError for a capacity below 1 or a sample without tensors, TypeError for a capacity that is no integer.
     """
-    positive("capacity", capacity)
+    positive_int("capacity", capacity)
     leaves = tree.leaves(sample)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise ValueError(f"sample: expected a tree of tensors, one row of what the memory stores, got {describe(sample)}.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update, minibatches
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.memory import replay
 
 

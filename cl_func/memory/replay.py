@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experience import Experience, one_hot
+from cl_func.experiences import Experience, one_hot
 from cl_func.tree import describe
 
 

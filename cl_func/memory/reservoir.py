@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.core import Update
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.memory import places, replay
 from cl_func.tree import PyTree, state
 
@@ -97,7 +97,7 @@ def draw(memory: Reservoir, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     checks.instance("memory", memory, Reservoir, "a Reservoir (cl.memory.draws.uniform draws from any memory)")
     filled = memory.filled
     checks.tensor("key", key, (), torch.int64, like=filled)
-    checks.positive("n", n)
+    checks.positive_int("n", n)
     place = random.randint(key, n, 0, filled)
     valid = torch.arange(n, device=place.device) < filled
     return tree.map(lambda slot: slot[place], memory.data), valid

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Update, positive
-from cl_func.experience import Experience, one_hot
+from cl_func.checks import positive_int
+from cl_func.core import Update
+from cl_func.experiences import Experience, one_hot
 from cl_func.memory import places, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.tree import PyTree, state
@@ -50,8 +51,8 @@ def init(per_class: int, sample: PyTree, n_classes: int) -> Ring:
 
     Raises ValueError for sizes below 1 or a sample without tensors, TypeError for sizes that are no integers.
     """
-    positive("per_class", per_class)
-    data = places.allocate(per_class * positive("n_classes", n_classes), sample)
+    positive_int("per_class", per_class)
+    data = places.allocate(per_class * positive_int("n_classes", n_classes), sample)
     return Ring(data=data, offered=torch.zeros(n_classes, dtype=torch.int64, device=tree.leaves(data)[0].device))
 
 

@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
-        checks.positive("num_features", num_features)
+        checks.positive_int("num_features", num_features)
         checks.number("eps", eps, 0)
         if momentum is not None:
             checks.number("momentum", momentum, 0, 1, ends="[]")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cl_func.core import positive
+from cl_func.checks import positive_int
 from cl_func.models.model import Model
 from cl_func.models.module import from_module, input_size
 from cl_func.tree import describe
@@ -28,10 +28,10 @@ def cnn(
     shape = image_size(input_shape)
     if not isinstance(channels, (tuple, list)) or not channels:
         raise TypeError(f"channels: expected the channels of each block such as (32, 64), got {channels!r}.")
-    widths = tuple(positive("channels", width) for width in channels)
+    widths = tuple(positive_int("channels", width) for width in channels)
     if min(shape[1:]) >> len(widths) == 0:
         raise ValueError(f"channels: {len(widths)} blocks halve the {shape[1]}x{shape[2]} input to nothing; give fewer channels.")
-    factory = functools.partial(_CNN, shape, widths, positive("hidden", hidden), positive("n_classes", n_classes))
+    factory = functools.partial(_CNN, shape, widths, positive_int("hidden", hidden), positive_int("n_classes", n_classes))
     return from_module(factory, n_classes=n_classes, input_shape=shape, last_layer="out")
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cl_func.core import positive
+from cl_func.checks import positive_int
 
 
 def cosine_logits(features: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -34,7 +34,9 @@ class CosineLinear(nn.Module):
         super().__init__()
         if not 0 < scale < math.inf:
             raise ValueError(f"scale: expected a finite number above 0, got {scale}; give for instance 10.0.")
-        self.weight = nn.Parameter(torch.empty(positive("out_features", out_features), positive("in_features", in_features)))
+        self.weight = nn.Parameter(
+            torch.empty(positive_int("out_features", out_features), positive_int("in_features", in_features))
+        )
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         bound = 1 / math.sqrt(in_features)
         nn.init.uniform_(self.weight, -bound, bound)

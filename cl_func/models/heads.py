@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.models.model import Model
 from cl_func.tree import describe
 

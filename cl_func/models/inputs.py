@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cl_func import tree
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.models.model import Model, ModelState
 from cl_func.tree import describe
 

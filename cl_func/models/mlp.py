@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl_func import checks
-from cl_func.core import positive
+from cl_func.checks import positive_int
 from cl_func.models.cosine import CosineLinear, cosine_logits
 from cl_func.models.model import Model, ModelState
 from cl_func.models.seeding import seeded
@@ -47,9 +47,9 @@ def mlp(
     if not isinstance(hidden, (tuple, list)):
         raise TypeError(f"hidden: expected the widths of the hidden layers such as (256, 256), got {hidden!r}.")
     widths = (
-        positive("n_features", n_features),
-        *(positive("hidden", width) for width in hidden),
-        positive("n_classes", n_classes),
+        positive_int("n_features", n_features),
+        *(positive_int("hidden", width) for width in hidden),
+        positive_int("n_classes", n_classes),
     )
     checks.choice("head", head, "linear", "cosine")
     net = _MLP(widths, head == "cosine")

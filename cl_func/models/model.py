@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.tree import state
 
 
@@ -52,7 +52,7 @@ class Model:
     def __post_init__(self) -> None:
         checks.function("init", self.init, "a function from a key to a ModelState")
         checks.function("apply", self.apply, "a function (params, buffers, x, ...) -> (logits, buffers)")
-        checks.positive("n_classes", self.n_classes)
+        checks.positive_int("n_classes", self.n_classes)
         if self.input_shape is not None:
             checks.sizes("input_shape", self.input_shape)
         if self.features is not None:

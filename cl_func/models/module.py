@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cl_func import checks, random
-from cl_func.core import positive
+from cl_func.checks import positive_int
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.keyed import KeyedLayer
 from cl_func.models.model import Model, ModelState
@@ -66,7 +66,7 @@ def from_module(
     >>> model.init(random.key(0))
     ModelState(params={weight: float32[3, 4], bias: float32[3]}, buffers={})
     """
-    module = _Module(factory, positive("n_classes", n_classes), last_layer, check_replacements(replace))
+    module = _Module(factory, positive_int("n_classes", n_classes), last_layer, check_replacements(replace))
     shape = None if input_shape is None else input_size(input_shape)
     if shape is not None:
         module.trial.on_shape(4, shape)

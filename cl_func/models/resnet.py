@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from cl_func.core import positive
+from cl_func.checks import positive_int
 from cl_func.models.cnn import as_images, image_size
 from cl_func.models.model import Model
 from cl_func.models.module import from_module
@@ -28,7 +28,7 @@ def slim_resnet18(input_shape: tuple[int, int, int] = (3, 32, 32), n_classes: in
     1094750
     """
     shape = image_size(input_shape)
-    factory = functools.partial(_ResNet, shape, positive("width", width), positive("n_classes", n_classes))
+    factory = functools.partial(_ResNet, shape, positive_int("width", width), positive_int("n_classes", n_classes))
     return from_module(factory, n_classes=n_classes, input_shape=shape, last_layer="linear")
 
 

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Update, positive
+from cl_func.checks import positive_int
+from cl_func.core import Update
 from cl_func.optim.hyperparameters import checked_or_path, resolve
 from cl_func.tree import describe
 
@@ -92,7 +93,7 @@ def exponential_decay(gamma: float | str, slot: str = "opt") -> Update:
 
 def step_decay(every: int, gamma: float | str, slot: str = "opt") -> Update:
     """Multiply the learning rate by gamma at every `every`-th tick, as torch's StepLR does. Arguments as in `exponential_decay`."""
-    fn = functools.partial(_power, every=positive("every", every))
+    fn = functools.partial(_power, every=positive_int("every", every))
     return schedule(fn, slot, gamma=checked_or_path("gamma", gamma, 0.99))
 
 
@@ -107,7 +108,7 @@ def cosine_decay(total: int, final: float | str = 0.0, slot: str = "opt") -> Upd
     As torch's CosineAnnealingLR with eta_min = lr * final, which, unlike this, rises again after `total`.
     final: a number of at least 0, or the path of a leaf () of the state. Raises as `schedule`, and for others.
     """
-    fn = functools.partial(_cosine, total=positive("total", total))
+    fn = functools.partial(_cosine, total=positive_int("total", total))
     return schedule(fn, slot, final=checked_or_path("final", final, 0.1, positive=False))
 
 

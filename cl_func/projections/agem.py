@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from cl_func import checks, random, tree
-from cl_func.core import GradientTransform, Loss, gradient, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import GradientTransform, Loss, gradient
+from cl_func.experiences import Experience
 from cl_func.memory import draws, replay
 from cl_func.projections.vector import from_vector, to_vector
 from cl_func.tree import PyTree
@@ -28,7 +29,7 @@ def project(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] =
     `draw(memory, key, n)` returns (rows, valid); rows need x, y and task. `loss` runs on these rows as it does in training (train
     mode), and what it changes in the state stays: batch statistics move towards the replayed rows too, draws move their keys.
     """
-    positive("n", n)
+    positive_int("n", n)
     checks.function("loss", loss, "a loss function")
     checks.path("slot", slot, "replay")
     checks.function("draw", draw, "a function draw(memory, key, n)")

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import GradientTransform, Loss, Update, gradient, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import GradientTransform, Loss, Update, gradient
+from cl_func.experiences import Experience
 from cl_func.memory import Reservoir, replay, reservoir
 from cl_func.models.keyed import aside
 from cl_func.optim.hyperparameters import checked
@@ -52,8 +53,8 @@ def init(n_experiences: int, memory_per_experience: int, sample: PyTree, margin:
 
     Raises ValueError for a size below 1 or a negative margin.
     """
-    positive("n_experiences", n_experiences)
-    positive("memory_per_experience", memory_per_experience)
+    positive_int("n_experiences", n_experiences)
+    positive_int("memory_per_experience", memory_per_experience)
     margin = checked("margin", margin, 0.5)
     lanes = tree.stack([reservoir.init(memory_per_experience, sample)] * n_experiences)
     return GEMMemory(data=lanes.data, seen=lanes.seen, margin=torch.tensor(margin, device=lanes.seen.device))

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import GradientTransform, Update, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import GradientTransform, Update
+from cl_func.experiences import Experience
 from cl_func.memory import places, replay
 from cl_func.models import Model, ModelState, row_factors
 from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
@@ -44,7 +45,7 @@ def init(model: Model, net: ModelState, capacity: int) -> OGD:
     """
     checks.model("model", model)
     checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
-    positive("capacity", capacity)
+    positive_int("capacity", capacity)
     device = tree.leaves(net.params)[0].device
     one: Directions = dict(net.params)
     if model.input_shape is not None:
@@ -142,7 +143,7 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
     """
     checks.model("model", model)
     checks.path("slot", slot, "ogd")
-    positive("n", n)
+    positive_int("n", n)
 
     def update(agent: Any, exp: Experience) -> Any:
         key, draw = random.split(agent.key)

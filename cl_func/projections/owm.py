@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import GradientTransform, Update
-from cl_func.experience import Dataset, Experience, experience
+from cl_func.experiences import Dataset, Experience, experience
 from cl_func.models import Model, ModelState, linear_inputs
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, leaf, state, static

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import Gated, compose, minibatches, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import Gated, compose, minibatches
+from cl_func.experiences import Experience
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, row_factors
 from cl_func.tree import PyTree
@@ -148,7 +149,7 @@ def accumulate(
     checks.function("add", add, "a function add(slot, params, part)")
     for name, value in (("batch_size", batch_size), ("samples", samples)):
         if value is not None:
-            positive(name, value)
+            positive_int(name, value)
     size = min((n for n in (batch_size, samples) if n is not None), default=None)
     if size is not None:
         size = max(1, size // measure.per_row)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Loss, Update
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState, split_heads
 from cl_func.models.keyed import with_keys
@@ -50,7 +50,7 @@ def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: 
     Raises ValueError for a negative strength or a temperature that is not positive.
     """
     checks.instance("model", model, ModelState, "the ModelState of model.init(key)")
-    checks.positive("n_classes", n_classes)
+    checks.positive_int("n_classes", n_classes)
     hyperparameters(strength, temperature)
     device = tree.leaves(model)[0].device
     none = torch.zeros(n_classes, dtype=torch.bool, device=device)

@@ -15,7 +15,7 @@ import torch
 
 from cl_func import checks, core, tree
 from cl_func.core import GradientTransform, Loss, Optimizer
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.regularizers import quadratic
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Loss, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import Loss
+from cl_func.experiences import Experience
 from cl_func.optim.hyperparameters import checked
 from cl_func.tree import PyTree, leaf, state
 
@@ -45,7 +46,7 @@ def check(**values: Any) -> None:
     for name, value in values.items():
         if name.startswith("importance_"):
             if value is not None:
-                positive(name, value)
+                positive_int(name, value)
         elif name in ("decay", "alpha"):
             checks.number(name, value, 0, 1, ends="[]")
         else:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Gated, Update, positive
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import Gated, Update
+from cl_func.experiences import Experience
 from cl_func.models import Model
 from cl_func.optim.hyperparameters import checked
 from cl_func.regularizers import importance, quadratic
@@ -87,7 +88,7 @@ def track(model: Model, slot: str = "rwalk", *, labels: Labels = "true", batch_s
 def score(slot: str = "rwalk", *, interval: int = 10) -> Update:
     """The Update that counts a step and, at the end of an interval, scores its path; compose it after the training step."""
     checks.path("slot", slot, "rwalk")
-    positive("interval", interval)
+    positive_int("interval", interval)
 
     def update(agent: Any, exp: Experience) -> Any:
         walk = checks.slot(agent, slot, RWalk, EXPECTED)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Gated, Update
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.optim.hyperparameters import checked
 from cl_func.regularizers import quadratic
 from cl_func.regularizers.quadratic import Quadratic

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, classifiers, memory, random, tree
+from cl_func.checks import positive_int
 from cl_func.classifiers import bias_correction
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
-from cl_func.experience import Experience
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.experiences import Experience
 from cl_func.losses import divergence, mask_logits
 from cl_func.memory import herding, replay
 from cl_func.models import Model, forward, split_heads
@@ -88,7 +89,7 @@ def bic(
     checks.drawable("replay_size", replay_size, capacity)
     checked("temperature", temperature, 2.0, positive=True)
     checked("decay", decay, 1e-3, positive=True)
-    n_held = round(positive("capacity", capacity) * checked("validation", validation, 0.1, positive=True, below=1))
+    n_held = round(positive_int("capacity", capacity) * checked("validation", validation, 0.1, positive=True, below=1))
     if min(n_held, capacity - n_held) < model.n_classes:
         raise ValueError(
             f"capacity: {capacity - n_held} rows for training and {n_held} for validation leave none to some of the "

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cl_func import checks, memory, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.losses import logit_distance, masked_cross_entropy
 from cl_func.models import Model, forward
 from cl_func.optim.hyperparameters import checked

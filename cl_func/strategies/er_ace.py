@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cl_func import checks, memory, random, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.experience import Experience, one_hot
+from cl_func.experiences import Experience, one_hot
 from cl_func.losses import mark_seen, masked_cross_entropy
 from cl_func.models import Model, forward
 from cl_func.tree import state

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cl_func import checks, memory, random, regularizers, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
 from cl_func.models import Model, forward, split_heads
 from cl_func.tree import state

@@ -21,7 +21,7 @@ from torch import Tensor
 from cl_func import checks, classifiers, memory, random, tree
 from cl_func.classifiers import nearest_mean
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.memory import herding, replay
 from cl_func.models import Model, features, forward, sample_features, split_heads
 from cl_func.models.heads import Classifier, of_their_task

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cl_func import checks, random, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.losses import masked_cross_entropy
 from cl_func.models import Model, forward, split_heads
 from cl_func.tree import state

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, memory, random, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatches, positive, train_step
-from cl_func.experience import Experience
+from cl_func.checks import positive_int
+from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatches, train_step
+from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.models.keyed import with_keys
@@ -57,7 +58,7 @@ def mir(
     """
     checks.drawable("replay_size", replay_size, capacity)
     candidates = min(max(50, replay_size), capacity) if candidates is None else candidates
-    if not replay_size <= positive("candidates", candidates) <= capacity:
+    if not replay_size <= positive_int("candidates", candidates) <= capacity:
         raise ValueError(
             f"candidates: expected at least replay_size = {replay_size} and at most capacity = {capacity}, got {candidates}."
         )

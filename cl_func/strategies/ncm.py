@@ -14,7 +14,7 @@ from torch import Tensor
 from cl_func import checks, classifiers, random
 from cl_func.classifiers import nearest_mean
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step, when
-from cl_func.experience import Experience
+from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
 from cl_func.models.heads import Classifier, of_their_task

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from cl_func import projections, random
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, positive, train_step
+from cl_func.checks import positive_int
+from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.tree import state
@@ -38,9 +39,9 @@ def ogd(
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
-    positive("capacity", capacity)
+    positive_int("capacity", capacity)
     step = train_step(cross_entropy(model), optimizer, projections.ogd.project())
-    store = projections.ogd.store(model, positive("per_experience", per_experience))
+    store = projections.ogd.store(model, positive_int("per_experience", per_experience))
 
     def init(key: Tensor) -> OGDAgent:
         key, weights = random.split(key)

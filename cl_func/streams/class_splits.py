@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.core import positive
-from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.checks import positive_int
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.streams.lazy import Lazy, check_pair
 from cl_func.tree import describe
 
@@ -125,7 +125,7 @@ def _views(
     """The class-incremental experiences of train and of test, after checking everything that the three streams have in common."""
     check_pair(train, test)
     n_classes = train.n_classes
-    if n_classes % positive("n_experiences", n_experiences):
+    if n_classes % positive_int("n_experiences", n_experiences):
         divisors = ", ".join(str(n) for n in range(1, n_classes + 1) if n_classes % n == 0)
         raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes; choose one of {divisors}.")
     absent = (torch.bincount(train.y, minlength=n_classes) == 0).nonzero().flatten().tolist()

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import positive
-from cl_func.experience import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.checks import positive_int
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.streams.lazy import Lazy, check_pair
 
 _BLOCK = 1 << 22  # values rotated at once, so that uint8 images are not all in memory as floats
@@ -52,7 +52,7 @@ def permuted(train: Dataset, test: Dataset, n_experiences: int, *, key: Tensor) 
     """
     check_pair(train, test)
     checks.key("key", key)  # a key of the wrong kind is told here, not in the middle of the stream
-    return _benchmark(train, test, _Permutation(key), positive("n_experiences", n_experiences))
+    return _benchmark(train, test, _Permutation(key), positive_int("n_experiences", n_experiences))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def rotated(train: Dataset, test: Dataset, n_experiences: int, *, max_angle: flo
     (0.0, 90.0, 180.0)
     """
     check_pair(train, test)
-    positive("n_experiences", n_experiences)
+    positive_int("n_experiences", n_experiences)
     max_angle = checks.number("max_angle", max_angle)
     if train.x.ndim == 2 and math.isqrt(train.x.shape[1]) ** 2 != train.x.shape[1]:
         raise ValueError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.experience import Benchmark, Dataset, Experience, Stream
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream
 from cl_func.streams.lazy import Lazy, lazy
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cl_func import tree
-from cl_func.experience import Dataset, Experience, Stream
+from cl_func.experiences import Dataset, Experience, Stream
 from cl_func.tree import describe
 
 T = TypeVar("T")

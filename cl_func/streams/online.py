@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.core import positive
-from cl_func.experience import Benchmark, Dataset, Experience, Stream, pad
+from cl_func.checks import positive_int
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, pad
 from cl_func.streams.lazy import Last, Lazy, lazy
 
 
@@ -44,7 +44,7 @@ def split_online(benchmark: Benchmark, experience_size: int, *, shuffle: bool = 
     (146, 5)
     """
     checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.streams.split_by_class(...)")
-    positive("experience_size", experience_size)
+    positive_int("experience_size", experience_size)
     checks.flag("shuffle", shuffle)
     parent = lazy(benchmark.train)
     if key is not None:

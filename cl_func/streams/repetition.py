@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.core import positive
-from cl_func.experience import Benchmark, Dataset, Stream
+from cl_func.checks import positive_int
+from cl_func.experiences import Benchmark, Dataset, Stream
 from cl_func.streams.class_splits import split_by_class
 from cl_func.tree import describe
 
@@ -49,8 +49,8 @@ def class_repetition(
     >>> [exp.classes.nonzero().flatten().tolist() for exp in bench.train]
     [[1, 6], [5, 8], [1, 2, 3], [0, 2, 3, 6, 9], [1, 4, 7, 8]]
     """
-    positive("n_experiences", n_experiences)
-    introductions = n_experiences if introductions is None else positive("introductions", introductions)
+    positive_int("n_experiences", n_experiences)
+    introductions = n_experiences if introductions is None else positive_int("introductions", introductions)
     if introductions > n_experiences:
         raise ValueError(f"introductions: expected at most the {n_experiences} experiences, got {introductions}.")
     checks.key("key", key)

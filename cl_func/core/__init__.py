@@ -1,0 +1,38 @@
+"""Updates and how they compose: `(state, exp) -> state`, folded over minibatches, over experiences, over anything in order.
+
+Four kinds of pure functions make a method:
+    Update             (state, exp) -> state
+    Loss               (params, state, exp) -> (scalar, state)
+    GradientTransform  (grads, state, exp) -> (grads, state)
+    Probe              (state, exp) -> tree of tensors
+"""
+
+from cl_func.core.epochs import Gated, Minibatches, minibatches
+from cl_func.core.kinds import Agent, GradientTransform, Loss, Optimizer, Probe, Strategy, Update, number
+from cl_func.core.steps import TrainStep, gradient, train_step
+from cl_func.core.updates import At, Compose, Repeat, at, compose, maybe_init, repeat, when
+
+__all__ = [
+    "Agent",
+    "At",
+    "Compose",
+    "Gated",
+    "GradientTransform",
+    "Loss",
+    "Minibatches",
+    "Optimizer",
+    "Probe",
+    "Repeat",
+    "Strategy",
+    "TrainStep",
+    "Update",
+    "at",
+    "compose",
+    "gradient",
+    "maybe_init",
+    "minibatches",
+    "number",
+    "repeat",
+    "train_step",
+    "when",
+]

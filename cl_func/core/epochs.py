@@ -1,0 +1,151 @@
+"""Minibatches: an Update on a minibatch as an Update on an experience, over epochs or for so many iterations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, contracts, random, tree
+from cl_func.checks import positive_int
+from cl_func.core.kinds import Update
+from cl_func.experiences import Experience
+from cl_func.tree import state, static
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated:
+    """An Update that a minibatch without a valid row leaves undone, to the last counter and key.
+
+    In minibatches of minibatches also the order of the inner ones, which comes with the state: its rows are taken as they come.
+    """
+
+    inner: Update
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        some = exp.valid.any()
+        if tree.plain(some):
+            return self.inner(state, exp) if some else state
+        out = self.inner(state, exp)
+        if type(out) is tuple and len(out) == 2 and type(out[0]) is type(state):
+            return tree.where(some, out[0], state), out[1]
+        return tree.where(some, contracts.update_output(out, state, leaves=True), state)
+
+
+def _per_pass(n: int, batch_size: int, drop_last: bool) -> int:
+    count = n // batch_size if drop_last else -(-n // batch_size)
+    if count == 0:
+        raise ValueError(
+            f"batch_size: {batch_size} is more than the {n} rows of the experience, and drop_last=True drops the only minibatch; "
+            "choose a smaller batch_size or drop_last=False."
+        )
+    return count
+
+
+def _order(
+    agent: Any, exp: Experience, *, batch_size: int, drop_last: bool, shuffle: bool, wrap: bool
+) -> tuple[Any, tuple[Tensor, Tensor]]:
+    """The rows of one pass, whole minibatches [n] int64, and which of them are valid [n] bool, padding last.
+
+    Each position draws its own word, so appended padding does not change the order of the others. With `wrap` a pass is filled up
+    from its own start, otherwise with padding.
+    """
+    rows, valid = exp.rows, exp.valid
+    n = _per_pass(len(exp), batch_size, drop_last) * batch_size
+    words = torch.arange(len(exp), device=rows.device)
+    if shuffle:
+        try:
+            key, draw = random.split(agent.key)
+        except AttributeError:
+            raise checks.no_agent("state", agent, "key") from None
+        words = random.bits(draw, len(exp)) >> 1
+        agent = agent.replace(key=key)
+    last = torch.iinfo(torch.int64).max
+    order = torch.argsort(torch.where(valid, words, last), stable=True)
+    position = torch.arange(n, device=rows.device)
+    if wrap:
+        position = position % valid.sum().clamp(min=1)
+        return agent, (rows[order[position]], valid[order[position]])
+    inside = position < len(exp)
+    position = position.clamp(max=len(exp) - 1)
+    return agent, (rows[order[position]], valid[order[position]] & inside)
+
+
+@state
+class Minibatches:
+    """An Update on minibatches as an Update on an experience; made by `minibatches`."""
+
+    step: Any
+    order: Any
+    view: Any = None  # (state, exp) -> (state, (rows, valid)): rows to go over instead of the experience's own
+    batch_size: int | None = static()
+    epochs: int = static()
+    iterations: int | None = static()
+    drop_last: bool = static()
+
+    @property
+    def once(self) -> bool:
+        """Whether it is no more than its step: the experience as it is, one time."""
+        return self.order is None and self.view is None and (self.iterations or self.epochs) == 1
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        checks.instance("exp", exp, Experience, "an Experience")
+        if self.view is not None:
+            state, (rows, valid) = _picked(self.view(state, exp), exp)
+            exp = exp.take(rows, valid)
+        size = self.batch_size or len(exp)
+        per_pass = _per_pass(len(exp), size, self.drop_last)
+        total = self.iterations or self.epochs * per_pass
+        rows, valid = exp.rows, exp.valid
+        for i in range(total):
+            start = i % per_pass * size
+            if start == 0 and self.order is not None:
+                state, (rows, valid) = _picked(self.order(state, exp), exp)
+            taken = exp.take(rows[..., start : start + size], valid[..., start : start + size])
+            state = contracts.update_output(self.step(state, taken), state)
+        return state
+
+
+def _picked(out: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
+    """The state and the rows to go over; where none is valid a gated order was left undone, and any will do."""
+    return out if type(out) is tuple else (out, (exp.rows, exp.valid))
+
+
+def minibatches(
+    step: Update,
+    *,
+    batch_size: int | None,
+    epochs: int = 1,
+    iterations: int | None = None,
+    shuffle: bool = True,
+    drop_last: bool = False,
+) -> Any:
+    """Turn an Update on a minibatch into an Update on an experience.
+
+    batch_size: rows per minibatch; None takes the whole experience as one minibatch, in order (online streams).
+    epochs: passes over the experience, each in a new order (drawn from `state.key`); the last minibatch of a pass is padded to
+        `batch_size` with rows that are not valid, or left out with `drop_last`.
+    iterations: take this many minibatches instead, over as many passes as that needs; they are always full: a pass that does not
+        divide is filled up from its own start. (Passes are counted over all rows, so padding of a minibatch or more makes them
+        longer; each row is still drawn equally often.)
+    A minibatch without a valid row changes nothing at all.
+    """
+    checks.function("step", step)
+    if batch_size is not None:
+        positive_int("batch_size", batch_size)
+    positive_int("epochs", epochs)
+    checks.flag("shuffle", shuffle)
+    checks.flag("drop_last", drop_last)
+    if iterations is not None:
+        positive_int("iterations", iterations)
+        if epochs != 1:
+            raise ValueError(f"epochs, iterations: give one of them, got epochs={epochs} and iterations={iterations}.")
+    order = None
+    if batch_size is not None:
+        order = functools.partial(_order, batch_size=batch_size, drop_last=drop_last, shuffle=shuffle, wrap=iterations is not None)
+    return Minibatches(
+        step=tree.map(Gated, step), order=order, batch_size=batch_size, epochs=epochs, iterations=iterations, drop_last=drop_last
+    )

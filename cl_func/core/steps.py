@@ -1,0 +1,86 @@
+"""The gradient step: the gradient of a loss, gradient transforms in order, then the optimiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, contracts, tree
+from cl_func.core.kinds import GradientTransform, Loss, Optimizer
+from cl_func.experiences import Experience
+
+
+def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
+    """The gradient of a Loss by the parameters `state.model.params`, in their structure, and the state that the loss returns."""
+    checks.function("loss", loss)
+    try:
+        params = state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+    leaves, structure = tree.flatten(params)
+    try:
+        outside = any(leaf.requires_grad for leaf in tree.leaves((state, exp)))
+    except AttributeError:
+        checks.tensors("state", state)
+        checks.tensors("exp", exp)
+        raise
+    if not leaves or not tree.plain(leaves[0]) or outside:
+
+        def value_of(params: Any) -> tuple[Tensor, Any]:
+            value, after = contracts.loss_output(loss(params, state, exp), state)
+            contracts.update_output(after, state, leaves=True, name="loss")
+            # Vmapped and traced too, grad knows at its own level what came from the params; what is closed over has no such level.
+            if leaves and not (value.requires_grad and torch._C._functorch.is_gradtrackingtensor(value)):
+                raise contracts.independent()
+            return value, after
+
+        # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
+        return torch.func.grad(value_of, has_aux=True)(params)
+    # The same by autograd's own graph: the wrappers of torch.func cost several times an eager step of a small net.
+    with torch.enable_grad():
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        value, after = contracts.loss_output(loss(tree.unflatten(structure, leaves), state, exp), state)
+        if not value.requires_grad:
+            raise contracts.independent()
+        found = torch.autograd.grad(value, leaves, allow_unused=True)
+    if all(grad is None for grad in found):  # it follows a tensor that requires a gradient for other reasons
+        raise contracts.independent()
+    grads = [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, tree.leaves(params), strict=True)]
+    try:
+        if any(leaf.requires_grad for leaf in tree.leaves(after)):
+            after = tree.map(torch.detach, after)
+    except AttributeError:
+        contracts.update_output(after, state, leaves=True, name="loss")
+        raise
+    return tree.unflatten(structure, grads), after
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One gradient step on a minibatch; made by `train_step`."""
+
+    loss: Loss
+    optimizer: Optimizer
+    transforms: tuple[GradientTransform, ...]
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        grads, state = gradient(self.loss, state, exp)
+        return self.follow(grads, state, exp)[0]
+
+    def follow(self, grads: Any, state: Any, exp: Experience) -> tuple[Any, Any]:
+        """The state after the transforms of a gradient and the optimiser's step along it, and the change of the parameters."""
+        for transform in self.transforms:
+            grads, state = contracts.transform_output(transform(grads, state, exp), grads, state)
+        updates, opt = self.optimizer.update(grads, state.opt, state.model.params)
+        params = tree.map(torch.add, state.model.params, updates)
+        return state.replace(model=state.model.replace(params=params), opt=opt), updates
+
+
+def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform) -> TrainStep:
+    """The Update that follows the gradient of a loss: gradient, then gradient transforms in order, then the optimiser."""
+    checks.function("loss", loss)
+    checks.optimizer("optimizer", optimizer)
+    return TrainStep(loss, optimizer, tuple(checks.function("transforms", t) for t in transforms))

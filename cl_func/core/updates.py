@@ -1,0 +1,116 @@
+"""Combinators: Updates one after the other, several times, on a slot, under a condition.
+
+`compose`, `minibatches`, `repeat` and `at` return small pytree nodes whose leaves are functions, so a transformation such as
+`cl.vmap` or `cl.compile` maps over the leaves and leaves the Python loops between them as they are. Whatever runs outside
+the leaves therefore sees states with or without a lane axis and indexes only from the right (`rows[..., i:j]`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, contracts, tree
+from cl_func.checks import positive_int
+from cl_func.core.kinds import Update
+from cl_func.tree import state, static
+
+
+@state
+class Compose:
+    """Several Updates from left to right; made by `compose`."""
+
+    updates: tuple[Any, ...]
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        for update in self.updates:
+            state = contracts.update_output(update(state, exp), state)
+        return state
+
+
+def compose(*updates: Update) -> Any:
+    """One Update that applies several from left to right to the same experience.
+
+    >>> double = compose(lambda s, e: s + e, lambda s, e: s + e)
+    >>> double(1, 10)
+    21
+    """
+    if not updates:
+        raise TypeError("updates: expected at least one Update, got none.")
+    return Compose(updates=tuple(checks.function("updates", u) for u in updates))
+
+
+@state
+class Repeat:
+    """An Update several times; made by `repeat`."""
+
+    update: Any
+    times: int = static()
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        for _ in range(self.times):
+            state = contracts.update_output(self.update(state, exp), state)
+        return state
+
+
+def repeat(update: Update, times: int) -> Any:
+    """Apply an Update several times to the same experience."""
+    return Repeat(update=checks.function("update", update), times=positive_int("times", times))
+
+
+@state
+class At:
+    """An Update on a slot; made by `at`."""
+
+    update: Any
+    slot: str = static()
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        return tree.set(state, {self.slot: self.update(tree.get(state, self.slot), exp)})
+
+
+def at(slot: str, update: Update) -> Any:
+    """Lift an Update on one slot, `(state.slot, exp) -> state.slot`, to the whole agent. The slot is a path."""
+    return At(update=checks.function("update", update), slot=checks.path("slot", slot, "replay"))
+
+
+def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
+    """Apply an Update only where `condition(state, exp)` (() bool) holds.
+
+    Vmapped or compiled, both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a
+    snapshot. It is a single leaf: a transformation sees it as one function.
+    """
+    checks.function("condition", condition)
+    checks.function("update", update)
+
+    def conditional(state: Any, exp: Any) -> Any:
+        chosen = condition(state, exp)
+        if not isinstance(chosen, bool):
+            if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
+                raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
+            if not tree.plain(chosen):
+                return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
+        return contracts.update_output(update(state, exp), state) if chosen else state
+
+    return conditional
+
+
+def maybe_init(agent: Any, **fields: Callable[[Any], Any]) -> Any:
+    """Fill only the fields that are None, in the order given; each function sees the state with the fields before it.
+
+    >>> import cl_func as cl
+    >>> agent = cl.Agent(key=cl.key(0))
+    >>> agent = maybe_init(agent, model=lambda s: torch.zeros(2), opt=lambda s: torch.ones_like(s.model))
+    >>> agent.opt
+    tensor([1., 1.])
+    """
+    if not dataclasses.is_dataclass(agent) or not hasattr(agent, "replace"):
+        raise checks.no_agent("agent", agent, "fields")
+    for name, make in fields.items():
+        checks.function(name, make)
+        agent = agent.replace(**{name: make(agent)}) if tree.get(agent, name) is None else agent
+    return agent

@@ -1,0 +1,88 @@
+"""Numerical faults: an Update that stops at the first NaN or infinity and says where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import contracts, tree
+from cl_func.core import Gated, Strategy, TrainStep
+from cl_func.storage import files
+from cl_func.transforms import Compiled, Vmapped, map_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A function of (state, exp) that raises FloatingPointError when its loss or its result is not finite."""
+
+    inner: Callable[[Any, Any], Any]
+    save: Path | None = None
+
+    def __call__(self, state: Any, exp: Any = None) -> Any:
+        # Losses are pure: asked again with the same state, one gives the very value that the step is about to follow.
+        loss = _loss_of(self.inner)
+        if loss is not None:
+            self._check([("the loss", loss(state, exp))], state, exp)
+        out = self.inner(state, exp)
+        self._check([(f"state.{path}" if path else "the state", leaf) for path, leaf in tree.items(out)], state, exp)
+        return out
+
+    def _check(self, values: list[tuple[str, Any]], state: Any, exp: Any) -> None:
+        for path, leaf in values:
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                worst = leaf[~torch.isfinite(leaf)].flatten()[0].item()
+                kept = "" if self.save is None else f"; the state before it is saved in {self.save}"
+                if self.save is not None:
+                    files.write_tree(self.save, state)
+                raise FloatingPointError(
+                    f"{path} is {worst} at {_where(state, exp)}{_lanes(leaf, state)}; lower the learning rate, clip the gradients "
+                    f"(cl.optim.clip_by_global_norm) or look at the experience's inputs{kept}."
+                )
+
+
+def _loss_of(leaf: Any) -> Callable[[Any, Any], Tensor] | None:
+    """The value of the loss that a leaf is about to follow, as a function of (state, exp), if it is a train step."""
+    if isinstance(leaf, Gated):
+        return _loss_of(leaf.inner)
+    if isinstance(leaf, Vmapped):
+        inner = _loss_of(leaf.inner)
+        return None if inner is None else Vmapped(inner, "loss")
+    if isinstance(leaf, TrainStep):
+        return lambda state, exp: contracts.loss_output(leaf.loss(state.model.params, state, exp), state)[0]
+    return None
+
+
+def _where(state: Any, exp: Any) -> str:
+    index = getattr(exp, "index", None)
+    count = getattr(getattr(state, "opt", None), "count", None)
+    place = "an unknown experience" if index is None else f"experience {index.flatten()[0].item()}"
+    return place if count is None else f"{place}, optimiser step {count.flatten()[0].item()}"
+
+
+def _lanes(leaf: Tensor, state: Any) -> str:
+    key = getattr(state, "key", None)
+    if key is None or key.ndim == 0:
+        return ""
+    bad = (~torch.isfinite(leaf)).flatten(1).any(1) if leaf.ndim > 1 else ~torch.isfinite(leaf)
+    return f", lanes {bad.nonzero().flatten().tolist()}"
+
+
+def check_finite(update: Any, save: str | Path | None = None) -> Any:
+    """Watch every leaf of an Update: FloatingPointError at the first loss or floating leaf of the state that is NaN or infinite.
+
+    The message names the value, its path, the experience, the optimiser's step and the lanes. For debugging: it evaluates the loss
+    twice and waits for the device at every step. Apply it after `cl.vmap`; what is compiled runs eagerly under it.
+
+    save: a file for the state before the fault, all lanes of it; load it with `cl.load(save, like=state)`.
+    """
+    if save is not None and (not isinstance(save, (str, Path)) or not str(save)):
+        raise TypeError(f"save: expected the path of a file, got {save!r}.")
+    if isinstance(update, Strategy):
+        return tree.replace(update, update=check_finite(update.update, save))
+    path = None if save is None else Path(save)
+    return map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf, path), update)

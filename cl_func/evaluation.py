@@ -1,0 +1,112 @@
+"""Evaluation: a Probe that measures a model on every experience of a stream. It draws nothing and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_func import checks, tree
+from cl_func.checks import positive_int
+from cl_func.core import Probe
+from cl_func.experiences import Experience, one_hot, pad
+from cl_func.losses.classification import check_classes
+from cl_func.models import Model, forward, mask_logits
+from cl_func.models.heads import Classifier, add_tasks, check_heads, warn_one_head
+from cl_func.tree import state, static
+
+
+@state
+class _Evaluate:
+    measure: Any  # the leaf: (state, exp) -> sums over the valid rows of one chunk
+    stream: Sequence[Experience] = static()
+    batch_size: int = static()
+
+    def __call__(self, state: Any, exp: Any = None) -> dict[str, Tensor]:
+        chunks = ((self._chunks(part)) for part in self.stream)
+        sums = [_add([self.measure(state, chunk) for chunk in part]) for part in chunks]
+        # Counted from the right, so that a lane axis stays in front: [T] or [S, T], [C] or [S, C].
+        correct, count = (torch.stack([s[name] for s in sums], dim=-2) for name in ("correct", "count"))
+        loss = torch.stack([s["loss"] for s in sums], dim=-1)
+        return {
+            "accuracy": correct.sum(-1) / count.sum(-1),
+            "loss": loss / count.sum(-1),
+            "class_accuracy": correct.sum(-2) / count.sum(-2),
+        }
+
+    def _chunks(self, exp: Experience) -> list[Experience]:
+        whole = pad(exp, -(-len(exp) // self.batch_size) * self.batch_size)
+        starts = range(0, len(whole), self.batch_size)
+        return [whole.take(whole.rows[..., i : i + self.batch_size], whole.valid[..., i : i + self.batch_size]) for i in starts]
+
+
+def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return tree.map(lambda *parts: sum(parts), *sums)
+
+
+def _params(state: Any) -> Any:
+    try:
+        return state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+
+
+def evaluate(
+    model: Model | Callable[[Any, Experience], Tensor],
+    stream: Sequence[Experience],
+    batch_size: int = 512,
+    mask: Literal["experience"] | None = None,
+) -> Probe:
+    """The Probe that evaluates an agent's classifier on each of the T experiences of a stream.
+
+    model: a Model, for the logits of `state.model` in eval mode; or, for a method with a classifier of its own, such as the nearest
+        class mean, a function `(state, exp) -> logits [n, C]` of its rows, pure and without draws. `strategy.model` is what is
+        right for a strategy.
+
+    Returns a function `(state, exp=None) -> {"accuracy": [T], "loss": [T], "class_accuracy": [C]}`, float32: the fraction of rows
+    classified right and the mean cross-entropy in nats of each experience, and the accuracy on each class over the whole
+    stream (NaN for a class without rows). `exp`, the experience just trained on, is not looked at.
+
+    batch_size: rows per call; smaller streams take one pass per experience.
+    mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
+
+    Raises ValueError for an empty stream, and for a multi-head model without a head for the task and the class of a row. Warns if
+    task labels tell classes apart and change nothing: a model with one head, in which all classes compete.
+    """
+    positive_int("batch_size", batch_size)
+    checks.model_or_function("model", model)
+    checks.choice("mask", mask, None, "experience")
+    if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
+        raise checks.refuse("stream", "a sequence of experiences such as benchmark.test", stream)
+    if not stream:
+        raise ValueError("stream: it holds no experience to evaluate on.")
+    checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
+
+    def measure(state: Any, exp: Experience) -> dict[str, Tensor]:
+        logits = forward(model, _params(state), state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
+        check_classes(logits, exp)
+        if mask is not None:
+            logits = mask_logits(logits, exp.classes)
+        label = one_hot(exp.y, exp.valid, exp.classes.shape[-1])
+        hit = logits.argmax(-1) == exp.y
+        loss = F.cross_entropy(logits, exp.y, reduction="none")
+        return {
+            "correct": (label & hit[:, None]).sum(0).to(torch.float32),
+            "count": label.sum(0).to(torch.float32),
+            "loss": torch.where(exp.valid, loss, 0).sum(),
+        }
+
+    longest = 0
+    tasks: dict[int, Tensor] = {}
+    net = model.model if isinstance(model, Classifier) else model
+    for i, exp in enumerate(stream):
+        longest = max(longest, len(exp))
+        if isinstance(net, Model):
+            check_heads(net, exp, f"stream[{i}]")
+            add_tasks(tasks, exp)
+    if isinstance(net, Model) and mask is None:
+        warn_one_head(net, tasks, exp, stacklevel=2)
+    return _Evaluate(measure=measure, stream=stream, batch_size=min(batch_size, longest))

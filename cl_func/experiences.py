@@ -1,0 +1,303 @@
+"""Experiences: views of a shared dataset. A minibatch and one sample of an online stream are experiences too.
+
+An `Experience` holds row numbers, not data: `exp.x` gathers `source.x[rows]`. So a minibatch copies nothing until it is used,
+and in a vmapped run every lane has its own `rows` over one shared source.
+
+Lanes: every field but `source` may carry one leading axis, the lanes; `lane_axes` tells by the number of dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, tree
+from cl_func.tree import describe, state, static
+
+
+@state(kw_only=False)
+class Dataset:
+    """Labelled data that experiences share: `Dataset(x, y)`.
+
+    Labels are 0..n_classes-1; without `n_classes` the largest label tells. uint8 data stays uint8 in memory and is scaled to
+    [0, 1] float32 when it is gathered. Raises TypeError or ValueError on wrong types, dtypes, lengths and labels.
+    """
+
+    x: Tensor  # [N, ...] floating or uint8
+    y: Tensor  # [N] int64
+    task: Tensor | None = None  # [N] int64, for rows of different tasks; None: the experience's label holds for all rows
+    n_classes: int = static(default=0)
+
+    def __post_init__(self) -> None:
+        for name, value in (("x", self.x), ("y", self.y)):
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{name}: expected a tensor, got {type(value).__name__}; for numpy arrays use cl.data.from_arrays(x, y)."
+                )
+        if not (self.x.dtype.is_floating_point or self.x.dtype == torch.uint8):
+            raise TypeError(f"x: expected a floating or uint8 tensor, got {describe(self.x)}; convert it with x.float().")
+        if self.y.dtype != torch.int64:
+            raise TypeError(f"y: expected int64 labels, got {describe(self.y)}; convert them with y.long().")
+        if self.x.ndim < 2 or self.y.ndim != 1:
+            raise ValueError(f"x, y: expected shapes [N, ...] and [N], got {list(self.x.shape)} and {list(self.y.shape)}.")
+        if len(self.x) != len(self.y):
+            raise ValueError(f"x, y: lengths differ: {len(self.x)} rows of x, {len(self.y)} labels.")
+        if len(self.y) == 0:
+            raise ValueError("x, y: the dataset is empty; give at least one row.")
+        checks.positive_int("n_classes", self.n_classes, least=0)
+        if self.x.device != self.y.device:
+            raise ValueError(f"x, y: on different devices: {self.x.device} and {self.y.device}; move one with .to(device).")
+        if self.x.is_meta:
+            raise ValueError("x, y: they are on the device meta, which holds no values; move them with .to(device).")
+        if self.task is not None:
+            checks.tensor("task", self.task, self.y.shape, torch.int64, like=self.x)
+        low, high = int(self.y.min()), int(self.y.max())
+        if low < 0:
+            raise ValueError(f"y: labels are at least 0, got labels from {low} to {high}; number the classes from 0.")
+        if self.task is not None and int(self.task.min()) < 0:
+            raise ValueError(f"task: task labels are at least 0, got {int(self.task.min())}; number the tasks from 0.")
+        n_classes = self.n_classes or high + 1
+        if high >= n_classes:
+            raise ValueError(f"y: labels must lie in 0..n_classes-1 = 0..{n_classes - 1}, got labels from {low} to {high}.")
+        object.__setattr__(self, "n_classes", n_classes)
+
+    def __len__(self) -> int:
+        return self.y.shape[-1]
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """Of x, y and task: dtype, shape and a digest of the values; about 1 s for 1.5 GB.
+
+        Computed once and kept: tensors that are written over in place later, which nothing here does, keep the old digest.
+        """
+        return {name: f"{describe(leaf)} #{digest(leaf)}" for name, leaf in tree.items(self)}
+
+
+def digest(values: Tensor) -> str:
+    """The start of the SHA-256 of the values of a tensor, in their order, as hexadecimal digits; of what is dense no copy."""
+    whole = values.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return hashlib.sha256(whole.reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
+
+
+@state
+class Experience:
+    """What a strategy trains on at one point of the stream: rows of a shared source.
+
+    Rows that are not `valid` are padding: losses, metrics and memories give them no weight. A minibatch is the experience with
+    fewer rows.
+    """
+
+    source: Dataset  # shared by all experiences, minibatches and lanes
+    rows: Tensor  # [n] int64, rows of the source
+    valid: Tensor  # [n] bool, False marks padding
+    task: Tensor  # () int64, task label
+    classes: Tensor  # [C] bool, the classes of this experience
+    index: Tensor  # () int64, place in the stream
+
+    def __len__(self) -> int:
+        return self.rows.shape[-1]
+
+    def take(self, rows: Tensor, valid: Tensor) -> Experience:
+        """The same experience with other rows of its source: a minibatch."""
+        return tree.replace(self, rows=rows, valid=valid)
+
+    @property
+    def x(self) -> Tensor:
+        """The inputs [n, ...], floating; uint8 sources are scaled to [0, 1] float32."""
+        return as_float(self.source.x[self.rows])
+
+    @property
+    def y(self) -> Tensor:
+        """The labels [n], int64."""
+        return self.source.y[self.rows]
+
+    @property
+    def tasks(self) -> Tensor:
+        """The task label of each row [n], int64."""
+        return self.task.expand(self.rows.shape) if self.source.task is None else self.source.task[self.rows]
+
+
+def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
+    """Which class each row belongs to, [n, C] bool, of labels [n] and valid [n]; none for rows that are not valid."""
+    return (labels[:, None] == torch.arange(n_classes, device=labels.device)) & valid[:, None]
+
+
+def as_float(x: Tensor) -> Tensor:
+    """uint8 values scaled to [0, 1] float32; floating values as they are."""
+    return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
+
+
+def experience(
+    source: Dataset,
+    rows: Tensor | None = None,
+    *,
+    task: int = 0,
+    index: int = 0,
+    classes: Tensor | None = None,
+) -> Experience:
+    """Make an experience of some rows [n] int64 of a dataset (all rows by default).
+
+    `classes` [C] bool defaults to the labels that occur. Raises TypeError for rows that are not int64, ValueError for no rows, rows
+    outside the dataset, or a class mask that leaves out a label that occurs.
+    """
+    checks.instance("source", source, Dataset, "a cl.Dataset")
+    checks.positive_int("task", task, least=0)
+    checks.positive_int("index", index, least=0)
+    device = source.x.device
+    if rows is None:
+        rows = torch.arange(len(source), device=device)
+    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1:
+        raise TypeError(f"rows: expected an int64 tensor [n], got {describe(rows)}.")
+    if rows.is_meta:
+        raise ValueError("rows: they are on the device meta, which holds no values; make them with torch.tensor.")
+    if len(rows) == 0:
+        raise ValueError(f"rows: experience {index} is empty; give it at least one row, or leave it out of the stream.")
+    if int(rows.min()) < 0 or int(rows.max()) >= len(source):
+        raise ValueError(f"rows: expected rows of the dataset, 0..{len(source) - 1}, got {int(rows.min())}..{int(rows.max())}.")
+    rows = rows.to(device)
+    present = torch.zeros(source.n_classes, dtype=torch.bool, device=device)
+    present[source.y[rows]] = True
+    if classes is None:
+        classes = present
+    if not isinstance(classes, Tensor) or classes.dtype != torch.bool or classes.shape != present.shape or classes.is_meta:
+        raise ValueError(f"classes: expected a mask bool[{source.n_classes}], got {describe(classes)}.")
+    classes = classes.to(device)
+    if bool((present & ~classes).any()):
+        missing = (present & ~classes).nonzero().flatten().tolist()
+        raise ValueError(f"classes: the mask leaves out the labels {missing}, which occur in the rows of experience {index}.")
+    return Experience(
+        source=source,
+        rows=rows,
+        valid=torch.ones_like(rows, dtype=torch.bool),
+        task=torch.tensor(task, device=device),
+        classes=classes,
+        index=torch.tensor(index, device=device),
+    )
+
+
+_RANK = {"rows": 1, "valid": 1, "task": 0, "classes": 1, "index": 0}
+
+
+def lane_axes(exp: Any) -> list[int | None]:
+    """For each leaf of `exp`, 0 where it carries a leading lane axis and None where all lanes share it.
+
+    The source is always shared. Whatever is not an Experience is shared as a whole.
+    """
+    if not isinstance(exp, Experience):
+        return [None] * len(tree.leaves(exp))
+    return [0 if path in _RANK and leaf.ndim > _RANK[path] else None for path, leaf in tree.items(exp)]
+
+
+def pad(exp: Experience, n: int) -> Experience:
+    """The experience with padding rows appended up to n rows; they repeat its first row and are not valid."""
+    missing = n - len(exp)
+    if missing < 0:
+        raise ValueError(f"n: expected at least the {len(exp)} rows there are, got {n}.")
+    rows = torch.cat([exp.rows, exp.rows[..., :1].expand(*exp.rows.shape[:-1], missing)], dim=-1)
+    valid = torch.cat([exp.valid, exp.valid.new_zeros(*exp.valid.shape[:-1], missing)], dim=-1)
+    return exp.take(rows, valid)
+
+
+def stack(experiences: Sequence[Experience]) -> Experience:
+    """One experience for several lanes, each with its own rows of one shared source; shorter ones are padded.
+
+    Raises ValueError if the sources differ.
+    """
+    first = experiences[0]
+    if any(exp.source is not first.source for exp in experiences):
+        raise ValueError("experiences: lanes must share one source; make their streams from the same datasets.")
+    longest = max(len(exp) for exp in experiences)
+    lanes = [pad(exp, longest) for exp in experiences]
+    return tree.replace(first, **{name: torch.stack([getattr(lane, name) for lane in lanes]) for name in _RANK})
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream(Sequence[Experience]):
+    """A lazy sequence of experiences: `make(i)` builds the i-th one when it is asked for."""
+
+    make: Callable[[int], Experience]
+    length: int
+
+    def __post_init__(self) -> None:
+        checks.function("make", self.make, "a function from a place to an experience")
+        checks.positive_int("length", self.length, least=0)
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Experience: ...
+    @overload
+    def __getitem__(self, index: slice) -> Stream: ...
+    def __getitem__(self, index: int | slice) -> Experience | Stream:
+        if isinstance(index, slice):
+            return Stream(Picked(self.make, tuple(range(self.length)[index])), len(range(self.length)[index]))
+        if not -self.length <= index < self.length:
+            raise IndexError(f"experience {index} of a stream of {self.length}; there are 0..{self.length - 1}.")
+        return self.make(index % self.length)
+
+    def __iter__(self) -> Iterator[Experience]:
+        return (self.make(i) for i in range(self.length))
+
+    def based(self) -> tuple[Any, Sequence[int]]:
+        """What makes its experiences, or the sequence that holds them, and which of those they are."""
+        made: Any = self.make
+        places: Sequence[int] = range(self.length)
+        while isinstance(made, Picked):
+            places, made = [made.indices[i] for i in places], made.make
+        owner = getattr(made, "__self__", None)
+        listed = isinstance(owner, (list, tuple)) and made.__name__ == "__getitem__"
+        return owner if listed else made, places
+
+    def __repr__(self) -> str:
+        return f"Stream of {self.length} experiences"
+
+
+@dataclasses.dataclass(frozen=True)
+class Picked:
+    """The experiences of another stream at some places, in their order."""
+
+    make: Callable[[int], Experience]
+    indices: tuple[int, ...]
+
+    def __call__(self, index: int) -> Experience:
+        return self.make(self.indices[index])
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the rows is part of the stream (`streams.lazy.Lazy.ordered`)."""
+        return getattr(self.make, "ordered", False)
+
+
+def stream(experiences: Sequence[Experience]) -> Stream:
+    """A stream of experiences that are already there."""
+    experiences = tuple(experiences)
+    if not experiences:
+        raise ValueError("experiences: a stream needs at least one experience.")
+    return Stream(experiences.__getitem__, len(experiences))
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """The streams of one problem: train on `train`, report on `test`, choose hyperparameters on `valid`."""
+
+    train: Stream
+    test: Stream
+    valid: Stream | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "valid"):
+            value = getattr(self, name)
+            if not isinstance(value, Stream) and not (name == "valid" and value is None):
+                raise checks.refuse(name, "a cl.Stream(make, length), such as benchmark.train", value)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes C."""
+        return self.test[0].classes.shape[-1]

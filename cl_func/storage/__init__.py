@@ -1,0 +1,1 @@
+"""Files, checkpoints, and what a run is recognised by."""

@@ -1,0 +1,125 @@
+"""What a function's code says, wherever it is written: a digest of it, the names that it uses from outside, and whose it is.
+
+A digest is of the instructions with their constants and names. Comments, docstrings, line numbers and the file are not in it, so a
+function may be moved, formatted and documented. It holds for one version of Python: another one compiles to other instructions.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dis
+import functools
+import hashlib
+import inspect
+import itertools
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+# What is there for the interpreter, or for a debugger that stops at each line.
+_SILENT = {"NOP", "RESUME", "CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"}
+_KINDS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
+_OUTER = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF"}
+_JUMPS = {*dis.hasjrel, *dis.hasjabs}
+_ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD"}
+
+Chain = tuple[str, ...]  # the attributes taken one from another: ("streams", "permuted") of cl in cl.streams.permuted(...)
+
+
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    return (found for found in dis.get_instructions(code) if found.opname not in _SILENT)
+
+
+def digest(code: CodeType) -> str:
+    """The SHA-256 of what a code object does, as hexadecimal digits."""
+    hashed = hashlib.sha256()
+    instructions = list(_instructions(code))
+    offsets = [found.offset for found in instructions]
+
+    def place(offset: int) -> int:
+        return bisect.bisect_left(offsets, offset)
+
+    handlers = [(place(start), place(end), place(target), rest) for start, end, target, rest in _handlers(code.co_exceptiontable)]
+    signature = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _KINDS)
+    hashed.update(f"{signature} {handlers}\n".encode())
+    for found in instructions:
+        if found.opcode in _JUMPS:
+            argument = f"{place(found.argval)}"
+        elif found.opcode in dis.hasconst:
+            argument = _constant(found.argval)
+        else:
+            argument = "" if found.arg is None else repr(found.argval)
+        hashed.update(f"{found.opname} {argument}\n".encode())
+    return hashed.hexdigest()
+
+
+def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """(start, end, target, depth and flag) of each entry of a code object's table of exception handlers, in bytes of code.
+
+    Numbers in units of two bytes, of six bits at a time: https://github.com/python/cpython/blob/main/InternalDocs/exception_handling.md.
+    """
+    numbers, value = list[int](), 0
+    for byte in table:
+        value = value << 6 | byte & 63
+        if not byte & 64:
+            numbers.append(value)
+            value = 0
+    for start, length, target, rest in zip(*[iter(numbers)] * 4, strict=True):
+        yield 2 * start, 2 * (start + length), 2 * target, rest
+
+
+def _constant(value: Any) -> str:
+    """A constant of a code object in words, the same in every process."""
+    if isinstance(value, CodeType):
+        return digest(value)
+    if isinstance(value, frozenset):  # its order changes with the hashes of a process
+        return f"frozenset({sorted(map(_constant, value))})"
+    return f"({', '.join(map(_constant, value))})" if isinstance(value, tuple) else repr(value)
+
+
+def uses(code: CodeType) -> dict[str, set[Chain]]:
+    """The names of outer variables that a code object and the functions in it read, each with what is taken from it at once.
+
+    `args.lr * x` uses args by the chain ("lr",), `f(x)` uses f by the empty chain: as a whole.
+    """
+    found: dict[str, set[Chain]] = {}
+    instructions = list(_instructions(code))
+    for i, instruction in enumerate(instructions):
+        if instruction.opname in _OUTER:
+            after = itertools.takewhile(lambda later: later.opname in _ATTRIBUTES, itertools.islice(instructions, i + 1, None))
+            found.setdefault(instruction.argval, set()).add(tuple(later.argval for later in after))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            for name, chains in uses(constant).items():
+                found.setdefault(name, set()).update(chains)
+    return found
+
+
+@functools.cache
+def installed(module: str) -> bool:
+    """Whether a module, by name, is Python's own, this library's or in a folder of installed packages."""
+    top = module.partition(".")[0]
+    found = sys.modules.get(top)
+    if top == "cl_func" or top in sys.builtin_module_names:
+        return True
+    places = [Path(place) for place in (getattr(found, "__file__", None), *getattr(found, "__path__", ())) if place]
+    installed = {"site-packages", "dist-packages"}
+    return any(installed.intersection(place.parts) or place.is_relative_to(sysconfig.get_path("stdlib")) for place in places)
+
+
+@functools.cache
+def own_version() -> str:
+    """The version of this library, with a digest of its files: between two versions many states of them are used."""
+    from cl_func import __version__
+
+    root = Path(__file__).parents[1]
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py")))
+    return f"{__version__} #{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def module_of(value: Any) -> str:
+    """The module whose file says what a function or class does; a decorator may have given a function the name of another."""
+    return (value.__globals__.get("__name__") if isinstance(value, FunctionType) else value.__module__) or ""

@@ -1,0 +1,254 @@
+"""Files of tensors that can be trusted: safetensors with a checked header, each written whole or not at all.
+
+    [8 bytes: length of the header] [header: JSON] [tensors, one after the other]
+
+The header's metadata holds a JSON text of ours and the SHA-256 of that text and of all names, dtypes, shapes and bytes. Nothing
+in such a file is ever executed. Reading allocates no more than a few times the file's size, and gives all or an error.
+
+The format: https://huggingface.co/docs/safetensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, tree
+from cl_func.tree import describe
+
+FORMAT = 2  # raised when older versions of this library can no longer read what is written; 1: the axes of Runs had no order
+
+
+class Kind(Protocol):
+    """A class with files of a kind of its own, which `save` and `load` hand over to it; what else there is is a tree."""
+
+    def save(self, path: str | Path) -> None:
+        """Write a file whose header has this kind."""
+
+    @staticmethod
+    def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path) -> Any:
+        """What is in such a file; DamagedFile where it does not fit together."""
+
+
+KINDS: dict[str, type[Kind]] = {}  # filled by the modules of those classes
+
+
+class DamagedFile(ValueError):  # noqa: N818 - says what the file is
+    """The file is not whole: cut short, altered, or not of this kind."""
+
+
+def _safetensors() -> Any:
+    return checks.optional("safetensors.torch", "a file of tensors", "checkpoint")
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write named tensors and a header of JSON values; after a crash there is the old file or the new one, and no third.
+
+    Raises OSError, naming the file, when it cannot be written; what was there before is then still there.
+    """
+    # Copies: each contiguous, in the processor's memory, and none sharing its memory with another.
+    whole = {name: leaf.detach().cpu().clone(memory_format=torch.contiguous_format) for name, leaf in tensors.items()}
+    text = json.dumps({"format": FORMAT, **header})  # in the order given: what is sorted here cannot be put back
+    try:
+        data = _safetensors().save(whole, {"cl_func": text, "sha256": digest(whole, text)})
+    except (KeyError, UnicodeEncodeError) as error:  # of a dtype or a name
+        raise TypeError(f"{_unsaved(whole)}: safetensors cannot hold it: {error}.") from error
+    write_bytes(path, data)
+
+
+def _unsaved(tensors: Mapping[str, Tensor]) -> str:
+    """The first tensor that safetensors does not take, in words."""
+    for name, leaf in tensors.items():
+        try:
+            _safetensors().save({name: leaf})
+        except (KeyError, UnicodeEncodeError):
+            return f"tree: the leaf {name.partition('.')[2]!r}, {describe(leaf)}"
+    return "tree: one of its leaves"
+
+
+def write_tree(path: str | Path, values: Any) -> None:
+    """Write a tree of tensors, with its outline, as a file of the kind "tree"; TypeError for leaves that are no tensors."""
+    write(path, named(values), {"kind": "tree", "outline": outline(values)})
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file by way of a temporary one in its folder, synced and then renamed."""
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        kept = "; the file that was there before is unchanged" if path.is_file() else ""
+        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}{kept}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut may undo the rename. Only POSIX can open a folder.
+    with contextlib.suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """The SHA-256 of a text and of the names, dtypes, shapes and bytes of tensors, as hexadecimal digits."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        leaf = tensors[name].detach().cpu().contiguous()
+        found.update(json.dumps([name, str(leaf.dtype), list(leaf.shape)]).encode())
+        found.update(leaf.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def read(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a file of one of some kinds ("tree", "runs", ...), all checked.
+
+    Raises FileNotFoundError; DamagedFile, a ValueError, for a file that is not whole; ValueError for one of another kind or of a
+    newer format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"path: there is no file {path}.")
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+        raise ValueError(f"path: {path} is no regular file; give the file that was saved.")
+    data = path.read_bytes()
+    metadata = _metadata(data, path)
+    text = metadata.get("cl_func")
+    if not isinstance(text, str):
+        raise ValueError(f"path: {path} is a safetensors file, but not one that cl_func wrote.")
+    header = _json(text, path)
+    if not isinstance(header.get("format"), int) or not isinstance(header.get("kind"), str):
+        raise DamagedFile(f"path: {path} is damaged: its header has no format and kind.")
+    if header["format"] > FORMAT:
+        raise ValueError(f"path: {path} has format {header['format']}, this version of cl_func reads up to {FORMAT}; upgrade it.")
+    try:
+        tensors = dict(_safetensors().load(data))
+    except Exception as error:  # whatever a library makes of a hostile file
+        raise DamagedFile(f"path: {path} is damaged: {error}.") from error
+    if digest(tensors, text) != metadata.get("sha256"):
+        raise DamagedFile(f"path: {path} is damaged: its content does not have the checksum that it was written with.")
+    if header["kind"] not in kinds:
+        raise ValueError(f"path: {path} holds {header['kind']!r}, not {' or '.join(map(repr, kinds))}.")
+    return tensors, header
+
+
+def _metadata(data: bytes, path: Path) -> Mapping[str, Any]:
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise DamagedFile(f"path: {path} is damaged: {len(data)} bytes, which its header says is too short.")
+    try:
+        header = _json(data[8 : 8 + size].decode(), path)
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"path: {path} is damaged: its header is no text.") from error
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict):
+        raise ValueError(f"path: {path} is a safetensors file, but not one that cl_func wrote.")
+    return metadata
+
+
+def _json(text: str, path: Path) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = dict(pairs)
+        if len(names) != len(pairs):
+            raise ValueError("a name occurs twice")
+        return names
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"path: {path} is damaged: its header is no JSON of this kind ({error}).") from error
+    if not isinstance(value, dict):
+        raise DamagedFile(f"path: {path} is damaged: its header is no JSON object.")
+    return value
+
+
+def outline(node: Any, path: str = "") -> dict[str, str]:
+    """The structure of a tree by path: the type of each inner node, with the static fields; leaves are not in it."""
+    inner = (lambda name: f"{path}.{name}") if path else (lambda name: str(name))
+    if isinstance(node, Tensor) or node is None:
+        return {}
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        fields = dataclasses.fields(node)
+        statics = {f.name: _plain(getattr(node, f.name)) for f in fields if f.metadata.get("static")}
+        children: Iterable[tuple[Any, Any]] = [(f.name, getattr(node, f.name)) for f in fields if f.name not in statics]
+        said = f"{type(node).__name__}({', '.join(f'{name}={value}' for name, value in statics.items())})"
+    elif isinstance(node, dict):
+        children, said = node.items(), "dict"
+    elif isinstance(node, (tuple, list)):
+        names = node._fields if hasattr(node, "_fields") else range(len(node))
+        children, said = zip(names, node, strict=True), type(node).__name__
+    else:
+        return {}
+    found = {path: said}
+    for name, child in children:
+        found |= outline(child, inner(name))
+    return found
+
+
+def _plain(value: Any) -> str:
+    plain = isinstance(value, (bool, int, float, str, type(None))) or (
+        isinstance(value, tuple) and all(isinstance(v, (bool, int, float, str)) for v in value)
+    )
+    return repr(value) if plain else type(value).__qualname__  # the repr of a function holds its address
+
+
+def named(values: Any, prefix: str = "tree") -> dict[str, Tensor]:
+    """The leaves of a tree by "prefix.path". Raises TypeError, naming the path, for a leaf that is no tensor."""
+    for path, leaf in tree.items(values):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"tree: the leaf {path!r} is {leaf!r}; only tensors can be saved, make it one or a static field.")
+        if leaf.is_meta:
+            raise ValueError(f"tree: the leaf {path!r} is on the device meta, which holds no values.")
+        if leaf.layout != torch.strided:
+            raise TypeError(f"tree: the leaf {path!r} is {leaf.layout}; only dense tensors can be saved, use .to_dense().")
+    found = {f"{prefix}.{path}": leaf for path, leaf in tree.items(values)}
+    if len(found) != len(tree.items(values)):
+        raise ValueError("tree: two of its leaves have one path; rename a key that holds a dot.")
+    return found
+
+
+def fitted(tensors: Mapping[str, Tensor], header: Mapping[str, Any], like: Any, path: str | Path, prefix: str = "tree") -> Any:
+    """The saved leaves in the structure, and on the devices, of `like`; ValueError naming the first thing that does not fit."""
+    here, there = outline(like), header.get("outline")
+    if not isinstance(there, dict):
+        raise DamagedFile(f"path: {path} is damaged: it holds no outline of its tree.")
+    for place in sorted({*here, *there}):
+        if here.get(place) != there.get(place):
+            at = f"at {place!r}" if place else "at the root"
+            raise ValueError(
+                f"like: {at} {path} holds {there.get(place, 'no inner node')}, `like` has {here.get(place, 'no inner node')}; "
+                "build `like` as the saved tree was built."
+            )
+    wanted = named(like, prefix)
+    given = {name: leaf for name, leaf in tensors.items() if name.startswith(f"{prefix}.")}
+    for words, names in (("lacks", [*wanted.keys() - given.keys()]), ("also holds", [*given.keys() - wanted.keys()])):
+        if names:
+            listed = ", ".join(sorted(name.removeprefix(f"{prefix}.") for name in names)[:8])
+            raise ValueError(f"like: {path} {words} {len(names)} leaves of this tree: {listed}.")
+    leaves = []
+    for name, leaf in wanted.items():
+        found, at = given[name], name.removeprefix(f"{prefix}.")
+        if found.dtype != leaf.dtype or found.shape != leaf.shape:
+            raise ValueError(f"like: at {at!r} {path} holds {describe(found)}, `like` has {describe(leaf)}; nothing is cast.")
+        leaves.append(found.to(leaf.device))
+    return tree.unflatten(tree.flatten(like)[1], leaves)

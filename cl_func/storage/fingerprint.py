@@ -1,0 +1,267 @@
+"""What a run is made of, so that it is not gone on with as another: a flat dict from readable paths to short values.
+
+    {"update.0.step.inner.loss.n": "3", "stream.make.data.y": "int64[40] #1c0f...", "code.my_loss": "my_loss code #77ab...", ...}
+
+Looked into: tensors and arrays by content; functions by their code (not by its place, see `codes.py`), defaults, closures, and the
+variables and functions of their module that they use; partials, methods, dataclasses and other objects by what pickle would keep
+of them; classes by their methods. Everything of an installed library, this one included, goes by its name, and the library by its
+version.
+
+Not looked into, and compared by type: what pickle cannot keep (generators, iterators, open files, locks) and objects that hold
+such things; what is nested deeper than 40 levels. Lists, sets and dicts that a function does nothing to but add are its log, no
+part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_func.core import Compose, Minibatches
+from cl_func.debug import Watched
+from cl_func.experiences import Dataset, Stream, digest
+from cl_func.storage import codes, pickled
+from cl_func.transforms import Compiled, Fused, Vmapped
+from cl_func.tree import describe
+
+Entries = dict[str, str]
+CLOSED = "(not looked into)"
+DEEPEST = 40
+MOST = 1000  # entries of one object; of more there is one for all of them
+WITHIN = 100  # entries of what a library puts around a function; of more the function alone is looked at
+_ADDING = {"append", "appendleft", "extend", "insert", "add", "update", "clear"}
+# Of a class: what Python or `dataclass` makes of the rest of it, and what only shows it.
+_DERIVED = {"__init__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__", "__lt__", "__le__", "__gt__", "__ge__"}
+_SHOWING = {"__repr__", "__str__", "__doc__"}
+
+
+def of(**parts: Any) -> Entries:
+    """The fingerprint of some things by name, with the code of the functions and classes that they use, and the versions."""
+    look = _Look()
+    found: Entries = {}
+    for name, value in parts.items():
+        found |= _under(name, look(value))
+    found |= look.code()
+    return found | {f"version.{name}": version for name, version in sorted(look.versions.items())}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:40]}... #{_hash(text)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _under(name: str, entries: Entries) -> Entries:
+    return {f"{name}.{path}" if path else name: value for path, value in entries.items()}
+
+
+class _Look:
+    """Looks into values; remembers what it has seen, the functions and classes it has met, and the libraries."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, tuple[Any, Entries]] = {}  # with the values: an id is unique only among what is alive
+        self.names: dict[int, str] = {}
+        self.waiting: list[tuple[str, Any]] = []
+        self.versions = {
+            "python": ".".join(map(str, sys.version_info[:2])),
+            "torch": str(torch.__version__),
+            "cl_func": codes.own_version(),
+        }
+        self.depth = 0
+
+    def __call__(self, value: Any) -> Entries:
+        if isinstance(value, pickled.PLAIN):
+            return {"": _short(repr(value))}
+        if id(value) not in self.seen:
+            if self.depth == DEEPEST:
+                return {"": f"{type(value).__name__} {CLOSED}"}
+            self.seen[id(value)] = value, {"": "itself"}  # for what is met within
+            self.depth += 1
+            entries = self._into(value)
+            self.depth -= 1
+            if len(entries) > MOST:
+                entries = {"": f"{type(value).__name__} of {len(entries)} parts #{_hash(repr(entries))}"}
+            self.seen[id(value)] = value, entries
+        return self.seen[id(value)][1]
+
+    def _into(self, value: Any) -> Entries:
+        if isinstance(value, Tensor):
+            value = value if value.layout == torch.strided else value.to_dense()
+            return {"": describe(value) if value.is_meta else f"{describe(value)} #{digest(value)}"}
+        if isinstance(value, np.generic):
+            return {"": f"{value.dtype} {value.item()!r}"}
+        if isinstance(value, np.ndarray):
+            if value.dtype.hasobject:
+                return self(value.tolist())
+            return {"": f"{value.dtype}{[*value.shape]} #{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:16]}"}
+        if isinstance(value, Dataset):
+            return {**value.digests, "n_classes": repr(value.n_classes)}
+        if isinstance(value, (Compiled, Vmapped, Watched)):  # other ways to do the same
+            return self(value.inner)
+        if isinstance(value, (Compose, Fused, Minibatches)):
+            parts = list(_in_order(value))
+            if len(parts) > 1:
+                return {"": f"{len(parts)} updates"} | self._several(enumerate(parts))
+            value = parts[0]
+            if not isinstance(value, Minibatches):
+                return self(value)
+        if isinstance(value, Stream):
+            made, places = value.based()
+            within = {} if [*places] == [*range(len(places))] else {"places": places}
+            return {"length": repr(len(value))} | self._several({"make": made, **within}.items())
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.MethodType):
+            itself = self(value.__self__)
+            return itself | {"": f"method {value.__func__.__name__} of {itself.get('', type(value.__self__).__name__)}"}
+        if isinstance(value, types.BuiltinFunctionType):
+            owner = value.__self__
+            name = f"{value.__module__ or ''}.{value.__qualname__}".strip(".")
+            return {"": name} | ({} if isinstance(owner, (types.ModuleType, type, type(None))) else _under("self", self(owner)))
+        if isinstance(value, functools.partial):
+            return self(value.func) | self._several({**pickled.arguments(value.func, value.args), **value.keywords}.items())
+        if isinstance(value, types.ModuleType):
+            return {"": f"module {value.__name__}"}
+        if isinstance(value, type):
+            return {"": self._name(value)}
+        if isinstance(value, Mapping):
+            return self._container(value, pickled.named(value))
+        if isinstance(value, (list, tuple)):
+            names = getattr(value, "_fields", range(len(value)))
+            return self._container(value, dict(zip(names, value, strict=True)))
+        if isinstance(value, (set, frozenset)):
+            return {"": f"{type(value).__name__} of {len(value)} #{_hash(repr(sorted(repr(self(part)) for part in value)))}"}
+        if dataclasses.is_dataclass(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)}
+            return {"": self._name(type(value))} | self._several(fields.items())
+        return self._object(value)
+
+    def _several(self, parts: Iterable[tuple[Any, Any]]) -> Entries:
+        found: Entries = {}
+        for name, part in parts:
+            found |= _under(str(name), self(part))
+        return found
+
+    def _container(self, value: Any, parts: Mapping[Any, Any]) -> Entries:
+        if all(isinstance(part, pickled.PLAIN) for part in parts.values()):
+            return {"": _short(repr(value if isinstance(value, (list, tuple)) else dict(parts)))}
+        return {"": f"{type(value).__name__} of {len(parts)}"} | self._several(parts.items())
+
+    def _object(self, value: Any) -> Entries:
+        """An object by what pickle would keep of it: how it is made, and its attributes."""
+        name, known = self._name(type(value)), getattr(value, "__name__", None)
+        closed = {"": f"{name} {known if isinstance(known, str) else CLOSED}"}
+        parts = pickled.parts(value)
+        if parts is None:
+            return closed
+        found = self._several(parts.items())
+        return closed if any(entry.endswith(CLOSED) for entry in found.values()) else {"": name} | found
+
+    def _name(self, value: Any) -> str:
+        """The name of a function or class, whose code is looked at later, once, if it is the user's own."""
+        module = codes.module_of(value)
+        full = value.__qualname__ if module in ("__main__", "builtins") else f"{module}.{value.__qualname__}"
+        if codes.installed(module) or (isinstance(value, type) and module not in sys.modules):  # the latter: types of compiled code
+            top = module.partition(".")[0]
+            version = getattr(sys.modules.get(top), "__version__", None)
+            if isinstance(version, str) and top not in sys.stdlib_module_names:
+                self.versions.setdefault(top, version)
+            return full
+        if id(value) not in self.names:
+            taken = sum(other.partition(" (")[0] == full for other in self.names.values())
+            self.names[id(value)] = f"{full} ({taken + 1})" if taken else full
+            self.waiting.append((self.names[id(value)], value))
+        return self.names[id(value)]
+
+    def code(self) -> Entries:
+        """What the functions and classes met so far say, and those met in them."""
+        found: Entries = {}
+        while self.waiting:
+            name, value = self.waiting.pop(0)
+            self.seen[id(value)] = value, {"": name}
+            found |= _under(f"code.{name}", self._class(value) if isinstance(value, type) else self._inline(value))
+        return found
+
+    def _function(self, function: types.FunctionType) -> Entries:
+        # One name may stand for many functions that were made within others.
+        own = function.__closure__ or "<" in function.__qualname__
+        return self._inline(function) if own else {"": self._name(function)}
+
+    def _inline(self, function: types.FunctionType) -> Entries:
+        code, module = function.__code__, codes.module_of(function)
+        defaults = function.__defaults__ or ()
+        optional = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+        parts: dict[str, Any] = dict(zip(optional, defaults, strict=True))
+        parts |= function.__kwdefaults__ or {}
+        parts |= {name: part for name, part in vars(function).items() if name != "__wrapped__"}
+        closure = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        outer = {name: cell.cell_contents for name, cell in closure if cell != types.CellType()}
+        if codes.installed(module):
+            said = f" lambda #{codes.digest(code)[:16]}" if function.__name__ == "<lambda>" else ""
+            found = self._several({**parts, **outer}.items())
+            if hasattr(function, "__wrapped__") and len(found) > WITHIN:  # such as a compiler, with all its settings
+                found = self._several([("wrapped function", function.__wrapped__)])
+            return {"": f"{module}.{code.co_qualname}{said}"} | found
+        found = {"": f"{code.co_name} code #{codes.digest(code)[:16]}"} | self._several(parts.items())
+        for name, chains in codes.uses(code).items():
+            if name in outer or name in function.__globals__:
+                found |= _under(name, self._used(outer[name] if name in outer else function.__globals__[name], chains))
+        return found
+
+    def _used(self, value: Any, chains: set[codes.Chain]) -> Entries:
+        """What a function takes of an outer variable: all of it, or attributes of a module, a namespace or an object."""
+        if () in chains:
+            return self(value)
+        first = {chain[0] for chain in chains}
+        if isinstance(value, (list, set, dict)) and first <= _ADDING:
+            return {}
+        own = {} if isinstance(value, type) else getattr(value, "__dict__", {})
+        if not first <= own.keys() or (isinstance(value, types.ModuleType) and codes.installed(value.__name__)):
+            return self(value)
+        found: Entries = {}
+        for name in sorted(first):
+            found |= _under(name, self._used(own[name], {chain[1:] for chain in chains if chain[0] == name}))
+        return found
+
+    def _class(self, kind: type) -> Entries:
+        found: Entries = {"": f"class {kind.__name__}"}
+        hidden = _SHOWING | (_DERIVED if dataclasses.is_dataclass(kind) else set())
+        parts = {f"base {i}": base for i, base in enumerate(kind.__bases__)}
+        parts |= {name: _plainly(part) for name, part in vars(kind).items() if name not in hidden}
+        for name, part in parts.items():
+            if isinstance(part, types.FunctionType) and not codes.installed(codes.module_of(part)):
+                found |= _under(name, self._inline(part))
+            elif callable(part) or not name.startswith("__"):
+                found |= _under(name, self(part))
+        return found
+
+
+def _plainly(part: Any) -> Any:
+    """The function in a method or property of a class."""
+    if isinstance(part, (staticmethod, classmethod)):
+        return part.__func__
+    return part.fget if isinstance(part, property) else part.func if isinstance(part, functools.cached_property) else part
+
+
+def _in_order(update: Any) -> Iterator[Any]:
+    """The updates that an update is made of, one after the other; compiled or not, they are the same."""
+    while isinstance(update, (Compiled, Vmapped, Watched)):
+        update = update.inner
+    if isinstance(update, (Compose, Fused)):
+        yield from itertools.chain.from_iterable(map(_in_order, update.updates if isinstance(update, Compose) else update.parts))
+    elif isinstance(update, Minibatches) and update.once:
+        yield from _in_order(update.step)
+    else:
+        yield update

@@ -1,0 +1,242 @@
+"""The keeper of a run: saves it as it goes on, finds where it was, and skips what was done before.
+
+Every function of the update is counted, one for one whether it is compiled with its neighbours or not. A run that goes on makes the
+same calls again from the start of its experience; those counted before return the state as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import tree
+from cl_func.core import Compose, Minibatches, Repeat
+from cl_func.debug import Watched
+from cl_func.storage import files, resuming
+from cl_func.storage.fingerprint import Entries
+from cl_func.storage.format import PATTERN, Place, newest, number
+from cl_func.transforms import Compiled, Fused, Vmapped
+
+SHARE = 0.01  # of the run time that checkpoints may cost when nothing else is asked for
+
+
+class Keeper:
+    """Saves a run as it goes on, and finds where it was. Made by `Checkpoint.opened`, used by `scan`.
+
+    checkpoint: the Checkpoint, where and how often. run: the fingerprint of the run; passed: what it has seen of its stream; extra:
+    more fields of the header.
+    """
+
+    def __init__(
+        self, checkpoint: Any, run: Entries, passed: resuming.Passed | None = None, extra: dict[str, Any] | None = None
+    ) -> None:
+        self.checkpoint, self.folder, self.run, self.extra = checkpoint, Path(checkpoint.folder), run, extra or {}
+        self.passed = passed or resuming.Passed(iter(()))
+        self.place, self.skip = Place(), 0
+        self.history, self.columns = list[list[Tensor]](), list[str]()  # of each time its leaves, and their paths
+        self.number, self.saved, self.cost = 0, time.perf_counter(), 0.0
+        self.changed = False  # whether what is gone on with was another run's
+
+    def resume(self, start: Any) -> Any:
+        """The state to go on from, which is `start` if there is no checkpoint; sets the place and the history.
+
+        Raises ValueError for the checkpoint of another run.
+        """
+        found = newest(self.folder)
+        self.number = 1 + max((number(path) for path in self.folder.glob(PATTERN)), default=-1)
+        if found is None:
+            return start
+        path, header, self.place = found
+        within = self.place.calls > 0
+        others = self.passed.differences(header["passed"], self.place.seen + within)
+        what, mend = f"checkpoint: {self.folder} holds another run", "cl.Checkpoint(folder, on_change='warn')"
+        self.changed = not resuming.check(header["run"], self.run, others, what, self.checkpoint.on_change, mend)
+        self.history, self.columns = header.history(), header["columns"]
+        return _strided(files.fitted(header.tensors, header.fields, start, path, "state"), header["strides"])
+
+    def check_history(self, entries: int) -> None:
+        """Check that the history has as many entries as there are until its place."""
+        if len(self.history) != entries:
+            raise ValueError(
+                f"every: the history in {self.folder} has {len(self.history)} entries after {self.place.seen} experiences, with "
+                f"this `every` and probe there are {entries}; give those that the run began with, or a folder of its own."
+            )
+
+    def look_again(self, entry: Any) -> None:
+        """Check that an entry of the history, named as the probe names it now, can stand beside those that were saved."""
+        before = dict(zip(self.columns, self.history[-1], strict=True)) if self.history else {}
+        now = dict(tree.items(entry))
+        shapes = [{path: (leaf.dtype, leaf.shape) for path, leaf in some.items()} for some in (before, now)]
+        if self.history and shapes[0] != shapes[1]:
+            raise ValueError(
+                f"probe: it gives {tree.describe(now)}, the history in {self.folder} is of {tree.describe(before)}, and they "
+                "cannot stand in one history; give the probe that the run began with, or start it in a folder of its own."
+            )
+        self.columns = list(now)
+
+    def continued(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]:
+        """The experience of a stream that a run has seen last, or None, an iterator over the others, and whether there are any.
+
+        Raises ValueError for a stream that ends before the run's place.
+        """
+        place = self.place
+        start = max(place.seen - 1, 0) if isinstance(stream, Sequence) and place.seen <= len(stream) else 0
+        experiences, count, last = iter(stream[start:] if isinstance(stream, Sequence) and start else stream), start, None
+        for exp in itertools.islice(experiences, place.seen - start):
+            count, last = count + 1, exp
+        following = list(itertools.islice(experiences, 1))
+        if count < place.seen or (place.calls and not following):
+            part = " and a part of the next" if place.calls else ""
+            raise ValueError(
+                f"stream: the checkpoint in {self.folder} has seen {place.seen} experiences{part}, this stream holds {count}; "
+                "give the stream that it was made with, or one that is longer."
+            )
+        return last, itertools.chain(following, experiences), bool(following)
+
+    def tracked(self, update: Any) -> Any:
+        """The update with every function counted, skipped where that was done before, and followed by a save when one is due."""
+        self.places = 0
+
+        def track(node: Any) -> Any:
+            if isinstance(node, Compose):
+                return tree.replace(node, updates=tuple(track(part) for part in node.updates))
+            if isinstance(node, Repeat):
+                return tree.replace(node, update=track(node.update))
+            if isinstance(node, Minibatches):
+                order = None if node.order is None else _Tracked(self, node.order, 1, self._next_place())
+                return tree.replace(node, step=track(node.step), order=order)
+            return _Tracked(self, node, parts(node))
+
+        return track(update)
+
+    def _next_place(self) -> int:
+        self.places += 1
+        return self.places - 1
+
+    def entered(self) -> None:
+        """An experience begins; the calls made on it before an interruption are still counted in `place`."""
+        self.skip, self.place.calls, self.place.finished = self.place.calls, 0, False
+        if not self.skip:
+            self.place.orders = {}
+
+    def updated(self) -> None:
+        """The update was called on the experience; if a part of it was done before, that must have been a part of it."""
+        if self.place.calls < self.skip:
+            raise files.DamagedFile(
+                f"checkpoint: the newest in {self.folder} is damaged: it tells of {self.skip} calls of the update's functions on "
+                f"experience {self.place.seen}, where the update makes {self.place.calls}; delete it to go on from an older one."
+            )
+
+    def left(self, state: Any) -> None:
+        """An experience, and what is looked at after it, is done."""
+        self.place = Place(self.place.seen + 1)
+        self.skip = 0
+        every, steps = self.checkpoint.every, self.checkpoint.steps
+        if self.place.seen % every == 0 if every else steps is None and self._worth_it():
+            self.save(state)
+
+    def called(self, state: Any) -> None:
+        """A function of the update was called."""
+        steps = self.checkpoint.steps
+        if self.place.calls % steps == 0 if steps else self.checkpoint.every is None and self._worth_it():
+            self.save(state)
+
+    def _worth_it(self) -> bool:
+        return time.perf_counter() - self.saved > max(1.0, self.cost / SHARE)
+
+    def save(self, state: Any) -> None:
+        """Write a checkpoint, then drop the oldest beyond `keep`."""
+        start = time.perf_counter()
+        columns = [torch.stack(column) for column in zip(*self.history, strict=True)]
+        tensors = files.named(state, "state") | {f"history.{i}": column for i, column in enumerate(columns)}
+        for j, (rows, valid) in self.place.orders.items():
+            tensors |= {f"order.{j}.rows": rows, f"order.{j}.valid": valid}
+        header = {
+            "kind": "checkpoint",
+            "run": self.run,
+            "passed": self.passed.first(self.place.seen + (self.place.calls > 0)),
+            "seen": self.place.seen,
+            "calls": self.place.calls,
+            "finished": self.place.finished,
+            "orders": [*self.place.orders],
+            "columns": self.columns,
+            "entries": len(self.history),
+            "strides": {p: torch.empty_like(leaf).stride() for p, leaf in tree.items(state) if not leaf.is_contiguous()},
+            "outline": files.outline(state),
+            **self.extra,
+        }
+        files.write(self.folder / f"checkpoint-{self.number:08d}.safetensors", tensors, header)
+        self.number += 1
+        for old in sorted(self.folder.glob(PATTERN), key=number)[: -self.checkpoint.keep]:
+            old.unlink(missing_ok=True)
+        self.saved = time.perf_counter()
+        self.cost = self.saved - start
+
+    def finish(self, state: Any) -> None:
+        """The run is over."""
+        self.place.finished = True
+        self.save(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tracked:
+    keeper: Keeper
+    inner: Any
+    parts: int  # how many functions it is
+    ordering: int | None = None  # for the function of a loop that draws its order: which loop
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        keeper, inner = self.keeper, self.inner
+        keeper.place.calls += self.parts
+        left = keeper.place.calls - keeper.skip  # of its functions, those not called before
+        if left <= 0:
+            if self.ordering is None:
+                return state
+            # An order that was drawn and used up before is not in the file, and only calls that are skipped ask for it.
+            rows, valid = keeper.place.orders.get(self.ordering, (exp.rows, exp.valid))
+            return state, (rows.to(exp.rows.device), valid.to(exp.rows.device))
+        out = (inner if left >= self.parts else last(inner, left))(state, exp)
+        if self.ordering is not None:
+            keeper.place.orders[self.ordering] = out[1]
+        keeper.called(out if self.ordering is None else out[0])
+        return out
+
+
+def parts(leaf: Any) -> int:
+    """How many functions a leaf of an update calls: `cl.compile` makes one leaf of several."""
+    if isinstance(leaf, (Compiled, Vmapped, Watched)):
+        return parts(leaf.inner)
+    return sum(map(parts, leaf.parts)) if isinstance(leaf, Fused) else 1
+
+
+def last(leaf: Any, n: int) -> Any:
+    """The last n functions of a leaf, for a run that was saved between them by an update that was not compiled."""
+    if isinstance(leaf, Compiled):
+        return last(leaf.inner, n)
+    if isinstance(leaf, (Vmapped, Watched)):
+        return dataclasses.replace(leaf, inner=last(leaf.inner, n))
+    if not isinstance(leaf, Fused):
+        return leaf
+    before = parts(leaf) - n
+    while before >= (count := parts(leaf.parts[0])):
+        leaf, before = Fused(leaf.parts[1:]), before - count
+    return Fused((last(leaf.parts[0], count - before), *leaf.parts[1:]))
+
+
+def _strided(state: Any, strides: dict[str, Sequence[int]]) -> Any:
+    """The state with the memory layout that it was saved from: sums in another order would give other last bits."""
+
+    def lay(path: str, leaf: Tensor) -> Tensor:
+        if path not in strides:
+            return leaf.clone()  # aligned as torch aligns its own memory, not as in the file
+        laid = torch.empty_strided(leaf.shape, strides[path], dtype=leaf.dtype, device=leaf.device)
+        return laid.copy_(leaf)
+
+    return tree.unflatten(tree.flatten(state)[1], [lay(path, leaf) for path, leaf in tree.items(state)])

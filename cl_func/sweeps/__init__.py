@@ -1,0 +1,1 @@
+"""Seeds times hyperparameters of one strategy, here or on other machines, and the table that comes of them."""

@@ -1,0 +1,142 @@
+"""The ledger of a sweep: which runs are finished, with their histories, in memory and, if asked, in a folder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_func.storage import files, resuming
+from cl_func.storage.resuming import OnChange
+
+
+class Ledger:
+    """Histories by run. With a folder, each chunk is written to a file when it is finished, and read again at the start.
+
+    A run is known by its seed and values, so a folder may hold runs of larger and smaller sweeps of the same kind.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Any],
+        shape: list[int],
+        folder: str | Path | None,
+        of: Callable[[], dict[str, str]] = dict,
+        on_change: OnChange = "error",
+    ) -> None:
+        self.names, self.shape, self.folder = [run.name for run in runs], shape, None if folder is None else Path(folder)
+        self.histories: dict[str, dict[str, Any]] = {}
+        if self.folder is None:
+            return
+        _settle(self.folder, of(), on_change)
+        for path in sorted(self.folder.glob("chunk-*.safetensors")):
+            try:
+                self.histories |= _chunk(path)
+            except files.DamagedFile as error:
+                warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}", stacklevel=4)
+
+    def has(self, place: int) -> bool:
+        """Whether a run is finished."""
+        return self.names[place] in self.histories
+
+    def count(self) -> int:
+        """How many of the runs are finished."""
+        return sum(map(self.has, range(len(self.names))))
+
+    def add(self, runs: Sequence[Any], histories: Sequence[dict[str, Any]]) -> None:
+        """Enter finished runs; the file appears whole or not at all. ValueError for histories that are unlike those there are."""
+        for history in histories:
+            for like in itertools.islice(self.histories.values(), 1):
+                if _outline(history) != _outline(like):
+                    raise ValueError(
+                        f"probe: these runs give {_outline(history)} and those in {self.folder} {_outline(like)}, which cannot "
+                        "stand beside each other; give the probe that the sweep began with, or a folder of its own."
+                    )
+        names = [self.names[run.place] for run in runs]
+        self.histories |= dict(zip(names, histories, strict=True))
+        if self.folder is None:
+            return
+        tensors = {f"{i}.{k}": torch.from_numpy(v) for i, history in enumerate(histories) for k, v in history.items()}
+        path = self.folder / f"chunk-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}.safetensors"
+        files.write(path, tensors, {"kind": "chunk", "runs": names})
+        for partial in self.folder.glob("partial-*/runs.json"):
+            if _listed(partial) <= self.histories.keys():
+                shutil.rmtree(partial.parent, ignore_errors=True)
+
+    def collect(self) -> tuple[dict[str, Tensor], Tensor]:
+        """(history: name -> [*shape, time, ...], finished [*shape]); floating histories of missing runs are NaN, others 0."""
+        n = math.prod(self.shape)
+        finished = torch.tensor([self.has(i) for i in range(n)])
+        if not self.histories:
+            return {}, finished.reshape(self.shape)
+        like = next(iter(self.histories.values()))
+        missing = {k: np.full_like(v, math.nan if np.issubdtype(v.dtype, np.floating) else 0) for k, v in like.items()}
+        rows = [self.histories.get(name, missing) for name in self.names]
+        history = {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in like}
+        return {k: v.reshape(*self.shape, *v.shape[1:]) for k, v in history.items()}, finished.reshape(self.shape)
+
+
+def _outline(history: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{value.dtype}{[*value.shape]}" for name, value in history.items()}
+
+
+def _settle(folder: Path, run: dict[str, str], on_change: OnChange) -> None:
+    """Write down what the sweep of a folder is made of, after a check that it is what was written there before."""
+    plan = folder / "sweep.json"
+    if plan.exists():
+        try:
+            before = json.loads(plan.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise _damaged(plan, str(error)) from error
+        if isinstance(before, dict) and isinstance(before.get("fingerprint"), str):
+            raise ValueError(
+                f"resume: {folder} was written by an earlier version of cl_func, which did not keep what the sweep is made of; "
+                "finish it with that version, or give this sweep a folder of its own."
+            )
+        if not isinstance(before, dict) or not resuming.strings(before.get("run")) or "version.python" not in before["run"]:
+            raise _damaged(plan, "it does not say what the sweep is made of")
+        what, mend = f"resume: {folder} holds another sweep", "on_change='warn', of cl.sweep or of the cl.Checkpoint"
+        resuming.check(before["run"], run, (), what, on_change, mend)
+    files.write_bytes(plan, json.dumps({"run": run}, indent=1).encode())
+
+
+def _damaged(plan: Path, reason: str) -> files.DamagedFile:
+    return files.DamagedFile(
+        f"resume: {plan} is damaged: {reason}. Without it nobody knows what the runs in its folder are made of; "
+        "give this sweep a folder of its own."
+    )
+
+
+def _chunk(path: Path) -> dict[str, dict[str, Any]]:
+    """The histories in the file of a chunk, by run; DamagedFile where they do not fit together."""
+    tensors, header = files.read(path, "chunk")
+    runs: Any = header.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs) or len(set(runs)) != len(runs):
+        raise files.DamagedFile(f"path: {path} is damaged: its header does not name its runs.")
+    histories: list[dict[str, Any]] = [{} for _ in runs]
+    for name, value in tensors.items():
+        number, _, path_in_history = name.partition(".")
+        if not number.isdecimal() or int(number) >= len(runs):
+            raise files.DamagedFile(f"path: {path} is damaged: {name!r} is of none of its runs.")
+        histories[int(number)][path_in_history] = value.numpy()
+    if any(not history or _outline(history) != _outline(histories[0]) for history in histories):
+        raise files.DamagedFile(f"path: {path} is damaged: its runs have other histories than each other.")
+    return dict(zip(runs, histories, strict=True))
+
+
+def _listed(path: Path) -> set[Any]:
+    """The runs in a list of interrupted ones; of a list that cannot be read, one that is never finished."""
+    try:
+        return set(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError, OSError):
+        return {None}

@@ -1,0 +1,291 @@
+"""What a sweep returns: histories with named axes, their summaries, tables and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_func import checks, metrics, plots
+from cl_func.plots import heat
+from cl_func.storage import files
+from cl_func.sweeps import divergence, named_axes, runs_file, tables
+from cl_func.tree import describe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep: a product of hyperparameter axes and, last, the seeds.
+
+    history: name -> tensor [*axes, seed, time, ...]; NaN where a run is not finished.
+    axes: name -> labels of the points, in the order of the history's leading axes; the last is "seed".
+    finished: [*axes, seed] bool, False for runs that an interrupt left out.
+    seconds: wall time of the sweep.
+
+    Raises TypeError or ValueError for axes, histories and `finished` that do not fit together.
+    """
+
+    axes: dict[str, list[Any]]
+    history: dict[str, Tensor]
+    finished: Tensor
+    seconds: float
+    _replay: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        shape = named_axes.check(self.axes)
+        checks.tensor("finished", self.finished, shape, torch.bool)
+        if not isinstance(self.history, dict) or not all(isinstance(value, Tensor) for value in self.history.values()):
+            raise checks.refuse("history", "a dict from names to tensors [*axes, time, ...]", self.history)
+        for name, value in self.history.items():
+            if value.shape[: len(shape)] != shape:
+                raise ValueError(f"history: {name!r} is {describe(value)}, but the axes {[*self.axes]} have the sizes {[*shape]}.")
+        checks.instance("seconds", self.seconds, (int, float), "a number of seconds")
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name}: {len(labels)}" for name, labels in self.axes.items())
+        histories = ", ".join(f"{name} {describe(value)}" for name, value in self.history.items()) or "no history"
+        return f"Runs({axes}; {histories}; {self._told() or 'all finished'}; {self.seconds:.1f} s)"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each axis, seeds last."""
+        return tuple(len(labels) for labels in self.axes.values())
+
+    @functools.cached_property
+    def diverged(self) -> Tensor:
+        """Which runs have diverged, [*axes, seed] bool: the loss is NaN at the end, on any test experience that has rows.
+
+        They answer one class for everything, so their accuracy is that of guessing: it stays in the histories and in `metric`, but
+        means over the seeds leave it out, and say so. For runs that are not finished it is False.
+        """
+        return divergence.diverged(self.history, self.finished)
+
+    @functools.cached_property
+    def constant(self) -> Tensor:
+        """Which runs give constant answers though their loss is not NaN, [*axes, seed] bool: one class for all rows at the end.
+
+        Their units may be dead, or they may have trained too little: their accuracy counts in means, which say how many they are.
+        It is told from the history "class_accuracy", and does not hold for a model that was trained on a single class last, and
+        answers that one: for one that has the last test experience all right.
+        """
+        return divergence.constant(self.history, self.finished)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A history by name, such as runs["accuracy"]: [*axes, seed, time, T]."""
+        if name not in self.history:
+            there = f"there is {', '.join(self.history)}" if self.history else "there is none, since no run is finished"
+            raise ValueError(f"{name!r}: no such history; {there}.")
+        return self.history[name]
+
+    def metric(self, metric: str = "average_accuracy") -> Tensor:
+        """One number per run, [*axes, seed], at its end: a metric of METRICS; in online streams the mean accuracy over all.
+
+        NaN for a run that is not finished, and for one that diverged if its accuracies are NaN.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
+        function, R = getattr(metrics, metric), self["accuracy"]
+        square = R.shape[-1] == R.shape[-2]
+        if not square and metric != "average_accuracy":
+            raise ValueError(
+                f"metric: {metric} needs one time per experience, but there are {R.shape[-2]} times for {R.shape[-1]}; "
+                "call cl.metrics yourself with seen=."
+            )
+        flat = R.reshape(-1, *R.shape[-2:])
+        done = self.finished.flatten() & ~(self.diverged.flatten() & flat.isnan().any(-1).any(-1))
+        out = torch.full((len(flat),), math.nan, dtype=R.dtype)
+        if bool(done.any()):
+            value = function(flat[done]) if square else metrics.checked("accuracy", flat[done], 3)[:, -1].mean(-1)
+            out[done] = value[..., -1] if value.ndim == 2 else value
+        return out.reshape(self.finished.shape)
+
+    def mean_ci(self, metric: str = "average_accuracy", confidence: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Mean and half-width of the confidence interval over the seeds, each [*axes].
+
+        Over the runs that are finished and have not diverged; NaN for a point that has none.
+        """
+        values, usable = self.metric(metric), self.finished & ~self.diverged
+        mean = torch.full(self.shape[:-1], math.nan, dtype=values.dtype)
+        half = mean.clone()
+        for where in self._points():
+            if usable[where].any():
+                mean[where], half[where] = metrics.mean_ci(values[where][usable[where]], confidence)
+        return mean, half
+
+    def best(self, metric: str = "average_accuracy", *, largest: bool | None = None) -> dict[str, Any]:
+        """The point of the hyperparameter axes with the best mean over the seeds: axis name -> label; for `tree.set`.
+
+        largest: whether larger is better; None: as the metric has it, which is so for all but forgetting.
+        Runs that are not finished are left out. Those that diverged or give constant answers count as the worst that there can be:
+        a point can not win by them, and one that has no other is not chosen. A warning says so where the point that is best has
+        such runs, or where some are not finished. Raises ValueError if there is no other run.
+
+        Choose by the accuracy on a validation stream, not on the test stream.
+        """
+        values, broken = self.metric(metric), self.diverged | self.constant
+        better = metric != "forgetting" if largest is None else checks.flag("largest", largest)
+        worst = heat.scale(metric)[1][0 if better else 1]
+        means = {
+            where: torch.where(broken[where], worst, values[where])[self.finished[where]].mean().item()
+            for where in self._points()
+            if bool((self.finished & ~broken)[where].any())
+        }
+        if not means:
+            raise ValueError(f"best: there is nothing to choose from: of all runs, {self._told()}.")
+        where = (max if better else min)(means, key=means.__getitem__)
+        point = {name: labels[i] for (name, labels), i in zip(self.axes.items(), where, strict=False)}
+        if not bool(self.finished.all()) or bool(broken[where].any()):
+            told = self._told(where) or "all its runs are finished and sound"
+            warnings.warn(f"best: {point}: {told}; of all runs, {self._told()}.", stacklevel=2)
+        return point
+
+    def table(self, metric: str = "average_accuracy") -> str:
+        """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds, as in `mean_ci`.
+
+        Behind it stands how many of its runs diverged or are not finished, and so are left out, or give constant answers.
+        """
+        mean, half = self.mean_ci(metric)
+        header = [*list(self.axes)[:-1], f"{metric} ({self.shape[-1]} seeds)"]
+        return tables.markdown(
+            header,
+            [
+                [*self._texts(where).values(), tables.cell(mean[where].item(), half[where].item(), self._told(where))]
+                for where in self._points()
+            ],
+        )
+
+    def to_pandas(self) -> Any:
+        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history of shape [.., T].
+
+        The axes hold their labels, in words where they are no numbers or strings; further columns are `finished`, `diverged` and
+        `constant`.
+        Raises ValueError where two columns would have one name.
+        """
+        runs = {"finished": self.finished, "diverged": self.diverged, "constant": self.constant}
+        return tables.frame(self.axes, runs, {n: v for n, v in self.history.items() if v.shape == self["accuracy"].shape})
+
+    def state(self, **labels: Any) -> Any:
+        """The final state of one run, named by its labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
+
+        Nothing is stored: being pure, the run is done once more, by itself. Raises ValueError for Runs that were loaded.
+        """
+        if self._replay is None:
+            raise ValueError(
+                "state: these Runs were loaded from a file and cannot run again; sweep again, or fold one run yourself."
+            )
+        unknown = [name for name in labels if name not in self.axes]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r}: no such axis; there is {', '.join(self.axes)}.")
+        where = []
+        for name, values in self.axes.items():
+            label = labels.get(name, values[0] if len(values) == 1 else None)
+            if label not in values:
+                raise ValueError(f"{name}: expected one of {values}, got {label!r}.")
+            where.append(values.index(label))
+        return self._replay(int(np.ravel_multi_index(tuple(where), self.shape)))
+
+    def save(self, path: str | Path) -> None:
+        """Write axes and histories to a safetensors file, as `cl.save` does.
+
+        Raises TypeError, naming the axis, for a label that would come back as another: one that is no Python number, string, None,
+        or list, tuple or dict of them.
+        """
+        header = runs_file.header(self.axes, self.history, self.seconds)
+        files.write(path, runs_file.tensors(self.history, self.finished), header)
+
+    @staticmethod
+    def load(path: str | Path, axes: Sequence[str] | None = None) -> Runs:
+        """Read what `save` wrote, all checked; errors as of `cl.load`. Final states of loaded runs are not at hand.
+
+        axes: the names of the axes in order, "seed" last; asked for only where a file of format 1, which did not keep their order,
+            has two of one size. ValueError for other names or another order than the file has.
+        """
+        return Runs.of(*files.read(path, "runs"), path, axes)
+
+    @staticmethod
+    def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path, axes: Sequence[str] | None = None) -> Runs:
+        """The Runs in the tensors and the header of a file; DamagedFile where they do not fit together."""
+        parts = runs_file.contents(tensors, header, path, axes)
+        try:
+            return Runs(*parts)
+        except (TypeError, ValueError) as error:
+            raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
+
+    def plot_timeline(self) -> Figure:
+        """Average accuracy over time, one line with its band per point of the hyperparameter axes.
+
+        Runs that diverged are left out, and the legend says how many, or give constant answers. Raises ValueError while some are
+        not finished.
+        """
+        curves, missing = self._sound()
+        return plots.accuracy_timeline({name: metrics.average_accuracy(R) for name, R in curves.items()}, missing=missing)
+
+    def plot_matrix(self) -> Figure:
+        """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
+        found, missing = self._sound()
+        return plots.matrices(found, missing=missing)
+
+    def plot_grid(self, metric: str = "average_accuracy") -> Figure:
+        """The mean of a metric over two hyperparameter axes as a heat map; the cells say of the runs what `table` does.
+
+        Raises ValueError unless there are two.
+        """
+        names = list(self.axes)[:-1]
+        if len(names) != 2:
+            raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
+        mean, _ = self.mean_ci(metric)
+        rows, columns = ((name, named_axes.texts(name, self.axes[name])) for name in names)
+        notes = {
+            where: "\n".join(itertools.chain(*self._counts(where))).replace("constant ", "constant\n") for where in self._points()
+        }
+        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns, notes=notes, title=self._told() or None)
+
+    def _points(self) -> Iterator[tuple[int, ...]]:
+        """The indices of each point of the hyperparameter axes."""
+        return np.ndindex(*self.shape[:-1])
+
+    def _texts(self, where: tuple[int, ...]) -> dict[str, str]:
+        """The labels of a point in words, by axis."""
+        return {n: named_axes.texts(n, self.axes[n])[i] for n, i in zip(self.axes, where, strict=False)}
+
+    def _counts(self, where: tuple[int, ...]) -> list[tuple[str, str]]:
+        """How many runs of a point, or with () of all, are not as they should be: [("2 of 10", "diverged")]."""
+        kinds = {"diverged": self.diverged, "constant answers": self.constant, "unfinished": ~self.finished}
+        counts = {word: (int(which[where].sum()), which[where].numel()) for word, which in kinds.items()}
+        return [(f"{count} of {n}", word) for word, (count, n) in counts.items() if count]
+
+    def _told(self, where: tuple[int, ...] = ()) -> str:
+        """The same in words: "2 of 10 diverged, 3 of 10 unfinished"; empty where there are none."""
+        return ", ".join(" ".join(words) for words in self._counts(where))
+
+    def _sound(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The accuracies of each point's runs that have not diverged, by its name; and the names of the points that have none."""
+        if not bool(self.finished.all()):
+            raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
+        R, sound, found, missing = self["accuracy"], ~self.diverged, dict[str, Tensor](), list[str]()
+        for where in self._points():
+            name = ", ".join(f"{axis}={text}" for axis, text in self._texts(where).items()) or "mean"
+            name += f" ({told})" if (told := self._told(where)) else ""
+            if sound[where].any():
+                found[name] = R[where][sound[where]]
+            else:
+                missing.append(name)
+        return found, missing
+
+
+files.KINDS["runs"] = Runs

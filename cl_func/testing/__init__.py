@@ -1,0 +1,48 @@
+"""The laws that every component obeys, as functions for tests of your own, and Hypothesis strategies for their inputs.
+
+    cl.testing.check_update(my_update, state, exp)            an Update `(state, exp) -> state`
+    cl.testing.check_loss(my_loss, state, exp)                a Loss
+    cl.testing.check_gradient_transform(mine, state, exp)     a GradientTransform
+    cl.testing.check_probe(my_probe, state, exp)              a Probe
+    cl.testing.check_draw(my_draw, memory)                    how rows are drawn from a memory
+    cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
+    cl.testing.check_device(my_update, state, exp)            any function of (state, exp), on another device
+    cl.testing.check_round_trip(state)                        what can be saved: a state, a history, Runs
+
+Each raises AssertionError that names the law and the first leaf where it fails:
+    pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
+    closed     it returns what its kind does; the state comes back in the structure, shapes, dtypes and devices it went in
+    occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
+    depends    (losses) the value is computed from the parameters given
+    fresh      no key is drawn from twice, in one call or in two in a row; a probe does not draw what the next update will
+    lanes      lane i of the vmapped run equals the single run
+    compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
+    padding    rows that are not valid change nothing
+    device     nothing names a device or waits for one
+    resumed    (strategies) stopping, storing and going on gives the same as not stopping
+    silent     (strategies) evaluating on the way changes nothing
+    round trip what is saved and loaded comes back the same to the bit, each name and label in its place and of its type
+"""
+
+from cl_func.testing.components import check_device, check_draw, check_gradient_transform, check_loss, check_probe, check_update
+from cl_func.testing.generators import agents, experiences, keys, small_benchmark, streams
+from cl_func.testing.laws import assert_equal, vary
+from cl_func.testing.whole import check_round_trip, check_strategy
+
+__all__ = [
+    "agents",
+    "assert_equal",
+    "check_device",
+    "check_draw",
+    "check_gradient_transform",
+    "check_loss",
+    "check_probe",
+    "check_round_trip",
+    "check_strategy",
+    "check_update",
+    "experiences",
+    "keys",
+    "small_benchmark",
+    "streams",
+    "vary",
+]

@@ -1,0 +1,175 @@
+"""Which laws a component obeys, by its kind: Update, Loss, GradientTransform, Probe, a draw from a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, contracts, random, transforms, tree
+from cl_func.core.loop import fold
+from cl_func.experiences import Experience, pad
+from cl_func.testing import laws
+from cl_func.testing.key_uses import recorded
+from cl_func.testing.laws import ATOL, RTOL, assert_equal, vary
+
+
+def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = False, padding: bool = True) -> None:
+    """Take an Update through the laws: pure, closed, lanes, padding and, with `compiled`, compiled and donated.
+
+    `padding=False` is for updates on experiences that have no rows to pad.
+    """
+    laws.check_arguments("update", update, state, exp, compiled=compiled, padding=padding)
+    with laws.obeyed():
+        out = contracts.update_output(laws.check_pure(update, state, exp), state, leaves=True)
+    laws.check_closed(out, state)
+    laws.check_fresh(update, state, exp)
+    laws.check_lanes(update, state, exp)
+    if padding:
+        assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+    laws.check_places(update, state, exp, out)
+    if compiled:
+        program = transforms.compile(update)
+        assert_equal(program(state, exp), out, "compiled", RTOL, ATOL)
+        assert_equal(fold(program, state, [exp], donate=True), out, "compiled (donated)", RTOL, ATOL)
+        lanes = tree.stack([state, vary(state)])
+        program = transforms.compile(transforms.vmap(update))
+        assert_equal(program(lanes, exp), transforms.vmap(update)(lanes, exp), "compiled (lanes)", RTOL, ATOL)
+
+
+def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
+    """Take a Loss through the laws, value and gradient alike; the value must be a finite scalar."""
+    laws.check_arguments("loss", loss, state, exp, compiled=compiled)
+    with laws.obeyed():
+        value, after = contracts.loss_output(loss(laws.params_of(state), state, exp), state)
+        contracts.update_output(after, state, leaves=True, name="loss")
+    if not bool(torch.isfinite(value)):
+        raise AssertionError(f"law 'finite' broken: the loss is {value.item()}")
+    if not _depends(loss, state, exp):
+        raise AssertionError(f"law 'depends' broken: {contracts.independent()}")
+
+    def as_update(state: Any, exp: Any) -> Any:
+        (value, after), grads = value_and_grad(loss, state, exp)
+        laws.check_closed(after, state)
+        return {"value": value, "grads": grads, "state": after}
+
+    laws.check_function(as_update, state, exp, compiled=compiled)
+    laws.check_fresh(lambda state, exp: loss(state.model.params, state, exp)[1], state, exp)
+
+
+def _depends(loss: Callable[..., Any], state: Any, exp: Any) -> bool:
+    """Whether a loss is a function of the parameters that it is given, be its gradient 0."""
+    params = tree.map(lambda p: p.detach().requires_grad_(p.is_floating_point()), laws.params_of(state))
+    with torch.enable_grad():
+        return bool(loss(params, state, exp)[0].requires_grad)
+
+
+def value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tuple[Tensor, Any], Any]:
+    """((value, state after), gradients) of a Loss at the parameters of the state."""
+
+    def with_value(params: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
+        value, after = loss(params, state, exp)
+        return value, (value, after)
+
+    grads, (value, after) = torch.func.grad(with_value, has_aux=True)(state.model.params)
+    return (value, after), grads
+
+
+def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
+    """Take a GradientTransform through the laws on gradients drawn at random, and on zero gradients."""
+    laws.check_arguments("transform", transform, state, exp, compiled=compiled)
+    laws.params_of(state)
+    for scale in (1.0, 0.0):
+
+        def as_update(state: Any, exp: Any, scale: float = scale) -> Any:
+            params = state.model.params
+            keys = random.split(random.key(7, tree.leaves(params)[0].device), len(params))
+            grads = {
+                name: scale * random.normal(k, tuple(p.shape), p.dtype) for k, (name, p) in zip(keys, params.items(), strict=True)
+            }
+            with laws.obeyed():
+                new, after = contracts.transform_output(transform(grads, state, exp), grads, state, name="transform")
+            laws.check_closed(new, params, "closed (gradients)")
+            laws.check_closed(after, state)
+            return {"grads": new, "state": after}
+
+        def step(state: Any, exp: Any, as_update: Callable[..., Any] = as_update) -> Any:
+            return as_update(state, exp)["state"]
+
+        laws.check_function(as_update, state, exp, compiled=compiled)
+        laws.check_fresh(step, state, exp)
+
+
+def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
+    """Take a Probe through the laws: it draws nothing, changes nothing, and gives each lane what it gives the single run."""
+    laws.check_arguments("probe", probe, state, exp, compiled=compiled)
+    with laws.obeyed():
+        contracts.probe_output(probe(state, exp))
+    laws.check_function(probe, state, exp, compiled=compiled, rows=False)
+    keys = laws.keys_in(state)
+    with recorded(*keys) as uses:
+        probe(state, exp)
+        for child in [child for key in keys for child in random.split(key, 3)]:
+            random.bits(child)
+    if uses.faults:
+        raise AssertionError(
+            f"law 'fresh' broken: {uses.faults[0]}. A probe does not move the state's key on, so the next update draws the same; "
+            "draw from random.fold_in(state.key, n) with a number of your own"
+        )
+
+
+def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
+    """Take a `draw(memory, key, n) -> (rows [n, ...], valid [n])` through the laws: occupied, pure, lanes, compiled.
+
+    memory: with `data`, a tree of [capacity, ...], and `occupied`, [capacity] bool; give it empty, filled in part and full.
+    """
+    checks.function("draw", draw, "a function draw(memory, key, n)")
+    checks.positive_int("n", n)
+    checks.flag("compiled", compiled)
+    occupied = checks.occupied("memory", memory)
+
+    def drawn(key: Any, exp: Any) -> Any:
+        rows, valid = draw(memory, key, n)
+        return {"rows": rows, "valid": checks.tensor("valid", valid, (n,), torch.bool)}
+
+    keys = random.split(random.key(2024), 5)
+    singles = [laws.check_pure(drawn, key, None) for key in keys]
+    lanes = transforms.vmap(drawn)(keys, None)
+    for i, single in enumerate(singles):
+        assert_equal(tree.map(lambda leaf, i=i: leaf[i], lanes), single, f"lanes (lane {i})")
+        valid, count = single["valid"], int(single["valid"].sum())
+        if count > occupied.sum():
+            raise AssertionError(f"law 'occupied' broken: {count} rows are valid, the memory holds {int(occupied.sum())}")
+        for (path, held), rows in zip(tree.items(memory.data), tree.leaves(single["rows"]), strict=True):
+            known, given = (part[:, None].flatten(1) for part in (held[occupied], rows[valid]))
+            if not bool((known == given[:, None]).all(2).any(1).all()):
+                raise AssertionError(f"law 'occupied' broken at {path}: a row was drawn that the memory does not hold")
+    if compiled:
+        assert_equal(transforms.compile(drawn)(keys[0], None), singles[0], "compiled")
+
+
+def check_device(
+    function: Callable[[Any, Any], Any], state: Any, exp: Experience | None = None, device: torch.device | str | None = None
+) -> None:
+    """Run a function of (state, exp), such as an Update, on another device: it must name none, and wait for none.
+
+    It is run on fake tensors, which takes no accelerator; `check_update`, `check_loss` and `check_gradient_transform` do that too.
+    On an accelerator, where there is one or `device` names one, it must also give the values of the processor.
+
+    A probe that looks at data of its own, such as `cl.evaluate(model, stream)`, has them on one device: check its leaf,
+    `cl.tree.leaves(probe)[0]`, which is a function of the rows that it is given.
+    """
+    laws.check_arguments("function", function, state, exp)
+    checks.device("device", device)
+    out = contracts.tensors(function(state, exp), name="function")
+    laws.check_places(function, state, exp, out)
+    if device is None and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
+    if device is not None:
+        there = function(tree.to(state, device), None if exp is None else tree.to(exp, device))
+        for path, leaf in tree.items(there):
+            if leaf.device.type != torch.device(device).type:
+                raise AssertionError(f"law 'device' broken at {path}: it is on {leaf.device}, all that was given on {device}")
+        assert_equal(tree.to(there, "cpu"), tree.to(out, "cpu"), f"device ({device})", 1e-3, 1e-4)

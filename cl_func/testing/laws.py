@@ -1,0 +1,159 @@
+"""The laws themselves, each as a check of one function; which of them a kind of component obeys is told in `components.py`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, contracts, core, random, transforms, tree
+from cl_func.experiences import Experience, pad
+from cl_func.testing.fake_device import device_fault
+from cl_func.testing.key_uses import KeyUses, recorded
+from cl_func.tree import PyTree
+
+RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order: a batched matrix product, a compiled kernel
+
+
+def assert_equal(actual: PyTree, expected: PyTree, law: str, rtol: float = 0.0, atol: float = 0.0) -> None:
+    """Raise AssertionError naming the law and the first leaf that differs."""
+    difference = tree.difference(actual, expected, rtol, atol)
+    if difference is not None:
+        raise AssertionError(f"law '{law}' broken at {difference}")
+
+
+def vary(state: Any) -> Any:
+    """Another state of the same structure: floating leaves moved by a few percent, the key replaced."""
+    checks.tensors("state", state)
+    moved = tree.map(lambda leaf: leaf * 1.03 if leaf.dtype.is_floating_point else leaf.clone(), state)
+    return moved.replace(key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else moved
+
+
+def check_function(function: Any, state: Any, exp: Any, *, compiled: bool, rows: bool = True) -> None:
+    """The laws of any pure function of (state, exp); rows: whether it takes rows, which may be padded."""
+    out = check_pure(function, state, exp)
+    check_lanes(function, state, exp)
+    if rows:
+        assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+        check_places(function, state, exp, out)
+    if compiled:
+        assert_equal(transforms.compile(function)(state, exp), out, "compiled", RTOL, ATOL)
+
+
+def check_places(function: Any, state: Any, exp: Any, out: Any) -> None:
+    """A function must name no device; out: what it gives on this one."""
+    fault = device_fault(function, state, exp, out=out)
+    if fault is not None:
+        raise AssertionError(f"law 'device' broken: {fault}")
+
+
+def check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: Any) -> None:
+    """Check what a check of laws was given."""
+    checks.function(name, function)
+    if any(leaf.is_meta for leaf in tree.leaves(checks.tensors("state", state))):
+        raise ValueError("state: it is on the device meta, which holds no values.")
+    if exp is not None or name not in ("probe", "function"):
+        checks.instance("exp", exp, Experience, "an Experience")
+    for flag, value in flags.items():
+        checks.flag(flag, value)
+
+
+@contextlib.contextmanager
+def obeyed() -> Iterator[None]:
+    """Within it, a function that returns something else than its kind does breaks the law 'closed'."""
+    try:
+        yield
+    except contracts.ContractError as error:
+        raise AssertionError(
+            f"law 'closed' broken{' at ' if error.path else ''}{error.path}: it gave {error.gave}, expected {error.expected}; "
+            f"{error.mend} (in `{error.name}`)"
+        ) from error
+
+
+def params_of(state: Any) -> Any:
+    """The parameters of the model in a state; TypeError for a state without."""
+    try:
+        return state.model.params
+    except AttributeError:
+        raise checks.no_agent("state", state, "model") from None
+
+
+def check_pure(function: Any, state: Any, exp: Any) -> Any:
+    """What a function gives, which must be the same at a second call and leave its inputs and torch's generator as they were."""
+    before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()
+    first = tree.map(_cloned, function(state, exp))
+    assert_equal((state, exp), before, "pure (inputs)")
+    if not torch.equal(torch.random.get_rng_state(), generator):
+        raise AssertionError("law 'pure' broken: torch's global generator was advanced; draw with cl.random from state.key")
+    assert_equal(function(state, exp), first, "pure (second call)")
+    return first
+
+
+def _cloned(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def keys_in(state: Any) -> list[Tensor]:
+    """All that may be a key in a state; counters are among it, and nothing is drawn from those."""
+    return list({int(leaf): leaf for leaf in tree.leaves(state) if leaf.dtype == torch.int64 and not leaf.ndim}.values())
+
+
+def check_fresh(step: Callable[[Any, Any], Any], state: Any, exp: Experience) -> None:
+    """Of two steps in a row, no two draws may be from one key."""
+
+    def taken(following: Experience) -> KeyUses:
+        with recorded(*keys_in(state)) as uses:
+            step(step(state, exp), following)
+        return uses
+
+    # A key that stays is right for what is drawn once an experience, from its child for the experience: fold_in(key, exp.index).
+    uses = taken(exp)
+    if uses.faults:
+        refuse_reuse(taken(tree.replace(exp, index=exp.index + 1)))
+    if uses.drawn or uses.derived or not isinstance(state, core.Agent):
+        return
+    out, other = step(state, exp), step(tree.replace(state, key=random.fold_in(state.key, 99)), exp)
+    difference = tree.difference(out.replace(key=other.key), other)
+    if difference is not None and torch.equal(out.key, state.key):
+        raise AssertionError(
+            f"law 'fresh' broken: another key gives another result, at {difference}, but cl.random was not asked, and the key that "
+            "comes back is the one that was given; draw with cl.random from a child: `key, draw = random.split(state.key)`"
+        )
+
+
+def refuse_reuse(uses: KeyUses) -> None:
+    """No key may have been used twice."""
+    if uses.faults:
+        raise AssertionError(
+            f"law 'fresh' broken: {uses.faults[0]}. Use a key once: `key, draw = random.split(state.key)`, draw from `draw`, and "
+            "return the state with `key`"
+        )
+
+
+def check_closed(out: Any, state: Any, law: str = "closed") -> None:
+    """A result must have the structure, shapes, dtypes and devices of the state."""
+    if type(out) is not type(state):
+        raise AssertionError(f"law '{law}' broken: it gave {tree.describe(out)}, expected {tree.describe(state)}, the state")
+
+    def spec(node: Any) -> Any:
+        return tree.map(lambda leaf: tree.describe(leaf) + f" on {leaf.device}" if isinstance(leaf, Tensor) else repr(leaf), node)
+
+    assert_equal(spec(out), spec(state), law)
+
+
+def check_lanes(function: Any, state: Any, exp: Any) -> None:
+    """Each lane of a vmapped call must equal the single call."""
+    singles = [state, vary(state)]
+    try:
+        lanes = transforms.vmap(function)(tree.stack(singles), exp)
+    except RuntimeError as error:
+        raise AssertionError(
+            f"law 'lanes' broken: it cannot be vmapped, since {str(error).strip().splitlines()[0]} "
+            "(In place of .item() and an if on a tensor take torch.where or cl.when, in place of a boolean mask weights.)"
+        ) from error
+    for i, single in enumerate(singles):
+        lane = tree.map(lambda leaf, i=i: leaf[i], lanes)
+        assert_equal(lane, function(single, exp), f"lanes (lane {i})", RTOL, ATOL)

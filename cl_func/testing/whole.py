@@ -1,0 +1,95 @@
+"""Laws over a whole stream, and of what is saved."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, core, random, transforms, tree
+from cl_func.core.loop import fold, scan
+from cl_func.evaluation import evaluate
+from cl_func.experiences import Benchmark
+from cl_func.storage.checkpoint import load, save
+from cl_func.sweeps.runs import Runs
+from cl_func.testing import laws
+from cl_func.testing.components import check_update
+from cl_func.testing.key_uses import recorded
+from cl_func.testing.laws import ATOL, RTOL, assert_equal
+
+
+def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int = 0, compiled: bool = False) -> None:
+    """Take a Strategy through all laws over the train stream of a small benchmark (2 experiences or more)."""
+    checks.instance("strategy", strategy, core.Strategy, "a cl.Strategy(init, update)")
+    checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.testing.small_benchmark()")
+    checks.flag("compiled", compiled)
+    init, update, train = strategy.init, strategy.update, benchmark.train
+    start = init(random.key(seed))
+    assert_equal(init(random.key(seed)), start, "pure (init)")
+    key = random.key(seed)
+    with recorded(key) as uses:
+        fold(update, init(key), train)
+    laws.refuse_reuse(uses)
+    experiences = list(train)
+    states = [start]
+    for exp in experiences:
+        states.append(update(states[-1], exp))
+        laws.check_closed(states[-1], start)
+    for before, exp in [(states[0], experiences[0]), (states[-2], experiences[-1])]:
+        check_update(update, before, exp)
+
+    _, lanes_end = None, fold(transforms.vmap(update), tree.stack([start, init(random.key(seed + 1))]), train)
+    for i, lane in enumerate(tree.unstack(lanes_end)):
+        assert_equal(lane, fold(update, init(random.key(seed + i)), train), "lanes (stream)", RTOL, ATOL)
+
+    for cut in range(1, len(experiences)):
+        stored = pickle.loads(pickle.dumps(states[cut]))
+        assert_equal(fold(update, stored, experiences[cut:]), states[-1], f"resumed (at experience {cut})")
+
+    probe = (lambda state, exp: state.key) if strategy.model is None else evaluate(strategy.model, benchmark.test)
+    assert_equal(scan(update, start, train, probe)[0], states[-1], "silent")
+    if compiled:
+        program = transforms.compile(update)
+        assert_equal(fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
+        assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
+
+
+def check_round_trip(value: Any) -> None:
+    """Save a state, a history, any tree of tensors, or Runs, and load it: what comes back must be the same, to the bit.
+
+    A tree is loaded into one of zeros, and as a dict by path. Runs must have their axes, labels and histories in the same order and
+    of the same types. Raises AssertionError, and the errors of `cl.save` for what cannot be saved.
+    """
+    runs = isinstance(value, Runs)
+    if not runs and any(leaf.is_meta for leaf in tree.leaves(checks.tensors("value", value))):
+        raise ValueError("value: it is on the device meta, which holds no values.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "value"
+        save(path, value)
+        by_path = load(path)
+        again = by_path if runs else load(path, like=tree.map(torch.zeros_like, value))
+
+    def whole(part: Any) -> tuple[Any, dict[str, Tensor]]:
+        if runs:  # a repr tells labels of several types apart, and NaN is NaN
+            return repr((part.axes, list(part.history), part.seconds)), {"finished of the runs": part.finished, **part.history}
+        return tree.flatten(part)[1], dict(tree.items(part))
+
+    (structure, leaves), (expected, wanted) = whole(again), whole(value)
+    if structure != expected:
+        raise AssertionError(f"law 'round trip' broken: {structure} against {expected}")
+    for found in (leaves, leaves if runs else by_path):
+        if found.keys() != wanted.keys():
+            raise AssertionError(f"law 'round trip' broken: the names are {sorted(found)} against {sorted(wanted)}")
+        for name, leaf in wanted.items():
+            same = tree.describe(found[name]) == tree.describe(leaf) and torch.equal(_bits(found[name]), _bits(leaf))
+            if not same:
+                raise AssertionError(f"law 'round trip' broken at {name}: {found[name]} against {leaf}")
+
+
+def _bits(leaf: Tensor) -> Tensor:
+    """The bytes of a tensor; equal where even NaN and the sign of 0 are."""
+    return leaf.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)

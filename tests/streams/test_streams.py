@@ -1,0 +1,556 @@
+"""Streams by their properties: what goes in comes out exactly once, nothing is transformed early or twice, all of it pickles."""
+
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cl_func import random, streams, tree
+from cl_func.experiences import Benchmark, Dataset, Stream, experience, stream
+from cl_func.streams import domains
+from cl_func.streams.lazy import Last
+
+KEY = random.key(0)
+
+
+def make(n_classes=6, per_class=5, shape=(4,), dtype=torch.float32, seed=0):
+    """A dataset whose rows can all be told apart, its labels in no order."""
+    n = n_classes * per_class
+    y = random.permutation(random.key(seed), n) % n_classes
+    x = torch.arange(n * torch.Size(shape).numel()).reshape(n, *shape)
+    return Dataset((x % 256 if dtype == torch.uint8 else x).to(dtype), y, n_classes=n_classes)
+
+
+def pair(**kwargs):
+    return make(**kwargs), make(**{**kwargs, "per_class": 2, "seed": 1})
+
+
+IMAGES = pair(shape=(1, 4, 4))
+SPLITS = {
+    "split_by_class": lambda train, test: streams.split_by_class(train, test, n_experiences=3),
+    "task_incremental": lambda train, test: streams.task_incremental(train, test, n_experiences=3, key=KEY),
+    "domain_incremental": lambda train, test: streams.domain_incremental(
+        train, test, n_experiences=3, class_order=[5, 0, 4, 1, 3, 2]
+    ),
+}
+DOMAINS = {
+    "permuted": lambda train, test: streams.permuted(train, test, n_experiences=3, key=KEY),
+    "rotated": lambda train, test: streams.rotated(train, test, n_experiences=3),
+}
+BASES = {**SPLITS, **DOMAINS}
+DERIVED = {
+    "as it is": lambda bench: bench,
+    "online": lambda bench: streams.split_online(bench, experience_size=4, key=KEY),
+    "validation": lambda bench: streams.with_validation(bench, 0.3, key=KEY),
+    "cumulative": streams.cumulative,
+    "all": lambda bench: streams.split_online(streams.cumulative(streams.with_validation(bench, 0.3, key=KEY)), 4),
+}
+
+
+def rows(exp):
+    return exp.rows[exp.valid].tolist()
+
+
+def all_rows(the_stream):
+    return [row for exp in the_stream for row in rows(exp)]
+
+
+# ------------------------------------------------------------------ laws of every stream
+
+
+@pytest.mark.parametrize("derive", DERIVED)
+@pytest.mark.parametrize("base", BASES)
+def test_every_benchmark_is_deterministic_indexed_and_pickles(base, derive):
+    bench = DERIVED[derive](BASES[base](*IMAGES))
+    again = DERIVED[derive](BASES[base](*IMAGES))
+    copy = pickle.loads(pickle.dumps(bench))
+    for name in ("train", "test", "valid"):
+        one, two, three = (getattr(b, name) for b in (bench, again, copy))
+        if one is None:
+            assert two is three is None
+            continue
+        for i, exp in enumerate(one):
+            assert int(exp.index) == i
+            assert tree.difference(exp, two[i]) is None
+            assert tree.difference(exp, three[i]) is None
+            assert tree.difference(exp, one[i - len(one)]) is None
+            assert exp.classes[exp.y].all()
+            assert exp.valid.any()
+            assert exp.classes.shape == (bench.n_classes,)
+        # Experiences of one stream have one structure, so they can share compiled programs.
+        assert len({tree.flatten(exp)[1] for exp in one}) == 1
+
+
+@pytest.mark.parametrize("derive", ["as it is", "online", "validation"])
+@pytest.mark.parametrize("base", SPLITS)
+def test_every_train_row_is_seen_once(base, derive):
+    train, test = IMAGES
+    bench = DERIVED[derive](SPLITS[base](train, test))
+    seen = all_rows(bench.train) + (all_rows(bench.valid) if bench.valid else [])
+    assert sorted(seen) == list(range(len(train)))
+    assert sorted(all_rows(bench.test)) == list(range(len(test)))
+
+
+def test_a_benchmark_does_not_touch_the_global_generator():
+    before = torch.get_rng_state()
+    for base in BASES.values():
+        for derive in DERIVED.values():
+            list(derive(base(*IMAGES)).train)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ------------------------------------------------------------------ split by class
+
+
+@st.composite
+def splits(draw):
+    n_classes = draw(st.integers(1, 8))
+    n_experiences = draw(st.sampled_from([n for n in range(1, n_classes + 1) if n_classes % n == 0]))
+    return n_classes, n_experiences, draw(st.permutations(range(n_classes)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(splits())
+def test_classes_are_disjoint_complete_and_in_order(case):
+    n_classes, n_experiences, order = case
+    train, test = pair(n_classes=n_classes)
+    bench = streams.split_by_class(train, test, n_experiences, class_order=order)
+    k = n_classes // n_experiences
+    for split in (bench.train, bench.test):
+        assert len(split) == n_experiences
+        assert torch.equal(torch.stack([exp.classes for exp in split]).sum(0), torch.ones(n_classes, dtype=torch.int64))
+        for j, exp in enumerate(split):
+            assert exp.classes.nonzero().flatten().tolist() == sorted(order[j * k : (j + 1) * k])
+            assert exp.y.unique().tolist() == sorted(order[j * k : (j + 1) * k])
+            assert int(exp.task) == 0
+    assert bench.train[0].source is train
+    assert sorted(all_rows(bench.train)) == list(range(len(train)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(splits())
+def test_domain_labels_are_places_within_the_group(case):
+    n_classes, n_experiences, order = case
+    train, test = pair(n_classes=n_classes)
+    bench = streams.domain_incremental(train, test, n_experiences, class_order=order)
+    k = n_classes // n_experiences
+    assert bench.n_classes == k
+    for data, split in ((train, bench.train), (test, bench.test)):
+        for j, exp in enumerate(split):
+            assert exp.classes.all()
+            assert exp.source.x is data.x
+            assert exp.source.n_classes == k
+            assert [order[j * k + y] for y in exp.y.tolist()] == data.y[exp.rows].tolist()
+            assert not exp.tasks.any()
+
+
+def test_task_incremental_tells_the_task():
+    train, test = pair()
+    bench = streams.task_incremental(train, test, 3)
+    plain = streams.split_by_class(train, test, 3)
+    for split, reference in ((bench.train, plain.train), (bench.test, plain.test)):
+        for j, exp in enumerate(split):
+            assert exp.tasks.tolist() == [j] * len(exp)
+            assert tree.equal(tree.replace(exp, task=torch.tensor(0)), reference[j])
+
+
+def test_a_key_draws_the_order():
+    train, test = pair(n_classes=8)
+    orders = []
+    for seed in range(4):
+        bench = streams.split_by_class(train, test, 8, key=random.key(seed))
+        orders.append([int(exp.y[0]) for exp in bench.train])
+        assert orders[-1] == random.permutation(random.key(seed), 8).tolist()
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("order", [torch.tensor([1, 0, 2]), range(2, -1, -1), (2, 0, 1)])
+def test_class_orders_of_any_kind(order):
+    bench = streams.split_by_class(*pair(n_classes=3), 3, class_order=order)
+    assert [int(exp.y[0]) for exp in bench.train] == [int(c) for c in order]
+
+
+@pytest.mark.parametrize("split", [streams.split_by_class, streams.task_incremental, streams.domain_incremental])
+def test_splits_refuse(split):
+    train, test = pair()
+    with pytest.raises(ValueError, match="n_experiences: 4 does not divide the 6 classes; choose one of 1, 2, 3, 6"):
+        split(train, test, n_experiences=4)
+    with pytest.raises(ValueError, match="n_experiences: expected an integer of at least 1, got 0"):
+        split(train, test, n_experiences=0)
+    with pytest.raises(TypeError, match=r"n_experiences: expected an integer of at least 1, got 2\.0"):
+        split(train, test, n_experiences=2.0)
+    with pytest.raises(ValueError, match="class_order, key: give one of them"):
+        split(train, test, n_experiences=2, class_order=range(6), key=KEY)
+    for order in ([0, 1, 2], [0, 1, 2, 3, 4, 4], [1, 2, 3, 4, 5, 6]):
+        with pytest.raises(ValueError, match=r"class_order: expected a permutation of the classes 0\.\.5, got \["):
+            split(train, test, n_experiences=2, class_order=order)
+    with pytest.raises(TypeError):
+        split(train, test, n_experiences=2, class_order=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    with pytest.raises(TypeError, match="key: expected an int64 tensor"):
+        split(train, test, n_experiences=2, key=0)
+    gap = Dataset(train.x, train.y.clamp(max=4), n_classes=6)
+    with pytest.raises(ValueError, match=r"train: no row of the classes \[5\], out of 6"):
+        split(gap, test, n_experiences=2)
+    with pytest.raises(ValueError, match=r"test: experience 2 is empty: no row of the classes \[4, 5\]"):
+        split(train, Dataset(test.x, test.y.clamp(max=3), n_classes=6), n_experiences=3)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_train_and_test_must_match(base):
+    train, test = pair(shape=(4, 4))
+    build = BASES[base]
+    with pytest.raises(TypeError, match=r"test: expected a cl\.data\.Dataset, got float32\[3\]"):
+        build(train, torch.zeros(3))
+    with pytest.raises(ValueError, match=r"n_classes differ: 6 and 7; .*Dataset\(x, y, n_classes=\.\.\.\)"):
+        build(train, Dataset(test.x, test.y, n_classes=7))
+    with pytest.raises(ValueError, match=r"sample shapes differ: \[4, 4\] and \[16\]"):
+        build(train, Dataset(test.x.flatten(1), test.y, n_classes=6))
+    with pytest.raises(ValueError, match=r"dtypes of x differ: torch\.float32 and torch\.float64"):
+        build(train, Dataset(test.x.double(), test.y, n_classes=6))
+    with pytest.raises(ValueError, match="train: has task labels of its own"):
+        build(Dataset(train.x, train.y, torch.zeros_like(train.y), n_classes=6), test)
+
+
+# ------------------------------------------------------------------ permuted, rotated
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """Counts the transformations of inputs, by experience."""
+    calls = []
+    for cls in (domains._Permutation, domains._Rotation):
+
+        def counted(self, x, index, original=cls.__call__):
+            calls.append(index)
+            return original(self, x, index)
+
+        monkeypatch.setattr(cls, "__call__", counted)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_permuted_is_one_invertible_permutation_for_train_and_test(dtype):
+    train, test = pair(shape=(2, 3, 4), dtype=dtype)
+    bench = streams.permuted(train, test, 4, key=KEY)
+    assert bench.train[0].source is train
+    orders = set()
+    for i in range(1, 4):
+        order = random.permutation(random.fold_in(KEY, i), 24)
+        orders.add(tuple(order.tolist()))
+        for data, exp in ((train, bench.train[i]), (test, bench.test[i])):
+            assert exp.source.x.dtype == dtype
+            assert exp.source.x.shape == data.x.shape
+            assert exp.source.y is data.y
+            assert exp.classes.all()
+            assert rows(exp) == list(range(len(data)))
+            back = exp.source.x.flatten(1)[:, torch.argsort(order)].reshape(data.x.shape)
+            assert torch.equal(back, data.x)
+    assert len(orders) == 3
+
+
+@pytest.mark.parametrize("base", DOMAINS)
+def test_inputs_are_transformed_when_asked_for_and_not_kept(base, spy):
+    bench = DOMAINS[base](*IMAGES)
+    assert spy == []
+    assert bench.train[0].source is IMAGES[0]
+    assert spy == []
+    first = weakref.ref(bench.train[1].source)
+    gc.collect()
+    assert first() is None
+    assert spy == [1]
+    list(bench.test)
+    assert spy == [1, 1, 2]
+
+
+@pytest.mark.parametrize("size", [5, 6, 1, 28])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.float16])
+def test_a_quarter_turn_is_rot90(size, dtype):
+    # Values like pixels: 1e-5 is absolute, for images in [0, 1].
+    x = torch.rand(5, 2, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = (x * 255).to(dtype) if dtype == torch.uint8 else x.to(dtype)
+    data = Dataset(x, torch.arange(5))
+    bench = streams.rotated(data, data, 4, max_angle=270.0)
+    assert bench.train[0].source is data
+    for i in range(4):
+        turned = bench.train[i].source.x
+        expected = torch.rot90(x, i, (-2, -1))
+        assert turned.dtype == dtype
+        tolerance = {torch.uint8: 0, torch.float16: 1e-3}.get(dtype, 1e-5)
+        torch.testing.assert_close(turned, expected, rtol=0, atol=tolerance)
+    clockwise = streams.rotated(data, data, 2, max_angle=-90.0).train[1].source.x
+    torch.testing.assert_close(
+        clockwise, torch.rot90(x, -1, (-2, -1)), rtol=0, atol={torch.uint8: 0, torch.float16: 1e-3}.get(dtype, 1e-5)
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(angle=st.floats(-360, 360), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_any_turn_agrees_with_the_formula(angle, height, width):
+    """Against bilinear interpolation written out, on images that are not square."""
+    x = torch.rand(2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    turned = domains._Rotation((0.0, angle))(x, 1)
+    expected = torch.zeros_like(x)
+    a = torch.deg2rad(torch.tensor(angle, dtype=torch.float64))
+    for r in range(height):
+        for c in range(width):
+            right, down = c - (width - 1) / 2, r - (height - 1) / 2
+            from_c = float(right * a.cos() - down * a.sin()) + (width - 1) / 2
+            from_r = float(right * a.sin() + down * a.cos()) + (height - 1) / 2
+            for i in range(height):
+                for j in range(width):
+                    weight = max(0.0, 1 - abs(i - from_r)) * max(0.0, 1 - abs(j - from_c))
+                    expected[:, r, c] += weight * x[:, i, j]
+    torch.testing.assert_close(turned, expected, rtol=0, atol=1e-9)
+
+
+def test_rotated_vectors_are_square_images_and_blocks_change_nothing(monkeypatch):
+    images, test = pair(shape=(5, 5))
+    vectors = [Dataset(data.x.flatten(1), data.y, n_classes=6) for data in (images, test)]
+    expected = streams.rotated(images, test, 3, max_angle=60).train[1].source.x
+    monkeypatch.setattr(domains, "_BLOCK", 60)
+    turned = streams.rotated(*vectors, 3, max_angle=60).train[1].source.x
+    assert turned.shape == (30, 25)
+    assert torch.equal(turned, expected.flatten(1))
+
+
+def test_angles_are_evenly_spaced_and_full_turns_are_identities():
+    bench = streams.rotated(*IMAGES, 3, max_angle=360.0)
+    assert bench.train.make.transform.angles == (0.0, 180.0, 360.0)
+    assert bench.train[2].source.x is IMAGES[0].x
+    assert streams.rotated(*IMAGES, 1).train.make.transform.angles == (0.0,)
+
+
+def test_domains_refuse():
+    with pytest.raises(ValueError, match=r"x: vectors of 6 features are no square images; give images \[N, H, W\]"):
+        streams.rotated(*pair(shape=(6,)), 2)
+    with pytest.raises(ValueError, match="max_angle: expected a finite number, got inf"):
+        streams.rotated(*IMAGES, 2, max_angle=float("inf"))
+    with pytest.raises(TypeError, match="max_angle: expected a finite number, got '90'"):
+        streams.rotated(*IMAGES, 2, max_angle="90")
+    with pytest.raises(TypeError, match="key: expected an int64 tensor"):
+        streams.permuted(*IMAGES, 2, key=0)
+    for build in (streams.rotated, lambda *args: streams.permuted(*args, key=KEY)):
+        with pytest.raises(ValueError, match="n_experiences: expected an integer of at least 1, got 0"):
+            build(*IMAGES, 0)
+
+
+# ------------------------------------------------------------------ online
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 25), seed=st.none() | st.integers(0, 99), shuffle=st.booleans())
+def test_pieces_are_their_parents_in_order(size, seed, shuffle):
+    key = None if seed is None or not shuffle else random.key(seed)
+    bench = streams.task_incremental(*pair(per_class=7), n_experiences=2, class_order=[4, 1, 0, 2, 3, 5])
+    online = streams.split_online(bench, size, shuffle=shuffle, key=key)
+    assert online.test is bench.test
+    pieces = list(online.train)
+    assert {len(piece) for piece in pieces} == {size}
+    for j, parent in enumerate(bench.train):
+        own = [piece for piece in pieces if int(piece.task) == j]
+        joined = [row for piece in own for row in rows(piece)]
+        order = random.permutation(random.fold_in(random.key(0) if key is None else key, j), len(parent))
+        assert joined == (parent.rows[order] if shuffle else parent.rows).tolist()
+        assert all(piece.valid.all() for piece in own[:-1])
+        assert all(torch.equal(piece.classes, parent.classes) for piece in own)
+        assert len(own) == -(-len(parent) // size)
+    assert [int(piece.index) for piece in pieces] == list(range(len(pieces)))
+
+
+@pytest.mark.parametrize("base", DOMAINS)
+def test_a_lazy_parent_is_transformed_once_and_only_the_last_is_kept(base, spy):
+    online = streams.split_online(DOMAINS[base](*IMAGES), 4, key=KEY)
+    assert spy == []  # neither to count the pieces
+    per_parent = len(online.train) // 3
+    sources = [piece.source for piece in online.train]
+    assert spy == [1, 2]
+    assert len({id(source) for source in sources}) == 3
+    del sources
+    spy.clear()
+    for i in (per_parent, 2 * per_parent - 1, per_parent + 1):
+        online.train[i]
+    assert spy == [1]
+    list(online.train[per_parent:])  # a resumed run: a slice goes by index
+    assert spy == [1, 2]
+    kept = weakref.ref(online.train[-1].source)
+    online.train[0]
+    gc.collect()
+    assert kept() is None
+
+
+def test_one_sample_at_a_time():
+    train, test = pair()
+    online = streams.split_online(streams.split_by_class(train, test, 3), experience_size=1)
+    assert len(online.train) == len(train)
+    assert all(len(exp) == 1 and exp.valid.all() for exp in online.train)
+
+
+def test_cutting_twice_drops_the_padding_in_between():
+    bench = streams.split_by_class(*pair(), n_experiences=3)
+    twice = streams.split_online(streams.split_online(bench, 4, shuffle=False), 3, shuffle=False)
+    assert all_rows(twice.train) == all_rows(bench.train)
+    assert [int(exp.valid.sum()) for exp in twice.train] == [3, 1, 3, 1, 2] * 3
+
+
+def test_any_stream_can_be_cut_and_is_built_once_per_experience():
+    data = make()
+    built = []
+
+    def build(i):
+        built.append(i)
+        return experience(data, torch.arange(i, i + 5), index=i)
+
+    online = streams.split_online(Benchmark(Stream(build, 3), Stream(build, 3)), 2, shuffle=False)
+    built.clear()
+    assert all_rows(online.train) == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6]
+    assert built[-2:] == [1, 2]
+    assert len(built) <= 3
+    listed = Benchmark(stream([experience(data)]), stream([experience(data)]))
+    assert all_rows(pickle.loads(pickle.dumps(streams.split_online(listed, 7, shuffle=False))).train) == list(range(30))
+
+
+def test_split_online_refuses():
+    bench = streams.split_by_class(*pair(), n_experiences=3)
+    with pytest.raises(ValueError, match="experience_size: expected an integer of at least 1, got 0"):
+        streams.split_online(bench, 0)
+    with pytest.raises(TypeError, match="key: expected an int64 tensor"):
+        streams.split_online(bench, 2, key=3)
+
+
+def test_last_keeps_one_result_and_none_when_pickled():
+    last = Last(str)
+    assert last(1) is last(1)
+    assert last(2) == "2"
+    assert pickle.loads(pickle.dumps(last))._kept is None
+
+
+# ------------------------------------------------------------------ validation
+
+
+@settings(max_examples=30, deadline=None)
+@given(fraction=st.floats(0.01, 0.9), seed=st.integers(0, 99))
+def test_validation_is_disjoint_and_complete(fraction, seed):
+    bench = streams.task_incremental(*pair(), n_experiences=3)
+    held = streams.with_validation(bench, fraction, key=random.key(seed))
+    assert held.test is bench.test
+    for parent, train, valid in zip(bench.train, held.train, held.valid, strict=True):
+        assert len(valid) == max(1, round(fraction * len(parent)))
+        assert sorted(rows(train) + rows(valid)) == rows(parent)
+        for part in (train, valid):
+            assert rows(part) == sorted(rows(part))
+            assert part.source is parent.source
+            assert torch.equal(part.classes, parent.classes)
+            assert int(part.task) == int(parent.task)
+
+
+def test_validation_depends_on_key_and_experience():
+    bench = streams.permuted(*pair(per_class=20), n_experiences=3, key=KEY)
+    one, two = (streams.with_validation(bench, 0.5, key=random.key(seed)) for seed in (1, 2))
+    drawn = [rows(exp) for held in (one, two) for exp in held.valid]
+    assert len({tuple(chosen) for chosen in drawn}) == 6
+
+
+def test_validation_transforms_nothing_ahead(spy):
+    held = streams.with_validation(streams.permuted(*IMAGES, n_experiences=3, key=KEY), key=KEY)
+    assert spy == []
+    exp = held.valid[1]
+    assert spy == [1]
+    assert not torch.equal(exp.x, IMAGES[0].x[exp.rows])
+
+
+def test_validation_refuses():
+    bench = streams.split_by_class(*pair(), n_experiences=3)
+    for fraction in (0, 1, 1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"fraction: expected a finite number in .0, 1., got {fraction}"):
+            streams.with_validation(bench, fraction, key=KEY)
+    with pytest.raises(TypeError, match=r"fraction: expected a finite number in .0, 1., got '0\.1'"):
+        streams.with_validation(bench, "0.1", key=KEY)
+    with pytest.raises(ValueError, match=r"fraction: 0\.99 of the 10 rows of train experience 0 leaves none to train on"):
+        streams.with_validation(bench, 0.99, key=KEY)
+    with pytest.raises(ValueError, match="of the 1 rows of train experience 0 leaves none"):
+        streams.with_validation(streams.split_online(bench, 1), key=KEY)
+    with pytest.raises(ValueError, match="benchmark: it has a valid stream already"):
+        streams.with_validation(streams.with_validation(bench, key=KEY), key=KEY)
+    with pytest.raises(TypeError, match="key: expected an int64 tensor"):
+        streams.with_validation(bench, key=1)
+
+
+# ------------------------------------------------------------------ cumulative
+
+
+@pytest.mark.parametrize("base", SPLITS)
+def test_cumulative_shares_the_inputs(base):
+    train, test = IMAGES
+    bench = SPLITS[base](train, test)
+    joint = streams.cumulative(bench)
+    assert joint.test is bench.test
+    seen, classes = [], torch.zeros(bench.n_classes, dtype=torch.bool)
+    for i, (own, exp) in enumerate(zip(bench.train, joint.train, strict=True)):
+        seen, classes = seen + rows(own), classes | own.classes
+        assert rows(exp) == seen
+        assert torch.equal(exp.classes, classes)
+        assert exp.source.x is train.x
+        assert int(exp.task) == int(own.task)
+        assert exp.tasks.tolist() == [int(e.task) for e in bench.train[: i + 1] for _ in rows(e)]
+
+
+@pytest.mark.parametrize("base", DOMAINS)
+def test_cumulative_copies_where_inputs_differ(base):
+    bench = DOMAINS[base](*IMAGES)
+    joint = streams.cumulative(bench)
+    for i, exp in enumerate(joint.train):
+        parts = list(bench.train[: i + 1])
+        assert torch.equal(exp.x, torch.cat([part.x for part in parts]))
+        assert torch.equal(exp.y, torch.cat([part.y for part in parts]))
+        assert exp.source.n_classes == bench.n_classes
+    assert joint.train[0].source is IMAGES[0]
+
+
+def test_cumulative_transforms_one_at_a_time(spy):
+    joint = streams.cumulative(streams.permuted(*IMAGES, n_experiences=4, key=KEY))
+    assert spy == []
+    joint.train[3]
+    assert spy == [1, 1, 2, 3]  # once to see that sources differ, once each to copy
+
+
+def test_cumulative_leaves_out_padding():
+    bench = streams.split_by_class(*pair(), n_experiences=3)
+    joint = streams.cumulative(streams.split_online(bench, 4, shuffle=False))
+    assert len(joint.train) == 9
+    assert rows(joint.train[-1]) == all_rows(bench.train)
+    assert joint.train[-1].valid.all()
+
+
+def test_cumulative_copies_a_row_that_has_two_tasks():
+    data = make()
+    exps = [experience(data, torch.arange(3), task=0), experience(data, torch.arange(2, 5), task=1, index=1)]
+    joint = streams.cumulative(Benchmark(stream(exps), stream(exps)))
+    assert joint.train[0].source.x is data.x
+    assert joint.train[1].tasks.tolist() == [0, 0, 0, 1, 1, 1]
+    assert torch.equal(joint.train[1].x, data.x[[0, 1, 2, 2, 3, 4]])
+
+
+def test_cumulative_keeps_the_task_labels_of_rows():
+    data = make()
+    data = tree.replace(data, task=data.y % 2)
+    exps = [experience(data, torch.arange(i, i + 5), index=i // 5) for i in (0, 5)]
+    joint = streams.cumulative(Benchmark(stream(exps), stream(exps)))
+    assert joint.train[1].source is data
+    assert torch.equal(joint.train[1].tasks, data.y[:10] % 2)
+
+
+def test_cumulative_refuses_inputs_that_do_not_join():
+    exps = [experience(make()), experience(make(dtype=torch.uint8), index=1)]
+    joint = streams.cumulative(Benchmark(stream(exps), stream(exps)))
+    with pytest.raises(ValueError, match=r"inputs of experience 1 are uint8\[30, 4\], which do not join with torch\.float32"):
+        joint.train[1]
+
+
+def test_cumulative_keeps_valid():
+    held = streams.with_validation(streams.split_by_class(*pair(), n_experiences=3), key=KEY)
+    assert streams.cumulative(held).valid is held.valid
+    assert streams.split_online(held, 3).valid is held.valid
