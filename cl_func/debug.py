@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 
 from cl_func import contracts, tree
-from cl_func.core import Gated, Strategy, TrainStep
+from cl_func.core import Strategy, TrainStep
+from cl_func.core.nodes import Fused, Wrapper
 from cl_func.storage import files
-from cl_func.transforms import Compiled, Vmapped, map_leaves
+from cl_func.transforms import Compiled, map_leaves
 
 
 @dataclasses.dataclass(frozen=True)
-class Watched:
+class Watched(Wrapper):
     """A function of (state, exp) that raises FloatingPointError when its loss or its result is not finite."""
 
-    inner: Callable[[Any, Any], Any]
     save: Path | None = None
+
+    same = True
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
         # Losses are pure: asked again with the same state, one gives the very value that the step is about to follow.
@@ -29,7 +31,8 @@ class Watched:
         if loss is not None:
             self._check([("the loss", loss(state, exp))], state, exp)
         out = self.inner(state, exp)
-        self._check([(f"state.{path}" if path else "the state", leaf) for path, leaf in tree.items(out)], state, exp)
+        after = out[0] if type(out) is tuple and out and type(out[0]) is type(state) else out  # an order gives rows with the state
+        self._check([(f"state.{path}" if path else "the state", leaf) for path, leaf in tree.items(after)], state, exp)
         return out
 
     def _check(self, values: list[tuple[str, Any]], state: Any, exp: Any) -> None:
@@ -47,11 +50,9 @@ class Watched:
 
 def _loss_of(leaf: Any) -> Callable[[Any, Any], Tensor] | None:
     """The value of the loss that a leaf is about to follow, as a function of (state, exp), if it is a train step."""
-    if isinstance(leaf, Gated):
-        return _loss_of(leaf.inner)
-    if isinstance(leaf, Vmapped):
+    if isinstance(leaf, Wrapper):
         inner = _loss_of(leaf.inner)
-        return None if inner is None else Vmapped(inner, "loss")
+        return None if inner is None else leaf.lifted(inner)
     if isinstance(leaf, TrainStep):
         return lambda state, exp: contracts.loss_output(leaf.loss(state.model.params, state, exp), state)[0]
     return None
@@ -85,4 +86,10 @@ def check_finite(update: Any, save: str | Path | None = None) -> Any:
     if isinstance(update, Strategy):
         return tree.replace(update, update=check_finite(update.update, save))
     path = None if save is None else Path(save)
-    return map_leaves(lambda leaf: Watched(leaf.inner if isinstance(leaf, Compiled) else leaf, path), update)
+
+    def watch(leaf: Any) -> Any:
+        if isinstance(leaf, Compiled):
+            return watch(leaf.inner)
+        return Fused(tuple(map(watch, leaf.parts))) if isinstance(leaf, Fused) else Watched(leaf, path)
+
+    return map_leaves(watch, update)

@@ -25,7 +25,8 @@ from torch import Tensor
 from cl_func import checks, contracts, tree
 from cl_func.compiler.program import CompilerError, Program, address, apart, described, whole
 from cl_func.compiler.tracing import TraceError
-from cl_func.core import At, Compose, Minibatches, Repeat, Strategy
+from cl_func.core import Strategy
+from cl_func.core.nodes import Wrapper, fuse
 from cl_func.experiences import lane_axes
 
 
@@ -37,11 +38,15 @@ def map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Vmapped:
+class Vmapped(Wrapper):
     """A function of (state, exp) mapped over the lanes of the state, and of the exp where its fields carry them."""
 
-    inner: Callable[[Any, Any], Any]
     name: str = "update"  # what messages call it: an update, or the probe of a sweep
+
+    same = True
+
+    def lifted(self, function: Callable[[Any, Any], Any]) -> Vmapped:
+        return Vmapped(function, "loss")
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
         lanes, structure = tree.flatten(state)
@@ -87,7 +92,7 @@ def mapped(update: Any, name: str) -> Any:
 
     def wrap(leaf: Any) -> Any:
         if isinstance(leaf, Compiled):
-            return dataclasses.replace(leaf, inner=Vmapped(leaf.inner, name), programs={})
+            return leaf.around(Vmapped(leaf.inner, name))
         return Vmapped(leaf, name)
 
     return map_leaves(wrap, update)
@@ -108,10 +113,9 @@ def compiler_available() -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
+class Compiled(Wrapper):
     """A function of (state, exp) as one compiled program per structure, shapes, dtypes and devices of its inputs."""
 
-    inner: Callable[[Any, Any], Any]
     donate: bool = False
     rewrite: bool = True
     lenient: bool = False  # what cannot be traced runs eagerly, after a warning, and is no error
@@ -120,6 +124,11 @@ class Compiled:
     owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, Program | _Eager]]] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, compare=False, repr=False
     )
+
+    same = closed = True
+
+    def around(self, inner: Callable[..., Any]) -> Compiled:
+        return dataclasses.replace(self, inner=inner, programs={})
 
     def donating(self) -> Compiled:
         """The same function, allowed to overwrite the state it is given."""
@@ -191,45 +200,6 @@ def _warn_once(message: str) -> None:
 def _by_identity(state: Any) -> bool:
     """Whether a value can be a weak key that is equal to itself only, as states are; tensors and dicts are not."""
     return dataclasses.is_dataclass(state) and type(state).__hash__ is object.__hash__ and hasattr(state, "__weakref__")
-
-
-@dataclasses.dataclass(frozen=True)
-class Fused:
-    """Neighbouring leaves as one: a single program instead of several calls."""
-
-    parts: tuple[Callable[[Any, Any], Any], ...]
-
-    def __call__(self, state: Any, exp: Any) -> Any:
-        for part in self.parts:
-            state = part(state, exp)
-        return state
-
-
-def fuse(update: Any) -> Any:
-    """The same Update with neighbouring leaves merged and loops of one round taken away; loops of several rounds stay loops."""
-    if isinstance(update, Minibatches):
-        step = fuse(update.step)
-        return step if update.once else tree.replace(update, step=step)
-    if isinstance(update, Repeat):
-        return tree.replace(update, update=fuse(update.update))
-    if isinstance(update, At):
-        inner = fuse(update.update)
-        return Fused((tree.replace(update, update=inner),)) if _is_leaf(inner) else tree.replace(update, update=inner)
-    if not isinstance(update, Compose):
-        return update
-    merged: list[Any] = []
-    fused = [fuse(part) for part in update.updates]
-    for part in [p for f in fused for p in (f.updates if isinstance(f, Compose) else (f,))]:
-        if merged and _is_leaf(part) and _is_leaf(merged[-1]):
-            before = merged.pop()
-            merged.append(Fused((*(before.parts if isinstance(before, Fused) else (before,)), part)))
-        else:
-            merged.append(part)
-    return merged[0] if len(merged) == 1 else Compose(updates=tuple(merged))
-
-
-def _is_leaf(update: Any) -> bool:
-    return not isinstance(update, (Compose, Repeat, At, Minibatches, Compiled))
 
 
 def compile(update: Any, donate: bool = False, *, rewrite: bool = True) -> Any:

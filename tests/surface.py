@@ -1531,6 +1531,7 @@ call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 
 # Classes that factories fill, beside those of `@cl.state`; Python itself names a field that is missing or unknown.
 RECORDS = {
+    "core.Combinator",
     "Grid",
     "Runs",
     "core.Gated",
@@ -1544,7 +1545,6 @@ RECORDS = {
     "taps.TensorBoard",
     "taps.Warned",
     "transforms.Compiled",
-    "transforms.Fused",
     "transforms.Vmapped",
 }
 # Functions that only the library's own files call, at every step, with what they have made or checked.
@@ -1587,7 +1587,6 @@ INNER = {
     "regularizers.quadratic.scalar",
     "taps.tensorboard",  # needs its package
     "transforms.compiler_available",
-    "transforms.fuse",
     "transforms.lenient",
     "transforms.map_leaves",
     "transforms.mapped",

@@ -9,12 +9,14 @@ Four kinds of pure functions make a method:
 
 from cl_func.core.epochs import Gated, Minibatches, minibatches
 from cl_func.core.kinds import Agent, GradientTransform, Loss, Optimizer, Probe, Strategy, Update, number
+from cl_func.core.nodes import Combinator
 from cl_func.core.steps import TrainStep, gradient, train_step
 from cl_func.core.updates import At, Compose, Repeat, at, compose, maybe_init, repeat, when
 
 __all__ = [
     "Agent",
     "At",
+    "Combinator",
     "Compose",
     "Gated",
     "GradientTransform",

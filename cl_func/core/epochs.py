@@ -12,18 +12,17 @@ from torch import Tensor
 from cl_func import checks, contracts, random, tree
 from cl_func.checks import positive_int
 from cl_func.core.kinds import Update
+from cl_func.core.nodes import Combinator, Wrapper, calls
 from cl_func.experiences import Experience
 from cl_func.tree import state, static
 
 
 @dataclasses.dataclass(frozen=True)
-class Gated:
+class Gated(Wrapper):
     """An Update that a minibatch without a valid row leaves undone, to the last counter and key.
 
     In minibatches of minibatches also the order of the inner ones, which comes with the state: its rows are taken as they come.
     """
-
-    inner: Update
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         some = exp.valid.any()
@@ -75,7 +74,7 @@ def _order(
 
 
 @state
-class Minibatches:
+class Minibatches(Combinator):
     """An Update on minibatches as an Update on an experience; made by `minibatches`."""
 
     step: Any
@@ -87,9 +86,29 @@ class Minibatches:
     drop_last: bool = static()
 
     @property
-    def once(self) -> bool:
-        """Whether it is no more than its step: the experience as it is, one time."""
-        return self.order is None and self.view is None and (self.iterations or self.epochs) == 1
+    def children(self) -> tuple[Update, ...]:
+        return (self.step,)
+
+    def rebuild(self, children: tuple[Update, ...]) -> Minibatches:
+        return tree.replace(self, step=children[0])
+
+    def calls(self, n: int) -> int:
+        size = self.batch_size or n
+        per_pass = max(1, n // size if self.drop_last else -(-n // size))
+        total = self.iterations or self.epochs * per_pass
+        return total * calls(self.step, size) + (-(-total // per_pass) if self.order is not None else 0)
+
+    @property
+    def orders(self) -> tuple[Any, ...]:
+        return () if self.order is None else (self.order,)
+
+    def reordered(self, orders: tuple[Any, ...]) -> Minibatches:
+        return tree.replace(self, order=orders[0]) if orders else self
+
+    def simplified(self) -> Update:
+        """Its step, if that is all there is to it: the experience as it is, one time."""
+        alone = self.order is None and self.view is None and (self.iterations or self.epochs) == 1
+        return self.step if alone else self
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         checks.instance("exp", exp, Experience, "an Experience")

@@ -17,14 +17,22 @@ from torch import Tensor
 from cl_func import checks, contracts, tree
 from cl_func.checks import positive_int
 from cl_func.core.kinds import Update
+from cl_func.core.nodes import Combinator, Sequence, calls
 from cl_func.tree import state, static
 
 
 @state
-class Compose:
+class Compose(Sequence):
     """Several Updates from left to right; made by `compose`."""
 
     updates: tuple[Any, ...]
+
+    @property
+    def children(self) -> tuple[Update, ...]:
+        return self.updates
+
+    def rebuild(self, children: tuple[Update, ...]) -> Compose:
+        return Compose(updates=children)
 
     def __call__(self, state: Any, exp: Any) -> Any:
         for update in self.updates:
@@ -45,11 +53,21 @@ def compose(*updates: Update) -> Any:
 
 
 @state
-class Repeat:
+class Repeat(Combinator):
     """An Update several times; made by `repeat`."""
 
     update: Any
     times: int = static()
+
+    @property
+    def children(self) -> tuple[Update, ...]:
+        return (self.update,)
+
+    def rebuild(self, children: tuple[Update, ...]) -> Repeat:
+        return tree.replace(self, update=children[0])
+
+    def calls(self, n: int) -> int:
+        return self.times * calls(self.update, n)
 
     def __call__(self, state: Any, exp: Any) -> Any:
         for _ in range(self.times):
@@ -63,11 +81,24 @@ def repeat(update: Update, times: int) -> Any:
 
 
 @state
-class At:
+class At(Combinator):
     """An Update on a slot; made by `at`."""
 
     update: Any
     slot: str = static()
+
+    once = True
+    whole = False
+
+    @property
+    def children(self) -> tuple[Update, ...]:
+        return (self.update,)
+
+    def rebuild(self, children: tuple[Update, ...]) -> At:
+        return tree.replace(self, update=children[0])
+
+    def calls(self, n: int) -> int:
+        return calls(self.update, n)
 
     def __call__(self, state: Any, exp: Any) -> Any:
         return tree.set(state, {self.slot: self.update(tree.get(state, self.slot), exp)})

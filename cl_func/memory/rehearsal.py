@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,16 +11,19 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update, minibatches
+from cl_func.core.nodes import Wrapper
 from cl_func.experiences import Experience
 from cl_func.memory import replay
 
 
 @dataclasses.dataclass(frozen=True)
-class Recalled:
+class Recalled(Wrapper):
     """An Update on a minibatch of a memory's places as an Update on the rows there."""
 
-    inner: Update
     slot: str
+
+    def lifted(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        return self.around(function)
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         rows = tree.map(lambda slot: slot[exp.rows], tree.get(state, self.slot).data)

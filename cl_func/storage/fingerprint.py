@@ -17,21 +17,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func.core import Compose, Minibatches
-from cl_func.debug import Watched
+from cl_func.core.nodes import Combinator, Fused, Wrapper, in_order
 from cl_func.experiences import Dataset, Stream, digest
 from cl_func.storage import codes, pickled
-from cl_func.transforms import Compiled, Fused, Vmapped
 from cl_func.tree import describe
 
 Entries = dict[str, str]
@@ -108,15 +105,12 @@ class _Look:
             return {"": f"{value.dtype}{[*value.shape]} #{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:16]}"}
         if isinstance(value, Dataset):
             return {**value.digests, "n_classes": repr(value.n_classes)}
-        if isinstance(value, (Compiled, Vmapped, Watched)):  # other ways to do the same
-            return self(value.inner)
-        if isinstance(value, (Compose, Fused, Minibatches)):
-            parts = list(_in_order(value))
+        if isinstance(value, (Combinator, Wrapper, Fused)):  # compiled or not, vmapped or not, it is the same
+            parts = list(in_order(value))
             if len(parts) > 1:
                 return {"": f"{len(parts)} updates"} | self._several(enumerate(parts))
-            value = parts[0]
-            if not isinstance(value, Minibatches):
-                return self(value)
+            if parts[0] is not value:
+                return self(parts[0])
         if isinstance(value, Stream):
             made, places = value.based()
             within = {} if [*places] == [*range(len(places))] else {"places": places}
@@ -253,15 +247,3 @@ def _plainly(part: Any) -> Any:
     if isinstance(part, (staticmethod, classmethod)):
         return part.__func__
     return part.fget if isinstance(part, property) else part.func if isinstance(part, functools.cached_property) else part
-
-
-def _in_order(update: Any) -> Iterator[Any]:
-    """The updates that an update is made of, one after the other; compiled or not, they are the same."""
-    while isinstance(update, (Compiled, Vmapped, Watched)):
-        update = update.inner
-    if isinstance(update, (Compose, Fused)):
-        yield from itertools.chain.from_iterable(map(_in_order, update.updates if isinstance(update, Compose) else update.parts))
-    elif isinstance(update, Minibatches) and update.once:
-        yield from _in_order(update.step)
-    else:
-        yield update

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.core import Compose, Minibatches, Repeat
-from cl_func.debug import Watched
+from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
 from cl_func.storage import files, resuming
 from cl_func.storage.fingerprint import Entries
 from cl_func.storage.format import PATTERN, Place, newest, number
-from cl_func.transforms import Compiled, Fused, Vmapped
+from cl_func.transforms import Compiled
 
 SHARE = 0.01  # of the run time that checkpoints may cost when nothing else is asked for
 
@@ -105,14 +104,10 @@ class Keeper:
         self.places = 0
 
         def track(node: Any) -> Any:
-            if isinstance(node, Compose):
-                return tree.replace(node, updates=tuple(track(part) for part in node.updates))
-            if isinstance(node, Repeat):
-                return tree.replace(node, update=track(node.update))
-            if isinstance(node, Minibatches):
-                order = None if node.order is None else _Tracked(self, node.order, 1, self._next_place())
-                return tree.replace(node, step=track(node.step), order=order)
-            return _Tracked(self, node, parts(node))
+            if not isinstance(node, Combinator) or not node.whole:
+                return _Tracked(self, node, parts(node))
+            orders = tuple(_Tracked(self, order, 1, self._next_place()) for order in node.orders)
+            return node.reordered(orders).rebuild(tuple(map(track, node.children)))
 
         return track(update)
 
@@ -211,8 +206,7 @@ class _Tracked:
 
 def parts(leaf: Any) -> int:
     """How many functions a leaf of an update calls: `cl.compile` makes one leaf of several."""
-    if isinstance(leaf, (Compiled, Vmapped, Watched)):
-        return parts(leaf.inner)
+    leaf = unwrapped(leaf)
     return sum(map(parts, leaf.parts)) if isinstance(leaf, Fused) else 1
 
 
@@ -220,8 +214,8 @@ def last(leaf: Any, n: int) -> Any:
     """The last n functions of a leaf, for a run that was saved between them by an update that was not compiled."""
     if isinstance(leaf, Compiled):
         return last(leaf.inner, n)
-    if isinstance(leaf, (Vmapped, Watched)):
-        return dataclasses.replace(leaf, inner=last(leaf.inner, n))
+    if isinstance(leaf, Wrapper) and leaf.same:
+        return leaf.around(last(leaf.inner, n))
     if not isinstance(leaf, Fused):
         return leaf
     before = parts(leaf) - n

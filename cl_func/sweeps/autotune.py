@@ -9,29 +9,13 @@ import warnings
 from typing import Any
 
 from cl_func import tree
-from cl_func.core import At, Compose, Minibatches, Repeat
+from cl_func.core.nodes import calls
 from cl_func.sweeps import compile_times
 from cl_func.sweeps.jobs import Job, Run
 from cl_func.sweeps.trial import seconds_per_call, why_not
 from cl_func.transforms import vmap
 
 CACHE_BYTES = 12 * 2**20  # lanes whose weights, gradients and moments fit in this stay in a core's share of the cache
-
-
-def leaf_calls(update: Any, n: int) -> int:
-    """How many leaf calls an update makes on an experience of n rows."""
-    if isinstance(update, Compose):
-        return sum(leaf_calls(part, n) for part in update.updates)
-    if isinstance(update, Repeat):
-        return update.times * leaf_calls(update.update, n)
-    if isinstance(update, At):
-        return leaf_calls(update.update, n)
-    if isinstance(update, Minibatches):
-        size = update.batch_size or n
-        per_pass = max(1, n // size if update.drop_last else -(-n // size))
-        total = update.iterations or update.epochs * per_pass
-        return total * leaf_calls(update.step, size) + (-(-total // per_pass) if update.order is not None else 0)
-    return 1
 
 
 def planned(job: Job, runs: list[Run], compile: Any, lanes: Any) -> Job:
@@ -46,9 +30,9 @@ def planned(job: Job, runs: list[Run], compile: Any, lanes: Any) -> Job:
         update, state = job.strategy.update, single
         if job.lanes > 1:
             update, state = vmap(update), tree.stack([single] * job.lanes)
-        calls = sum(leaf_calls(job.strategy.update, len(exp)) for exp in train) * math.ceil(len(runs) / job.lanes)
+        count = sum(calls(job.strategy.update, len(exp)) for exp in train) * math.ceil(len(runs) / job.lanes)
         try:
-            eager = seconds_per_call(update, state, train) * calls
+            eager = seconds_per_call(update, state, train) * count
         except Exception as error:
             fault = job.fault(runs[0])
             if fault is None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cl_func as cl
+from cl_func.core import nodes
 from cl_func.sweeps import autotune, compile_times, sweep
 from cl_func.sweeps.progress import Progress
 
@@ -225,7 +226,7 @@ def test_the_place_is_the_users_cache(monkeypatch, tmp_path):
 
 def test_whether_to_compile_follows_from_what_it_took(kept, monkeypatch):
     """A sweep that takes 28 s eagerly is not compiled on a machine where that takes 60 s, and is where it takes 10."""
-    calls = sum(autotune.leaf_calls(NAIVE.update, len(exp)) for exp in BENCH.train)
+    calls = sum(nodes.calls(NAIVE.update, len(exp)) for exp in BENCH.train)
     monkeypatch.setattr(autotune, "seconds_per_call", lambda *args: 28 / calls)
     chosen = []
 

@@ -18,7 +18,8 @@ import cl_func as cl
 from cl_func import sweep as sweep_function
 from cl_func import testing
 from cl_func.compiler import program
-from cl_func.sweeps.autotune import cores, leaf_calls
+from cl_func.core.nodes import calls as leaf_calls
+from cl_func.sweeps.autotune import cores
 
 BENCH, MODEL = registry.BENCH, registry.MODEL
 STRATEGY = cl.strategies.er_lwf(MODEL, registry.SGD, capacity=6, replay_size=4, batch_size=5, epochs=2)
