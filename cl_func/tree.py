@@ -20,8 +20,10 @@ from typing import Any, TypeVar, dataclass_transform
 import numpy as np
 import optree
 import torch
-import torch.utils._pytree as torch_pytree
 from torch import Tensor
+
+from cl_func.torch_private import in_dispatch_mode, in_transform, is_wrapped, unwrap
+from cl_func.torch_private import pytree as torch_pytree
 
 PyTree = Any
 T = TypeVar("T")
@@ -324,16 +326,16 @@ def plain(value: Tensor) -> bool:
     return (
         value.device.type == "cpu"
         and not value.requires_grad
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._len_torch_dispatch_stack() == 0
+        and not in_transform()
+        and not in_dispatch_mode()
         and not torch.compiler.is_compiling()
     )
 
 
 def unwrapped(value: Tensor) -> Tensor:
     """The tensor beneath the wrappers of torch.func's transformations: all lanes of one that is vmapped."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(value):
-        value = torch._C._functorch.get_unwrapped(value)
+    while is_wrapped(value):
+        value = unwrap(value)
     return value
 
 

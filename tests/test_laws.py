@@ -148,7 +148,9 @@ def test_compiled_equals_eager(cases):
         return {str(i): function(state, exp) for i, function in enumerate(functions)}
 
     state, exp = cases[0].state(), EXP.take(EXP.rows[:6], EXP.valid[:6])  # few rows: some components loop over them
-    testing.assert_equal(cl.compile(everything)(state, exp), everything(state, exp), "compiled", testing.RTOL, testing.ATOL)
+    testing.assert_equal(
+        cl.compile(everything)(state, exp), everything(state, exp), "compiled", testing.laws.RTOL, testing.laws.ATOL
+    )
 
 
 @pytest.mark.parametrize("room", sorted(registry.NOT_COMPONENTS))

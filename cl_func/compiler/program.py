@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import contracts, tree
+from cl_func import contracts, torch_private, tree
 from cl_func.compiler.rewrites import rewrite
 from cl_func.compiler.tracing import explained, interrupts_deferred
+from cl_func.torch_private import storage_id
 
 # Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
 # the ends of loops: wrong numbers and a corrupt heap (a test keeps the case). -fwrapv defines it; this option ends in the flags.
@@ -50,9 +51,7 @@ def _vector_options() -> dict[str, Any]:
 
     Else inductor finds out by building and loading a library for each kind there is: a third of the time of a cold start.
     """
-    # Slow to import, and needed only here.
-    from torch._inductor import config, cpp_builder, cpu_vec_isa
-
+    config, cpp_builder, cpu_vec_isa = torch_private.vector_tools()
     kinds = {"AVX2": ("__m256", "_mm256_fmadd_ps"), "AVX512": ("__m512", "_mm512_fmadd_ps")}
     kind = kinds.get(torch.backends.cpu.get_cpu_capability())
     if kind is None:
@@ -83,17 +82,6 @@ class CompilerError(RuntimeError):
     """Torch's compiler failed on a graph; the function itself can run eagerly."""
 
 
-@functools.cache
-def _compiler() -> Any:
-    """torch._inductor, imported whole even if Ctrl-C is pressed: an interrupted import leaves what cannot be used or repeated."""
-    with interrupts_deferred():
-        import torch._inductor.compile_fx
-        import torch._subclasses
-        import torch.fx.experimental.proxy_tensor
-        import torch.fx.experimental.symbolic_shapes
-    return torch._inductor
-
-
 class Program:
     """The graph of one function at one signature, traced on fake tensors and compiled when it is made.
 
@@ -110,11 +98,8 @@ class Program:
         donate: bool,
         rewriting: bool = True,
     ) -> None:
-        inductor = _compiler()
-        from torch._subclasses import FakeTensorMode
-        from torch.fx.experimental.proxy_tensor import make_fx
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
+        with interrupts_deferred():  # half an import leaves what can be neither used nor repeated
+            torch_private.inductor()
         n = len(lanes)
         self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
         self.copied: set[int] = set()  # output leaves that must not share memory with what they come from
@@ -130,21 +115,18 @@ class Program:
                 self._write_back(out_leaves, leaves, n)
             return [leaf for j, leaf in enumerate(out_leaves) if j not in self.from_input]
 
-        # With a ShapeEnv, though no shape is dynamic: without one inductor does not use its cache on disk. Each input has memory
-        # of its own: leaves that share memory in this call, and need not in the next, must not become one input.
-        shapes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
-        fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes)
-        with fake:
+        # Each input has memory of its own: leaves that share memory in this call, and need not in the next, must not become one.
+        with torch_private.fake_tensors(static=True):
             inputs = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (*lanes, *shared)]
         with torch.no_grad():
             with explained():
-                graph = make_fx(lambda *leaves: flat(list(leaves)), tracing_mode="fake")(*inputs)
+                graph = torch_private.trace(flat, inputs)
             if rewriting:
                 rewrite(graph.graph)
                 graph.recompile()
-            # Straight to inductor: what dynamo adds, capture and guards, is here make_fx and the signature. Dynamo's guards
-            # cost as much as a small step, and it gives up on code that it compiled 8 times, which all train steps share.
-            self.compiled: Any = _compiled(inductor, graph, inputs)
+            # Not by dynamo: its guards cost as much as a small step, and are here the signature; and it gives up on code that it
+            # compiled 8 times, which all train steps share.
+            self.compiled: Any = _compiled(graph, inputs)
         # Whether the new state is the old one written over, leaf by leaf.
         same = all(self.from_input.get(j) == j for j in range(n))
         self.in_place = donate and self.structure == structure and same and not self.copied
@@ -155,8 +137,8 @@ class Program:
         An old leaf whose memory lives on elsewhere in the result (a teacher becomes the parameters of before, `a, b = b, a`) is not
         written over, and what lives on is copied, so that in the new state too no two leaves share memory.
         """
-        memory = {_storage(leaf): i for i, leaf in enumerate(leaves) if leaf.numel()}
-        shared = {j: memory[_storage(leaf)] for j, leaf in enumerate(out_leaves) if _storage(leaf) in memory}
+        memory = {storage_id(leaf): i for i, leaf in enumerate(leaves) if leaf.numel()}
+        shared = {j: memory[storage_id(leaf)] for j, leaf in enumerate(out_leaves) if storage_id(leaf) in memory}
         self.copied = {j for j, i in shared.items() if self.from_input.get(j) != j}
         kept = {shared[j] for j in self.copied}
         for j in range(n):
@@ -164,8 +146,8 @@ class Program:
                 leaves[j].copy_(out_leaves[j])
                 self.from_input[j] = j
         fresh = [j for j in range(len(out_leaves)) if j not in self.from_input and j not in shared]
-        first = {_storage(out_leaves[j]): j for j in reversed(fresh)}
-        self.copied.update(j for j in fresh if first[_storage(out_leaves[j])] != j)
+        first = {storage_id(out_leaves[j]): j for j in reversed(fresh)}
+        self.copied.update(j for j in fresh if first[storage_id(out_leaves[j])] != j)
 
     def __call__(self, given: list[Tensor]) -> list[Tensor]:
         """The leaves of the result."""
@@ -177,12 +159,12 @@ class Program:
         return leaves
 
 
-def _compiled(inductor: Any, graph: Any, inputs: list[Any]) -> Any:
+def _compiled(graph: Any, inputs: list[Any]) -> Any:
     left, unfused = RETRIES, False
     while True:
         try:
             options = OPTIONS | _vector_options() | (UNFUSED if unfused else {})
-            return inductor.compile(graph, inputs, options=options)
+            return torch_private.compile_graph(graph, inputs, options)
         except Exception as error:
             if left > 0 and _discarded(error):
                 left -= 1
@@ -209,11 +191,6 @@ def _discarded(error: Exception) -> bool:
 def _misfused(error: Exception) -> bool:
     """Whether inductor failed over loops that it fused."""
     return re.search(r"KeyError: 'buf\d+'", str(error)) is not None
-
-
-def _storage(leaf: Tensor) -> int:
-    """Which memory a tensor is a view of, also one that is fake and has none."""
-    return leaf.untyped_storage()._cdata
 
 
 def address(leaf: Tensor) -> int:

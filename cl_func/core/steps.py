@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, tree
+from cl_func import checks, contracts, torch_private, tree
 from cl_func.core.kinds import GradientTransform, Loss, Optimizer
 from cl_func.experiences import Experience
 
@@ -33,7 +33,7 @@ def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
             value, after = contracts.loss_output(loss(params, state, exp), state)
             contracts.update_output(after, state, leaves=True, name="loss")
             # Vmapped and traced too, grad knows at its own level what came from the params; what is closed over has no such level.
-            if leaves and not (value.requires_grad and torch._C._functorch.is_gradtrackingtensor(value)):
+            if leaves and not (value.requires_grad and torch_private.has_gradient_level(value)):
                 raise contracts.independent()
             return value, after
 

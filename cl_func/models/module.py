@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cl_func import checks, random
+from cl_func import checks, random, torch_private
 from cl_func.checks import positive_int
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.keyed import KeyedLayer
@@ -197,7 +197,7 @@ class _Module:
             with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
                 return torch.func.functional_call(template, named, (x,), tie_weights=self.tied)
         except RuntimeError as error:
-            if type(error) is not RuntimeError or torch._C._functorch.peek_interpreter_stack() is not None:
+            if type(error) is not RuntimeError or torch_private.in_transform():
                 raise
             reason = str(error).partition("\n")[0]
             raise ValueError(f"x: the module cannot take {describe(x)} on {x.device} with these params: {reason}") from error

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from cl_func import checks
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, RReLU
+from cl_func.torch_private import BatchNormBase, DropoutBase, InstanceNormBase
 from cl_func.tree import describe
 
 Replacements = Mapping[type[nn.Module], Callable[[Any], nn.Module]]
@@ -91,13 +89,13 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     draws = "draws from torch's generator in training, which no run owns"
     disturbed = "takes statistics in which padding would count"
     rate = getattr(layer, "dropout", 0)
-    if isinstance(layer, _DropoutNd):
+    if isinstance(layer, DropoutBase):
         problem, mend = draws, "use nn.Dropout, cl_func.models.Dropout as a base, or replace={Type: function}"
     elif isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)) and rate > 0:
         problem, mend = f"has dropout={rate} and {draws}", "set its dropout to 0 and put nn.Dropout layers around it"
-    elif isinstance(layer, _BatchNorm):
+    elif isinstance(layer, BatchNormBase):
         problem, mend = disturbed, "use nn.BatchNorm1d/2d/3d itself, or cl_func.models.BatchNorm as a base"
-    elif isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+    elif isinstance(layer, InstanceNormBase) and layer.track_running_stats:
         problem, mend = disturbed, "set track_running_stats=False"
     else:
         return layer

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cl_func import random, tree
 from cl_func.models.seeding import seeded
+from cl_func.torch_private import TorchDispatchMode
 
 
 class Trial:

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cl_func import tree
 from cl_func.compiler import tracing
+from cl_func.torch_private import TorchDispatchMode, fake_tensors
 
 # A device type that every build of torch knows and none uses; with its number, since torch.tensor(0, device=...) adds one.
 DEVICE = torch.device("lazy:0")
@@ -27,10 +27,8 @@ def device_fault(function: Callable[..., Any], *given: Any, out: Any) -> str | N
 
     given: its arguments, trees of tensors on the processor. out: what it returns for them there.
     """
-    from torch._subclasses import FakeTensorMode  # slow to import, and for tests only
-
     # Constants that a function closes over stay real: it may move them itself.
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fake_tensors()
 
     def fake(leaf: Tensor) -> Tensor:
         return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=DEVICE)

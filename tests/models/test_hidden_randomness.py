@@ -341,7 +341,7 @@ def test_compiled_equals_eager_with_all_known_kinds():
     def forward(net, exp):
         return model.apply(net.params, net.buffers, exp.x, train=True)
 
-    testing.assert_equal(cl.compile(forward)(net, few), forward(net, few), "compiled", testing.RTOL, testing.ATOL)
+    testing.assert_equal(cl.compile(forward)(net, few), forward(net, few), "compiled", testing.laws.RTOL, testing.laws.ATOL)
 
 
 # The user's own kinds

@@ -1,0 +1,62 @@
+"""The house: where things stand, and that imports point down."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+
+import cl_func as cl
+from benchmarks import imports
+
+GRAPH = imports.arrows()
+ROOMS = imports.rooms(GRAPH)
+PRIVATE = re.compile(r"torch\._\w|from torch.* import _\w|\._cdata|fx\.experimental|_python_dispatch|utils\._pytree")
+
+
+def test_no_circle_of_files_nor_of_rooms():
+    assert imports.cycles(GRAPH) == []
+    assert imports.cycles(ROOMS) == []
+    assert imports.cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_the_ground_and_the_storage_know_nothing_of_what_stands_on_them():
+    assert ROOMS["checks"] == {"tree"}
+    assert ROOMS["storage"] & {"sweeps", "plots", "strategies", "testing"} == set()
+    assert ROOMS["core"] & {"storage", "transforms", "compiler"} == set()
+
+
+def test_few_files_stand_in_the_package_itself():
+    assert len(list(imports.PACKAGE.glob("*.py"))) <= 12
+
+
+def test_private_api_of_torch_is_in_one_file():
+    found = [
+        f"{path.relative_to(imports.PACKAGE)}:{number}: {line.strip()}"
+        for path in imports.PACKAGE.rglob("*.py")
+        if path.name != "torch_private.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PRIVATE.search(line) and not re.search(r"torch\.__(version|file)__|`", line)
+    ]
+    assert found == []
+
+
+def test_no_function_hides_a_module_of_its_name():
+    # Where a file is the one thing that it makes, such as strategies/er.py, the name is the function.
+    named = {"models", "optim", "strategies", "streams"}
+    hidden = []
+    for name, path in imports.modules(imports.PACKAGE).items():
+        room, _, last = name.rpartition(".")
+        if name and room not in named:
+            holder = cl
+            for part in room.split(".") if room else ():
+                holder = getattr(holder, part)
+            if not isinstance(getattr(holder, last, types), types.ModuleType):
+                hidden.append(str(path))
+    assert hidden == []
+
+
+def test_the_tests_stand_where_the_code_does():
+    rooms = {path.name for path in imports.PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
+    folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders <= rooms
