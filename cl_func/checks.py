@@ -19,7 +19,7 @@ from cl_func import tree
 from cl_func.tree import describe
 
 
-def refuse(name: str, expected: str, value: Any) -> TypeError:
+def type_error(name: str, expected: str, value: Any) -> TypeError:
     """The TypeError for an argument of another kind than expected, to be raised."""
     return TypeError(f"{name}: expected {expected}, got {describe(value)}.")
 
@@ -36,21 +36,21 @@ def optional(module: str, what: str, extra: str) -> Any:
 def instance(name: str, value: Any, kind: Any, expected: str) -> Any:
     """Check that a value is of a class; TypeError otherwise."""
     if not isinstance(value, kind):
-        raise refuse(name, expected, value)
+        raise type_error(name, expected, value)
     return value
 
 
 def function(name: str, value: Any, expected: str = "a function") -> Any:
     """Check that a value can be called; TypeError otherwise."""
     if not callable(value):
-        raise refuse(name, expected, value)
+        raise type_error(name, expected, value)
     return value
 
 
 def flag(name: str, value: Any) -> bool:
     """Check that a value is True or False; TypeError otherwise."""
     if not isinstance(value, bool):
-        raise refuse(name, "True or False", value)
+        raise type_error(name, "True or False", value)
     return value
 
 
@@ -65,7 +65,7 @@ def choice(name: str, value: Any, *options: Any) -> Any:
 def text(name: str, value: Any) -> str:
     """Check that a value is a string; TypeError otherwise."""
     if not isinstance(value, str):
-        raise refuse(name, "a string", value)
+        raise type_error(name, "a string", value)
     return value
 
 
@@ -79,7 +79,7 @@ def path(name: str, value: Any, example: str) -> str:
 def positive_int(name: str, value: Any, least: int = 1) -> int:
     """Check that a size is an integer of at least 1 (or `least`); TypeError or ValueError naming it otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise refuse(name, f"an integer of at least {least}", value)
+        raise type_error(name, f"an integer of at least {least}", value)
     if value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value}.")
     return value
@@ -96,14 +96,14 @@ def occupied(name: str, memory: Any) -> Tensor:
     """Which places of a memory are occupied, [capacity] bool, after a check that it can tell; TypeError otherwise."""
     found = getattr(memory, "occupied", None)
     if not isinstance(found, Tensor) or not hasattr(memory, "data"):
-        raise refuse(name, "a memory with data and occupied, such as a Reservoir", memory)
+        raise type_error(name, "a memory with data and occupied, such as a Reservoir", memory)
     return found
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check that a value is a tuple or list of sizes, not empty; TypeError or ValueError otherwise."""
     if not isinstance(value, (tuple, list)) or not value:
-        raise refuse(name, "sizes such as (1, 28, 28)", value)
+        raise type_error(name, "sizes such as (1, 28, 28)", value)
     return tuple(positive_int(name, size) for size in value)
 
 
@@ -116,7 +116,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if math.isfinite(low) or math.isfinite(high):
         expected += f" in {ends[0] if math.isfinite(low) else '('}{low:g}, {high:g}{ends[1] if math.isfinite(high) else ')'}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise refuse(name, expected, value)
+        raise type_error(name, expected, value)
     given = float(value)
     above = given >= low if ends[0] == "[" else given > low
     below = given <= high if ends[1] == "]" else given < high
@@ -130,7 +130,7 @@ def number_or_path(name: str, value: Any, example: str) -> float | str:
     if isinstance(value, str):
         return path(name, value, example)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise refuse(name, f"a number or the path of a leaf such as {example!r}", value)
+        raise type_error(name, f"a number or the path of a leaf such as {example!r}", value)
     return number(name, value)
 
 
@@ -145,7 +145,7 @@ def tensor(
     right = isinstance(value, Tensor) and (value.is_floating_point() if dtype is None else value.dtype == dtype)
     if not right or (shape is not None and value.shape != shape):
         kind = "floating" if dtype is None else str(dtype).removeprefix("torch.")
-        error = refuse(
+        error = type_error(
             name, f"{'an' if kind[0] == 'i' else 'a'} {kind} tensor" + ("" if shape is None else f" of shape {list(shape)}"), value
         )
         raise ValueError(*error.args) if right else error
@@ -160,14 +160,14 @@ def tensors(name: str, value: Any) -> Any:
     wrong = next(((path, leaf) for path, leaf in items if not isinstance(leaf, Tensor)), None)
     if wrong is not None or not items:
         place = f" at {wrong[0]!r}" if wrong is not None and wrong[0] else ""
-        raise refuse(name, f"a tree of tensors{place}", value if wrong is None else wrong[1])
+        raise type_error(name, f"a tree of tensors{place}", value if wrong is None else wrong[1])
     return value
 
 
 def key(name: str, value: Any) -> Tensor:
     """Check that a value is one key, of a device that holds values (not "meta"); TypeError or ValueError otherwise."""
     if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim:
-        raise refuse(name, "an int64 tensor of shape () made by cl.key(seed)", value)
+        raise type_error(name, "an int64 tensor of shape () made by cl.key(seed)", value)
     if value.is_meta:
         raise ValueError(f"{name}: it is on the device meta, which holds no values; make it with cl.key(seed).")
     return value
@@ -176,7 +176,7 @@ def key(name: str, value: Any) -> Tensor:
 def model(name: str, value: Any) -> Any:
     """Check that a value is a model, with `init(key)` and `apply(params, buffers, x, ...)`; TypeError otherwise."""
     if isinstance(value, type) or not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
-        raise refuse(name, "a model such as cl.models.mlp(...), or cl.models.from_module(factory, n_classes=...)", value)
+        raise type_error(name, "a model such as cl.models.mlp(...), or cl.models.from_module(factory, n_classes=...)", value)
     return value
 
 
@@ -184,7 +184,7 @@ def model_or_function(name: str, value: Any) -> Any:
     """Check that a value is what `cl.evaluate` takes: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
     function = callable(value) and not isinstance(value, (type, torch.nn.Module))
     if not function and not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
-        raise refuse(name, "a Model or a function (state, exp) -> logits [n, C]", value)
+        raise type_error(name, "a Model or a function (state, exp) -> logits [n, C]", value)
     return value
 
 
@@ -192,14 +192,14 @@ def optimizer(name: str, value: Any) -> Any:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
     methods = all(callable(getattr(value, part, None)) for part in ("init", "update"))
     if isinstance(value, type) or not methods or hasattr(value, "model"):  # a Strategy has the two as well
-        raise refuse(name, "an object with init(params) and update(grads, state, params), such as cl.optim.sgd(0.1)", value)
+        raise type_error(name, "an object with init(params) and update(grads, state, params), such as cl.optim.sgd(0.1)", value)
     return value
 
 
 def stream(name: str, value: Any) -> Any:
     """Check that a value can be a stream: something to iterate over that is no single experience, text or mapping."""
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping, Tensor)):
-        raise refuse(name, "a sequence of experiences such as benchmark.train", value)
+        raise type_error(name, "a sequence of experiences such as benchmark.train", value)
     return value
 
 
@@ -207,7 +207,7 @@ def slot(state: Any, path: str, kind: type, expected: str) -> Any:
     """What is in a slot of the state, checked to be of a class; ValueError for an unknown path, TypeError otherwise, naming it."""
     found = tree.get(state, path)
     if not isinstance(found, kind):
-        raise refuse(f"slot {path!r}", expected, found)
+        raise type_error(f"slot {path!r}", expected, found)
     return found
 
 
@@ -216,7 +216,7 @@ def device(name: str, value: Any) -> torch.device | None:
     if value is None:
         return None
     if not isinstance(value, (str, torch.device)):
-        raise refuse(name, "a device such as 'cpu' or 'cuda:0'", value)
+        raise type_error(name, "a device such as 'cpu' or 'cuda:0'", value)
     try:
         found = torch.empty(0, device=value).device
     except (RuntimeError, AssertionError) as error:
@@ -229,4 +229,4 @@ def device(name: str, value: Any) -> torch.device | None:
 
 def no_agent(name: str, value: Any, needs: str) -> TypeError:
     """The TypeError for a state without a field that is needed, to be raised."""
-    return refuse(name, f"the state of an agent with {needs}, such as strategy.init(key)", value)
+    return type_error(name, f"the state of an agent with {needs}, such as strategy.init(key)", value)

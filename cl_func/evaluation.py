@@ -80,7 +80,7 @@ def evaluate(
     checks.model_or_function("model", model)
     checks.choice("mask", mask, None, "experience")
     if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
-        raise checks.refuse("stream", "a sequence of experiences such as benchmark.test", stream)
+        raise checks.type_error("stream", "a sequence of experiences such as benchmark.test", stream)
     if not stream:
         raise ValueError("stream: it holds no experience to evaluate on.")
     checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")

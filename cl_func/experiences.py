@@ -295,7 +295,7 @@ class Benchmark:
         for name in ("train", "test", "valid"):
             value = getattr(self, name)
             if not isinstance(value, Stream) and not (name == "valid" and value is None):
-                raise checks.refuse(name, "a cl.Stream(make, length), such as benchmark.train", value)
+                raise checks.type_error(name, "a cl.Stream(make, length), such as benchmark.train", value)
 
     @property
     def n_classes(self) -> int:

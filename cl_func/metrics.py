@@ -61,7 +61,7 @@ def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1) -> lis
             )
         return list(range(1, n + 1))
     if not isinstance(seen, (Tensor, list, tuple, range)) or (isinstance(seen, Tensor) and (seen.is_meta or seen.ndim != 1)):
-        raise checks.refuse("seen", f"{time} integers, one for each time of R", seen)
+        raise checks.type_error("seen", f"{time} integers, one for each time of R", seen)
     counts = seen.tolist() if isinstance(seen, Tensor) else list(seen)
     if len(counts) != time or any(isinstance(c, bool) or not isinstance(c, int) for c in counts):
         raise ValueError(f"seen: expected {time} integers, one for each time of R, got {seen!r}.")
@@ -197,7 +197,7 @@ def mean_ci(values: Tensor, confidence: float = 0.95, dim: int = 0) -> tuple[Ten
     if values.is_meta:
         raise ValueError("values: they are on the device meta, which holds no values; give the results themselves.")
     if isinstance(dim, bool) or not isinstance(dim, int):
-        raise checks.refuse("dim", "an integer, the axis of the seeds", dim)
+        raise checks.type_error("dim", "an integer, the axis of the seeds", dim)
     confidence = checks.number("confidence", confidence, 0, 1)
     if not -values.ndim <= dim < values.ndim:
         raise ValueError(f"dim: {dim} is no axis of values, {describe(values)}; give the axis of the seeds.")

@@ -75,7 +75,7 @@ def _check(key: Tensor) -> None:
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     if not isinstance(shape, (int, tuple, list)):
-        raise checks.refuse("shape", "a size or a tuple of sizes", shape)
+        raise checks.type_error("shape", "a size or a tuple of sizes", shape)
     dims = (shape,) if isinstance(shape, int) else tuple(shape)
     if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in dims):
         raise ValueError(f"shape: sizes are integers of at least 0, got {shape!r}.")
@@ -88,7 +88,7 @@ def _integer(name: str, value: int | Tensor) -> None:
     else:
         right = isinstance(value, int) and not isinstance(value, bool)
     if not right:
-        raise checks.refuse(name, "an integer or an integer tensor", value)
+        raise checks.type_error(name, "an integer or an integer tensor", value)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise ValueError(f"{name}: expected an integer of 64 bits, got {value}.")
 
@@ -145,7 +145,7 @@ def split(key: Tensor, n: int = 2) -> Tensor:
     _check(key)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
-    if tree.plain(key):
+    if tree.is_eager_cpu(key):
         return _mixed(_words(key, n, CHILD), (33, 33, 33), FMIX)
     return _fmix((torch.arange(1, n + 1, device=key.device) + key * CHILD_INVERSE) * CHILD)
 
@@ -154,7 +154,7 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     """64 random bits per element, int64 of the given shape, in the order of SplitMix64's outputs."""
     _check(key)
     dims = _shape(shape)
-    if tree.plain(key):
+    if tree.is_eager_cpu(key):
         return _mixed(_words(key, math.prod(dims), GAMMA), (30, 27, 31), SPLITMIX).reshape(dims)
     # Equal by algebra to key + i * GAMMA, which inductor turns into a loop that g++ cuts short: signed overflow is undefined (a
     # test keeps the case). This form gives it less to conclude from, and cl.compile defines the overflow by -fwrapv.

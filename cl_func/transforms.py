@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, contracts, tree
-from cl_func.compiler.program import CompilerError, Program, address, apart, described, whole
+from cl_func.compiler.program import CompilerError, Program, address, clone_aliased, input_signature, materialize_expanded
 from cl_func.compiler.tracing import TraceError
 from cl_func.core import Strategy
 from cl_func.core.nodes import Wrapper, fuse
@@ -141,7 +141,7 @@ class Compiled(Wrapper):
         if not compiler_available():
             return self.inner(state, exp)
         shared, exp_structure = tree.flatten(exp)
-        shared = whole(shared)
+        shared = materialize_expanded(shared)
         known = self.owned.get(state) if self.donate and _by_identity(state) else None
         if known is not None:
             lanes, programs = known
@@ -149,9 +149,9 @@ class Compiled(Wrapper):
             shared = [leaf.clone() if address(leaf) in own else leaf for leaf in shared]
         else:
             lanes, structure = tree.flatten(state)
-            lanes = apart(whole(lanes), shared) if self.donate else whole(lanes)
-            programs = self.programs.setdefault((self.donate, structure, described(lanes)), {})
-        signature = (exp_structure, described(shared))
+            lanes = clone_aliased(materialize_expanded(lanes), shared) if self.donate else materialize_expanded(lanes)
+            programs = self.programs.setdefault((self.donate, structure, input_signature(lanes)), {})
+        signature = (exp_structure, input_signature(shared))
         program = programs.get(signature)
         if program is None:
             with _COMPILING:  # torch traces and compiles in one thread at a time; the others wait for the program

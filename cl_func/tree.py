@@ -35,7 +35,7 @@ def static(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-def leaf(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:
+def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:
     """Mark a field of a `@state` class as a number with a range: `set` calls check(path, number) for a number put there."""
     if not callable(check):
         raise TypeError(f"check: expected a function of a path and a number, got {describe(check)}.")
@@ -46,7 +46,7 @@ def leaf(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -
     kw_only_default=True,
     frozen_default=True,
     eq_default=False,
-    field_specifiers=(static, leaf, dataclasses.field),
+    field_specifiers=(static, bounded, dataclasses.field),
 )
 def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     """Class decorator: a frozen dataclass that is a pytree, with `.replace(**changes)` and a repr of shapes and dtypes.
@@ -318,7 +318,7 @@ def _fit(old: Any, value: Any, path: str) -> Any:
     return value.to(old.device)
 
 
-def plain(value: Tensor) -> bool:
+def is_eager_cpu(value: Tensor) -> bool:
     """Whether a tensor is an ordinary one in the processor's memory, in no transformation: then looking at its value costs nothing.
 
     Eager code may take a shorter way to the same result; what is vmapped, differentiated from outside or traced may not.

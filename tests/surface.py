@@ -382,7 +382,7 @@ call(
 )
 call("train_step", {"state": STATE, "exp": EXP}, run=lambda state, exp: cl.train_step(losses.cross_entropy(MODEL), SGD)(state, exp))
 call("core.gradient", {"loss": losses.cross_entropy(MODEL), "state": STATE, "exp": EXP}, {"loss": FUNCTION})
-call("core.number", {"agent": STATE, "value": "opt.lr"}, {"agent": ANY, "value": ANY})
+call("core.resolve", {"agent": STATE, "value": "opt.lr"}, {"agent": ANY, "value": ANY})
 call(
     "maybe_init",
     {"agent": cl.Agent(key=KEY), "model": lambda s: STATE.model},
@@ -1203,7 +1203,7 @@ call(
     run=cl.state,
 )
 call("static", {"default": 0}, {"default": ANY})
-call("tree.leaf", {"check": print, "default": 0}, {"check": FUNCTION, "default": ANY})
+call("tree.bounded", {"check": print, "default": 0}, {"check": FUNCTION, "default": ANY})
 
 # -- evaluation, grids, sweeps
 call(
@@ -1534,7 +1534,7 @@ RECORDS = {
     "core.Combinator",
     "Grid",
     "Runs",
-    "core.Gated",
+    "core.SkipEmpty",
     "core.Optimizer",
     "core.TrainStep",
     "regularizers.path.PathStep",
@@ -1590,7 +1590,7 @@ INNER = {
     "transforms.lenient",
     "transforms.map_leaves",
     "transforms.mapped",
-    "tree.plain",
+    "tree.is_eager_cpu",
     "tree.unwrapped",
 }
 

@@ -44,13 +44,13 @@ def test_a_sweep_moves_each_source_once():
     train, test = cl.data.digits()
     whole = cl.streams.split_by_class(train, test, n_experiences=5)
     per_key = lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)  # noqa: E731
-    job = jobs.Job(None, whole, None, False, 1, "cpu").on_device()
+    job = jobs.SweepJob(None, whole, None, False, 1, "cpu").on_device()
     sources = {id(exp.source) for _ in range(2) for exp in (*job.benchmark.train, *job.benchmark.test)}
     assert len(sources) == 2
-    job = jobs.Job(None, per_key, None, False, 1, "cpu").on_device()
+    job = jobs.SweepJob(None, per_key, None, False, 1, "cpu").on_device()
     streams = [job.benchmark(cl.key(seed)) for seed in range(3)]
     assert len({id(exp.source) for bench in streams for exp in bench.train}) == 1
-    assert jobs.Job(None, whole, None, False, 1, None).on_device().benchmark is whole
+    assert jobs.SweepJob(None, whole, None, False, 1, None).on_device().benchmark is whole
 
 
 @CUDA

@@ -19,8 +19,8 @@ from torch import Tensor
 from cl_func import checks
 from cl_func.compiler.operators import opaque
 from cl_func.models import mask_logits
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import bounded, state
 
 NEWTON_STEPS = 20
 FRACTIONS = (1.0, 0.5, 0.25, 0.0625, 0.0)  # of a Newton step, tried at once; 0 if none of them leads down
@@ -33,14 +33,14 @@ class BiasCorrection:
     alpha: Tensor  # () float32, 1 where there is nothing to correct
     beta: Tensor  # () float32, 0 where there is nothing to correct
     new: Tensor  # [C] bool, the classes it holds for
-    decay: Tensor = leaf(partial(checked, example=1e-3, positive=True))  # () float32, above 0
+    decay: Tensor = bounded(partial(nonnegative, example=1e-3, positive=True))  # () float32, above 0
 
 
 def init(n_classes: int, decay: float = 1e-3, device: torch.device | None = None) -> BiasCorrection:
     """The identity. Raises ValueError for a decay that is not above 0."""
     checks.positive_int("n_classes", n_classes)
     checks.device("device", device)
-    value = checked("decay", decay, 1e-3, positive=True)
+    value = nonnegative("decay", decay, 1e-3, positive=True)
     return BiasCorrection(
         alpha=torch.tensor(1.0, device=device),
         beta=torch.tensor(0.0, device=device),

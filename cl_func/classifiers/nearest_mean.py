@@ -32,7 +32,7 @@ class NearestMean:
 def init(n_classes: int, sample: Tensor) -> NearestMean:
     """No class seen yet, for features like `sample` [F]; `cl.models.sample_features(model, net)` gives one."""
     if not isinstance(sample, Tensor) or sample.ndim != 1:
-        raise checks.refuse("sample", "a tensor [F], the features of one row", sample)
+        raise checks.type_error("sample", "a tensor [F], the features of one row", sample)
     positive_int("n_classes", n_classes)
     return NearestMean(
         means=sample.new_zeros((n_classes, *sample.shape)),

@@ -23,8 +23,8 @@ from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
 from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import bounded, state
 
 
 @state
@@ -34,14 +34,14 @@ class SLDA:
     means: Tensor  # [C, F] float64, 0 for a class without rows
     counts: Tensor  # [C] int64, rows seen of each class
     scatter: Tensor  # [F, F] float64, sum over all rows of the outer product of their deviation from the mean of their class
-    shrinkage: Tensor = leaf(partial(checked, example=1e-4, positive=True, below=1))  # () float32, above 0 and below 1
+    shrinkage: Tensor = bounded(partial(nonnegative, example=1e-4, positive=True, below=1))  # () float32, above 0 and below 1
 
 
 def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
     """No row seen yet, for features like `sample` [F]. Raises ValueError for a shrinkage outside (0, 1)."""
     if not isinstance(sample, Tensor) or sample.ndim != 1:
-        raise checks.refuse("sample", "a tensor [F], the features of one row", sample)
-    value = checked("shrinkage", shrinkage, 1e-4, positive=True, below=1)
+        raise checks.type_error("sample", "a tensor [F], the features of one row", sample)
+    value = nonnegative("shrinkage", shrinkage, 1e-4, positive=True, below=1)
     empty = nearest_mean.init(n_classes, sample.double())  # with a small shrinkage the problem is badly conditioned
     size = sample.shape[0]
     return SLDA(

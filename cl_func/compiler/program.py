@@ -68,12 +68,12 @@ def _vector_options() -> dict[str, Any]:
     return {}
 
 
-def described(leaves: list[Tensor]) -> tuple[Any, ...]:
+def input_signature(leaves: list[Tensor]) -> tuple[Any, ...]:
     """What a program depends on of its inputs."""
     return tuple((x.shape, x.stride(), x.dtype, x.device) for x in leaves)
 
 
-def whole(leaves: list[Tensor]) -> list[Tensor]:
+def materialize_expanded(leaves: list[Tensor]) -> list[Tensor]:
     """The leaves, copied where elements share one place in memory (expanded lanes): those cannot be written one by one."""
     return [leaf.contiguous() if 0 in leaf.stride() else leaf for leaf in leaves]
 
@@ -204,7 +204,7 @@ def _holds_state(out: Any, out_structure: Any, structure: Any) -> bool:
     return bool(out_structure == structure or (pair and tree.flatten(out[0])[1] == structure))
 
 
-def apart(leaves: list[Tensor], shared: list[Tensor]) -> list[Tensor]:
+def clone_aliased(leaves: list[Tensor], shared: list[Tensor]) -> list[Tensor]:
     """The leaves, of which none shares memory with another or with the experience: what an eager update made share it is copied."""
     taken = {address(leaf) for leaf in shared}
     out = list(leaves)

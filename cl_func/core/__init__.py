@@ -7,8 +7,8 @@ Four kinds of pure functions make a method:
     Probe              (state, exp) -> tree of tensors
 """
 
-from cl_func.core.epochs import Gated, Minibatches, minibatches
-from cl_func.core.kinds import Agent, GradientTransform, Loss, Optimizer, Probe, Strategy, Update, number
+from cl_func.core.epochs import Minibatches, SkipEmpty, minibatches
+from cl_func.core.kinds import Agent, GradientTransform, Loss, Optimizer, Probe, Strategy, Update, resolve
 from cl_func.core.nodes import Combinator
 from cl_func.core.steps import TrainStep, gradient, train_step
 from cl_func.core.updates import At, Compose, Repeat, at, compose, maybe_init, repeat, when
@@ -18,13 +18,13 @@ __all__ = [
     "At",
     "Combinator",
     "Compose",
-    "Gated",
     "GradientTransform",
     "Loss",
     "Minibatches",
     "Optimizer",
     "Probe",
     "Repeat",
+    "SkipEmpty",
     "Strategy",
     "TrainStep",
     "Update",
@@ -33,8 +33,8 @@ __all__ = [
     "gradient",
     "maybe_init",
     "minibatches",
-    "number",
     "repeat",
+    "resolve",
     "train_step",
     "when",
 ]

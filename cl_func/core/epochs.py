@@ -18,7 +18,7 @@ from cl_func.tree import state, static
 
 
 @dataclasses.dataclass(frozen=True)
-class Gated(Wrapper):
+class SkipEmpty(Wrapper):
     """An Update that a minibatch without a valid row leaves undone, to the last counter and key.
 
     In minibatches of minibatches also the order of the inner ones, which comes with the state: its rows are taken as they come.
@@ -26,7 +26,7 @@ class Gated(Wrapper):
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         some = exp.valid.any()
-        if tree.plain(some):
+        if tree.is_eager_cpu(some):
             return self.inner(state, exp) if some else state
         out = self.inner(state, exp)
         if type(out) is tuple and len(out) == 2 and type(out[0]) is type(state):
@@ -34,7 +34,8 @@ class Gated(Wrapper):
         return tree.where(some, contracts.update_output(out, state, leaves=True), state)
 
 
-def _per_pass(n: int, batch_size: int, drop_last: bool) -> int:
+def batches_per_epoch(n: int, batch_size: int, drop_last: bool) -> int:
+    """How many minibatches a pass over n rows takes; ValueError for none."""
     count = n // batch_size if drop_last else -(-n // batch_size)
     if count == 0:
         raise ValueError(
@@ -44,7 +45,7 @@ def _per_pass(n: int, batch_size: int, drop_last: bool) -> int:
     return count
 
 
-def _order(
+def epoch_order(
     agent: Any, exp: Experience, *, batch_size: int, drop_last: bool, shuffle: bool, wrap: bool
 ) -> tuple[Any, tuple[Tensor, Tensor]]:
     """The rows of one pass, whole minibatches [n] int64, and which of them are valid [n] bool, padding last.
@@ -53,7 +54,7 @@ def _order(
     from its own start, otherwise with padding.
     """
     rows, valid = exp.rows, exp.valid
-    n = _per_pass(len(exp), batch_size, drop_last) * batch_size
+    n = batches_per_epoch(len(exp), batch_size, drop_last) * batch_size
     words = torch.arange(len(exp), device=rows.device)
     if shuffle:
         try:
@@ -116,7 +117,7 @@ class Minibatches(Combinator):
             state, (rows, valid) = _picked(self.view(state, exp), exp)
             exp = exp.take(rows, valid)
         size = self.batch_size or len(exp)
-        per_pass = _per_pass(len(exp), size, self.drop_last)
+        per_pass = batches_per_epoch(len(exp), size, self.drop_last)
         total = self.iterations or self.epochs * per_pass
         rows, valid = exp.rows, exp.valid
         for i in range(total):
@@ -164,7 +165,13 @@ def minibatches(
             raise ValueError(f"epochs, iterations: give one of them, got epochs={epochs} and iterations={iterations}.")
     order = None
     if batch_size is not None:
-        order = functools.partial(_order, batch_size=batch_size, drop_last=drop_last, shuffle=shuffle, wrap=iterations is not None)
+        wrap = iterations is not None
+        order = functools.partial(epoch_order, batch_size=batch_size, drop_last=drop_last, shuffle=shuffle, wrap=wrap)
     return Minibatches(
-        step=tree.map(Gated, step), order=order, batch_size=batch_size, epochs=epochs, iterations=iterations, drop_last=drop_last
+        step=tree.map(SkipEmpty, step),
+        order=order,
+        batch_size=batch_size,
+        epochs=epochs,
+        iterations=iterations,
+        drop_last=drop_last,
     )

@@ -55,6 +55,6 @@ class Strategy:
             checks.model_or_function("model", self.model)
 
 
-def number(agent: Any, value: float | str) -> Any:
+def resolve(agent: Any, value: float | str) -> Any:
     """A hyperparameter: a number stands for itself, a path such as "lwf.strength" for that leaf of the state."""
     return tree.get(agent, value) if isinstance(value, str) else value

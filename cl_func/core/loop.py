@@ -66,26 +66,26 @@ def scan(
     if tap is not None and probe is None:
         raise ValueError("tap: there is nothing to receive without a probe; give one, such as cl.evaluate(model, benchmark.test).")
     if checkpoint is not None and not hasattr(checkpoint, "opened"):
-        raise checks.refuse("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
+        raise checks.type_error("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
     if checkpoint is None:
-        return follow(update, state, stream, probe, every=every, donate=donate, tap=tap)
+        return run_stream(update, state, stream, probe, every=every, donate=donate, tap=tap)
     with checkpoint.opened(update, state, stream, probe, every) as keeper:
-        return follow(update, keeper.resume(state), stream, probe, every=every, donate=donate, tap=tap, keeper=keeper)
+        return run_stream(update, keeper.resume(state), stream, probe, every=every, donate=donate, tap=tap, keeper=keeper)
 
 
-def follow(
+def run_stream(
     update: Any, state: Any, stream: Iterable[Any], probe: Any, *, every: int, donate: bool, tap: Any = None, keeper: Any = None
 ) -> tuple[Any, Any]:
-    """What `scan` does, from the place in the stream that a keeper of checkpoints has found."""
+    """What `scan` does, from where in the stream a keeper of checkpoints has found the run."""
     if donate:
         update, state = _owned(update, state)
     seen, history = 0, list[list[Any]]()
     if keeper is not None:
-        update, seen, history = keeper.tracked(update), keeper.place.seen, keeper.history
+        update, seen, history = keeper.instrument(update), keeper.progress.seen, keeper.history
     closed, experiences, pending, structure = Closed(state, seen), iter(stream), None, None
     if keeper is not None:
         pending, experiences, more = keeper.continued(stream)
-        last = 1 if keeper.place.finished and seen % every else 0  # an entry for the end of what was a whole stream
+        last = 1 if keeper.progress.finished and seen % every else 0  # an entry for the end of what was a whole stream
         keeper.check_history(seen // every + last if probe else 0)
         if keeper.changed and history:
             keeper.look_again(contracts.probe_output(probe(state, pending)))
@@ -107,7 +107,7 @@ def follow(
 
     for pending in experiences:
         if keeper is not None:
-            keeper.entered()
+            keeper.on_experience_start()
         state = closed.passed(update(state, pending), state)
         if keeper is not None:
             keeper.updated()
@@ -115,7 +115,7 @@ def follow(
         if probe is not None and seen % every == 0:
             look(pending)
         if keeper is not None:
-            keeper.left(state)
+            keeper.on_experience_end(state)
     if seen == 0:
         raise ValueError(
             "stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train."
@@ -123,7 +123,7 @@ def follow(
     closed.finish(state)
     if probe is not None and seen % every != 0 and len(history) == seen // every:
         look(pending)
-    if keeper is not None and not keeper.place.finished:
+    if keeper is not None and not keeper.progress.finished:
         keeper.finish(state)
     if not history:
         return state, None

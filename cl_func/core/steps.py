@@ -27,7 +27,7 @@ def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
         checks.tensors("state", state)
         checks.tensors("exp", exp)
         raise
-    if not leaves or not tree.plain(leaves[0]) or outside:
+    if not leaves or not tree.is_eager_cpu(leaves[0]) or outside:
 
         def value_of(params: Any) -> tuple[Tensor, Any]:
             value, after = contracts.loss_output(loss(params, state, exp), state)
@@ -68,9 +68,9 @@ class TrainStep:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         grads, state = gradient(self.loss, state, exp)
-        return self.follow(grads, state, exp)[0]
+        return self.apply_gradients(grads, state, exp)[0]
 
-    def follow(self, grads: Any, state: Any, exp: Experience) -> tuple[Any, Any]:
+    def apply_gradients(self, grads: Any, state: Any, exp: Experience) -> tuple[Any, Any]:
         """The state after the transforms of a gradient and the optimiser's step along it, and the change of the parameters."""
         for transform in self.transforms:
             grads, state = contracts.transform_output(transform(grads, state, exp), grads, state)

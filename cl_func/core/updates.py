@@ -122,8 +122,8 @@ def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
         chosen = condition(state, exp)
         if not isinstance(chosen, bool):
             if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
-                raise checks.refuse("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
-            if not tree.plain(chosen):
+                raise checks.type_error("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
+            if not tree.is_eager_cpu(chosen):
                 return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
         return contracts.update_output(update(state, exp), state) if chosen else state
 

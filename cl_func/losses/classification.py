@@ -23,7 +23,7 @@ from cl_func.tree import describe
 def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
     """The mean of the values [n] of valid rows, (); 0 if there is none."""
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
-        raise checks.refuse("values", "a floating tensor [n], one value per row", values)
+        raise checks.type_error("values", "a floating tensor [n], one value per row", values)
     checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
@@ -31,7 +31,7 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
 def check_classes(logits: Tensor, exp: Experience) -> None:
     """Raise ValueError if the experience has more classes than the model has logits: its labels would be out of range."""
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
-        raise checks.refuse("logits", "a floating tensor [n, C]", logits)
+        raise checks.type_error("logits", "a floating tensor [n, C]", logits)
     if exp.classes.shape[-1] > logits.shape[-1]:
         raise ValueError(
             f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import Loss, number
+from cl_func.core import Loss, resolve
 from cl_func.experiences import Experience
 from cl_func.memory import draws, replay
 
@@ -37,7 +37,7 @@ def scaled(loss: Loss, by: float | str) -> Loss:
     by = checks.number_or_path("by", by, "ewc.strength")
 
     def scaled_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
-        factor = number(state, by)
+        factor = resolve(state, by)
         value, state = loss(params, state, exp)
         return factor * value, state
 
@@ -61,16 +61,16 @@ def replayed(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] 
     return _drawn(loss, n, slot, draw, replay.recalled)
 
 
-def _drawn(loss: Loss, n: int, slot: str, draw: Callable[..., Any], met: Callable[..., Experience]) -> Loss:
-    """The loss on what the minibatch and n drawn rows become together: `met(exp, rows, valid)`."""
+def _drawn(loss: Loss, n: int, slot: str, draw: Callable[..., Any], combine: Callable[..., Experience]) -> Loss:
+    """The loss on what the minibatch and n drawn rows become together: `combine(exp, rows, valid)`."""
     positive_int("n", n)
     checks.function("loss", loss, "a loss function")
     checks.path("slot", slot, "replay")
     checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def replayed_loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(state.key)
-        rows, valid = draw(tree.get(state, slot), place, n)
-        return loss(params, state.replace(key=key), met(exp, rows, valid))
+        key, draw_key = random.split(state.key)
+        rows, valid = draw(tree.get(state, slot), draw_key, n)
+        return loss(params, state.replace(key=key), combine(exp, rows, valid))
 
     return replayed_loss

@@ -25,7 +25,7 @@ def logit_distance(logits: Tensor, stored: Tensor, valid: Tensor) -> Tensor:
     """The mean squared difference, (), of logits [n, C] and those stored [n, C] over the valid [n] rows; 0 if there is none."""
     same = isinstance(logits, Tensor) and isinstance(stored, Tensor) and logits.shape == stored.shape
     if not same or logits.ndim != 2 or logits.dtype != stored.dtype or logits.device != stored.device:
-        raise checks.refuse("logits, stored", "tensors [n, C] of one shape, dtype and device", (logits, stored))
+        raise checks.type_error("logits, stored", "tensors [n, C] of one shape, dtype and device", (logits, stored))
     return weighted_mean((logits - stored).square().mean(-1), valid)
 
 
@@ -41,8 +41,8 @@ def dark_experience(model: Model, n: int, slot: str = "replay", draw: Callable[.
     checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(state.key)
-        rows, valid = draw(tree.get(state, slot), place, n)
+        key, draw_key = random.split(state.key)
+        rows, valid = draw(tree.get(state, slot), draw_key, n)
         if "logits" not in rows:
             raise ValueError(
                 f"{slot}: the memory stores no logits; allocate it with reservoir.init(capacity, cl.memory.dark.sample(model)) "

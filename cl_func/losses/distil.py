@@ -28,14 +28,14 @@ def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tenso
 
 def _check(student: Any, teacher: Any, temperature: Any) -> None:
     if not isinstance(student, Tensor) or student.ndim != 2 or not student.is_floating_point():
-        raise checks.refuse("student", "floating logits [n, C]", student)
+        raise checks.type_error("student", "floating logits [n, C]", student)
     same = isinstance(teacher, Tensor) and teacher.is_floating_point() and teacher.shape == student.shape
     if not same or teacher.device != student.device:
-        raise checks.refuse("student, teacher", "floating logits of one shape on one device", (student, teacher))
+        raise checks.type_error("student, teacher", "floating logits of one shape on one device", (student, teacher))
     if not isinstance(temperature, Tensor):
         checks.number("temperature", temperature, 0)
     elif temperature.ndim or not temperature.is_floating_point():
-        raise checks.refuse("temperature", "a number or a tensor of shape ()", temperature)
+        raise checks.type_error("temperature", "a number or a tensor of shape ()", temperature)
 
 
 def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: float | Tensor) -> Tensor:

@@ -67,10 +67,10 @@ def fit(rows: Any, data: Any, name: str = "rows", n: int | None = None) -> Any:
 def _check_rows(exp: Experience, rows: Any, valid: Tensor) -> None:
     checks.tensor("valid", valid, dtype=torch.bool, like=exp.rows)
     if not isinstance(rows, dict) or not {"x", "y", "task"} <= rows.keys():
-        raise checks.refuse("rows", "a dict of the fields x, y and task, as a memory draws them", rows)
+        raise checks.type_error("rows", "a dict of the fields x, y and task, as a memory draws them", rows)
     for name, field in rows.items():
         if not isinstance(field, Tensor) or field.ndim == 0 or field.device != exp.rows.device:
-            raise checks.refuse(f"rows[{name!r}]", f"a tensor [m, ...] on {exp.rows.device}", field)
+            raise checks.type_error(f"rows[{name!r}]", f"a tensor [m, ...] on {exp.rows.device}", field)
     for name in ("y", "task"):
         checks.tensor(f"rows[{name!r}], valid", rows[name], valid.shape, torch.int64)
 

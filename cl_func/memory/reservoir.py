@@ -60,7 +60,7 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
     checks.tensor("key", key, (), torch.int64, like=memory.seen)
     checks.tensor("valid", valid, dtype=torch.bool, like=memory.seen)
     if valid.ndim != 1:
-        raise checks.refuse("valid", "bool[n], one for each row", valid)
+        raise checks.type_error("valid", "bool[n], one for each row", valid)
     rows = replay.fit(rows, memory.data, n=valid.shape[0])
     n, capacity = valid.shape[0], memory.capacity
     turn = memory.seen + torch.cumsum(valid, 0)  # t of each valid row

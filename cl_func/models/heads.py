@@ -129,9 +129,9 @@ def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
     Small enough that even a sum of masked losses is finite. Raises ValueError when the numbers of classes differ.
     """
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
-        raise checks.refuse("logits", "a floating tensor [n, C]", logits)
+        raise checks.type_error("logits", "a floating tensor [n, C]", logits)
     if not isinstance(classes, Tensor) or classes.dtype != torch.bool or classes.ndim == 0:
-        raise checks.refuse("classes", "a mask bool[C] or bool[n, C]", classes)
+        raise checks.type_error("classes", "a mask bool[C] or bool[n, C]", classes)
     if classes.device != logits.device:
         raise ValueError(f"logits, classes: on different devices, {logits.device} and {classes.device}; move one with .to(device).")
     if classes.ndim > 1 and classes.shape[:-1] != logits.shape[:-1]:

@@ -107,7 +107,7 @@ class _MLP:
             raise TypeError(f"x: expected a floating tensor, got {describe(x)}; convert it with x.float().")
         if not isinstance(params, dict) or params.keys() != self.names or not isinstance(buffers, dict) or buffers:
             names = ", ".join(sorted(self.names))
-            raise checks.refuse("params, buffers", f"those of this model's init: {names}", (params, buffers))
+            raise checks.type_error("params, buffers", f"those of this model's init: {names}", (params, buffers))
         first = params["0.weight"]
         if x.dtype != first.dtype:
             raise TypeError(f"x: the weights are {describe(first)}, got {describe(x)}; convert the data with x.to({first.dtype}).")

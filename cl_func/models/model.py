@@ -98,7 +98,7 @@ def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience
     If no buffer moved (there are none, or train=False) the state is returned as it is, the same object.
     """
     if not isinstance(exp, Experience):
-        raise checks.refuse("exp", "an Experience", exp)
+        raise checks.type_error("exp", "an Experience", exp)
     if not isinstance(model, Model):
         checks.model("model", model)
     try:

@@ -176,7 +176,7 @@ class _Module:
         checks.instance("params", params, dict, "the tensors of a model by name")
         checks.instance("buffers", buffers, dict, "the tensors of a model by name")
         if not isinstance(x, Tensor) or x.ndim < 2:
-            raise checks.refuse("x", "a tensor [n, ...]", x)
+            raise checks.type_error("x", "a tensor [n, ...]", x)
         named = {**params, **buffers}
         if named.keys() != self.names:
             wrong = sorted(named.keys() ^ self.names)[0]

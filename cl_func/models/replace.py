@@ -50,7 +50,7 @@ def check_replacements(replace: Any) -> Replacements:
     kinds = checks.instance("replace", replace, Mapping, expected)
     for kind, make in kinds.items():
         if not isinstance(kind, type) or not issubclass(kind, nn.Module) or not callable(make) or isinstance(make, nn.Module):
-            raise checks.refuse("replace", expected, {kind: make})
+            raise checks.type_error("replace", expected, {kind: make})
     return dict(kinds)
 
 

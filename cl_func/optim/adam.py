@@ -20,19 +20,19 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.optim.hyperparameters import checked, expect, scalars, working_dtype
-from cl_func.tree import PyTree, describe, leaf, state
+from cl_func.optim.hyperparameters import expect, nonnegative, scalars, working_dtype
+from cl_func.tree import PyTree, bounded, describe, state
 
 
 @state
 class AdamState:
     """The state of `adam` and `adamw`; float is float32, or float64 if any parameter is."""
 
-    lr: Tensor = leaf(partial(checked, example=1e-3))  # () float, learning rate
-    beta1: Tensor = leaf(partial(checked, example=0.9, below=1.0))  # () float, decay of the first moment
-    beta2: Tensor = leaf(partial(checked, example=0.999, below=1.0))  # () float, decay of the second moment
-    eps: Tensor = leaf(partial(checked, example=1e-8, positive=True))  # () float, added to the root of the second moment
-    weight_decay: Tensor = leaf(partial(checked, example=0.01))  # () float, factor of the L2 term (adam) or of the decay (adamw)
+    lr: Tensor = bounded(partial(nonnegative, example=1e-3))  # () float, learning rate
+    beta1: Tensor = bounded(partial(nonnegative, example=0.9, below=1.0))  # () float, decay of the first moment
+    beta2: Tensor = bounded(partial(nonnegative, example=0.999, below=1.0))  # () float, decay of the second moment
+    eps: Tensor = bounded(partial(nonnegative, example=1e-8, positive=True))  # () float, added to the root of the second moment
+    weight_decay: Tensor = bounded(partial(nonnegative, example=0.01))  # () float, factor of the L2 term, or the decay (adamw)
     first_moment: PyTree  # like the params, float, running mean of the gradients
     second_moment: PyTree  # like the params, float, running mean of their squares
     scale: Tensor  # () float, the schedule's factor of lr
@@ -87,11 +87,11 @@ def _make(lr: float, betas: Sequence[float], eps: float, weight_decay: float, de
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise TypeError(f"betas: expected two numbers such as (0.9, 0.999), got {describe(betas)}.")
     return Adam(
-        lr=checked("lr", lr, 1e-3),
-        beta1=checked("betas[0]", betas[0], 0.9, below=1.0),
-        beta2=checked("betas[1]", betas[1], 0.999, below=1.0),
-        eps=checked("eps", eps, 1e-8, positive=True),
-        weight_decay=checked("weight_decay", weight_decay, 0.01),
+        lr=nonnegative("lr", lr, 1e-3),
+        beta1=nonnegative("betas[0]", betas[0], 0.9, below=1.0),
+        beta2=nonnegative("betas[1]", betas[1], 0.999, below=1.0),
+        eps=nonnegative("eps", eps, 1e-8, positive=True),
+        weight_decay=nonnegative("weight_decay", weight_decay, 0.01),
         decoupled=decoupled,
     )
 

@@ -16,7 +16,7 @@ import torch
 
 from cl_func import tree
 from cl_func.core import GradientTransform
-from cl_func.optim.hyperparameters import checked_or_path, resolve, working_dtype
+from cl_func.optim.hyperparameters import nonnegative_or_path, resolve, working_dtype
 from cl_func.tree import PyTree, describe
 
 
@@ -43,7 +43,7 @@ def clip_by_global_norm(max_norm: float | str) -> GradientTransform:
     >>> grads
     {'a': tensor([0.6000]), 'b': tensor([0.8000])}
     """
-    return _ClipByGlobalNorm(checked_or_path("max_norm", max_norm, 1.0))
+    return _ClipByGlobalNorm(nonnegative_or_path("max_norm", max_norm, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def clip_by_value(limit: float | str) -> GradientTransform:
     >>> clip_by_value(1.0)({"a": torch.tensor([-3.0, 0.5])}, None, None)[0]
     {'a': tensor([-1.0000,  0.5000])}
     """
-    return _ClipByValue(checked_or_path("limit", limit, 1.0))
+    return _ClipByValue(nonnegative_or_path("limit", limit, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
-from cl_func.core import number
+from cl_func import core, tree
 from cl_func.tree import PyTree, describe
 
 
-def checked(name: str, value: Any, example: float, *, positive: bool = False, below: float = math.inf) -> float:
+def nonnegative(name: str, value: Any, example: float, *, positive: bool = False, below: float = math.inf) -> float:
     """Check that a hyperparameter is a finite number in [0, below), without 0 if `positive`; TypeError or ValueError otherwise."""
     wanted = f"a number {'above 0 and' if positive else 'of at least 0 and'} below {below:g}"
     if math.isinf(below):
@@ -34,10 +33,10 @@ def checked(name: str, value: Any, example: float, *, positive: bool = False, be
     return value
 
 
-def checked_or_path(name: str, value: Any, example: float, *, positive: bool = True) -> float | str:
-    """Check that a hyperparameter is a number as in `checked`, or the path of a leaf of the state, such as "clip.max_norm"."""
+def nonnegative_or_path(name: str, value: Any, example: float, *, positive: bool = True) -> float | str:
+    """Check that a hyperparameter is a number as in `nonnegative`, or the path of a leaf of the state, such as "clip.max_norm"."""
     if not isinstance(value, str):
-        return checked(name, value, example, positive=positive)
+        return nonnegative(name, value, example, positive=positive)
     if not value:
         raise ValueError(
             f"{name}: expected a number or the path of a leaf such as 'clip.{name}', got an empty string; name the leaf."
@@ -47,7 +46,7 @@ def checked_or_path(name: str, value: Any, example: float, *, positive: bool = T
 
 def resolve(agent: Any, name: str, value: float | str, like: Tensor) -> Tensor:
     """The value of a hyperparameter now, () of the dtype and device of `like`: the number itself or the leaf at the path."""
-    found = number(agent, value)
+    found = core.resolve(agent, value)
     if isinstance(found, Tensor) and found.ndim == 0:
         return found.to(like.dtype)
     if isinstance(found, bool) or not isinstance(found, numbers.Real):

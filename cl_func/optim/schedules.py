@@ -26,7 +26,7 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.checks import positive_int
 from cl_func.core import Update
-from cl_func.optim.hyperparameters import checked_or_path, resolve
+from cl_func.optim.hyperparameters import nonnegative_or_path, resolve
 from cl_func.tree import describe
 
 
@@ -94,7 +94,7 @@ def exponential_decay(gamma: float | str, slot: str = "opt") -> Update:
 def step_decay(every: int, gamma: float | str, slot: str = "opt") -> Update:
     """Multiply the learning rate by gamma at every `every`-th tick, as torch's StepLR does. Arguments as in `exponential_decay`."""
     fn = functools.partial(_power, every=positive_int("every", every))
-    return schedule(fn, slot, gamma=checked_or_path("gamma", gamma, 0.99))
+    return schedule(fn, slot, gamma=nonnegative_or_path("gamma", gamma, 0.99))
 
 
 def _cosine(ticks: Tensor, final: Tensor, total: int) -> Tensor:
@@ -109,7 +109,7 @@ def cosine_decay(total: int, final: float | str = 0.0, slot: str = "opt") -> Upd
     final: a number of at least 0, or the path of a leaf () of the state. Raises as `schedule`, and for others.
     """
     fn = functools.partial(_cosine, total=positive_int("total", total))
-    return schedule(fn, slot, final=checked_or_path("final", final, 0.1, positive=False))
+    return schedule(fn, slot, final=nonnegative_or_path("final", final, 0.1, positive=False))
 
 
 @dataclasses.dataclass(frozen=True)

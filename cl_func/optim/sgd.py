@@ -17,17 +17,18 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.optim.hyperparameters import checked, expect, scalars, working_dtype
-from cl_func.tree import PyTree, leaf, state
+from cl_func.optim.hyperparameters import expect, nonnegative, scalars, working_dtype
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
 class SGDState:
     """The state of `sgd`; float is float32, or float64 if any parameter is."""
 
-    lr: Tensor = leaf(partial(checked, example=0.1))  # () float, learning rate
-    weight_decay: Tensor = leaf(partial(checked, example=1e-4))  # () float, factor of the L2 term
-    momentum: Tensor | None = leaf(partial(checked, example=0.9, below=1.0), default=None)  # () float; None: made with momentum=0.0
+    lr: Tensor = bounded(partial(nonnegative, example=0.1))  # () float, learning rate
+    weight_decay: Tensor = bounded(partial(nonnegative, example=1e-4))  # () float, factor of the L2 term
+    # () float; None: made with momentum=0.0
+    momentum: Tensor | None = bounded(partial(nonnegative, example=0.9, below=1.0), default=None)
     velocity: PyTree = None  # like the params, float; None: made with momentum=0.0
     scale: Tensor  # () float, the schedule's factor of lr
     ticks: Tensor  # () int64, how often the schedule was stepped
@@ -58,7 +59,7 @@ class SGD:
         expect("sgd", SGDState, state)
         self._check_momentum(state)
         dtype, rate = state.lr.dtype, -(state.lr * state.scale)
-        if tree.plain(state.weight_decay) and not state.weight_decay:
+        if tree.is_eager_cpu(state.weight_decay) and not state.weight_decay:
             direction = tree.map(lambda g: g.to(dtype), grads)
         else:
             direction = tree.map(lambda g, p: torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay), grads, params)
@@ -98,10 +99,10 @@ def sgd(lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: 
     if not isinstance(nesterov, bool):
         raise TypeError(f"nesterov: expected True or False, got {nesterov!r}.")
     made = SGD(
-        lr=checked("lr", lr, 0.1),
-        momentum=checked("momentum", momentum, 0.9, below=1.0),
+        lr=nonnegative("lr", lr, 0.1),
+        momentum=nonnegative("momentum", momentum, 0.9, below=1.0),
         nesterov=nesterov,
-        weight_decay=checked("weight_decay", weight_decay, 1e-4),
+        weight_decay=nonnegative("weight_decay", weight_decay, 1e-4),
     )
     if nesterov and made.momentum == 0:
         raise ValueError(

@@ -177,11 +177,11 @@ def hyperparameter_grid(
         raise ValueError(f"values: expected a floating tensor [rows, columns], got {describe(values)}.")
     for name, axis, count in zip(("rows", "columns"), (rows, columns), values.shape, strict=True):
         if not isinstance(axis, tuple) or len(axis) != 2 or not isinstance(axis[0], str) or not _texts(axis[1]):
-            raise checks.refuse(name, "a name and its labels such as ('opt.lr', ['0.1', '0.3'])", axis)
+            raise checks.type_error(name, "a name and its labels such as ('opt.lr', ['0.1', '0.3'])", axis)
         if len(axis[1]) != count:
             raise ValueError(f"{name}: {len(axis[1])} labels for {count} {name} of values {describe(values)}.")
     if not isinstance(notes, Mapping) or not _texts(list(notes.values())):
-        raise checks.refuse("notes", "a mapping from (row, column) to a text", notes)
+        raise checks.type_error("notes", "a mapping from (row, column) to a text", notes)
     values = values.detach().cpu().double()
     outside = values[~((values >= low - 1e-6) & (values <= high + 1e-6) | values.isnan())]
     if len(outside):
@@ -208,9 +208,9 @@ def _time(values: Tensor) -> str:
 
 def _named(name: str, values: Any, example: str, missing: Any) -> None:
     if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-        raise checks.refuse(name, f"a mapping from names, such as {example}", values)
+        raise checks.type_error(name, f"a mapping from names, such as {example}", values)
     if not _texts(missing):
-        raise checks.refuse("missing", "a list of names", missing)
+        raise checks.type_error("missing", "a list of names", missing)
     if not values and not missing:
         raise ValueError(f"{name}: nothing to draw; give at least one, such as {example}.")
     if any(key in values for key in missing):

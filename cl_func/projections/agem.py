@@ -35,8 +35,8 @@ def project(loss: Loss, n: int, slot: str = "replay", draw: Callable[..., Any] =
     checks.function("draw", draw, "a function draw(memory, key, n)")
 
     def transform(grads: PyTree, state: Any, exp: Experience) -> tuple[PyTree, Any]:
-        key, place = random.split(state.key)
-        rows, valid = draw(tree.get(state, slot), place, n)
+        key, draw_key = random.split(state.key)
+        rows, valid = draw(tree.get(state, slot), draw_key, n)
         reference, state = gradient(loss, state.replace(key=key), replay.recalled(exp, rows, valid))
         g, r = to_vector(grads), to_vector(reference)
         dot, square = torch.dot(g, r), torch.dot(r, r)

@@ -25,10 +25,10 @@ from cl_func.core import GradientTransform, Loss, Update, gradient
 from cl_func.experiences import Experience
 from cl_func.memory import Reservoir, replay, reservoir
 from cl_func.models.keyed import aside
-from cl_func.optim.hyperparameters import checked
+from cl_func.optim.hyperparameters import nonnegative
 from cl_func.projections import qp
 from cl_func.projections.vector import from_vector, to_vector
-from cl_func.tree import PyTree, leaf, state
+from cl_func.tree import PyTree, bounded, state
 
 Which = Callable[[Any, Experience], Tensor]
 
@@ -39,7 +39,7 @@ class GEMMemory:
 
     data: PyTree  # leaves [T, m, ...]: x, y and task
     seen: Tensor  # [T] int64, rows offered to each so far
-    margin: Tensor = leaf(partial(checked, example=0.5))  # () float32, at least 0
+    margin: Tensor = bounded(partial(nonnegative, example=0.5))  # () float32, at least 0
 
     @property
     def occupied(self) -> Tensor:
@@ -55,7 +55,7 @@ def init(n_experiences: int, memory_per_experience: int, sample: PyTree, margin:
     """
     positive_int("n_experiences", n_experiences)
     positive_int("memory_per_experience", memory_per_experience)
-    margin = checked("margin", margin, 0.5)
+    margin = nonnegative("margin", margin, 0.5)
     lanes = tree.stack([reservoir.init(memory_per_experience, sample)] * n_experiences)
     return GEMMemory(data=lanes.data, seen=lanes.seen, margin=torch.tensor(margin, device=lanes.seen.device))
 
@@ -67,7 +67,7 @@ def by_index(state: Any, exp: Experience) -> Tensor:
 
 def _place(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
     place, n = which(state, exp), memory.seen.shape[0]
-    if tree.plain(place) and not 0 <= place < n:
+    if tree.is_eager_cpu(place) and not 0 <= place < n:
         raise ValueError(
             f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(place)}; make as many "
             "as the stream has experiences. (The pieces of an online stream count one by one: let `which` tell their memory.)"

@@ -75,10 +75,10 @@ def gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
 
 def _by_factors(factors: dict[tuple[str, str | None], tuple[Tensor, Tensor]]) -> Directions:
     made: Directions = {}
-    for (weight, bias), (inputs, told) in factors.items():
-        made[weight] = Outer(left=told[:, 0], right=inputs)
+    for (weight, bias), (inputs, output_grads) in factors.items():
+        made[weight] = Outer(left=output_grads[:, 0], right=inputs)
         if bias is not None:
-            made[bias] = told[:, 0]
+            made[bias] = output_grads[:, 0]
     return made
 
 

@@ -23,8 +23,8 @@ from cl_func import checks, tree
 from cl_func.core import GradientTransform, Update
 from cl_func.experiences import Dataset, Experience, experience
 from cl_func.models import Model, ModelState, linear_inputs
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, leaf, state, static
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import PyTree, bounded, state, static
 
 
 @state
@@ -32,7 +32,7 @@ class OWM:
     """The slot of OWM; `alpha` is a hyperparameter."""
 
     projectors: dict[str, Tensor]  # [in + 1, in + 1] float64 by the weight's name; [in, in] for a layer without bias
-    alpha: Tensor = leaf(partial(checked, example=1e-3, positive=True))  # () float32, above 0
+    alpha: Tensor = bounded(partial(nonnegative, example=1e-3, positive=True))  # () float32, above 0
     biases: tuple[tuple[str, str | None], ...] = static()  # (weight's name, bias's name)
 
 
@@ -44,7 +44,7 @@ def init(model: Model, net: ModelState, alpha: float = 1e-3) -> OWM:
     """
     checks.model("model", model)
     checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
-    alpha = checked("alpha", alpha, 1e-3, positive=True)
+    alpha = nonnegative("alpha", alpha, 1e-3, positive=True)
     if model.input_shape is None:
         raise ValueError("model: OWM must know the shape of one input; build it with from_module(..., input_shape=(...)).")
     first = tree.leaves(net.params)[0]

@@ -25,7 +25,7 @@ from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, leaf, state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -33,7 +33,7 @@ class EWC(Quadratic):
     """The slot of EWC; `strength` and `decay` are hyperparameters."""
 
     # () float32 in [0, 1], of online EWC; None: each experience has an anchor of its own
-    decay: Tensor | None = leaf(partial(checks.number, low=0, high=1, ends="[]"), default=None)
+    decay: Tensor | None = bounded(partial(checks.number, low=0, high=1, ends="[]"), default=None)
     rows: Tensor  # () int64, rows that the last importances are the mean of
 
 

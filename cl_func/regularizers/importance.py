@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import Gated, compose, minibatches
+from cl_func.core import SkipEmpty, compose, minibatches
 from cl_func.experiences import Experience
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, row_factors
@@ -57,10 +57,10 @@ def row_totals(
         return tree.map(lambda g: measure(g).sum((0, 1)), row_gradients(model, agent, exp, weights, of))
     totals = {}
     for (weight, bias), (inputs, grads) in factors.items():
-        told = measure(grads).sum(1)  # [n, out]
-        totals[weight] = told.T @ measure(inputs)
+        output_grads = measure(grads).sum(1)  # [n, out]
+        totals[weight] = output_grads.T @ measure(inputs)
         if bias is not None:
-            totals[bias] = told.sum(0)
+            totals[bias] = output_grads.sum(0)
     return {name: totals[name] for name in agent.model.params}
 
 
@@ -169,7 +169,7 @@ def accumulate(
     if iterations is not None and size is not None:
         shuffled = minibatches(chunk, batch_size=size, iterations=iterations)
         chunks = tree.replace(chunks, view=_Sampled(shuffled.order, size * iterations))
-    return compose(Gated(start), chunks)
+    return compose(SkipEmpty(start), chunks)
 
 
 @dataclass(frozen=True)

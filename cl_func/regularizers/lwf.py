@@ -29,8 +29,8 @@ from cl_func.experiences import Experience
 from cl_func.losses.distil import distillation as divergence
 from cl_func.models import Model, ModelState, split_heads
 from cl_func.models.keyed import with_keys
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -40,8 +40,8 @@ class LwF:
     teacher: PyTree  # ModelState as it was before the current experience
     old: Tensor  # [C] bool, classes seen before the current experience: those the teacher knows
     seen: Tensor  # [C] bool, with those of the current experience
-    strength: Tensor = leaf(partial(checked, example=1.0))  # () float32, at least 0
-    temperature: Tensor = leaf(partial(checked, example=2.0, positive=True))  # () float32, above 0
+    strength: Tensor = bounded(partial(nonnegative, example=1.0))  # () float32, at least 0
+    temperature: Tensor = bounded(partial(nonnegative, example=2.0, positive=True))  # () float32, above 0
 
 
 def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: float = 2.0) -> LwF:
@@ -65,7 +65,7 @@ def init(model: ModelState, n_classes: int, strength: float = 1.0, temperature: 
 
 def hyperparameters(strength: float, temperature: float) -> tuple[float, float]:
     """Check that the strength is at least 0, the temperature above it, and both finite; TypeError or ValueError otherwise."""
-    return checked("strength", strength, 1.0), checked("temperature", temperature, 2.0, positive=True)
+    return nonnegative("strength", strength, 1.0), nonnegative("temperature", temperature, 2.0, positive=True)
 
 
 def snapshot(slot: str = "lwf") -> Update:

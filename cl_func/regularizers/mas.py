@@ -18,7 +18,7 @@ from cl_func import checks, tree
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, leaf, state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -26,7 +26,7 @@ class MAS(Quadratic):
     """The slot of MAS; `strength` and `decay` are hyperparameters."""
 
     # () float32 in [0, 1], what is left of the importances after each experience
-    decay: Tensor = leaf(partial(checks.number, low=0, high=1, ends="[]"))
+    decay: Tensor = bounded(partial(checks.number, low=0, high=1, ends="[]"))
     rows: Tensor  # () int64, rows that the last importances are the mean of
 
 

@@ -28,10 +28,10 @@ class PathStep(core.TrainStep):
     def __call__(self, agent: Any, exp: Experience) -> Any:
         task, agent = core.gradient(self.loss, agent, exp)
         pull, agent = core.gradient(quadratic.loss(self.slot), agent, exp)
-        agent, updates = self.follow(tree.map(torch.add, task, pull), agent, exp)
+        agent, updates = self.apply_gradients(tree.map(torch.add, task, pull), agent, exp)
         held = tree.get(agent, self.slot)
         if not hasattr(held, "path"):
-            raise checks.refuse(f"slot {self.slot!r}", "an SI or an RWalk, which keep a path", held)
+            raise checks.type_error(f"slot {self.slot!r}", "an SI or an RWalk, which keep a path", held)
         path = tree.map(lambda sum, g, change: sum - g * change, held.path, task, updates)
         return tree.set(agent, {self.slot: held.replace(path=path)})
 

@@ -18,8 +18,8 @@ from cl_func import checks, tree
 from cl_func.checks import positive_int
 from cl_func.core import Loss
 from cl_func.experiences import Experience
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -28,7 +28,7 @@ class Quadratic:
 
     anchor: PyTree  # like the params
     importance: PyTree  # like the params, at least 0
-    strength: Tensor = leaf(partial(checked, example=1.0))  # () float32, at least 0
+    strength: Tensor = bounded(partial(nonnegative, example=1.0))  # () float32, at least 0
 
 
 def fields(params: PyTree, strength: float) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def fields(params: PyTree, strength: float) -> dict[str, Any]:
     return {
         "anchor": params,
         "importance": tree.map(torch.zeros_like, params),
-        "strength": scalar(params, checked("strength", strength, 1.0)),
+        "strength": scalar(params, nonnegative("strength", strength, 1.0)),
     }
 
 
@@ -50,7 +50,7 @@ def check(**values: Any) -> None:
         elif name in ("decay", "alpha"):
             checks.number(name, value, 0, 1, ends="[]")
         else:
-            checked(name, value, 1.0, positive=name == "damping")
+            nonnegative(name, value, 1.0, positive=name == "damping")
 
 
 def several_steps(batch_size: int | None, epochs: int, iterations: int | None) -> None:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.checks import positive_int
-from cl_func.core import Gated, Update
+from cl_func.core import SkipEmpty, Update
 from cl_func.experiences import Experience
 from cl_func.models import Model
-from cl_func.optim.hyperparameters import checked
+from cl_func.optim.hyperparameters import nonnegative
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, leaf, state
+from cl_func.tree import PyTree, bounded, state
 
 EXPECTED = "an RWalk made by rwalk.init"
 
@@ -40,8 +40,8 @@ class RWalk(Quadratic):
     path: PyTree  # path integral of the current interval
     start: PyTree  # the params at its start
     # () float32 in [0, 1], weight of the newest minibatch in `fisher`
-    alpha: Tensor = leaf(partial(checks.number, low=0, high=1, ends="[]"))
-    damping: Tensor = leaf(partial(checked, example=1e-3, positive=True))  # () float32, above 0
+    alpha: Tensor = bounded(partial(checks.number, low=0, high=1, ends="[]"))
+    damping: Tensor = bounded(partial(nonnegative, example=1e-3, positive=True))  # () float32, above 0
     rows: Tensor  # () int64, rows of the newest minibatch
     steps: Tensor  # () int64, since the start of the experience
     experiences: Tensor  # () int64, consolidated so far
@@ -60,7 +60,7 @@ def init(params: PyTree, strength: float, alpha: float = 0.9, damping: float = 1
         path=zeros,
         start=params,
         alpha=quadratic.fraction("alpha", params, alpha),
-        damping=quadratic.scalar(params, checked("damping", damping, 1e-3, positive=True)),
+        damping=quadratic.scalar(params, nonnegative("damping", damping, 1e-3, positive=True)),
         rows=count,
         steps=count,
         experiences=count,
@@ -122,7 +122,7 @@ def consolidate(slot: str = "rwalk") -> Update:
         )
         return tree.set(agent, {slot: walk})
 
-    return Gated(update)
+    return SkipEmpty(update)
 
 
 def _scored(walk: RWalk, params: PyTree) -> RWalk:

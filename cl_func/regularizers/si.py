@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Gated, Update
+from cl_func.core import SkipEmpty, Update
 from cl_func.experiences import Experience
-from cl_func.optim.hyperparameters import checked
+from cl_func.optim.hyperparameters import nonnegative
 from cl_func.regularizers import quadratic
 from cl_func.regularizers.quadratic import Quadratic
-from cl_func.tree import PyTree, leaf, state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -31,7 +31,7 @@ class SI(Quadratic):
     """The slot of SI; `strength` and `damping` are hyperparameters. `path.train_step` moves `path` on."""
 
     path: PyTree  # like the params, path integral since the anchor
-    damping: Tensor = leaf(partial(checked, example=0.1, positive=True))  # () float32, above 0
+    damping: Tensor = bounded(partial(nonnegative, example=0.1, positive=True))  # () float32, above 0
 
 
 def init(params: PyTree, strength: float, damping: float = 0.1) -> SI:
@@ -39,7 +39,7 @@ def init(params: PyTree, strength: float, damping: float = 0.1) -> SI:
     return SI(
         **quadratic.fields(params, strength),
         path=tree.map(torch.zeros_like, params),
-        damping=quadratic.scalar(params, checked("damping", damping, 0.1, positive=True)),
+        damping=quadratic.scalar(params, nonnegative("damping", damping, 0.1, positive=True)),
     )
 
 
@@ -57,4 +57,4 @@ def consolidate(slot: str = "si") -> Update:
         importance = tree.map(grown, si.importance, si.path, params, si.anchor)
         return tree.set(agent, {slot: si.replace(importance=importance, anchor=params, path=tree.map(torch.zeros_like, si.path))})
 
-    return Gated(update)
+    return SkipEmpty(update)

@@ -18,13 +18,13 @@ from typing import Any
 from cl_func import checks
 from cl_func.checks import positive_int
 from cl_func.storage import files, fingerprint, resuming
-from cl_func.storage.keeper import Keeper
 from cl_func.storage.resuming import OnChange
+from cl_func.storage.run_checkpointer import RunCheckpointer
 
 
 def _file(path: Any) -> None:
     if not isinstance(path, (str, Path)) or not str(path):
-        raise checks.refuse("path", "the path of a file", path)
+        raise checks.type_error("path", "the path of a file", path)
 
 
 def save(path: str | Path, tree: Any) -> None:
@@ -94,7 +94,7 @@ class Checkpoint:
         resuming.on_change(self.on_change)
 
     @contextlib.contextmanager
-    def opened(self, update: Any, start: Any, stream: Any, probe: Any, every: int) -> Iterator[Keeper]:
+    def opened(self, update: Any, start: Any, stream: Any, probe: Any, every: int) -> Iterator[RunCheckpointer]:
         """The folder, locked, and a keeper that has not looked yet for what is in it of the run of these arguments of `scan`."""
         with locked(self.folder):
             passed = resuming.Passed(stream)
@@ -106,7 +106,7 @@ class Checkpoint:
                 "state": start,
                 "stream.make": passed.made,
             }
-            yield Keeper(self, fingerprint.of(**parts), passed)
+            yield RunCheckpointer(self, fingerprint.of(**parts), passed)
 
 
 @contextlib.contextmanager

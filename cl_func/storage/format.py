@@ -21,7 +21,7 @@ PATTERN = "checkpoint-*.safetensors"
 
 
 @dataclasses.dataclass
-class Place:
+class Progress:
     """How far a run is: whole experiences, calls of the update's functions on the next one, and the orders of passes under way."""
 
     seen: int = 0
@@ -36,8 +36,8 @@ def number(path: Path) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: None) -> tuple[Path, Header, Place] | None:
-    """The newest whole checkpoint of a folder: its path, header and place. Damaged ones are passed over with a warning.
+def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: None) -> tuple[Path, Header, Progress] | None:
+    """The newest whole checkpoint of a folder: its path, header and progress. Damaged ones are passed over with a warning.
 
     also: gives the name of another field that is wrong, or None. Raises ValueError for a file that an earlier version wrote.
     """
@@ -53,7 +53,7 @@ def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: N
             wrong = header.wrong() or also(header)
             if wrong is not None:
                 raise files.DamagedFile(f"path: {path} is damaged: {wrong!r} in its header cannot be {fields.get(wrong)!r}.")
-            return path, header, header.place()
+            return path, header, header.parse_progress()
         except files.DamagedFile as error:
             warnings.warn(f"checkpoint: passed over a damaged file, looking for an older one. {error}", stacklevel=5)
     return None
@@ -101,9 +101,9 @@ class Header:
     def _orders(self) -> dict[int, tuple[Tensor, Tensor]]:
         return {n: (self.tensors[f"order.{n}.rows"], self.tensors[f"order.{n}.valid"]) for n in self["orders"]}
 
-    def place(self) -> Place:
+    def parse_progress(self) -> Progress:
         """How far the run was."""
-        return Place(self["seen"], self["calls"], self._orders(), self["finished"])
+        return Progress(self["seen"], self["calls"], self._orders(), self["finished"])
 
     def history(self) -> list[list[Tensor]]:
         """The history so far: for each time, the leaves."""

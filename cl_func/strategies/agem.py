@@ -41,8 +41,8 @@ def agem(
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> AGEM:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return AGEM(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(

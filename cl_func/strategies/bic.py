@@ -28,8 +28,8 @@ from cl_func.losses import divergence, mask_logits
 from cl_func.memory import herding, replay
 from cl_func.models import Model, forward, split_heads
 from cl_func.models.heads import Classifier
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import PyTree, leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -38,11 +38,11 @@ class BiC(Agent):
 
     replay: memory.Herding
     validation: memory.Herding
-    fate: Tensor  # () int64, the key that tells which rows are for validation
+    holdout_key: Tensor  # () int64, the key that tells which rows are for validation
     teacher: PyTree  # (ModelState, BiasCorrection) before the newest classes came
     old: Tensor  # [C] bool, the classes that the teacher knows
     share: Tensor  # () float32, the exemplars' part of all rows trained on
-    temperature: Tensor = leaf(partial(checked, example=2.0, positive=True))  # () float32, above 0
+    temperature: Tensor = bounded(partial(nonnegative, example=2.0, positive=True))  # () float32, above 0
     bic: classifiers.BiasCorrection
 
 
@@ -87,9 +87,9 @@ def bic(
             "model: the heads of a multi-head model do not compete, so there is no bias to correct; give a single head."
         )
     checks.drawable("replay_size", replay_size, capacity)
-    checked("temperature", temperature, 2.0, positive=True)
-    checked("decay", decay, 1e-3, positive=True)
-    n_held = round(positive_int("capacity", capacity) * checked("validation", validation, 0.1, positive=True, below=1))
+    nonnegative("temperature", temperature, 2.0, positive=True)
+    nonnegative("decay", decay, 1e-3, positive=True)
+    n_held = round(positive_int("capacity", capacity) * nonnegative("validation", validation, 0.1, positive=True, below=1))
     if min(n_held, capacity - n_held) < model.n_classes:
         raise ValueError(
             f"capacity: {capacity - n_held} rows for training and {n_held} for validation leave none to some of the "
@@ -100,7 +100,7 @@ def bic(
 
     def parted(agent: Any, exp: Experience, held: bool) -> Experience:
         """The experience with only its rows for validation valid, or only the others."""
-        word = random.children(agent.fate, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
+        word = random.children(agent.holdout_key, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
         return exp.take(exp.rows, exp.valid & ((word < int(validation * 2**24)) == held))
 
     def begin(agent: Any, exp: Experience) -> Any:
@@ -114,10 +114,10 @@ def bic(
         return agent.replace(teacher=teacher, old=old, share=share, bic=agent.bic.replace(new=new))
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(agent.key)
-        rows, there = herding.draw(agent.replay, place, replay_size)
+        key, draw_key = random.split(agent.key)
+        rows, valid = herding.draw(agent.replay, draw_key, replay_size)
         exp = parted(agent, exp, held=False)
-        both = memory.join(exp, rows, there)
+        both = memory.join(exp, rows, valid)
         logits, agent = forward(model, params, agent.replace(key=key), both)
         net, bias = agent.teacher
         before = bias_correction.correct(bias, _logits(model, net, both.x, both.valid, both.tasks))
@@ -125,20 +125,20 @@ def bic(
         kept = agent.old.sum() / seen.sum().clamp(min=1)
         distilled = divergence(logits, before, agent.old, agent.temperature) / agent.temperature**2  # eq. 1 has no such factor
         value = kept * distilled + (1 - kept) * F.cross_entropy(mask_logits(logits, seen), both.y, reduction="none")
-        return (memory.union_weights(there, exp.valid, agent.share) * value).sum(), agent
+        return (memory.union_weights(valid, exp.valid, agent.share) * value).sum(), agent
 
     def store(agent: Any, exp: Experience) -> Any:
         agent = keep(agent, parted(agent, exp, held=False))
         return keep_held(agent, parted(agent, exp, held=True))
 
     def fit(agent: Any, exp: Experience) -> Any:
-        held, there = agent.validation.data, agent.validation.occupied
-        logits = _logits(model, agent.model, held["x"], there, held["task"])
-        return agent.replace(bic=bias_correction.fit(agent.bic, logits, held["y"], there, agent.old, agent.bic.new))
+        held, valid = agent.validation.data, agent.validation.occupied
+        logits = _logits(model, agent.model, held["x"], valid, held["task"])
+        return agent.replace(bic=bias_correction.fit(agent.bic, logits, held["y"], valid, agent.old, agent.bic.new))
 
     def init(key: Tensor) -> BiC:
-        key, weights, fate = random.split(key, 3)
-        net, none = model.init(weights), torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
+        key, init_key, holdout_key = random.split(key, 3)
+        net, none = model.init(init_key), torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         bias = bias_correction.init(model.n_classes, decay, key.device)
         return BiC(
             key=key,
@@ -146,7 +146,7 @@ def bic(
             opt=optimizer.init(net.params),
             replay=tree.to(stores[0], key.device),
             validation=tree.to(stores[1], key.device),
-            fate=fate,
+            holdout_key=holdout_key,
             teacher=(net, bias),
             old=none,
             share=torch.tensor(0.0, device=key.device),

@@ -23,8 +23,8 @@ from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import logit_distance, masked_cross_entropy
 from cl_func.models import Model, forward
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import bounded, state
 
 
 @state
@@ -32,14 +32,14 @@ class DER(Agent):
     """An agent whose memory stores logits."""
 
     replay: memory.Reservoir  # x, y, task and logits [C]
-    alpha: Tensor = leaf(partial(checked, example=0.5))  # () float32, weight of the distance to the stored logits
+    alpha: Tensor = bounded(partial(nonnegative, example=0.5))  # () float32, weight of the distance to the stored logits
 
 
 @state
 class DERpp(DER):
     """The same with labels replayed as well."""
 
-    beta: Tensor = leaf(partial(checked, example=0.5))  # () float32, weight of the replayed cross-entropy
+    beta: Tensor = bounded(partial(nonnegative, example=0.5))  # () float32, weight of the replayed cross-entropy
 
 
 def der(
@@ -57,12 +57,12 @@ def der(
 
     Hyperparameter paths: `alpha`, those of the optimiser.
     """
-    weights = {"alpha": checked("alpha", alpha, 0.5)}
+    weights = {"alpha": nonnegative("alpha", alpha, 0.5)}
     n = checks.drawable("replay_size", replay_size, capacity)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(agent.key)
-        dark, drawn = memory.reservoir.draw(agent.replay, place, n)
+        key, draw_key = random.split(agent.key)
+        dark, drawn = memory.reservoir.draw(agent.replay, draw_key, n)
         logits, agent = forward(model, params, agent.replace(key=key), memory.join(exp, dark, drawn))
         distance = logit_distance(logits[:n], dark["logits"], drawn)
         value = masked_cross_entropy(logits[n:], exp) + agent.alpha * distance
@@ -89,7 +89,7 @@ def der_pp(
 
     Hyperparameter paths: `alpha`, `beta`, those of the optimiser.
     """
-    weights = {"alpha": checked("alpha", alpha, 0.5), "beta": checked("beta", beta, 0.5)}
+    weights = {"alpha": nonnegative("alpha", alpha, 0.5), "beta": nonnegative("beta", beta, 0.5)}
     n = checks.drawable("replay_size", replay_size, capacity)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
@@ -111,8 +111,8 @@ def _init(kind: Any, model: Model, optimizer: Optimizer, capacity: int, weights:
     empty = memory.reservoir.init(capacity, memory.dark.sample(model))
 
     def init(key: Tensor) -> Any:
-        key, place = random.split(key)
-        net = model.init(place)
+        key, draw_key = random.split(key)
+        net = model.init(draw_key)
         leaves = {name: torch.tensor(value, device=key.device) for name, value in weights.items()}
         return kind(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), **leaves)
 

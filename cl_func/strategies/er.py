@@ -40,8 +40,8 @@ def er(
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ER:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return ER(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(

@@ -52,8 +52,8 @@ def er_ace(
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(agent.key)
-        rows, drawn = memory.reservoir.draw(agent.replay, place, replay_size)
+        key, draw_key = random.split(agent.key)
+        rows, drawn = memory.reservoir.draw(agent.replay, draw_key, replay_size)
         joined = memory.join(exp, rows, drawn)  # the replayed rows come first
         logits, agent = forward(model, params, agent.replace(key=key), joined)
         replayed = joined.take(joined.rows[:replay_size], drawn)
@@ -63,8 +63,8 @@ def er_ace(
     step = train_step(loss, optimizer)
 
     def init(key: Tensor) -> ERACE:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         return ERACE(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), seen=none)
 

@@ -53,8 +53,8 @@ def er_lwf(
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> ERLwF:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
         return ERLwF(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), lwf=teacher)
 

@@ -44,8 +44,8 @@ def ewc(
     chunk = importance_batch_size or batch_size
 
     def init(key: Tensor) -> EWCAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         held = regularizers.ewc.init(net.params, strength)
         return EWCAgent(key=key, model=net, opt=optimizer.init(net.params), ewc=held)
 

@@ -38,8 +38,8 @@ def ewc_online(
     chunk = importance_batch_size or batch_size
 
     def init(key: Tensor) -> EWCAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         held = regularizers.ewc.init(net.params, strength, decay)
         return EWCAgent(key=key, model=net, opt=optimizer.init(net.params), ewc=held)
 

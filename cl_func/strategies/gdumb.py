@@ -45,8 +45,8 @@ def gdumb(
     empty = memory.gdumb.init(capacity, memory.sample(model), model.n_classes)
 
     def init(key: Tensor) -> GDumbAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         opt = optimizer.init(net.params)
         return GDumbAgent(
             key=key,

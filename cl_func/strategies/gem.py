@@ -46,8 +46,8 @@ def gem(
     empty = projections.gem.init(n_experiences, memory_per_experience, memory.sample(model), margin)
 
     def init(key: Tensor) -> GEM:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return GEM(key=key, model=net, opt=optimizer.init(net.params), gem=tree.to(empty, key.device))
 
     return Strategy(

@@ -49,8 +49,8 @@ def gss(
     empty = memory.gss.init(capacity, memory.sample(model))
 
     def init(key: Tensor) -> GSSAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return GSSAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(

@@ -93,20 +93,20 @@ def icarl(
         return agent.replace(teacher=teacher, old=torch.where(arrived, seen, agent.old), seen=seen | exp.classes, share=share)
 
     def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, place = random.split(agent.key)
-        rows, there = herding.draw(agent.replay, place, replay_size)
-        both = memory.join(exp, rows, there)
+        key, draw_key = random.split(agent.key)
+        rows, valid = herding.draw(agent.replay, draw_key, replay_size)
+        both = memory.join(exp, rows, valid)
         logits, agent = forward(plain, params, agent.replace(key=key), both)
         before, _ = plain.apply(agent.teacher.params, agent.teacher.buffers, both.x, valid=both.valid, task=both.tasks)
         distilled = agent.old & ~exp.classes
         label = (both.y[:, None] == torch.arange(model.n_classes, device=both.y.device)).to(logits.dtype)
         each = F.binary_cross_entropy_with_logits(logits, torch.where(distilled, before.sigmoid(), label), reduction="none")
         value = torch.where(distilled | agent.seen, each, 0).sum(1)
-        return (memory.union_weights(there, exp.valid, agent.share) * value).sum(), agent
+        return (memory.union_weights(valid, exp.valid, agent.share) * value).sum(), agent
 
     def init(key: Tensor) -> ICaRL:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         ncm = nearest_mean.init(model.n_classes, sample_features(model, net))
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         share = torch.tensor(0.0, device=key.device)

@@ -56,8 +56,8 @@ def lwf(
     step = train_step(loss, optimizer)
 
     def init(key: Tensor) -> LwFAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
         return LwFAgent(key=key, model=net, opt=optimizer.init(net.params), lwf=teacher)
 

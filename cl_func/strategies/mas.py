@@ -45,8 +45,8 @@ def mas(
     chunk = importance_batch_size or batch_size
 
     def init(key: Tensor) -> MASAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         held = regularizers.mas.init(net.params, strength, decay)
         return MASAgent(key=key, model=net, opt=optimizer.init(net.params), mas=held)
 

@@ -22,8 +22,8 @@ from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.models.keyed import with_keys
-from cl_func.optim.hyperparameters import checked
-from cl_func.tree import leaf, state
+from cl_func.optim.hyperparameters import nonnegative
+from cl_func.tree import bounded, state
 
 
 @state
@@ -31,7 +31,7 @@ class MIR(Agent):
     """An agent with a replay memory and the learning rate of the virtual step."""
 
     replay: memory.Reservoir
-    virtual_lr: Tensor = leaf(partial(checked, example=0.1))  # () float32
+    virtual_lr: Tensor = bounded(partial(nonnegative, example=0.1))  # () float32
 
 
 def mir(
@@ -62,7 +62,7 @@ def mir(
         raise ValueError(
             f"candidates: expected at least replay_size = {replay_size} and at most capacity = {capacity}, got {candidates}."
         )
-    virtual_lr = checked("virtual_lr", virtual_lr, 0.1)
+    virtual_lr = nonnegative("virtual_lr", virtual_lr, 0.1)
     loss = cross_entropy(model)
     train = train_step(loss, optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
@@ -85,8 +85,8 @@ def mir(
         return train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
 
     def init(key: Tensor) -> MIR:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         lr = torch.tensor(virtual_lr, device=key.device)
         return MIR(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), virtual_lr=lr)
 

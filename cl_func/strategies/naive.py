@@ -25,8 +25,8 @@ def naive(
     step = train_step(cross_entropy(model), optimizer)
 
     def init(key: Tensor) -> Agent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return Agent(key=key, model=net, opt=optimizer.init(net.params))
 
     return Strategy(init, minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations), model)

@@ -44,8 +44,8 @@ def ogd(
     store = projections.ogd.store(model, positive_int("per_experience", per_experience))
 
     def init(key: Tensor) -> OGDAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return OGDAgent(key=key, model=net, opt=optimizer.init(net.params), ogd=projections.ogd.init(model, net, capacity))
 
     return Strategy(

@@ -13,7 +13,7 @@ from cl_func import projections, random
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
-from cl_func.optim.hyperparameters import checked
+from cl_func.optim.hyperparameters import nonnegative
 from cl_func.tree import state
 
 
@@ -39,12 +39,12 @@ def owm(
 
     Hyperparameter paths: `owm.alpha` (the smaller, the stronger the protection), those of the optimiser.
     """
-    alpha = checked("alpha", alpha, 1e-3, positive=True)
+    alpha = nonnegative("alpha", alpha, 1e-3, positive=True)
     step = train_step(cross_entropy(model), optimizer, projections.owm.project())
 
     def init(key: Tensor) -> OWMAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         return OWMAgent(key=key, model=net, opt=optimizer.init(net.params), owm=projections.owm.init(model, net, alpha))
 
     return Strategy(

@@ -49,8 +49,8 @@ def rwalk(
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)
 
     def init(key: Tensor) -> RWalkAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         held = regularizers.rwalk.init(net.params, strength, alpha, damping)
         return RWalkAgent(key=key, model=net, opt=optimizer.init(net.params), rwalk=held)
 

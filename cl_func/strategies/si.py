@@ -39,8 +39,8 @@ def si(
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
 
     def init(key: Tensor) -> SIAgent:
-        key, weights = random.split(key)
-        net = model.init(weights)
+        key, init_key = random.split(key)
+        net = model.init(init_key)
         held = regularizers.si.init(net.params, strength, damping)
         return SIAgent(key=key, model=net, opt=optimizer.init(net.params), si=held)
 

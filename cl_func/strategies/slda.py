@@ -19,7 +19,7 @@ from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
 from cl_func.models.heads import Classifier, of_their_task
-from cl_func.optim.hyperparameters import checked
+from cl_func.optim.hyperparameters import nonnegative
 from cl_func.tree import state
 
 
@@ -69,7 +69,7 @@ def slda(
         slot = lda.init(model.n_classes, sample_features(model, net), shrinkage)
         return SLDAAgent(key=key, model=net, opt=opt, slda=slot)
 
-    checked("shrinkage", shrinkage, 1e-4, positive=True, below=1)  # here, not when the first run starts
+    nonnegative("shrinkage", shrinkage, 1e-4, positive=True, below=1)  # here, not when the first run starts
     observe = minibatches(lda.insert(model), batch_size=batch_size, shuffle=False)
     if optimizer is None:
         return Strategy(init, observe, predict(model))

@@ -11,14 +11,14 @@ from typing import Any
 from cl_func import tree
 from cl_func.core.nodes import calls
 from cl_func.sweeps import compile_times
-from cl_func.sweeps.jobs import Job, Run
+from cl_func.sweeps.jobs import Run, SweepJob
 from cl_func.sweeps.trial import seconds_per_call, why_not
 from cl_func.transforms import vmap
 
 CACHE_BYTES = 12 * 2**20  # lanes whose weights, gradients and moments fit in this stay in a core's share of the cache
 
 
-def planned(job: Job, runs: list[Run], compile: Any, lanes: Any) -> Job:
+def autotune(job: SweepJob, runs: list[Run], compile: Any, lanes: Any) -> SweepJob:
     """The job with lanes and compilation chosen, by the size of the state and a few timed eager steps."""
     if lanes != "auto" and compile != "auto":
         return job
@@ -43,7 +43,7 @@ def planned(job: Job, runs: list[Run], compile: Any, lanes: Any) -> Job:
     return job
 
 
-def compile_seconds(job: Job, run: Run) -> float:
+def compile_seconds(job: SweepJob, run: Run) -> float:
     """How long compiling a job is expected to take."""
     return compile_times.expected(job.strategy.update, *job.first(run), job.lanes)
 
@@ -53,12 +53,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads(job: Job, chunks: int) -> int:
+def threads(job: SweepJob, chunks: int) -> int:
     """On how many threads so many chunks run here, side by side."""
     return min(chunks, cores()) if job.compiled and job.device is None else 1
 
 
-def _lanes(job: Job, single: Any, train: Any, runs: list[Run]) -> int:
+def _lanes(job: SweepJob, single: Any, train: Any, runs: list[Run]) -> int:
     size = sum(
         leaf.numel() * leaf.element_size() for leaf in [*tree.leaves(single.model), *tree.leaves([single.model, single.opt])]
     )

@@ -34,7 +34,7 @@ MARKS = 200
 FIRSTS = 9  # as many first times as there is a median of: a machine may be busy
 
 
-def place() -> Path:
+def cache_file() -> Path:
     """The file."""
     folder = os.environ.get("CL_FUNC_CACHE_DIR")
     if folder:
@@ -84,8 +84,8 @@ def record(update: Any, state: Any, exp: Any, lanes: int, seconds: float) -> Non
     last.pop(name, None)
     last = dict([*last.items(), (name, seconds)][-KEPT:])
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # RuntimeError: there is no home; ValueError: no such path can be
-        place().parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(place(), json.dumps({"first": first, "last": last}).encode())
+        cache_file().parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(cache_file(), json.dumps({"first": first, "last": last}).encode())
 
 
 def _compiled(update: Any, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
@@ -100,7 +100,7 @@ def _compiled(update: Any, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
 
 def _read() -> tuple[list[float], dict[str, float]]:
     try:
-        found = json.loads(place().read_text())
+        found = json.loads(cache_file().read_text())
         first, last = list(found["first"]), dict(found["last"])
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, RecursionError):
         return [], {}

@@ -20,7 +20,7 @@ from cl_func.storage import files, resuming
 from cl_func.storage.resuming import OnChange
 
 
-class Ledger:
+class FinishedRuns:
     """Histories by run. With a folder, each chunk is written to a file when it is finished, and read again at the start.
 
     A run is known by its seed and values, so a folder may hold runs of larger and smaller sweeps of the same kind.
@@ -45,9 +45,9 @@ class Ledger:
             except files.DamagedFile as error:
                 warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}", stacklevel=4)
 
-    def has(self, place: int) -> bool:
+    def has(self, index: int) -> bool:
         """Whether a run is finished."""
-        return self.names[place] in self.histories
+        return self.names[index] in self.histories
 
     def count(self) -> int:
         """How many of the runs are finished."""
@@ -62,12 +62,12 @@ class Ledger:
                         f"probe: these runs give {_outline(history)} and those in {self.folder} {_outline(like)}, which cannot "
                         "stand beside each other; give the probe that the sweep began with, or a folder of its own."
                     )
-        names = [self.names[run.place] for run in runs]
+        names = [self.names[run.index] for run in runs]
         self.histories |= dict(zip(names, histories, strict=True))
         if self.folder is None:
             return
         tensors = {f"{i}.{k}": torch.from_numpy(v) for i, history in enumerate(histories) for k, v in history.items()}
-        path = self.folder / f"chunk-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}.safetensors"
+        path = self.folder / f"chunk-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}.safetensors"
         files.write(path, tensors, {"kind": "chunk", "runs": names})
         for partial in self.folder.glob("partial-*/runs.json"):
             if _listed(partial) <= self.histories.keys():

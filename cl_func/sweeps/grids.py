@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 
 def _values(values: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not isinstance(values, Mapping):
-        raise checks.refuse("values", "a mapping from paths to values such as {'opt.lr': [0.1, 0.3]}", values)
+        raise checks.type_error("values", "a mapping from paths to values such as {'opt.lr': [0.1, 0.3]}", values)
     listed = {}
     for path, some in values.items():
         if not isinstance(path, str) or not path:
@@ -122,12 +122,12 @@ def random_grid(n: int, ranges: Mapping[str, tuple[float, float]], *, key: Tenso
     checks.key("key", key)
     checks.flag("log", log)
     if not isinstance(ranges, Mapping) or not ranges:
-        raise checks.refuse("ranges", "a mapping from paths to (low, high) such as {'opt.lr': (1e-3, 1.0)}", ranges)
+        raise checks.type_error("ranges", "a mapping from paths to (low, high) such as {'opt.lr': (1e-3, 1.0)}", ranges)
     drawn: dict[str, list[float]] = {}
     for i, (path, bounds) in enumerate(ranges.items()):
         checks.path("ranges", path, "opt.lr")
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-            raise checks.refuse(f"ranges: {path!r}", "two numbers (low, high)", bounds)
+            raise checks.type_error(f"ranges: {path!r}", "two numbers (low, high)", bounds)
         low, high = (checks.number(f"ranges: {path!r}", bound) for bound in bounds)
         if not low < high or (log and low <= 0):
             raise ValueError(f"ranges: {path!r} needs low < high{' and low > 0' if log else ''}, got ({low}, {high}).")

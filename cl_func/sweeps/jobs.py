@@ -16,13 +16,13 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.compiler.tracing import TraceError
 from cl_func.core import Strategy
-from cl_func.core.loop import follow
+from cl_func.core.loop import run_stream
 from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark, Stream, stack, stream
 from cl_func.storage import files, fingerprint
 from cl_func.storage.checkpoint import Checkpoint
-from cl_func.storage.format import Header, Place, newest
-from cl_func.storage.keeper import Keeper
+from cl_func.storage.format import Header, Progress, newest
+from cl_func.storage.run_checkpointer import RunCheckpointer
 from cl_func.sweeps import compile_times
 from cl_func.sweeps.trial import vmap_fault
 from cl_func.transforms import compile as compiled
@@ -31,9 +31,9 @@ from cl_func.transforms import lenient, mapped, vmap
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its place in the product, its seed, and its values by path."""
+    """One run of a sweep: its index in the product, its seed, and its values by path."""
 
-    place: int
+    index: int
     seed: int
     values: dict[str, Any]
 
@@ -48,7 +48,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class SweepJob:
     """All that a chunk needs to run, here or in another process."""
 
     strategy: Strategy
@@ -72,7 +72,7 @@ class Job:
             update, probe = compiled(update), None if probe is None else compiled(probe)
         return (lenient(update), lenient(probe)) if self.lenient else (update, probe)
 
-    def on_device(self) -> Job:
+    def on_device(self) -> SweepJob:
         """The job with its streams on its device: each data set is moved once, however many chunks are run."""
         if self.device is None:
             return self
@@ -87,7 +87,9 @@ class Job:
         state = tree.set(made, run.values)
         for path in run.values:
             if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(tree.get(made, path))):
-                raise checks.refuse(f"hparams: {path!r}", "the path of a tensor, such as torch.tensor(0.1)", tree.get(made, path))
+                raise checks.type_error(
+                    f"hparams: {path!r}", "the path of a tensor, such as torch.tensor(0.1)", tree.get(made, path)
+                )
         return state if self.device is None else tree.to(state, self.device)
 
     def first(self, run: Run) -> tuple[Any, Any]:
@@ -128,7 +130,7 @@ class Job:
         runs: Sequence[Run],
         prepared: Any = None,
         tick: Callable[[], None] = lambda: None,
-        partials: Sequence[Partial] = (),
+        partials: Sequence[InterruptedRun] = (),
         compiles: bool = False,
     ) -> list[dict[str, Any]]:
         """The histories of some runs, name -> array [time, ...] each; `tick` is called whenever they are looked at.
@@ -140,13 +142,13 @@ class Job:
         missing = self.lanes - len(runs)  # one shape for all chunks: no second program for the last
         train, test = self.streams([*runs, *[runs[-1]] * missing])
         if probe is None:
-            probe = Job.prepare(dataclasses.replace(self, probe=evaluate(self.strategy.model, test)))[1]
+            probe = SweepJob.prepare(dataclasses.replace(self, probe=evaluate(self.strategy.model, test)))[1]
         states, keeper = [self.start(run) for run in runs], None
         if self.checkpoint is not None:
             keeper = self._keeper(runs, self.checkpoint)
             if partials:
                 states = [files.fitted(p.state, p.header, s, p.path, "state") for p, s in zip(partials, states, strict=True)]
-                together([*partials, *[partials[-1]] * missing], keeper, self.lanes)
+                restore([*partials, *[partials[-1]] * missing], keeper, self.lanes)
         state = states[0] if self.lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
 
         watch = compile_times.Watch(update, probe) if compiles and self.compiled else None
@@ -161,7 +163,7 @@ class Job:
             return entry
 
         try:
-            _, history = follow(update, state, train, looked, every=self.every, donate=self.compiled, keeper=keeper)
+            _, history = run_stream(update, state, train, looked, every=self.every, donate=self.compiled, keeper=keeper)
         except Exception as error:
             fault = None if self.lanes == 1 or isinstance(error, TraceError) else self.fault(runs[0])
             if fault is None:
@@ -172,12 +174,14 @@ class Job:
         lanes = [history] if self.lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
         return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in lanes]
 
-    def _keeper(self, runs: Sequence[Run], checkpoint: Checkpoint) -> Keeper:
-        folder = Path(checkpoint.folder) / f"partial-{runs[0].place:06d}-{uuid.uuid4().hex[:8]}"
+    def _keeper(self, runs: Sequence[Run], checkpoint: Checkpoint) -> RunCheckpointer:
+        folder = Path(checkpoint.folder) / f"partial-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}"
         extra = {"runs": [run.name for run in runs], "lanes": self.lanes}
         folder.mkdir(parents=True)
         files.write_bytes(folder / "runs.json", json.dumps(extra["runs"]).encode())
-        return Keeper(dataclasses.replace(checkpoint, folder=folder), {}, extra=extra)  # the sweep knows what its runs are made of
+        return RunCheckpointer(
+            dataclasses.replace(checkpoint, folder=folder), {}, extra=extra
+        )  # the sweep knows what its runs are made of
 
 
 def _benchmark(made: Any) -> Benchmark:
@@ -213,39 +217,39 @@ class _Moved:
 
 
 @dataclasses.dataclass(frozen=True)
-class Partial:
-    """One run of a sweep that was interrupted: its state by path, its history and its place, as its chunk saved them."""
+class InterruptedRun:
+    """One run of a sweep that was interrupted: its state by path, its history and its progress, as its chunk saved them."""
 
     path: Path
     state: dict[str, Tensor]
     header: dict[str, Any]
-    place: Place
+    progress: Progress
     history: list[list[Tensor]]
 
     @property
     def position(self) -> tuple[int, int]:
         """How far it is; runs that are equally far can share a chunk."""
-        return self.place.seen, self.place.calls
+        return self.progress.seen, self.progress.calls
 
 
-def partial_runs(folder: Path) -> dict[str, Partial]:
+def partial_runs(folder: Path) -> dict[str, InterruptedRun]:
     """The interrupted runs of a sweep's folder by their names; of several chunks that held a run, the one that got furthest."""
-    found: dict[str, Partial] = {}
+    found: dict[str, InterruptedRun] = {}
     for chunk in sorted(folder.glob("partial-*")):
         saved = newest(chunk, _of_lanes)
         if saved is None:
             continue
-        path, header, place = saved
+        path, header, progress = saved
         history = header.history()
         state = {name: leaf for name, leaf in header.tensors.items() if name.startswith("state.")}
         for i, run in enumerate(header["runs"]):
             lane = _Lane(i if header["lanes"] > 1 else None)
-            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in place.orders.items()}
-            own = Partial(
+            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in progress.orders.items()}
+            own = InterruptedRun(
                 path,
                 {name: lane(leaf) for name, leaf in state.items()},
                 header.fields,
-                dataclasses.replace(place, orders=orders),
+                dataclasses.replace(progress, orders=orders),
                 [[lane(leaf) for leaf in entry] for entry in history],
             )
             if run not in found or found[run].position < own.position:
@@ -253,7 +257,7 @@ def partial_runs(folder: Path) -> dict[str, Partial]:
     return found
 
 
-def before(chunk: Sequence[Run], partials: dict[str, Partial]) -> list[Partial]:
+def before(chunk: Sequence[Run], partials: dict[str, InterruptedRun]) -> list[InterruptedRun]:
     """What there is of the runs of a chunk, which is all or nothing."""
     return [partials[run.name] for run in chunk if run.name in partials]
 
@@ -279,18 +283,18 @@ class _Lane:
         return leaf if self.index is None else leaf[self.index].clone()
 
 
-def together(partials: Sequence[Partial], keeper: Keeper, lanes: int) -> None:
-    """Put a keeper at the place that some runs, one for each lane, have in common."""
+def restore(partials: Sequence[InterruptedRun], keeper: RunCheckpointer, lanes: int) -> None:
+    """Put a keeper where some runs, one for each lane, all are."""
 
     def stacked(leaves: Sequence[Tensor]) -> Tensor:
         return leaves[0] if lanes == 1 else torch.stack(list(leaves))
 
     first = partials[0]
     orders = {
-        j: (stacked([p.place.orders[j][0] for p in partials]), stacked([p.place.orders[j][1] for p in partials]))
-        for j in first.place.orders
+        j: (stacked([p.progress.orders[j][0] for p in partials]), stacked([p.progress.orders[j][1] for p in partials]))
+        for j in first.progress.orders
     }
-    keeper.place = dataclasses.replace(first.place, orders=orders)
+    keeper.progress = dataclasses.replace(first.progress, orders=orders)
     keeper.columns = first.header["columns"]
     keeper.history = [
         [stacked([p.history[t][k] for p in partials]) for k in range(len(entry))] for t, entry in enumerate(first.history)

@@ -14,7 +14,7 @@ EXAMPLE = "{'opt.lr': [0.1, 0.3], 'seed': [0, 1, 2]}"
 def check(axes: Any) -> tuple[int, ...]:
     """The size of each axis; TypeError or ValueError for what are no axes of Runs: a dict of lists, none empty, "seed" the last."""
     if not isinstance(axes, dict) or not all(isinstance(name, str) and isinstance(axes[name], list) for name in axes):
-        raise checks.refuse("axes", f"a dict from names to lists of labels, such as {EXAMPLE}", axes)
+        raise checks.type_error("axes", f"a dict from names to lists of labels, such as {EXAMPLE}", axes)
     if not axes or list(axes)[-1] != "seed":
         raise ValueError(f"axes: the last axis must be 'seed', got {list(axes) or 'none'}; give axes such as {EXAMPLE}.")
     empty = [name for name, labels in axes.items() if not labels]

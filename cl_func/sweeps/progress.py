@@ -12,7 +12,7 @@ from cl_func import checks
 LINES = 10  # without tqdm: so many lines, evenly over the work
 
 
-class Progress:
+class ProgressBar:
     """Looks at runs that are done, of so many; from any thread.
 
     what: a word on how the sweep runs. compiling: while compiling what is shown instead, until more than `before` looks are done.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cl_func.sweeps import broadcast
-from cl_func.sweeps.finished import Ledger
-from cl_func.sweeps.jobs import Job, Partial, Run, before
+from cl_func.sweeps.finished import FinishedRuns
+from cl_func.sweeps.jobs import InterruptedRun, Run, SweepJob, before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,14 @@ class _Answer:
     histories: list[dict[str, Any]] | broadcast.Missing
 
 
-def _ready(job: Job) -> tuple[Job, Any, list[str]]:
+def _ready(job: SweepJob) -> tuple[SweepJob, Any, list[str]]:
     job = job.on_device()
     return job, job.prepare(), ["compiles"]  # a worker that takes several chunks compiles in its first one
 
 
-def _work(reference: broadcast.Reference, sent: Mapping[str, bytes], runs: Sequence[Run], partials: Sequence[Partial]) -> _Answer:
+def _work(
+    reference: broadcast.Reference, sent: Mapping[str, bytes], runs: Sequence[Run], partials: Sequence[InterruptedRun]
+) -> _Answer:
     ready = broadcast.received(reference, sent, _ready)
     if isinstance(ready, broadcast.Missing):
         return _Answer(broadcast.worker(), ready)
@@ -36,7 +38,9 @@ def _work(reference: broadcast.Reference, sent: Mapping[str, bytes], runs: Seque
     return _Answer(broadcast.worker(), job(runs, prepared, partials=partials, compiles=bool(first and first.pop())))
 
 
-def run_on(job: Job, chunks: list[list[Run]], partials: dict[str, Partial], ledger: Ledger, bar: Any, executor: Any) -> None:
+def run_on(
+    job: SweepJob, chunks: list[list[Run]], partials: dict[str, InterruptedRun], ledger: FinishedRuns, bar: Any, executor: Any
+) -> None:
     """Do chunks on an executor; results are taken as they come. RuntimeError that names the runs that failed, when all are done."""
     failed: list[Run] = []
     cause: BaseException | None = None
@@ -92,7 +96,7 @@ def run_on(job: Job, chunks: list[list[Run]], partials: dict[str, Partial], ledg
         ) from cause
 
 
-def _near(executor: Any, ledger: Ledger) -> Path | None:
+def _near(executor: Any, ledger: FinishedRuns) -> Path | None:
     """A folder that the workers see as well, if one is known: that of the sweep, or that of a scheduler's executor."""
     if ledger.folder is not None:
         for left in ledger.folder.glob("broadcast-*"):  # of a sweep that was killed; the folder is locked

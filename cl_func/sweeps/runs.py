@@ -50,7 +50,7 @@ class Runs:
         shape = named_axes.check(self.axes)
         checks.tensor("finished", self.finished, shape, torch.bool)
         if not isinstance(self.history, dict) or not all(isinstance(value, Tensor) for value in self.history.values()):
-            raise checks.refuse("history", "a dict from names to tensors [*axes, time, ...]", self.history)
+            raise checks.type_error("history", "a dict from names to tensors [*axes, time, ...]", self.history)
         for name, value in self.history.items():
             if value.shape[: len(shape)] != shape:
                 raise ValueError(f"history: {name!r} is {describe(value)}, but the axes {[*self.axes]} have the sizes {[*shape]}.")

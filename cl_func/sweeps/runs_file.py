@@ -47,7 +47,7 @@ def contents(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes ({error}).") from error
     if order is not None and (isinstance(order, str) or not isinstance(order, Sequence)):
-        raise checks.refuse("axes", "the names of the axes, a sequence of strings", order)
+        raise checks.type_error("axes", "the names of the axes, a sequence of strings", order)
     if order is not None and sorted(map(str, order)) != sorted(axes):
         raise ValueError(f"axes: {path} has the axes {list(axes)}, got {list(order)}.")
     if header["format"] == 1:

@@ -30,11 +30,11 @@ from cl_func.core.loop import scan
 from cl_func.experiences import Benchmark
 from cl_func.storage import fingerprint, resuming
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps.autotune import compile_seconds, planned, threads
-from cl_func.sweeps.finished import Ledger
+from cl_func.sweeps.autotune import autotune, compile_seconds, threads
+from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
-from cl_func.sweeps.jobs import Job, Partial, Run, before, partial_runs
-from cl_func.sweeps.progress import Progress
+from cl_func.sweeps.jobs import InterruptedRun, Run, SweepJob, before, partial_runs
+from cl_func.sweeps.progress import ProgressBar
 from cl_func.sweeps.remote import run_on
 from cl_func.sweeps.runs import Runs
 
@@ -110,7 +110,7 @@ def sweep(
         )
     hparams = hparams or Grid()
     runs = [Run(0, seed, point) for point in hparams.points() for seed in places]
-    runs = [dataclasses.replace(run, place=i) for i, run in enumerate(runs)]
+    runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
     names = [*(name for name, _ in hparams.axes), "seed"]
     if len(set(names)) < len(names):
         raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
@@ -124,27 +124,29 @@ def sweep(
         # Workers may have another working directory.
         checkpoint = dataclasses.replace(checkpoint, folder=Path(checkpoint.folder).resolve())
         resume = checkpoint.folder
-    job = Job(strategy, benchmark, probe, compile is True, asked, device, positive_int("every", every), checkpoint)
+    job = SweepJob(strategy, benchmark, probe, compile is True, asked, device, positive_int("every", every), checkpoint)
     job.start(runs[0])  # what init gives is checked before it is written down
     with contextlib.nullcontext() if resume is None else locked(resume):
         insist: Any = "warn" if checkpoint is not None and checkpoint.on_change == "warn" else on_change
-        ledger = Ledger(runs, [len(v) for v in axes.values()], resume, lambda: _fingerprint(job), insist)
+        ledger = FinishedRuns(runs, [len(v) for v in axes.values()], resume, lambda: _fingerprint(job), insist)
         job = _work(job, runs, ledger, compile, lanes, executor, progress)
 
-    def replay(place: int) -> Any:
+    def replay(index: int) -> Any:
         single = dataclasses.replace(job, lanes=1, compiled=False).on_device()
-        return scan(strategy.update, single.start(runs[place]), single.streams([runs[place]])[0])[0]
+        return scan(strategy.update, single.start(runs[index]), single.streams([runs[index]])[0])[0]
 
     return Runs(axes, *ledger.collect(), time.perf_counter() - started, replay)
 
 
-def _work(job: Job, runs: list[Run], ledger: Ledger, compile: Any, lanes: Any, executor: Any, progress: bool) -> Job:
+def _work(
+    job: SweepJob, runs: list[Run], ledger: FinishedRuns, compile: Any, lanes: Any, executor: Any, progress: bool
+) -> SweepJob:
     """Do what is left of a sweep; gives the job as it was planned."""
-    left = [run for run in runs if not ledger.has(run.place)]
+    left = [run for run in runs if not ledger.has(run.index)]
     if left:
         for run in {str(run.values): run for run in left}.values():
             job.start(run)  # every path and value is checked before anything is trained
-        job = planned(job, left, compile, lanes)
+        job = autotune(job, left, compile, lanes)
         partials = partial_runs(ledger.folder) if job.checkpoint is not None and ledger.folder is not None else {}
         chunks = _chunks(left, partials, job.lanes)
         bar = _bar(progress, job, chunks, executor is None)
@@ -161,7 +163,7 @@ def _work(job: Job, runs: list[Run], ledger: Ledger, compile: Any, lanes: Any, e
     return job
 
 
-def _chunks(runs: list[Run], partials: dict[str, Partial], lanes: int) -> list[list[Run]]:
+def _chunks(runs: list[Run], partials: dict[str, InterruptedRun], lanes: int) -> list[list[Run]]:
     """Runs cut into lanes; those that were interrupted go with others that are as far."""
 
     def position(run: Run) -> tuple[int, int]:
@@ -182,11 +184,11 @@ def _seeds(seeds: Any) -> list[int]:
     if isinstance(seeds, (int, np.integer)):
         return list(range(positive_int("seeds", seeds if isinstance(seeds, int) else int(seeds))))
     if not isinstance(seeds, (Sequence, Tensor, np.ndarray)) or isinstance(seeds, (str, bytes)) or getattr(seeds, "ndim", 1) != 1:
-        raise checks.refuse("seeds", expected, seeds)
+        raise checks.type_error("seeds", expected, seeds)
     try:
         places = [operator.index(seed) for seed in seeds]
     except (TypeError, RuntimeError) as error:
-        raise checks.refuse("seeds", expected, seeds) from error
+        raise checks.type_error("seeds", expected, seeds) from error
     if any(isinstance(seed, bool) for seed in seeds) or len(set(places)) != len(places) or not places:
         raise ValueError(f"seeds: expected {expected}, got {tree.describe(seeds)}.")
     if not all(-(1 << 63) <= seed < 1 << 64 for seed in places):
@@ -194,7 +196,7 @@ def _seeds(seeds: Any) -> list[int]:
     return places
 
 
-def _fingerprint(job: Job) -> dict[str, str]:
+def _fingerprint(job: SweepJob) -> dict[str, str]:
     """What a resumed sweep must have in common with its folder; of the initial states one, besides the function that makes them."""
     strategy, bench = job.strategy, job.benchmark
     parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
@@ -206,7 +208,9 @@ def _fingerprint(job: Job) -> dict[str, str]:
     )
 
 
-def _run_here(job: Job, chunks: list[list[Run]], partials: dict[str, Partial], ledger: Ledger, bar: Any, executor: None) -> None:
+def _run_here(
+    job: SweepJob, chunks: list[list[Run]], partials: dict[str, InterruptedRun], ledger: FinishedRuns, bar: Any, executor: None
+) -> None:
     """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
     job = job.on_device()
     prepared, stopped, threads_before = job.prepare(), threading.Event(), torch.get_num_threads()
@@ -237,12 +241,12 @@ def _run_here(job: Job, chunks: list[list[Run]], partials: dict[str, Partial], l
         torch.set_num_threads(threads_before)
 
 
-def _bar(shown: bool, job: Job, chunks: list[list[Run]], here: bool) -> Progress:
+def _bar(shown: bool, job: SweepJob, chunks: list[list[Run]], here: bool) -> ProgressBar:
     """A progress bar over the looks at chunks."""
     total, run = len(chunks) * job.length(chunks[0][0]), chunks[0][0]
     what = f"sweep ({'compiled' if job.compiled else 'eager'}, {job.lanes} run{'s' if job.lanes > 1 else ''} a chunk)"
     if not shown or not job.compiled:
-        return Progress(shown, total, what)
+        return ProgressBar(shown, total, what)
     compiling = f"sweep: compiling (about {compile_seconds(job, run):.0f} s, once{'' if here else ' a worker, in its first chunk'})"
     # The first look of each thread is compiled after it was counted.
-    return Progress(shown, total, what, compiling, threads(job, len(chunks)) if here else 0)
+    return ProgressBar(shown, total, what, compiling, threads(job, len(chunks)) if here else 0)

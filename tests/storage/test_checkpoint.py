@@ -12,7 +12,7 @@ import torch
 
 import cl_func as cl
 from benchmarks import soak
-from cl_func.storage import files, keeper
+from cl_func.storage import files, run_checkpointer
 from cl_func.sweeps import jobs
 
 BENCH = cl.testing.small_benchmark(n_experiences=4)
@@ -118,7 +118,7 @@ def test_keeps_the_newest(tmp_path):
 def test_by_default_saving_takes_one_percent(tmp_path, monkeypatch):
     """With a clock of our own: a save that takes 1 s comes every 100 s."""
     now = [0.0]
-    monkeypatch.setattr(keeper.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(run_checkpointer.time, "perf_counter", lambda: now[0])
     write, saves = files.write, []
 
     def slow(*args):
@@ -246,7 +246,7 @@ def test_sweeps_with_any_lanes(tmp_path, killing, monkeypatch, first, then):
     monkeypatch.undo()
     left = jobs.partial_runs(tmp_path)
     assert len(left) >= first
-    assert any(partial.place.calls for partial in left.values())
+    assert any(partial.progress.calls for partial in left.values())
     again = cl.sweep(STRATEGY, BENCH, lanes=then, checkpoint=keep, **ASKED)
     assert cl.tree.difference(again.history, expected.history) is None
     assert not list(tmp_path.glob("partial-*"))

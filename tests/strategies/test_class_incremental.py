@@ -345,7 +345,7 @@ def test_bic_follows_its_loss():
     assert agent.teacher[1].alpha != 1
     rows, there = herding.draw(agent.replay, cl.random.split(agent.key)[1], 5)
     assert there.all()
-    held = (cl.random.children(agent.fate, exp.rows) & 0xFFFFFF) < 2**23
+    held = (cl.random.children(agent.holdout_key, exp.rows) & 0xFFFFFF) < 2**23
     x, y = torch.cat([exp.x[~held], rows["x"]]), [*exp.y[~held].tolist(), *rows["y"].tolist()]
     n, filled = int((~held).sum()), int(agent.replay.filled)
     params = {name: value.clone().requires_grad_() for name, value in agent.model.params.items()}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import cl_func as cl
 from cl_func.core import nodes
 from cl_func.sweeps import autotune, compile_times, sweep
-from cl_func.sweeps.progress import Progress
+from cl_func.sweeps.progress import ProgressBar
 
 BENCH, MODEL, OPT = registry.BENCH, registry.MODEL, registry.SGD
 NAIVE = cl.strategies.naive(MODEL, OPT, batch_size=5)
@@ -199,7 +199,7 @@ json_values = st.recursive(
 def test_garbage_is_a_guess(content):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("CL_FUNC_CACHE_DIR", folder)
-        compile_times.place().write_bytes(content)
+        compile_times.cache_file().write_bytes(content)
         seconds = compile_times.expected(UPDATE, *FIRST, 4)
         assert math.isfinite(seconds)
         assert seconds >= 0
@@ -210,7 +210,7 @@ def test_garbage_is_a_guess(content):
 @pytest.mark.parametrize("where", ["a file", "\0", "x" * 5000])
 def test_a_folder_that_cannot_be_is_no_error(where, tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
-    monkeypatch.setattr(compile_times, "place", lambda: tmp_path / where / "inner" / "compile_times.json")
+    monkeypatch.setattr(compile_times, "cache_file", lambda: tmp_path / where / "inner" / "compile_times.json")
     compile_times.record(UPDATE, *FIRST, 4, 24.0)
     assert compile_times.expected(UPDATE, *FIRST, 4) == pytest.approx(3 * compile_times.GUESS)
 
@@ -218,10 +218,10 @@ def test_a_folder_that_cannot_be_is_no_error(where, tmp_path, monkeypatch):
 def test_the_place_is_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("CL_FUNC_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compile_times.place() == tmp_path / "cl_func" / "compile_times.json"
+    assert compile_times.cache_file() == tmp_path / "cl_func" / "compile_times.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert compile_times.place() == Path(tmp_path, ".cache", "cl_func", "compile_times.json")
+    assert compile_times.cache_file() == Path(tmp_path, ".cache", "cl_func", "compile_times.json")
 
 
 def test_whether_to_compile_follows_from_what_it_took(kept, monkeypatch):
@@ -275,7 +275,7 @@ def test_progress_is_never_silent(there, monkeypatch, capsys):
 
 def test_what_stopped_says_where(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    bar = Progress(True, 10, "sweep", "compiling (about 20 s, once)", before=2)
+    bar = ProgressBar(True, 10, "sweep", "compiling (about 20 s, once)", before=2)
     bar.update(1)
     bar.update(1)
     bar.update(1)

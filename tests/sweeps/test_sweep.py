@@ -71,7 +71,7 @@ def test_two_sweeps_compile_once_each_leaf(monkeypatch):
     update = cl.compile(cl.vmap(cl.strategies.naive(MODEL, registry.SGD, batch_size=5).update))
     strategy = cl.strategies.naive(MODEL, registry.SGD, batch_size=5)
     monkeypatch.setattr(
-        sweep_function.__globals__["Job"], "prepare", lambda self: (update, cl.vmap(cl.evaluate(MODEL, unequal.test)))
+        sweep_function.__globals__["SweepJob"], "prepare", lambda self: (update, cl.vmap(cl.evaluate(MODEL, unequal.test)))
     )
     unequal = cl.Benchmark(
         cl.experience.__globals__["stream"]([cl.experience(BENCH.train[0].source, torch.arange(n)) for n in (12, 15, 14)]),

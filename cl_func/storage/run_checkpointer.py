@@ -20,13 +20,13 @@ from cl_func import tree
 from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
 from cl_func.storage import files, resuming
 from cl_func.storage.fingerprint import Entries
-from cl_func.storage.format import PATTERN, Place, newest, number
+from cl_func.storage.format import PATTERN, Progress, newest, number
 from cl_func.transforms import Compiled
 
 SHARE = 0.01  # of the run time that checkpoints may cost when nothing else is asked for
 
 
-class Keeper:
+class RunCheckpointer:
     """Saves a run as it goes on, and finds where it was. Made by `Checkpoint.opened`, used by `scan`.
 
     checkpoint: the Checkpoint, where and how often. run: the fingerprint of the run; passed: what it has seen of its stream; extra:
@@ -38,13 +38,13 @@ class Keeper:
     ) -> None:
         self.checkpoint, self.folder, self.run, self.extra = checkpoint, Path(checkpoint.folder), run, extra or {}
         self.passed = passed or resuming.Passed(iter(()))
-        self.place, self.skip = Place(), 0
+        self.progress, self.skip = Progress(), 0
         self.history, self.columns = list[list[Tensor]](), list[str]()  # of each time its leaves, and their paths
         self.number, self.saved, self.cost = 0, time.perf_counter(), 0.0
         self.changed = False  # whether what is gone on with was another run's
 
     def resume(self, start: Any) -> Any:
-        """The state to go on from, which is `start` if there is no checkpoint; sets the place and the history.
+        """The state to go on from, which is `start` if there is no checkpoint; sets the progress and the history.
 
         Raises ValueError for the checkpoint of another run.
         """
@@ -52,19 +52,19 @@ class Keeper:
         self.number = 1 + max((number(path) for path in self.folder.glob(PATTERN)), default=-1)
         if found is None:
             return start
-        path, header, self.place = found
-        within = self.place.calls > 0
-        others = self.passed.differences(header["passed"], self.place.seen + within)
+        path, header, self.progress = found
+        within = self.progress.calls > 0
+        others = self.passed.differences(header["passed"], self.progress.seen + within)
         what, mend = f"checkpoint: {self.folder} holds another run", "cl.Checkpoint(folder, on_change='warn')"
         self.changed = not resuming.check(header["run"], self.run, others, what, self.checkpoint.on_change, mend)
         self.history, self.columns = header.history(), header["columns"]
         return _strided(files.fitted(header.tensors, header.fields, start, path, "state"), header["strides"])
 
     def check_history(self, entries: int) -> None:
-        """Check that the history has as many entries as there are until its place."""
+        """Check that the history has as many entries as a run of this progress has."""
         if len(self.history) != entries:
             raise ValueError(
-                f"every: the history in {self.folder} has {len(self.history)} entries after {self.place.seen} experiences, with "
+                f"every: the history in {self.folder} has {len(self.history)} entries after {self.progress.seen} experiences, with "
                 f"this `every` and probe there are {entries}; give those that the run began with, or a folder of its own."
             )
 
@@ -83,64 +83,65 @@ class Keeper:
     def continued(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]:
         """The experience of a stream that a run has seen last, or None, an iterator over the others, and whether there are any.
 
-        Raises ValueError for a stream that ends before the run's place.
+        Raises ValueError for a stream that ends before where the run was.
         """
-        place = self.place
-        start = max(place.seen - 1, 0) if isinstance(stream, Sequence) and place.seen <= len(stream) else 0
+        progress = self.progress
+        start = max(progress.seen - 1, 0) if isinstance(stream, Sequence) and progress.seen <= len(stream) else 0
         experiences, count, last = iter(stream[start:] if isinstance(stream, Sequence) and start else stream), start, None
-        for exp in itertools.islice(experiences, place.seen - start):
+        for exp in itertools.islice(experiences, progress.seen - start):
             count, last = count + 1, exp
         following = list(itertools.islice(experiences, 1))
-        if count < place.seen or (place.calls and not following):
-            part = " and a part of the next" if place.calls else ""
+        if count < progress.seen or (progress.calls and not following):
+            part = " and a part of the next" if progress.calls else ""
             raise ValueError(
-                f"stream: the checkpoint in {self.folder} has seen {place.seen} experiences{part}, this stream holds {count}; "
+                f"stream: the checkpoint in {self.folder} has seen {progress.seen} experiences{part}, this stream holds {count}; "
                 "give the stream that it was made with, or one that is longer."
             )
         return last, itertools.chain(following, experiences), bool(following)
 
-    def tracked(self, update: Any) -> Any:
+    def instrument(self, update: Any) -> Any:
         """The update with every function counted, skipped where that was done before, and followed by a save when one is due."""
-        self.places = 0
+        self.order_count = 0
 
         def track(node: Any) -> Any:
             if not isinstance(node, Combinator) or not node.whole:
                 return _Tracked(self, node, parts(node))
-            orders = tuple(_Tracked(self, order, 1, self._next_place()) for order in node.orders)
+            orders = tuple(_Tracked(self, order, 1, self._next_order()) for order in node.orders)
             return node.reordered(orders).rebuild(tuple(map(track, node.children)))
 
         return track(update)
 
-    def _next_place(self) -> int:
-        self.places += 1
-        return self.places - 1
+    def _next_order(self) -> int:
+        self.order_count += 1
+        return self.order_count - 1
 
-    def entered(self) -> None:
-        """An experience begins; the calls made on it before an interruption are still counted in `place`."""
-        self.skip, self.place.calls, self.place.finished = self.place.calls, 0, False
+    def on_experience_start(self) -> None:
+        """An experience begins; the calls made on it before an interruption are still counted in `progress`."""
+        self.skip, self.progress.calls, self.progress.finished = self.progress.calls, 0, False
         if not self.skip:
-            self.place.orders = {}
+            self.progress.orders = {}
 
     def updated(self) -> None:
         """The update was called on the experience; if a part of it was done before, that must have been a part of it."""
-        if self.place.calls < self.skip:
+        if self.progress.calls < self.skip:
             raise files.DamagedFile(
                 f"checkpoint: the newest in {self.folder} is damaged: it tells of {self.skip} calls of the update's functions on "
-                f"experience {self.place.seen}, where the update makes {self.place.calls}; delete it to go on from an older one."
+                f"experience {self.progress.seen}, where the update makes {self.progress.calls}; delete it to go on from an "
+                "older one."
             )
 
-    def left(self, state: Any) -> None:
+    def on_experience_end(self, state: Any) -> None:
         """An experience, and what is looked at after it, is done."""
-        self.place = Place(self.place.seen + 1)
+        self.progress = Progress(self.progress.seen + 1)
         self.skip = 0
         every, steps = self.checkpoint.every, self.checkpoint.steps
-        if self.place.seen % every == 0 if every else steps is None and self._worth_it():
+        if self.progress.seen % every == 0 if every else steps is None and self._worth_it():
             self.save(state)
 
     def called(self, state: Any) -> None:
         """A function of the update was called."""
         steps = self.checkpoint.steps
-        if self.place.calls % steps == 0 if steps else self.checkpoint.every is None and self._worth_it():
+        if self.progress.calls % steps == 0 if steps else self.checkpoint.every is None and self._worth_it():
             self.save(state)
 
     def _worth_it(self) -> bool:
@@ -151,16 +152,16 @@ class Keeper:
         start = time.perf_counter()
         columns = [torch.stack(column) for column in zip(*self.history, strict=True)]
         tensors = files.named(state, "state") | {f"history.{i}": column for i, column in enumerate(columns)}
-        for j, (rows, valid) in self.place.orders.items():
+        for j, (rows, valid) in self.progress.orders.items():
             tensors |= {f"order.{j}.rows": rows, f"order.{j}.valid": valid}
         header = {
             "kind": "checkpoint",
             "run": self.run,
-            "passed": self.passed.first(self.place.seen + (self.place.calls > 0)),
-            "seen": self.place.seen,
-            "calls": self.place.calls,
-            "finished": self.place.finished,
-            "orders": [*self.place.orders],
+            "passed": self.passed.first(self.progress.seen + (self.progress.calls > 0)),
+            "seen": self.progress.seen,
+            "calls": self.progress.calls,
+            "finished": self.progress.finished,
+            "orders": [*self.progress.orders],
             "columns": self.columns,
             "entries": len(self.history),
             "strides": {p: torch.empty_like(leaf).stride() for p, leaf in tree.items(state) if not leaf.is_contiguous()},
@@ -176,30 +177,30 @@ class Keeper:
 
     def finish(self, state: Any) -> None:
         """The run is over."""
-        self.place.finished = True
+        self.progress.finished = True
         self.save(state)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tracked:
-    keeper: Keeper
+    keeper: RunCheckpointer
     inner: Any
     parts: int  # how many functions it is
     ordering: int | None = None  # for the function of a loop that draws its order: which loop
 
     def __call__(self, state: Any, exp: Any) -> Any:
         keeper, inner = self.keeper, self.inner
-        keeper.place.calls += self.parts
-        left = keeper.place.calls - keeper.skip  # of its functions, those not called before
+        keeper.progress.calls += self.parts
+        left = keeper.progress.calls - keeper.skip  # of its functions, those not called before
         if left <= 0:
             if self.ordering is None:
                 return state
             # An order that was drawn and used up before is not in the file, and only calls that are skipped ask for it.
-            rows, valid = keeper.place.orders.get(self.ordering, (exp.rows, exp.valid))
+            rows, valid = keeper.progress.orders.get(self.ordering, (exp.rows, exp.valid))
             return state, (rows.to(exp.rows.device), valid.to(exp.rows.device))
         out = (inner if left >= self.parts else last(inner, left))(state, exp)
         if self.ordering is not None:
-            keeper.place.orders[self.ordering] = out[1]
+            keeper.progress.orders[self.ordering] = out[1]
         keeper.called(out if self.ordering is None else out[0])
         return out
 
