@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 
 import cl_func as cl
-from benchmarks import machine
+from benchmarks import machine, results
 from benchmarks.earlier import earlier
 from benchmarks.figure import draw
 from benchmarks.methods import METHODS, SETTINGS, Method, Problem, method, problem
@@ -198,7 +197,7 @@ class Results:
 
     def write(self, folder: Path) -> None:
         """accuracy.json, accuracy.md and accuracy.png."""
-        (folder / "accuracy.json").write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        results.write(folder / "accuracy.json", dataclasses.asdict(self))
         (folder / "accuracy.md").write_text(self.markdown())
         if self.cells:
             draw(self.cells).savefig(folder / "accuracy.png")

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import cl_func as cl
-from benchmarks import machine
+from benchmarks import machine, results
 from benchmarks.accuracy import QUICK, Running, shown, summary
 from benchmarks.earlier import earlier
 from benchmarks.methods import MEMORY, Problem, method, problem
@@ -261,9 +261,7 @@ def main() -> int:
         rows[pair.label] = row
         print(f"{table([row]).splitlines()[-1]} ({time.perf_counter() - start:.0f} s)", flush=True)
         ordered = [rows[p.label] for p in PAIRS if p.label in rows]
-        file.write_text(
-            json.dumps({"command": command, "machine": machine.describe(), "protocol": protocol, "rows": ordered}, indent=1)
-        )
+        results.write(file, {"command": command, "machine": machine.describe(), "protocol": protocol, "rows": ordered})
         facts = "\n".join(f"- {name}: {value}" for name, value in {**machine.describe(), **protocol}.items() if value is not None)
         page = [
             "# Beside Avalanche 0.6",

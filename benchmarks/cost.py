@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 import time
@@ -29,7 +28,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import cl_func as cl
-from benchmarks import machine
+from benchmarks import machine, results
 from benchmarks.earlier import earlier
 from benchmarks.methods import METHODS, Method, Problem, method
 from benchmarks.process import command_line
@@ -177,7 +176,7 @@ def main() -> int:
             missing[entry.name] = f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]
         command = command_line("benchmarks.cost", sys.argv[1:], ("--out",))
         content = {"command": command, "machine": facts, "rows": rows, "missing": missing}
-        (args.out / "cost.json").write_text(json.dumps(content, indent=1) + "\n")
+        results.write(args.out / "cost.json", content)
         page = ["# Cost", f"`{command}`", "\n".join(f"- {n}: {v}" for n, v in facts.items()), table(rows, missing)]
         (args.out / "cost.md").write_text("\n\n".join(page) + "\n")
     print(f"\n{table(rows, missing)}\n\nwritten: {args.out}/cost.json, cost.md")

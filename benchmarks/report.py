@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks import results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Report:
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["measured"] = [{**dataclasses.asdict(m), "median": m.median} for m in self.measured]
         fields["bars"] = [{**dataclasses.asdict(b), "verdict": b.verdict} for b in self.bars]
-        data.write_text(json.dumps(fields, indent=1) + "\n")
+        results.write(data, fields)
         return data, page
 
 

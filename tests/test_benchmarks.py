@@ -2,12 +2,13 @@ import dataclasses
 import json
 import math
 import types
+from pathlib import Path
 
 import pytest
 import torch
 
 import cl_func as cl
-from benchmarks import page
+from benchmarks import page, results
 from benchmarks.accuracy import Protocol, Results, chosen, summary
 from benchmarks.against_avalanche import PAIRS, verdict
 from benchmarks.cost import flops, forward_flops, synthetic
@@ -114,3 +115,26 @@ def test_rows_of_an_earlier_call_are_kept_if_its_numbers_are_the_same(tmp_path):
 
 def test_the_page_of_methods_is_up_to_date():
     assert page.PAGE.read_text() == page.page(), "run: python -m benchmarks.page"
+
+
+def test_results_are_a_line_a_row(tmp_path):
+    fields = {
+        "command": "x\ny",
+        "rows": [{"a": 1.5, "b": [1, 2]}, {"a": float("nan"), "b": {"c": "é"}}],
+        "machine": {"CPU": "one", "cores": 2},
+        "none": None,
+        "empty": [],
+        "nothing": {},
+    }
+    results.write(tmp_path / "results.json", fields)
+    text = (tmp_path / "results.json").read_text()
+    assert repr(json.loads(text)) == repr(fields)  # NaN is not equal to itself
+    assert len(text.splitlines()) == 2 + len(fields) + 2 + 1 + 2 + 1
+    assert text == results.dumps(json.loads(text))
+
+
+def test_the_results_in_the_documentation_are_so_too():
+    for path in (Path(results.__file__).parent.parent / "docs" / "results").rglob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        assert not isinstance(found, dict) or text == results.dumps(found), path
