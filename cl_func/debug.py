@@ -14,7 +14,7 @@ from cl_func import contracts, tree
 from cl_func.core import Strategy, TrainStep
 from cl_func.core.nodes import Fused, Wrapper
 from cl_func.storage import files
-from cl_func.transforms import Compiled, map_leaves
+from cl_func.transforms import Compiled, F, map_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _lanes(leaf: Tensor, state: Any) -> str:
     return f", lanes {bad.nonzero().flatten().tolist()}"
 
 
-def check_finite(update: Any, save: str | Path | None = None) -> Any:
+def check_finite(update: F, save: str | Path | None = None) -> F:
     """Watch every leaf of an Update: FloatingPointError at the first loss or floating leaf of the state that is NaN or infinite.
 
     The message names the value, its path, the experience, the optimiser's step and the lanes. For debugging: it evaluates the loss

@@ -17,7 +17,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,8 +29,10 @@ from cl_func.core import Strategy
 from cl_func.core.nodes import Wrapper, fuse
 from cl_func.experiences import lane_axes
 
+F = TypeVar("F")  # an Update, a Probe or a Strategy
 
-def map_leaves(wrap: Callable[[Any], Any], update: Any) -> Any:
+
+def map_leaves(wrap: Callable[[Any], Any], update: F) -> F:
     """Map over the functions of an Update; TypeError for what is none."""
     if not callable(update) and not isinstance(update, Strategy):
         raise TypeError(f"update: expected an Update or a Strategy, got {tree.describe(update)}.")
@@ -74,7 +76,7 @@ class Vmapped(Wrapper):
         )
 
 
-def vmap(update: Any) -> Any:
+def vmap(update: F) -> F:
     """Map an Update (or Probe) over lanes: `cl.vmap(update)(cl.tree.stack(states), exp)`; lane i equals the single run i.
 
     Given a Strategy, its `init` takes keys [S] and stacks the S states. Fields of the experience may carry lanes too (own row
@@ -82,12 +84,13 @@ def vmap(update: Any) -> Any:
     """
     if isinstance(update, Strategy):
         init = update.init
-        return Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
+        made: Any = Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
+        return made
 
     return mapped(update, "update")
 
 
-def mapped(update: Any, name: str) -> Any:
+def mapped(update: F, name: str) -> F:
     """`vmap` for an Update or a Probe that messages call by another name."""
 
     def wrap(leaf: Any) -> Any:
@@ -202,7 +205,7 @@ def _by_identity(state: Any) -> bool:
     return dataclasses.is_dataclass(state) and type(state).__hash__ is object.__hash__ and hasattr(state, "__weakref__")
 
 
-def compile(update: Any, donate: bool = False, *, rewrite: bool = True) -> Any:
+def compile(update: F, donate: bool = False, *, rewrite: bool = True) -> F:
     """Compile every leaf of an Update, Probe or Strategy; the results equal the eager ones (a law of the test-suite).
 
     Neighbouring leaves become one program. A leaf is compiled once per structure and shapes of its inputs. With `donate` the
@@ -224,7 +227,7 @@ def compile(update: Any, donate: bool = False, *, rewrite: bool = True) -> Any:
     return map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate, rewrite), fuse(update))
 
 
-def lenient(update: Any) -> Any:
+def lenient(update: F) -> F:
     """The compiled Update whose leaves run eagerly, after one warning, where they cannot be traced."""
 
     def wrap(leaf: Any) -> Any:

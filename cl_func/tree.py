@@ -15,7 +15,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform, overload
 
 import numpy as np
 import optree
@@ -42,12 +42,20 @@ def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING
     return dataclasses.field(default=default, metadata={"check": check})
 
 
+@overload
 @dataclass_transform(
     kw_only_default=True,
     frozen_default=True,
     eq_default=False,
     field_specifiers=(static, bounded, dataclasses.field),
 )
+def state(cls: type[T], *, kw_only: bool = True) -> type[T]: ...
+
+
+@overload
+def state(cls: None = None, *, kw_only: bool = True) -> Callable[[type[T]], type[T]]: ...
+
+
 def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     """Class decorator: a frozen dataclass that is a pytree, with `.replace(**changes)` and a repr of shapes and dtypes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cl_func import checks, contracts, random, tree
 from cl_func.checks import positive_int
-from cl_func.core.kinds import Update
+from cl_func.core.kinds import S, Update
 from cl_func.core.nodes import Combinator, Wrapper, calls
 from cl_func.experiences import Experience
 from cl_func.tree import state, static
@@ -135,14 +136,14 @@ def _picked(out: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
 
 
 def minibatches(
-    step: Update,
+    step: Callable[[S, Experience], S],
     *,
     batch_size: int | None,
     epochs: int = 1,
     iterations: int | None = None,
     shuffle: bool = True,
     drop_last: bool = False,
-) -> Any:
+) -> Callable[[S, Experience], S]:
     """Turn an Update on a minibatch into an Update on an experience.
 
     batch_size: rows per minibatch; None takes the whole experience as one minibatch, in order (online streams).

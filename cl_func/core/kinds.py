@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.tree import PyTree, state, static
+
+S = TypeVar("S")  # the state of an agent, or of a slot
+E = TypeVar("E")  # what a stream holds: experiences, or anything else that an update takes
 
 Update = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
@@ -34,6 +37,10 @@ class Agent:
     key: Tensor  # () int64, split by whatever draws
     model: PyTree = None  # ModelState: params and buffers, both dicts of tensors
     opt: PyTree = None  # the optimiser's state; hyperparameters are leaves, such as opt.lr
+
+    if TYPE_CHECKING:  # `state` gives it to every class
+
+        def replace(self, **changes: Any) -> Self: ...
 
 
 @state(kw_only=False)

@@ -10,7 +10,7 @@ import torch
 from cl_func import checks, contracts, tree
 from cl_func.checks import positive_int
 from cl_func.core.closed import Closed
-from cl_func.core.kinds import Probe, Strategy, Update
+from cl_func.core.kinds import E, Probe, S, Strategy
 
 
 def _owned(update: Any, state: Any) -> tuple[Any, Any]:
@@ -21,7 +21,7 @@ def _owned(update: Any, state: Any) -> tuple[Any, Any]:
     return tree.map(lambda leaf: leaf.donating() if hasattr(leaf, "donating") else leaf, update), tree.map(torch.clone, state)
 
 
-def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = False, checkpoint: Any = None) -> Any:
+def fold(update: Callable[[S, E], S], state: S, stream: Iterable[E], *, donate: bool = False, checkpoint: Any = None) -> S:
     """Thread a state through a stream: `update(update(state, stream[0]), stream[1])` and so on.
 
     donate: let the compiled leaves of the update overwrite the state instead of allocating a new one at each step. The state
@@ -34,16 +34,16 @@ def fold(update: Update, state: Any, stream: Iterable[Any], *, donate: bool = Fa
 
 
 def scan(
-    update: Update,
-    state: Any,
-    stream: Iterable[Any],
+    update: Callable[[S, E], S],
+    state: S,
+    stream: Iterable[E],
     probe: Probe | None = None,
     *,
     every: int = 1,
     donate: bool = False,
     checkpoint: Any = None,
     tap: Callable[[int, Any], None] | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[S, Any]:
     """Fold, and look at the state on the way: returns the last state and the history.
 
     The history is the tree that `probe(state, exp)` returns, its tensors stacked along a new first axis, time: one entry after

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cl_func import checks, contracts, tree
 from cl_func.checks import positive_int
-from cl_func.core.kinds import Update
+from cl_func.core.kinds import E, S, Update
 from cl_func.core.nodes import Combinator, Sequence, calls
 from cl_func.tree import state, static
 
@@ -40,7 +40,7 @@ class Compose(Sequence):
         return state
 
 
-def compose(*updates: Update) -> Any:
+def compose(*updates: Callable[[S, E], S]) -> Callable[[S, E], S]:
     """One Update that applies several from left to right to the same experience.
 
     >>> double = compose(lambda s, e: s + e, lambda s, e: s + e)
@@ -75,7 +75,7 @@ class Repeat(Combinator):
         return state
 
 
-def repeat(update: Update, times: int) -> Any:
+def repeat(update: Callable[[S, E], S], times: int) -> Callable[[S, E], S]:
     """Apply an Update several times to the same experience."""
     return Repeat(update=checks.function("update", update), times=positive_int("times", times))
 
@@ -104,12 +104,12 @@ class At(Combinator):
         return tree.set(state, {self.slot: self.update(tree.get(state, self.slot), exp)})
 
 
-def at(slot: str, update: Update) -> Any:
+def at(slot: str, update: Update) -> Update:
     """Lift an Update on one slot, `(state.slot, exp) -> state.slot`, to the whole agent. The slot is a path."""
     return At(update=checks.function("update", update), slot=checks.path("slot", slot, "replay"))
 
 
-def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
+def when(condition: Callable[[S, E], Tensor], update: Callable[[S, E], S]) -> Callable[[S, E], S]:
     """Apply an Update only where `condition(state, exp)` (() bool) holds.
 
     Vmapped or compiled, both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a
@@ -130,7 +130,7 @@ def when(condition: Callable[[Any, Any], Tensor], update: Update) -> Update:
     return conditional
 
 
-def maybe_init(agent: Any, **fields: Callable[[Any], Any]) -> Any:
+def maybe_init(agent: S, **fields: Callable[[S], Any]) -> S:
     """Fill only the fields that are None, in the order given; each function sees the state with the fields before it.
 
     >>> import cl_func as cl

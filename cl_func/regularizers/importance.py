@@ -167,7 +167,7 @@ def accumulate(
 
     chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=False)
     if iterations is not None and size is not None:
-        shuffled = minibatches(chunk, batch_size=size, iterations=iterations)
+        shuffled: Any = minibatches(chunk, batch_size=size, iterations=iterations)
         chunks = tree.replace(chunks, view=_Sampled(shuffled.order, size * iterations))
     return compose(SkipEmpty(start), chunks)
 

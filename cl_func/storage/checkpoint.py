@@ -13,10 +13,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from cl_func import checks
 from cl_func.checks import positive_int
+from cl_func.core.kinds import S
 from cl_func.storage import files, fingerprint, resuming
 from cl_func.storage.resuming import OnChange
 from cl_func.storage.run_checkpointer import RunCheckpointer
@@ -38,6 +39,14 @@ def save(path: str | Path, tree: Any) -> None:
             tree.save(path)
             return
     files.write_tree(path, tree)
+
+
+@overload
+def load(path: str | Path, like: S) -> S: ...
+
+
+@overload
+def load(path: str | Path, like: None = None) -> Any: ...
 
 
 def load(path: str | Path, like: Any = None) -> Any:

@@ -1,0 +1,53 @@
+"""What a type checker understands of a user's code: checked by `mypy`, not run; `assert_type` fails where it is something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_type
+
+from torch import Tensor
+
+import cl_func as cl
+from cl_func.experiences import Experience
+
+
+@cl.state
+class MyAgent(cl.Agent):
+    """A user's state."""
+
+    seen: Tensor
+
+
+def step(state: MyAgent, exp: Experience) -> MyAgent:
+    """A user's Update."""
+    return state.replace(seen=state.seen + 1)
+
+
+def agent(key: Tensor) -> MyAgent:
+    """A user's init."""
+    return MyAgent(key=key, seen=key)
+
+
+start = agent(cl.key(0))
+train, test = cl.data.digits()
+assert_type(train, cl.Dataset)
+bench = cl.streams.split_by_class(train, test, n_experiences=5)
+assert_type(bench, cl.Benchmark)
+
+assert_type(start.replace(seen=start.seen), MyAgent)
+assert_type(cl.compose(step, step), Callable[[MyAgent, Experience], MyAgent])
+assert_type(cl.minibatches(step, batch_size=4), Callable[[MyAgent, Experience], MyAgent])
+assert_type(cl.repeat(step, 2)(start, bench.train[0]), MyAgent)
+assert_type(cl.fold(step, start, bench.train), MyAgent)
+state, history = cl.scan(cl.compose(step, step), start, bench.train)
+assert_type(state, MyAgent)
+assert_type(cl.vmap(step)(start, bench.train[0]), MyAgent)
+assert_type(cl.compile(step)(start, bench.train[0]), MyAgent)
+assert_type(cl.check_finite(step)(start, bench.train[0]), MyAgent)
+assert_type(cl.load("state.safetensors", like=start), MyAgent)
+assert_type(cl.tree.stack([start, start]), MyAgent)
+assert_type(cl.tree.set(start, {"seen": start.seen}), MyAgent)
+assert_type(cl.maybe_init(start, seen=lambda s: s.key), MyAgent)
+assert_type(cl.vmap(cl.Strategy(agent, step)), cl.Strategy)
+assert_type(cl.strategies.naive(cl.models.mlp(64, (8,), 10), cl.optim.sgd(0.1)), cl.Strategy)
+assert_type(cl.sweep(cl.Strategy(agent, step), bench), cl.Runs)
