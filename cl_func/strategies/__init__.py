@@ -4,26 +4,26 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
-from cl_func.strategies.agem import AGEM, agem
-from cl_func.strategies.bic import BiC, bic
+from cl_func.strategies.agem import AGEMAgent, agem
+from cl_func.strategies.bic import BiCAgent, bic
 from cl_func.strategies.cumulative import cumulative
-from cl_func.strategies.der import DER, DERpp, der, der_pp
-from cl_func.strategies.er import ER, er
-from cl_func.strategies.er_ace import ERACE, er_ace
-from cl_func.strategies.er_lwf import ERLwF, er_lwf
+from cl_func.strategies.der import DERAgent, DERppAgent, der, der_pp
+from cl_func.strategies.er import ERAgent, er
+from cl_func.strategies.er_ace import ERACEAgent, er_ace
+from cl_func.strategies.er_lwf import ERLwFAgent, er_lwf
 from cl_func.strategies.ewc import EWCAgent, ewc
 from cl_func.strategies.ewc_online import ewc_online
-from cl_func.strategies.from_scratch import FromScratch, from_scratch
+from cl_func.strategies.from_scratch import FromScratchAgent, from_scratch
 from cl_func.strategies.gdumb import GDumbAgent, gdumb
-from cl_func.strategies.gem import GEM, gem
+from cl_func.strategies.gem import GEMAgent, gem
 from cl_func.strategies.gss import GSSAgent, gss
-from cl_func.strategies.icarl import ICaRL, icarl
+from cl_func.strategies.icarl import ICaRLAgent, icarl
 from cl_func.strategies.joint import joint
 from cl_func.strategies.lwf import LwFAgent, lwf
 from cl_func.strategies.mas import MASAgent, mas
-from cl_func.strategies.mir import MIR, mir
+from cl_func.strategies.mir import MIRAgent, mir
 from cl_func.strategies.naive import naive
-from cl_func.strategies.ncm import NCM, ncm
+from cl_func.strategies.ncm import NCMAgent, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
 from cl_func.strategies.owm import OWMAgent, owm
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
@@ -31,23 +31,23 @@ from cl_func.strategies.si import SIAgent, si
 from cl_func.strategies.slda import SLDAAgent, slda
 
 __all__ = [
-    "AGEM",
-    "DER",
-    "ER",
-    "ERACE",
-    "GEM",
-    "MIR",
-    "NCM",
-    "BiC",
-    "DERpp",
-    "ERLwF",
+    "AGEMAgent",
+    "BiCAgent",
+    "DERAgent",
+    "DERppAgent",
+    "ERACEAgent",
+    "ERAgent",
+    "ERLwFAgent",
     "EWCAgent",
-    "FromScratch",
+    "FromScratchAgent",
     "GDumbAgent",
+    "GEMAgent",
     "GSSAgent",
-    "ICaRL",
+    "ICaRLAgent",
     "LwFAgent",
     "MASAgent",
+    "MIRAgent",
+    "NCMAgent",
     "OGDAgent",
     "OWMAgent",
     "RWalkAgent",

@@ -16,7 +16,7 @@ from cl_func.tree import state
 
 
 @state
-class AGEM(Agent):
+class AGEMAgent(Agent):
     """An agent with a replay memory."""
 
     replay: memory.Reservoir
@@ -40,10 +40,10 @@ def agem(
     step = train_step(loss, optimizer, projections.agem.project(loss, checks.drawable("sample_size", sample_size, capacity)))
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
-    def init(key: Tensor) -> AGEM:
+    def init(key: Tensor) -> AGEMAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
-        return AGEM(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
+        return AGEMAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(
         init,

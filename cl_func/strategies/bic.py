@@ -33,7 +33,7 @@ from cl_func.tree import PyTree, bounded, state
 
 
 @state
-class BiC(Agent):
+class BiCAgent(Agent):
     """An agent with exemplars for training and for validation, a teacher, and a bias correction."""
 
     replay: memory.Herding
@@ -136,11 +136,11 @@ def bic(
         logits = _logits(model, agent.model, held["x"], valid, held["task"])
         return agent.replace(bic=bias_correction.fit(agent.bic, logits, held["y"], valid, agent.old, agent.bic.new))
 
-    def init(key: Tensor) -> BiC:
+    def init(key: Tensor) -> BiCAgent:
         key, init_key, holdout_key = random.split(key, 3)
         net, none = model.init(init_key), torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         bias = bias_correction.init(model.n_classes, decay, key.device)
-        return BiC(
+        return BiCAgent(
             key=key,
             model=net,
             opt=optimizer.init(net.params),

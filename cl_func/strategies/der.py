@@ -28,7 +28,7 @@ from cl_func.tree import bounded, state
 
 
 @state
-class DER(Agent):
+class DERAgent(Agent):
     """An agent whose memory stores logits."""
 
     replay: memory.Reservoir  # x, y, task and logits [C]
@@ -36,7 +36,7 @@ class DER(Agent):
 
 
 @state
-class DERpp(DER):
+class DERppAgent(DERAgent):
     """The same with labels replayed as well."""
 
     beta: Tensor = bounded(partial(nonnegative, example=0.5))  # () float32, weight of the replayed cross-entropy
@@ -70,7 +70,7 @@ def der(
 
     step = train_step(loss, optimizer)
     loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(_init(DER, model, optimizer, capacity, weights), loop, model)
+    return Strategy(_init(DERAgent, model, optimizer, capacity, weights), loop, model)
 
 
 def der_pp(
@@ -104,7 +104,7 @@ def der_pp(
 
     step = train_step(loss, optimizer)
     loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(_init(DERpp, model, optimizer, capacity, weights), loop, model)
+    return Strategy(_init(DERppAgent, model, optimizer, capacity, weights), loop, model)
 
 
 def _init(kind: Any, model: Model, optimizer: Optimizer, capacity: int, weights: dict[str, float]) -> Any:

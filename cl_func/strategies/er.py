@@ -16,7 +16,7 @@ from cl_func.tree import state
 
 
 @state
-class ER(Agent):
+class ERAgent(Agent):
     """An agent with a replay memory."""
 
     replay: memory.Reservoir
@@ -39,10 +39,10 @@ def er(
     step = train_step(with_replay(cross_entropy(model), checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
-    def init(key: Tensor) -> ER:
+    def init(key: Tensor) -> ERAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
-        return ER(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
+        return ERAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
 
     return Strategy(
         init,

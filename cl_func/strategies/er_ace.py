@@ -27,7 +27,7 @@ from cl_func.tree import state
 
 
 @state
-class ERACE(Agent):
+class ERACEAgent(Agent):
     """An agent with a replay memory that knows which classes it has seen."""
 
     replay: memory.Reservoir
@@ -62,11 +62,11 @@ def er_ace(
 
     step = train_step(loss, optimizer)
 
-    def init(key: Tensor) -> ERACE:
+    def init(key: Tensor) -> ERACEAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
-        return ERACE(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), seen=none)
+        return ERACEAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), seen=none)
 
     return Strategy(
         init,

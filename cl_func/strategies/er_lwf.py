@@ -15,7 +15,7 @@ from cl_func.tree import state
 
 
 @state
-class ERLwF(Agent):
+class ERLwFAgent(Agent):
     """An agent with a replay memory and a teacher."""
 
     replay: memory.Reservoir
@@ -52,11 +52,11 @@ def er_lwf(
     step = train_step(with_replay(loss, checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
-    def init(key: Tensor) -> ERLwF:
+    def init(key: Tensor) -> ERLwFAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
         teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
-        return ERLwF(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), lwf=teacher)
+        return ERLwFAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), lwf=teacher)
 
     return Strategy(
         init,

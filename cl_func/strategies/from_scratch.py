@@ -25,7 +25,7 @@ from cl_func.tree import PyTree, state
 
 
 @state
-class FromScratch(Agent):
+class FromScratchAgent(Agent):
     """An agent that remembers how its first experience found it."""
 
     start: PyTree  # (ModelState, the optimiser's state)
@@ -46,10 +46,10 @@ def from_scratch(
     """
     base = naive(model, optimizer, batch_size=batch_size, epochs=epochs, iterations=iterations)
 
-    def init(key: Tensor) -> FromScratch:
+    def init(key: Tensor) -> FromScratchAgent:
         agent = base.init(key)
         fresh = torch.tensor(True, device=key.device)
-        return FromScratch(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
+        return FromScratchAgent(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
 
     return Strategy(init, compose(restart, base.update), model)
 

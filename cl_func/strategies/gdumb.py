@@ -14,12 +14,12 @@ from cl_func import memory, random, tree
 from cl_func.core import Optimizer, Strategy, compose, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
-from cl_func.strategies.from_scratch import FromScratch, restart
+from cl_func.strategies.from_scratch import FromScratchAgent, restart
 from cl_func.tree import state
 
 
 @state
-class GDumbAgent(FromScratch):
+class GDumbAgent(FromScratchAgent):
     """An agent with a greedily balanced memory that remembers how it was initialised."""
 
     replay: memory.GDumb

@@ -16,7 +16,7 @@ from cl_func.tree import state
 
 
 @state
-class GEM(Agent):
+class GEMAgent(Agent):
     """An agent with a memory per experience."""
 
     gem: projections.GEMMemory
@@ -45,10 +45,10 @@ def gem(
     step = train_step(loss, optimizer, projections.gem.project(loss, which=which))
     empty = projections.gem.init(n_experiences, memory_per_experience, memory.sample(model), margin)
 
-    def init(key: Tensor) -> GEM:
+    def init(key: Tensor) -> GEMAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
-        return GEM(key=key, model=net, opt=optimizer.init(net.params), gem=tree.to(empty, key.device))
+        return GEMAgent(key=key, model=net, opt=optimizer.init(net.params), gem=tree.to(empty, key.device))
 
     return Strategy(
         init,

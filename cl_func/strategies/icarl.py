@@ -29,7 +29,7 @@ from cl_func.tree import PyTree, state
 
 
 @state
-class ICaRL(Agent):
+class ICaRLAgent(Agent):
     """An agent with exemplars, the network as it was before the newest classes, and the means it classifies by."""
 
     replay: memory.Herding
@@ -104,14 +104,14 @@ def icarl(
         value = torch.where(distilled | agent.seen, each, 0).sum(1)
         return (memory.union_weights(valid, exp.valid, agent.share) * value).sum(), agent
 
-    def init(key: Tensor) -> ICaRL:
+    def init(key: Tensor) -> ICaRLAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
         ncm = nearest_mean.init(model.n_classes, sample_features(model, net))
         none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
         share = torch.tensor(0.0, device=key.device)
         opt = optimizer.init(net.params)
-        return ICaRL(
+        return ICaRLAgent(
             key=key, model=net, opt=opt, replay=tree.to(empty, key.device), teacher=net, old=none, seen=none, share=share, ncm=ncm
         )
 

@@ -27,7 +27,7 @@ from cl_func.tree import bounded, state
 
 
 @state
-class MIR(Agent):
+class MIRAgent(Agent):
     """An agent with a replay memory and the learning rate of the virtual step."""
 
     replay: memory.Reservoir
@@ -67,11 +67,11 @@ def mir(
     train = train_step(loss, optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
 
-    def losses(agent: MIR, params: Any, rows: Any) -> Tensor:
+    def losses(agent: MIRAgent, params: Any, rows: Any) -> Tensor:
         logits, _ = model.apply(params, agent.model.buffers, rows["x"], train=False, task=rows["task"])
         return F.cross_entropy(logits, rows["y"], reduction="none")
 
-    def step(agent: MIR, exp: Experience) -> Any:
+    def step(agent: MIRAgent, exp: Experience) -> Any:
         key, draw = random.split(agent.key)
         agent = tree.replace(agent, key=key)
         grads, virtually = gradient(loss, agent, exp)
@@ -84,11 +84,11 @@ def mir(
         worst = torch.topk(torch.where(valid, rise, -torch.inf), replay_size).indices
         return train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
 
-    def init(key: Tensor) -> MIR:
+    def init(key: Tensor) -> MIRAgent:
         key, init_key = random.split(key)
         net = model.init(init_key)
         lr = torch.tensor(virtual_lr, device=key.device)
-        return MIR(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), virtual_lr=lr)
+        return MIRAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), virtual_lr=lr)
 
     return Strategy(
         init,

@@ -22,7 +22,7 @@ from cl_func.tree import state
 
 
 @state
-class NCM(Agent):
+class NCMAgent(Agent):
     """An agent that classifies by the means of its features."""
 
     ncm: classifiers.NearestMean
@@ -61,11 +61,11 @@ def ncm(
     if weights is not None:
         checks.instance("weights", weights, ModelState, "the ModelState of model.init(key)")
 
-    def init(key: Tensor) -> NCM:
+    def init(key: Tensor) -> NCMAgent:
         key, draw = random.split(key)
         net = model.init(draw) if weights is None else weights
         opt = None if optimizer is None else optimizer.init(net.params)
-        return NCM(key=key, model=net, opt=opt, ncm=nearest_mean.init(model.n_classes, sample_features(model, net)))
+        return NCMAgent(key=key, model=net, opt=opt, ncm=nearest_mean.init(model.n_classes, sample_features(model, net)))
 
     observe = minibatches(nearest_mean.insert(model), batch_size=batch_size, shuffle=False)
     if optimizer is None:
