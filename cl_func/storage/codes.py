@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import itertools
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -101,6 +100,8 @@ def uses(code: CodeType) -> dict[str, set[Chain]]:
 @functools.cache
 def installed(module: str) -> bool:
     """Whether a module, by name, is Python's own, this library's or in a folder of installed packages."""
+    import sysconfig  # here, as importing the library need not wait for it
+
     top = module.partition(".")[0]
     found = sys.modules.get(top)
     if top == "cl_func" or top in sys.builtin_module_names:

@@ -15,11 +15,11 @@ import itertools
 import json
 import math
 import os
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cl_func import tree
@@ -46,7 +46,7 @@ def expected(update: Any, state: Any, exp: Any, lanes: int) -> float:
     """The seconds that it takes to compile an update, and a probe: as it did last, else as other functions did, else a guess."""
     first, last = _read()
     name, functions = _compiled(update, state, exp, lanes)
-    return last.get(name, functions * (statistics.median(first) if first else GUESS))
+    return last.get(name, functions * (float(np.median(first)) if first else GUESS))
 
 
 class Watch:
@@ -69,7 +69,7 @@ class Watch:
         total = 0.0
         for part in (took[0::2], took[1::2]):
             others = [seconds for seconds, new in part if not new] or [min((seconds for seconds, _ in part), default=0.0)]
-            total += sum(max(0.0, seconds - statistics.median(others)) for seconds, new in part if new)
+            total += sum(max(0.0, seconds - float(np.median(others))) for seconds, new in part if new)
         return total
 
 
