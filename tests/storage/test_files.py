@@ -142,7 +142,7 @@ def test_runs_and_histories(tmp_path):
     [
         (lambda s: s.replace(lwf=None), "at 'lwf' .* holds LwF\\(\\), `like` has no inner node"),
         (lambda s: s.replace(replay=None), "at 'replay'"),
-        (lambda s: cl.Agent(key=s.key, model=s.model, opt=s.opt), "at the root .* holds ERLwF\\(\\), `like` has Agent"),
+        (lambda s: cl.Agent(key=s.key, model=s.model, opt=s.opt), "at the root .* holds ERLwFAgent\\(\\), `like` has Agent"),
         (lambda s: s.replace(opt=cl.optim.sgd(0.1).init(s.model.params)), "at 'opt' .* AdamState"),
         (lambda s: s.replace(key=s.key[None]), "at 'key' .* holds int64\\[\\], `like` has int64\\[1\\]"),
         (lambda s: s.replace(key=s.key.float()), "at 'key' .* nothing is cast"),
