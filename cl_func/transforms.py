@@ -131,7 +131,8 @@ class Compiled(Wrapper):
     same = closed = True
 
     def around(self, inner: Callable[..., Any]) -> Compiled:
-        return dataclasses.replace(self, inner=inner, programs={})
+        # Nothing of what belongs to the other function: a state that was written in place is known with that one's programs.
+        return dataclasses.replace(self, inner=inner, programs={}, owned=weakref.WeakKeyDictionary())
 
     def donating(self) -> Compiled:
         """The same function, allowed to overwrite the state it is given."""

@@ -277,3 +277,12 @@ def test_views_with_gaps_keep_their_program():
     out = cl.fold(both, start, [None] * 2, donate=True)
     assert torch.equal(out.model["a"], wide[:, :2] + 1)
     assert torch.equal(out.model["b"], wide[:, 2:] * 2)
+
+
+def test_a_state_of_one_compiled_function_is_not_taken_for_one_of_another_around_it():
+    """What a donated step wrote in place is remembered with its programs; vmapped, it is another function, with others."""
+    step = cl.compile(lambda state, exp: tree.map(lambda leaf: leaf + leaf.sum(), state), donate=True)
+    start = cl.Agent(key=torch.zeros(2, dtype=torch.int64), model={"w": torch.tensor([1.0, 2.0])})
+    written = step(start, None)  # w = 1 + 3, 2 + 3
+    lanes = cl.vmap(step)(written, None)
+    assert lanes.model["w"].tolist() == [8.0, 10.0]  # each lane's own sum, not that of both
