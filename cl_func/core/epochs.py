@@ -87,12 +87,7 @@ class Minibatches(Combinator):
     iterations: int | None = static()
     drop_last: bool = static()
 
-    @property
-    def children(self) -> tuple[Update, ...]:
-        return (self.step,)
-
-    def rebuild(self, children: tuple[Update, ...]) -> Minibatches:
-        return tree.replace(self, step=children[0])
+    child_fields = ("step",)
 
     def calls(self, n: int) -> int:
         size = self.batch_size or n

@@ -3,22 +3,26 @@
     Combinator    a node over Updates: Compose, Repeat, At, Minibatches, or one of your own
     Wrapper       one function around another: what `cl.vmap` or `cl.compile` makes of a leaf
 
-A combinator of your own is one `@cl.state` class that derives from `Combinator`: its Updates are fields, and it gives `children`,
-`rebuild` and `calls`. Sweeps, compilation, checkpoints and `cl.check_finite` then work with it.
+A combinator of your own is one `@cl.state` class that derives from `Combinator`: it names the fields that are Updates and gives
+`calls`. Sweeps, compilation, checkpoints and `cl.check_finite` then work with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
+from cl_func import tree
 from cl_func.core.kinds import Update
 
 
 class Combinator:
     """A node over Updates: `(state, exp) -> state`, by calls of its children in Python, outside of what is compiled."""
 
+    child_fields: ClassVar[tuple[str, ...]] = ()  # the names of the fields that are Updates
+    sequential: ClassVar[bool] = False  # only calls its children from left to right: neighbours can become one, it takes any number
     once: ClassVar[bool] = False  # calls each child once, in order, on the experience as it is: a program may hold it whole
     whole: ClassVar[bool] = True  # gives its children the whole state: a run can be saved between their calls
 
@@ -29,11 +33,11 @@ class Combinator:
     @property
     def children(self) -> tuple[Update, ...]:
         """The Updates that it calls."""
-        raise NotImplementedError
+        return tuple(getattr(self, name) for name in self.child_fields)
 
     def rebuild(self, children: tuple[Update, ...]) -> Self:
         """The same node over other Updates, one for each of its children."""
-        raise NotImplementedError
+        return tree.replace(self, **dict(zip(self.child_fields, children, strict=True)))
 
     def calls(self, n: int) -> int:
         """How many calls of leaves one call makes on an experience of n rows; `calls(child, n)` tells it of a child."""
@@ -89,21 +93,12 @@ def in_order(update: Any) -> Iterator[Any]:
     simple = update.simplified() if isinstance(update, Combinator) else update
     if simple is not update:
         yield from in_order(simple)
-    elif isinstance(update, (Sequence, Fused)):
-        for child in update.children if isinstance(update, Sequence) else update.parts:
-            yield from in_order(child)
+    elif isinstance(update, Fused):
+        yield from itertools.chain.from_iterable(map(in_order, update.parts))
+    elif isinstance(update, Combinator) and update.sequential:
+        yield from itertools.chain.from_iterable(map(in_order, update.children))
     else:
         yield update
-
-
-class Sequence(Combinator):
-    """A combinator that only calls its children from left to right: neighbours can become one program. It takes any number."""
-
-    once = True
-
-    def calls(self, n: int) -> int:
-        """The sum of the children's."""
-        return sum(calls(child, n) for child in self.children)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +121,7 @@ def fuse(update: Any) -> Any:
     if simple is not update:
         return fuse(simple)
     children = tuple(map(fuse, update.children))
-    if isinstance(update, Sequence):
+    if update.sequential:
         merged = _merged(children)
         return merged[0] if len(merged) == 1 else update.rebuild(merged)
     node = update.rebuild(children)
@@ -135,13 +130,17 @@ def fuse(update: Any) -> Any:
 
 def _merged(updates: tuple[Any, ...]) -> tuple[Any, ...]:
     merged: list[Any] = []
-    for part in [p for update in updates for p in (update.children if isinstance(update, Sequence) else (update,))]:
+    for part in [p for update in updates for p in (update.children if _sequential(update) else (update,))]:
         if merged and _is_leaf(part) and _is_leaf(merged[-1]):
             before = merged.pop()
             merged.append(Fused((*(before.parts if isinstance(before, Fused) else (before,)), part)))
         else:
             merged.append(part)
     return tuple(merged)
+
+
+def _sequential(update: Any) -> bool:
+    return isinstance(update, Combinator) and update.sequential
 
 
 def _is_leaf(update: Any) -> bool:

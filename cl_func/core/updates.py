@@ -17,15 +17,17 @@ from torch import Tensor
 from cl_func import checks, contracts, tree
 from cl_func.checks import positive_int
 from cl_func.core.kinds import E, S, Update
-from cl_func.core.nodes import Combinator, Sequence, calls
+from cl_func.core.nodes import Combinator, calls
 from cl_func.tree import state, static
 
 
 @state
-class Compose(Sequence):
+class Compose(Combinator):
     """Several Updates from left to right; made by `compose`."""
 
     updates: tuple[Any, ...]
+
+    sequential = True
 
     @property
     def children(self) -> tuple[Update, ...]:
@@ -33,6 +35,9 @@ class Compose(Sequence):
 
     def rebuild(self, children: tuple[Update, ...]) -> Compose:
         return Compose(updates=children)
+
+    def calls(self, n: int) -> int:
+        return sum(calls(update, n) for update in self.updates)
 
     def __call__(self, state: Any, exp: Any) -> Any:
         for update in self.updates:
@@ -59,12 +64,7 @@ class Repeat(Combinator):
     update: Any
     times: int = static()
 
-    @property
-    def children(self) -> tuple[Update, ...]:
-        return (self.update,)
-
-    def rebuild(self, children: tuple[Update, ...]) -> Repeat:
-        return tree.replace(self, update=children[0])
+    child_fields = ("update",)
 
     def calls(self, n: int) -> int:
         return self.times * calls(self.update, n)
@@ -87,15 +87,9 @@ class At(Combinator):
     update: Any
     slot: str = static()
 
+    child_fields = ("update",)
     once = True
     whole = False
-
-    @property
-    def children(self) -> tuple[Update, ...]:
-        return (self.update,)
-
-    def rebuild(self, children: tuple[Update, ...]) -> At:
-        return tree.replace(self, update=children[0])
 
     def calls(self, n: int) -> int:
         return calls(self.update, n)

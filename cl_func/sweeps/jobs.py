@@ -179,9 +179,8 @@ class SweepJob:
         extra = {"runs": [run.name for run in runs], "lanes": self.lanes}
         folder.mkdir(parents=True)
         files.write_bytes(folder / "runs.json", json.dumps(extra["runs"]).encode())
-        return RunCheckpointer(
-            dataclasses.replace(checkpoint, folder=folder), {}, extra=extra
-        )  # the sweep knows what its runs are made of
+        # Without a fingerprint: the sweep knows what its runs are made of.
+        return RunCheckpointer(dataclasses.replace(checkpoint, folder=folder), {}, extra=extra)
 
 
 def _benchmark(made: Any) -> Benchmark:
@@ -258,7 +257,7 @@ def partial_runs(folder: Path) -> dict[str, InterruptedRun]:
 
 
 def before(chunk: Sequence[Run], partials: dict[str, InterruptedRun]) -> list[InterruptedRun]:
-    """What there is of the runs of a chunk, which is all or nothing."""
+    """The interrupted runs of a chunk: of all its runs, or of none."""
     return [partials[run.name] for run in chunk if run.name in partials]
 
 

@@ -42,7 +42,7 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
     for before, exp in [(states[0], experiences[0]), (states[-2], experiences[-1])]:
         check_update(update, before, exp)
 
-    _, lanes_end = None, fold(transforms.vmap(update), tree.stack([start, init(random.key(seed + 1))]), train)
+    lanes_end = fold(transforms.vmap(update), tree.stack([start, init(random.key(seed + 1))]), train)
     for i, lane in enumerate(tree.unstack(lanes_end)):
         assert_equal(lane, fold(update, init(random.key(seed + i)), train), "lanes (stream)", RTOL, ATOL)
 

@@ -24,12 +24,7 @@ class Halves(cl.core.Combinator):
     first: Any
     second: Any
 
-    @property
-    def children(self):
-        return self.first, self.second
-
-    def rebuild(self, children):
-        return Halves(first=children[0], second=children[1])
+    child_fields = ("first", "second")
 
     def calls(self, n):
         return nodes.calls(self.first, n - n // 2) + nodes.calls(self.second, n // 2)
