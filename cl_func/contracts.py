@@ -65,6 +65,11 @@ def update_output(out: Any, state: Any, *, leaves: bool = False, name: str = "up
     return out
 
 
+def has_rows(out: Any, state: Any) -> bool:
+    """Whether a leaf gave rows with the state, `(state, (rows, valid))`, as the order of minibatches does."""
+    return type(out) is tuple and len(out) == 2 and type(out[0]) is type(state)
+
+
 def loss_output(out: Any, state: Any, *, name: str = "loss") -> tuple[Tensor, Any]:
     """Check that a Loss returned (value, state)."""
     pair = type(out) is tuple and len(out) == 2

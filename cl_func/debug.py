@@ -31,7 +31,7 @@ class Watched(Wrapper):
         if loss is not None:
             self._check([("the loss", loss(state, exp))], state, exp)
         out = self.inner(state, exp)
-        after = out[0] if type(out) is tuple and out and type(out[0]) is type(state) else out  # an order gives rows with the state
+        after = out[0] if contracts.has_rows(out, state) else out
         self._check([(f"state.{path}" if path else "the state", leaf) for path, leaf in tree.items(after)], state, exp)
         return out
 

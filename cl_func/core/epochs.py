@@ -30,7 +30,7 @@ class SkipEmpty(Wrapper):
         if tree.is_eager_cpu(some):
             return self.inner(state, exp) if some else state
         out = self.inner(state, exp)
-        if type(out) is tuple and len(out) == 2 and type(out[0]) is type(state):
+        if contracts.has_rows(out, state):
             return tree.where(some, out[0], state), out[1]
         return tree.where(some, contracts.update_output(out, state, leaves=True), state)
 
@@ -90,10 +90,14 @@ class Minibatches(Combinator):
     child_fields = ("step",)
 
     def calls(self, n: int) -> int:
-        size = self.batch_size or n
-        per_pass = max(1, n // size if self.drop_last else -(-n // size))
-        total = self.iterations or self.epochs * per_pass
+        size, per_pass, total = self._rounds(n)
         return total * calls(self.step, size) + (-(-total // per_pass) if self.order is not None else 0)
+
+    def _rounds(self, n: int) -> tuple[int, int, int]:
+        """Of n rows: how many a minibatch has, how many minibatches a pass has, and how many there are in all."""
+        size = self.batch_size or n
+        per_pass = batches_per_epoch(n, size, self.drop_last)
+        return size, per_pass, self.iterations or self.epochs * per_pass
 
     @property
     def orders(self) -> tuple[Any, ...]:
@@ -112,9 +116,7 @@ class Minibatches(Combinator):
         if self.view is not None:
             state, (rows, valid) = _picked(self.view(state, exp), exp)
             exp = exp.take(rows, valid)
-        size = self.batch_size or len(exp)
-        per_pass = batches_per_epoch(len(exp), size, self.drop_last)
-        total = self.iterations or self.epochs * per_pass
+        size, per_pass, total = self._rounds(len(exp))
         rows, valid = exp.rows, exp.valid
         for i in range(total):
             start = i % per_pass * size

@@ -12,7 +12,8 @@ from typing import Any
 
 from cl_func.sweeps import broadcast
 from cl_func.sweeps.finished import FinishedRuns
-from cl_func.sweeps.jobs import InterruptedRun, Run, SweepJob, before
+from cl_func.sweeps.interrupted import InterruptedRun
+from cl_func.sweeps.jobs import Run, SweepJob, before
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,8 @@ from cl_func.storage.checkpoint import Checkpoint, locked
 from cl_func.sweeps.autotune import autotune, compile_seconds, threads
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
-from cl_func.sweeps.jobs import InterruptedRun, Run, SweepJob, before, partial_runs
+from cl_func.sweeps.interrupted import InterruptedRun, partial_runs
+from cl_func.sweeps.jobs import Run, SweepJob, before
 from cl_func.sweeps.progress import ProgressBar
 from cl_func.sweeps.remote import run_on
 from cl_func.sweeps.runs import Runs
@@ -103,19 +104,19 @@ def sweep(
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
         raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
-    places = _seeds(seeds)
+    numbers = _seeds(seeds)
     if probe is None and strategy.model is None:
         raise ValueError(
             "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
         )
     hparams = hparams or Grid()
-    runs = [Run(0, seed, point) for point in hparams.points() for seed in places]
+    runs = [Run(0, seed, point) for point in hparams.points() for seed in numbers]
     runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
     names = [*(name for name, _ in hparams.axes), "seed"]
     if len(set(names)) < len(names):
         raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
     axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in hparams.axes}
-    axes["seed"] = list(places)
+    axes["seed"] = list(numbers)
     if checkpoint is not None:
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
@@ -186,14 +187,14 @@ def _seeds(seeds: Any) -> list[int]:
     if not isinstance(seeds, (Sequence, Tensor, np.ndarray)) or isinstance(seeds, (str, bytes)) or getattr(seeds, "ndim", 1) != 1:
         raise checks.type_error("seeds", expected, seeds)
     try:
-        places = [operator.index(seed) for seed in seeds]
+        numbers = [operator.index(seed) for seed in seeds]
     except (TypeError, RuntimeError) as error:
         raise checks.type_error("seeds", expected, seeds) from error
-    if any(isinstance(seed, bool) for seed in seeds) or len(set(places)) != len(places) or not places:
+    if any(isinstance(seed, bool) for seed in seeds) or len(set(numbers)) != len(numbers) or not numbers:
         raise ValueError(f"seeds: expected {expected}, got {tree.describe(seeds)}.")
-    if not all(-(1 << 63) <= seed < 1 << 64 for seed in places):
-        raise ValueError(f"seeds: expected integers of 64 bits, got {places}.")
-    return places
+    if not all(-(1 << 63) <= seed < 1 << 64 for seed in numbers):
+        raise ValueError(f"seeds: expected integers of 64 bits, got {numbers}.")
+    return numbers
 
 
 def _fingerprint(job: SweepJob) -> dict[str, str]:

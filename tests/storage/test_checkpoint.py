@@ -13,7 +13,7 @@ import torch
 import cl_func as cl
 from benchmarks import soak
 from cl_func.storage import files, run_checkpointer
-from cl_func.sweeps import jobs
+from cl_func.sweeps import interrupted
 
 BENCH = cl.testing.small_benchmark(n_experiences=4)
 MODEL = cl.models.mlp(6, (8,), 4)
@@ -244,7 +244,7 @@ def test_sweeps_with_any_lanes(tmp_path, killing, monkeypatch, first, then):
     with pytest.raises(Killed):
         cl.sweep(STRATEGY, BENCH, lanes=first, checkpoint=keep, **ASKED)
     monkeypatch.undo()
-    left = jobs.partial_runs(tmp_path)
+    left = interrupted.partial_runs(tmp_path)
     assert len(left) >= first
     assert any(partial.progress.calls for partial in left.values())
     again = cl.sweep(STRATEGY, BENCH, lanes=then, checkpoint=keep, **ASKED)
