@@ -227,6 +227,14 @@ def device(name: str, value: Any) -> torch.device | None:
     return found
 
 
+def params(state: Any) -> Any:
+    """The parameters of the model in a state; TypeError for a state without."""
+    try:
+        return state.model.params
+    except AttributeError:
+        raise no_agent("state", state, "model") from None
+
+
 def no_agent(name: str, value: Any, needs: str) -> TypeError:
     """The TypeError for a state without a field that is needed, to be raised."""
     return type_error(name, f"the state of an agent with {needs}, such as strategy.init(key)", value)

@@ -47,13 +47,6 @@ def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tree.map(lambda *parts: sum(parts), *sums)
 
 
-def _params(state: Any) -> Any:
-    try:
-        return state.model.params
-    except AttributeError:
-        raise checks.no_agent("state", state, "model") from None
-
-
 def evaluate(
     model: Model | Callable[[Any, Experience], Tensor],
     stream: Sequence[Experience],
@@ -86,7 +79,7 @@ def evaluate(
     checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
 
     def measure(state: Any, exp: Experience) -> dict[str, Tensor]:
-        logits = forward(model, _params(state), state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
+        logits = forward(model, checks.params(state), state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
         check_classes(logits, exp)
         if mask is not None:
             logits = mask_logits(logits, exp.classes)

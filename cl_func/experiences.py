@@ -81,8 +81,12 @@ class Dataset:
 
 def digest(values: Tensor) -> str:
     """The start of the SHA-256 of the values of a tensor, in their order, as hexadecimal digits; of what is dense no copy."""
-    whole = values.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return hashlib.sha256(whole.reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
+    return hashlib.sha256(as_bytes(values).numpy().data).hexdigest()[:16]
+
+
+def as_bytes(values: Tensor) -> Tensor:
+    """The bytes of the values of a tensor, in their order, uint8: equal where even NaN and the sign of 0 are."""
+    return values.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 @state

@@ -16,10 +16,7 @@ from cl_func.experiences import Experience
 def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
     """The gradient of a Loss by the parameters `state.model.params`, in their structure, and the state that the loss returns."""
     checks.function("loss", loss)
-    try:
-        params = state.model.params
-    except AttributeError:
-        raise checks.no_agent("state", state, "model") from None
+    params = checks.params(state)
     leaves, structure = tree.flatten(params)
     try:
         outside = any(leaf.requires_grad for leaf in tree.leaves((state, exp)))

@@ -43,7 +43,7 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
     """Take a Loss through the laws, value and gradient alike; the value must be a finite scalar."""
     laws.check_arguments("loss", loss, state, exp, compiled=compiled)
     with laws.obeyed():
-        value, after = contracts.loss_output(loss(laws.params_of(state), state, exp), state)
+        value, after = contracts.loss_output(loss(checks.params(state), state, exp), state)
         contracts.update_output(after, state, leaves=True, name="loss")
     if not bool(torch.isfinite(value)):
         raise AssertionError(f"law 'finite' broken: the loss is {value.item()}")
@@ -61,7 +61,7 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
 
 def _depends(loss: Callable[..., Any], state: Any, exp: Any) -> bool:
     """Whether a loss is a function of the parameters that it is given, be its gradient 0."""
-    params = tree.map(lambda p: p.detach().requires_grad_(p.is_floating_point()), laws.params_of(state))
+    params = tree.map(lambda p: p.detach().requires_grad_(p.is_floating_point()), checks.params(state))
     with torch.enable_grad():
         return bool(loss(params, state, exp)[0].requires_grad)
 
@@ -80,7 +80,7 @@ def value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tupl
 def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
     """Take a GradientTransform through the laws on gradients drawn at random, and on zero gradients."""
     laws.check_arguments("transform", transform, state, exp, compiled=compiled)
-    laws.params_of(state)
+    checks.params(state)
     for scale in (1.0, 0.0):
 
         def as_update(state: Any, exp: Any, scale: float = scale) -> Any:

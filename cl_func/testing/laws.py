@@ -73,14 +73,6 @@ def obeyed() -> Iterator[None]:
         ) from error
 
 
-def params_of(state: Any) -> Any:
-    """The parameters of the model in a state; TypeError for a state without."""
-    try:
-        return state.model.params
-    except AttributeError:
-        raise checks.no_agent("state", state, "model") from None
-
-
 def check_pure(function: Any, state: Any, exp: Any) -> Any:
     """What a function gives, which must be the same at a second call and leave its inputs and torch's generator as they were."""
     before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()

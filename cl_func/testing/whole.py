@@ -13,7 +13,7 @@ from torch import Tensor
 from cl_func import checks, core, random, transforms, tree
 from cl_func.core.loop import fold, scan
 from cl_func.evaluation import evaluate
-from cl_func.experiences import Benchmark
+from cl_func.experiences import Benchmark, as_bytes
 from cl_func.storage.checkpoint import load, save
 from cl_func.sweeps.runs import Runs
 from cl_func.testing import laws
@@ -85,11 +85,6 @@ def check_round_trip(value: Any) -> None:
         if found.keys() != wanted.keys():
             raise AssertionError(f"law 'round trip' broken: the names are {sorted(found)} against {sorted(wanted)}")
         for name, leaf in wanted.items():
-            same = tree.describe(found[name]) == tree.describe(leaf) and torch.equal(_bits(found[name]), _bits(leaf))
+            same = tree.describe(found[name]) == tree.describe(leaf) and torch.equal(as_bytes(found[name]), as_bytes(leaf))
             if not same:
                 raise AssertionError(f"law 'round trip' broken at {name}: {found[name]} against {leaf}")
-
-
-def _bits(leaf: Tensor) -> Tensor:
-    """The bytes of a tensor; equal where even NaN and the sign of 0 are."""
-    return leaf.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
