@@ -1,0 +1,33 @@
+"""Whatever the library makes is pickled by Python's own pickle, without cloudpickle, and does the same when it comes back."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import registry
+
+import cl_func as cl
+from cl_func import testing
+
+EXP = registry.BENCH.train[0]
+
+
+def named(cases):
+    return [pytest.param(case, id=f"{case.name}-{i}") for i, case in enumerate(cases)]
+
+
+def result(case, part):
+    """What a component gives for the experience, or what a strategy gives for two."""
+    state = case.state()
+    if case in registry.STRATEGIES:
+        return cl.fold(part.update, part.init(cl.key(3)), [registry.BENCH.train[0], registry.BENCH.train[1]])
+    if case in registry.LOSSES:
+        return testing.components.value_and_grad(part, state, EXP)
+    return part(state.model.params, state, EXP) if case in registry.TRANSFORMS else part(state, EXP)
+
+
+@pytest.mark.parametrize("case", named(registry.ALL))
+def test_it_comes_back(case):
+    part = case.make()
+    testing.laws.assert_equal(result(case, pickle.loads(pickle.dumps(part))), result(case, part), "pickled")
