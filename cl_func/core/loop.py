@@ -69,53 +69,63 @@ def scan(
         raise checks.type_error("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
     if checkpoint is None:
         return run_stream(update, state, stream, probe, every=every, donate=donate, tap=tap)
-    with checkpoint.opened(update, state, stream, probe, every) as keeper:
-        return run_stream(update, keeper.resume(state), stream, probe, every=every, donate=donate, tap=tap, keeper=keeper)
+    with checkpoint.opened(update, state, stream, probe, every) as checkpointer:
+        return run_stream(
+            update, checkpointer.resume(state), stream, probe, every=every, donate=donate, tap=tap, checkpointer=checkpointer
+        )
 
 
 def run_stream(
-    update: Any, state: Any, stream: Iterable[Any], probe: Any, *, every: int, donate: bool, tap: Any = None, keeper: Any = None
+    update: Any,
+    state: Any,
+    stream: Iterable[Any],
+    probe: Any,
+    *,
+    every: int,
+    donate: bool,
+    tap: Any = None,
+    checkpointer: Any = None,
 ) -> tuple[Any, Any]:
-    """What `scan` does, from where in the stream a keeper of checkpoints has found the run."""
+    """What `scan` does, from where in the stream a checkpointer has found the run."""
     if donate:
         update, state = _owned(update, state)
     seen, history = 0, list[list[Any]]()
-    if keeper is not None:
-        update, seen, history = keeper.instrument(update), keeper.progress.seen, keeper.history
+    if checkpointer is not None:
+        update, seen, history = checkpointer.instrument(update), checkpointer.progress.seen, checkpointer.history
     closed, experiences, pending, structure = Closed(state, seen), iter(stream), None, None
-    if keeper is not None:
-        pending, experiences, more = keeper.continued(stream)
-        last = 1 if keeper.progress.finished and seen % every else 0  # an entry for the end of what was a whole stream
-        keeper.check_history(seen // every + last if probe else 0)
-        if keeper.changed and history:
-            keeper.look_again(contracts.probe_output(probe(state, pending)))
+    if checkpointer is not None:
+        pending, experiences, more = checkpointer.continued(stream)
+        last = 1 if checkpointer.progress.finished and seen % every else 0  # an entry for the end of what was a whole stream
+        checkpointer.check_history(seen // every + last if probe else 0)
+        if checkpointer.changed and history:
+            checkpointer.look_again(contracts.probe_output(probe(state, pending)))
         if more and last and probe is not None:
             del history[-1]
-    if keeper is not None and hasattr(tap, "resume"):
+    if checkpointer is not None and hasattr(tap, "resume"):
         tap.resume(len(history))
 
     def look(exp: Any) -> None:
         nonlocal structure
         entry = contracts.probe_output(probe(state, exp))
         leaves, structure = tree.flatten(entry)
-        if keeper is not None:
-            keeper.look_again(entry)
+        if checkpointer is not None:
+            checkpointer.look_again(entry)
         # A probe may return leaves that the next step overwrites.
         history.append([leaf.clone() for leaf in leaves] if donate else leaves)
         if tap is not None:
             _tell(tap, len(history) - 1, entry)
 
     for pending in experiences:
-        if keeper is not None:
-            keeper.on_experience_start()
+        if checkpointer is not None:
+            checkpointer.on_experience_start()
         state = closed.passed(update(state, pending), state)
-        if keeper is not None:
-            keeper.updated()
+        if checkpointer is not None:
+            checkpointer.updated()
         seen += 1
         if probe is not None and seen % every == 0:
             look(pending)
-        if keeper is not None:
-            keeper.on_experience_end(state)
+        if checkpointer is not None:
+            checkpointer.on_experience_end(state)
     if seen == 0:
         raise ValueError(
             "stream: it holds no experience. An iterator can be used once only: pass a sequence such as benchmark.train."
@@ -123,8 +133,8 @@ def run_stream(
     closed.finish(state)
     if probe is not None and seen % every != 0 and len(history) == seen // every:
         look(pending)
-    if keeper is not None and not keeper.progress.finished:
-        keeper.finish(state)
+    if checkpointer is not None and not checkpointer.progress.finished:
+        checkpointer.finish(state)
     if not history:
         return state, None
     if structure is None:  # all of it was there before

@@ -104,7 +104,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def opened(self, update: Any, start: Any, stream: Any, probe: Any, every: int) -> Iterator[RunCheckpointer]:
-        """The folder, locked, and a keeper that has not looked yet for what is in it of the run of these arguments of `scan`."""
+        """The folder, locked, and a checkpointer of the run of these arguments of `scan`, not yet resumed."""
         with locked(self.folder):
             passed = resuming.Passed(stream)
             files.named(start)  # what cannot be saved is told before anything else

@@ -30,14 +30,23 @@ class Progress:
     finished: bool = False
 
 
+@dataclasses.dataclass
+class SavedRun:
+    """What a checkpoint tells of a run beside its state: how far it is, and its history."""
+
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    columns: list[str] = dataclasses.field(default_factory=list)  # the paths of the leaves of an entry
+    history: list[list[Tensor]] = dataclasses.field(default_factory=list)  # of each time the leaves
+
+
 def number(path: Path) -> int:
     """The number of a checkpoint by its file's name; -1 for other files."""
     digits = path.stem.rpartition("-")[2]
     return int(digits) if digits.isdecimal() else -1
 
 
-def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: None) -> tuple[Path, Header, Progress] | None:
-    """The newest whole checkpoint of a folder: its path, header and progress. Damaged ones are passed over with a warning.
+def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: None) -> tuple[Path, Header] | None:
+    """The newest whole checkpoint of a folder: its path and header. Damaged ones are passed over with a warning.
 
     also: gives the name of another field that is wrong, or None. Raises ValueError for a file that an earlier version wrote.
     """
@@ -53,7 +62,7 @@ def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: N
             wrong = header.wrong() or also(header)
             if wrong is not None:
                 raise files.DamagedFile(f"path: {path} is damaged: {wrong!r} in its header cannot be {fields.get(wrong)!r}.")
-            return path, header, header.parse_progress()
+            return path, header
         except files.DamagedFile as error:
             warnings.warn(f"checkpoint: passed over a damaged file, looking for an older one. {error}", stacklevel=5)
     return None
@@ -101,14 +110,11 @@ class Header:
     def _orders(self) -> dict[int, tuple[Tensor, Tensor]]:
         return {n: (self.tensors[f"order.{n}.rows"], self.tensors[f"order.{n}.valid"]) for n in self["orders"]}
 
-    def parse_progress(self) -> Progress:
-        """How far the run was."""
-        return Progress(self["seen"], self["calls"], self._orders(), self["finished"])
-
-    def history(self) -> list[list[Tensor]]:
-        """The history so far: for each time, the leaves."""
+    def parse_run(self) -> SavedRun:
+        """How far the run was, and its history so far."""
         columns = [self.tensors[f"history.{i}"] for i in range(len(self["columns"]))]
-        return [[column[t] for column in columns] for t in range(self["entries"])]
+        history = [[column[t] for column in columns] for t in range(self["entries"])]
+        return SavedRun(Progress(self["seen"], self["calls"], self._orders(), self["finished"]), self["columns"], history)
 
 
 def _distinct(value: Any, kind: type) -> bool:

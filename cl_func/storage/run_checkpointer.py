@@ -1,4 +1,4 @@
-"""The keeper of a run: saves it as it goes on, finds where it was, and skips what was done before.
+"""The checkpointer of a run: saves it as it goes on, finds where it was, and skips what was done before.
 
 Every function of the update is counted, one for one whether it is compiled with its neighbours or not. A run that goes on makes the
 same calls again from the start of its experience; those counted before return the state as it is.
@@ -20,7 +20,7 @@ from cl_func import tree
 from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
 from cl_func.storage import files, resuming
 from cl_func.storage.fingerprint import Entries
-from cl_func.storage.format import PATTERN, Progress, newest, number
+from cl_func.storage.format import PATTERN, Progress, SavedRun, newest, number
 from cl_func.transforms import Compiled
 
 SHARE = 0.01  # of the run time that checkpoints may cost when nothing else is asked for
@@ -30,18 +30,25 @@ class RunCheckpointer:
     """Saves a run as it goes on, and finds where it was. Made by `Checkpoint.opened`, used by `scan`.
 
     checkpoint: the Checkpoint, where and how often. run: the fingerprint of the run; passed: what it has seen of its stream; extra:
-    more fields of the header.
+    more fields of the header; saved: where the run goes on from, for one that is not to be looked for by `resume`.
     """
 
     def __init__(
-        self, checkpoint: Any, run: Entries, passed: resuming.Passed | None = None, extra: dict[str, Any] | None = None
+        self,
+        checkpoint: Any,
+        run: Entries,
+        passed: resuming.Passed | None = None,
+        extra: dict[str, Any] | None = None,
+        saved: SavedRun | None = None,
     ) -> None:
         self.checkpoint, self.folder, self.run, self.extra = checkpoint, Path(checkpoint.folder), run, extra or {}
         self.passed = passed or resuming.Passed(iter(()))
-        self.progress, self.skip = Progress(), 0
-        self.history, self.columns = list[list[Tensor]](), list[str]()  # of each time its leaves, and their paths
+        self._go_on(saved or SavedRun())
         self.number, self.saved, self.cost = 0, time.perf_counter(), 0.0
         self.changed = False  # whether what is gone on with was another run's
+
+    def _go_on(self, saved: SavedRun) -> None:
+        self.progress, self.columns, self.history, self.skip = saved.progress, saved.columns, saved.history, 0
 
     def resume(self, start: Any) -> Any:
         """The state to go on from, which is `start` if there is no checkpoint; sets the progress and the history.
@@ -52,12 +59,12 @@ class RunCheckpointer:
         self.number = 1 + max((number(path) for path in self.folder.glob(PATTERN)), default=-1)
         if found is None:
             return start
-        path, header, self.progress = found
+        path, header = found
+        self._go_on(header.parse_run())
         within = self.progress.calls > 0
         others = self.passed.differences(header["passed"], self.progress.seen + within)
         what, mend = f"checkpoint: {self.folder} holds another run", "cl.Checkpoint(folder, on_change='warn')"
         self.changed = not resuming.check(header["run"], self.run, others, what, self.checkpoint.on_change, mend)
-        self.history, self.columns = header.history(), header["columns"]
         return _strided(files.fitted(header.tensors, header.fields, start, path, "state"), header["strides"])
 
     def check_history(self, entries: int) -> None:
@@ -183,25 +190,25 @@ class RunCheckpointer:
 
 @dataclasses.dataclass(frozen=True)
 class _Tracked:
-    keeper: RunCheckpointer
+    checkpointer: RunCheckpointer
     inner: Any
     parts: int  # how many functions it is
     ordering: int | None = None  # for the function of a loop that draws its order: which loop
 
     def __call__(self, state: Any, exp: Any) -> Any:
-        keeper, inner = self.keeper, self.inner
-        keeper.progress.calls += self.parts
-        left = keeper.progress.calls - keeper.skip  # of its functions, those not called before
+        checkpointer, inner = self.checkpointer, self.inner
+        checkpointer.progress.calls += self.parts
+        left = checkpointer.progress.calls - checkpointer.skip  # of its functions, those not called before
         if left <= 0:
             if self.ordering is None:
                 return state
             # An order that was drawn and used up before is not in the file, and only calls that are skipped ask for it.
-            rows, valid = keeper.progress.orders.get(self.ordering, (exp.rows, exp.valid))
+            rows, valid = checkpointer.progress.orders.get(self.ordering, (exp.rows, exp.valid))
             return state, (rows.to(exp.rows.device), valid.to(exp.rows.device))
         out = (inner if left >= self.parts else last(inner, left))(state, exp)
         if self.ordering is not None:
-            keeper.progress.orders[self.ordering] = out[1]
-        keeper.called(out if self.ordering is None else out[0])
+            checkpointer.progress.orders[self.ordering] = out[1]
+        checkpointer.called(out if self.ordering is None else out[0])
         return out
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func.storage.format import Header, Progress, newest
-from cl_func.storage.run_checkpointer import RunCheckpointer
+from cl_func.storage.format import Header, SavedRun, newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,34 +20,36 @@ class InterruptedRun:
     path: Path
     state: dict[str, Tensor]
     header: dict[str, Any]
-    progress: Progress
-    history: list[list[Tensor]]
+    saved: SavedRun
 
     @property
     def position(self) -> tuple[int, int]:
         """How far it is; runs that are equally far can share a chunk."""
-        return self.progress.seen, self.progress.calls
+        return self.saved.progress.seen, self.saved.progress.calls
 
 
-def partial_runs(folder: Path) -> dict[str, InterruptedRun]:
+def interrupted_runs(folder: Path) -> dict[str, InterruptedRun]:
     """The interrupted runs of a sweep's folder by their names; of several chunks that held a run, the one that got furthest."""
     found: dict[str, InterruptedRun] = {}
     for chunk in sorted(folder.glob("partial-*")):
         saved = newest(chunk, _of_lanes)
         if saved is None:
             continue
-        path, header, progress = saved
-        history = header.history()
+        path, header = saved
+        whole = header.parse_run()
         state = {name: leaf for name, leaf in header.tensors.items() if name.startswith("state.")}
         for i, run in enumerate(header["runs"]):
             lane = _Lane(i if header["lanes"] > 1 else None)
-            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in progress.orders.items()}
+            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in whole.progress.orders.items()}
             own = InterruptedRun(
                 path,
                 {name: lane(leaf) for name, leaf in state.items()},
                 header.fields,
-                dataclasses.replace(progress, orders=orders),
-                [[lane(leaf) for leaf in entry] for entry in history],
+                SavedRun(
+                    dataclasses.replace(whole.progress, orders=orders),
+                    whole.columns,
+                    [[lane(leaf) for leaf in entry] for entry in whole.history],
+                ),
             )
             if run not in found or found[run].position < own.position:
                 found[run] = own
@@ -76,19 +77,17 @@ class _Lane:
         return leaf if self.index is None else leaf[self.index].clone()
 
 
-def restore(partials: Sequence[InterruptedRun], keeper: RunCheckpointer, lanes: int) -> None:
-    """Put a keeper where some runs, one for each lane, all are."""
+def side_by_side(runs: Sequence[InterruptedRun], lanes: int) -> SavedRun:
+    """Where a chunk goes on from whose lanes are these runs, all equally far."""
 
     def stacked(leaves: Sequence[Tensor]) -> Tensor:
         return leaves[0] if lanes == 1 else torch.stack(list(leaves))
 
-    first = partials[0]
+    saved = [run.saved for run in runs]
+    first = saved[0]
     orders = {
-        j: (stacked([p.progress.orders[j][0] for p in partials]), stacked([p.progress.orders[j][1] for p in partials]))
+        j: (stacked([s.progress.orders[j][0] for s in saved]), stacked([s.progress.orders[j][1] for s in saved]))
         for j in first.progress.orders
     }
-    keeper.progress = dataclasses.replace(first.progress, orders=orders)
-    keeper.columns = first.header["columns"]
-    keeper.history = [
-        [stacked([p.history[t][k] for p in partials]) for k in range(len(entry))] for t, entry in enumerate(first.history)
-    ]
+    history = [[stacked([s.history[t][k] for s in saved]) for k in range(len(entry))] for t, entry in enumerate(first.history)]
+    return SavedRun(dataclasses.replace(first.progress, orders=orders), first.columns, history)

@@ -7,12 +7,10 @@ values, so the result depends neither on the chunks nor on where they ran.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
 import operator
-import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
@@ -30,13 +27,15 @@ from cl_func.core.loop import scan
 from cl_func.experiences import Benchmark
 from cl_func.storage import fingerprint, resuming
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps.autotune import autotune, compile_seconds, threads
+from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
-from cl_func.sweeps.interrupted import InterruptedRun, partial_runs
-from cl_func.sweeps.jobs import Run, SweepJob, before
+from cl_func.sweeps.interrupted import InterruptedRun, interrupted_runs
+from cl_func.sweeps.jobs import Execution, SweepJob
+from cl_func.sweeps.local import run_here, threads
 from cl_func.sweeps.progress import ProgressBar
-from cl_func.sweeps.remote import run_on
+from cl_func.sweeps.remote import Workers
+from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs
 
 
@@ -99,7 +98,7 @@ def sweep(
     resuming.on_change(on_change)
     if probe is not None:
         checks.function("probe", probe)
-    asked = 1 if isinstance(lanes, str) and lanes == "auto" else positive_int("lanes", lanes)
+    asked: Any = lanes if isinstance(lanes, str) and lanes == "auto" else positive_int("lanes", lanes)
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
@@ -125,50 +124,72 @@ def sweep(
         # Workers may have another working directory.
         checkpoint = dataclasses.replace(checkpoint, folder=Path(checkpoint.folder).resolve())
         resume = checkpoint.folder
-    job = SweepJob(strategy, benchmark, probe, compile is True, asked, device, positive_int("every", every), checkpoint)
-    job.start(runs[0])  # what init gives is checked before it is written down
+    config = RunConfig(strategy, benchmark, probe, positive_int("every", every), device)
+    if executor is None:
+        config = config.on_device()
+    first = FirstRun(config, runs[0])
+    first.check(runs)  # before anything is written down
     with contextlib.nullcontext() if resume is None else locked(resume):
         insist: Any = "warn" if checkpoint is not None and checkpoint.on_change == "warn" else on_change
-        ledger = FinishedRuns(runs, [len(v) for v in axes.values()], resume, lambda: _fingerprint(job), insist)
-        job = _work(job, runs, ledger, compile, lanes, executor, progress)
-
-    def replay(index: int) -> Any:
-        single = dataclasses.replace(job, lanes=1, compiled=False).on_device()
-        return scan(strategy.update, single.start(runs[index]), single.streams([runs[index]])[0])[0]
-
-    return Runs(axes, *ledger.collect(), time.perf_counter() - started, replay)
+        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, lambda: _fingerprint(first), insist)
+        left = [run for run in runs if not finished.has(run.index)]
+        if left:
+            _run(first, left, finished, checkpoint, compile, asked, executor, progress)
+    return Runs(axes, *finished.collect(), time.perf_counter() - started, _Replay(config, runs))
 
 
-def _work(
-    job: SweepJob, runs: list[Run], ledger: FinishedRuns, compile: Any, lanes: Any, executor: Any, progress: bool
-) -> SweepJob:
-    """Do what is left of a sweep; gives the job as it was planned."""
-    left = [run for run in runs if not ledger.has(run.index)]
-    if left:
-        for run in {str(run.values): run for run in left}.values():
-            job.start(run)  # every path and value is checked before anything is trained
-        job = autotune(job, left, compile, lanes)
-        partials = partial_runs(ledger.folder) if job.checkpoint is not None and ledger.folder is not None else {}
-        chunks = _chunks(left, partials, job.lanes)
-        bar = _bar(progress, job, chunks, executor is None)
-        try:
-            (_run_here if executor is None else run_on)(job, chunks, partials, ledger, bar, executor)
-        except KeyboardInterrupt:
-            if not ledger.count():
-                raise
-            warnings.warn(
-                f"sweep: interrupted; {ledger.count()} of {len(runs)} runs are finished, the others are NaN.", stacklevel=3
-            )
-        finally:
+def _run(
+    first: FirstRun,
+    left: list[Run],
+    finished: FinishedRuns,
+    checkpoint: Checkpoint | None,
+    compile: Any,
+    lanes: Any,
+    executor: Any,
+    progress: bool,
+) -> None:
+    """Run what is left of a sweep: choose how, cut it in chunks, and do these here or on an executor."""
+    interrupted = {} if checkpoint is None else interrupted_runs(Path(checkpoint.folder))
+    remote = None if executor is None else Workers(executor, first.config, checkpoint, finished.folder)
+    bar = None
+    try:
+        with contextlib.nullcontext() if remote is None else remote as workers:
+            execution = (autotune if workers is None else workers.autotune)(first, len(left), compile, lanes)
+            if execution.fault is not None:
+                warnings.warn(f"sweep: one run a chunk, since {execution.fault} lanes=1 says that this is meant.", stacklevel=3)
+            chunks = _chunks(left, interrupted, execution.lanes)
+            bar = _bar(progress, first, execution, chunks, workers is None)
+            if workers is None:
+                run_here(SweepJob(first.config, execution, checkpoint), first, chunks, interrupted, finished, bar)
+            else:
+                workers.run(execution, first, chunks, interrupted, finished, bar)
+    except KeyboardInterrupt:
+        if not finished.count():
+            raise
+        n = len(finished.names)
+        warnings.warn(f"sweep: interrupted; {finished.count()} of {n} runs are finished, the others are NaN.", stacklevel=3)
+    finally:
+        if bar is not None:
             bar.close()
-    return job
 
 
-def _chunks(runs: list[Run], partials: dict[str, InterruptedRun], lanes: int) -> list[list[Run]]:
+@dataclasses.dataclass(frozen=True)
+class _Replay:
+    """Trains a run of a sweep again, alone and eagerly, and gives the state that it ends in."""
+
+    config: RunConfig
+    runs: list[Run]
+
+    def __call__(self, index: int) -> Any:
+        run = self.runs[index]
+        return scan(self.config.strategy.update, self.config.start(run), self.config.benchmark_of(run).train)[0]
+
+
+def _chunks(runs: list[Run], interrupted: dict[str, InterruptedRun], lanes: int) -> list[list[Run]]:
     """Runs cut into lanes; those that were interrupted go with others that are as far."""
 
     def position(run: Run) -> tuple[int, int]:
-        return partials[run.name].position if run.name in partials else (0, 0)
+        return interrupted[run.name].position if run.name in interrupted else (0, 0)
 
     groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=position, reverse=True), position)]
     return [group[i : i + lanes] for group in groups for i in range(0, len(group), lanes)]
@@ -197,57 +218,26 @@ def _seeds(seeds: Any) -> list[int]:
     return numbers
 
 
-def _fingerprint(job: SweepJob) -> dict[str, str]:
-    """What a resumed sweep must have in common with its folder; of the initial states one, besides the function that makes them."""
-    strategy, bench = job.strategy, job.benchmark
+def _fingerprint(first: FirstRun) -> dict[str, str]:
+    """What a resumed sweep must have in common with its folder; of the initial states that of seed 0, besides what makes them."""
+    config = first.config
+    strategy, bench = config.strategy, config.benchmark
     parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
-    probe = strategy.model if job.probe is None else job.probe  # evaluated on the test stream
-    if job.probe is not None:
+    probe = strategy.model if config.probe is None else config.probe  # evaluated on the test stream
+    if config.probe is not None:
         parts.pop("test", None)
-    return fingerprint.of(
-        update=strategy.update, init=strategy.init, state=strategy.init(random.key(0)), probe=probe, every=job.every, **parts
-    )
+    state = first.made if first.run.seed == 0 else strategy.init(random.key(0))
+    return fingerprint.of(update=strategy.update, init=strategy.init, state=state, probe=probe, every=config.every, **parts)
 
 
-def _run_here(
-    job: SweepJob, chunks: list[list[Run]], partials: dict[str, InterruptedRun], ledger: FinishedRuns, bar: Any, executor: None
-) -> None:
-    """Chunks on threads, one a core, each computing on one: whole chunks side by side scale better than each kernel does."""
-    job = job.on_device()
-    prepared, stopped, threads_before = job.prepare(), threading.Event(), torch.get_num_threads()
-    workers = threads(job, len(chunks))
-
-    def tick() -> None:
-        bar.update(1)
-        if stopped.is_set():
-            raise KeyboardInterrupt
-
-    def work(chunk: list[Run]) -> list[dict[str, Any]]:
-        if workers > 1:
-            torch.set_num_threads(1)
-        return job(chunk, prepared, tick, before(chunk, partials), compiles=chunk is chunks[0])
-
-    if workers == 1:
-        for chunk in chunks:
-            ledger.add(chunk, work(chunk))
-        return
-    pool = concurrent.futures.ThreadPoolExecutor(workers)
-    try:
-        futures = {pool.submit(work, chunk): chunk for chunk in chunks}
-        for future in concurrent.futures.as_completed(futures):
-            ledger.add(futures[future], future.result())
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads_before)
-
-
-def _bar(shown: bool, job: SweepJob, chunks: list[list[Run]], here: bool) -> ProgressBar:
-    """A progress bar over the looks at chunks."""
-    total, run = len(chunks) * job.length(chunks[0][0]), chunks[0][0]
-    what = f"sweep ({'compiled' if job.compiled else 'eager'}, {job.lanes} run{'s' if job.lanes > 1 else ''} a chunk)"
-    if not shown or not job.compiled:
+def _bar(shown: bool, first: FirstRun, execution: Execution, chunks: list[list[Run]], here: bool) -> ProgressBar:
+    """A progress bar over the measurements of chunks."""
+    total, lanes = len(chunks) * first.length, execution.lanes
+    what = f"sweep ({'compiled' if execution.compiled else 'eager'}, {lanes} run{'s' if lanes > 1 else ''} a chunk)"
+    if not shown or not execution.compiled:
         return ProgressBar(shown, total, what)
-    compiling = f"sweep: compiling (about {compile_seconds(job, run):.0f} s, once{'' if here else ' a worker, in its first chunk'})"
-    # The first look of each thread is compiled after it was counted.
-    return ProgressBar(shown, total, what, compiling, threads(job, len(chunks)) if here else 0)
+    once = "once" if here else "once a worker, in its first chunk"
+    known = execution.compile_seconds
+    compiling = f"sweep: compiling ({once})" if known is None else f"sweep: compiling (about {known:.0f} s, {once})"
+    # The first measurement of each thread is compiled after it was counted.
+    return ProgressBar(shown, total, what, compiling, threads(first.config, execution, len(chunks)) if here else 0)

@@ -244,9 +244,9 @@ def test_sweeps_with_any_lanes(tmp_path, killing, monkeypatch, first, then):
     with pytest.raises(Killed):
         cl.sweep(STRATEGY, BENCH, lanes=first, checkpoint=keep, **ASKED)
     monkeypatch.undo()
-    left = interrupted.partial_runs(tmp_path)
+    left = interrupted.interrupted_runs(tmp_path)
     assert len(left) >= first
-    assert any(partial.progress.calls for partial in left.values())
+    assert any(partial.saved.progress.calls for partial in left.values())
     again = cl.sweep(STRATEGY, BENCH, lanes=then, checkpoint=keep, **ASKED)
     assert cl.tree.difference(again.history, expected.history) is None
     assert not list(tmp_path.glob("partial-*"))

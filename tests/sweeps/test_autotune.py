@@ -231,10 +231,10 @@ def test_whether_to_compile_follows_from_what_it_took(kept, monkeypatch):
     chosen = []
 
     def run(job, *args):
-        chosen.append(job.compiled)
+        chosen.append(job.execution.compiled)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "_run_here", run)
+    monkeypatch.setattr(sweep, "run_here", run)
     for seconds in (None, 60.0, 10.0):
         if seconds is not None:
             compile_times.record(NAIVE.update, NAIVE.init(cl.key(0)), BENCH.train[0], 1, seconds)

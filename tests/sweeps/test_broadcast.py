@@ -279,7 +279,7 @@ def test_files_are_gone_after_a_sweep_however_it_ends(tmp_path, alone, monkeypat
     with pytest.raises(RuntimeError, match="6 runs failed"):
         cl.sweep(STRATEGY, BENCH, probe=failing, executor=Recorder(), **PLAIN)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(remote, "_work", interrupted)
+    monkeypatch.setattr(remote, "_do", interrupted)
     with pytest.raises(KeyboardInterrupt):  # no run is finished
         cl.sweep(STRATEGY, BENCH, executor=Recorder(), **PLAIN)
     assert not list(tmp_path.iterdir())
