@@ -25,9 +25,12 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
+from cl_func.storage import renames
 from cl_func.tree import describe
 
-FORMAT = 2  # raised when older versions of this library can no longer read what is written; 1: the axes of Runs had no order
+# Raised when older versions of this library can no longer read what is written. 1: the axes of Runs had no order; 2: states and
+# functions had other names, see `renames`.
+FORMAT = renames.FORMAT
 
 
 class Kind(Protocol):
@@ -229,24 +232,24 @@ def named(values: Any, prefix: str = "tree") -> dict[str, Tensor]:
 
 def fitted(tensors: Mapping[str, Tensor], header: Mapping[str, Any], like: Any, path: str | Path, prefix: str = "tree") -> Any:
     """The saved leaves in the structure, and on the devices, of `like`; ValueError naming the first thing that does not fit."""
-    here, there = outline(like), header.get("outline")
-    if not isinstance(there, dict):
+    wanted_outline, saved_outline = outline(like), header.get("outline")
+    if not isinstance(saved_outline, dict):
         raise DamagedFile(f"path: {path} is damaged: it holds no outline of its tree.")
-    for place in sorted({*here, *there}):
-        if here.get(place) != there.get(place):
-            at = f"at {place!r}" if place else "at the root"
-            raise ValueError(
-                f"like: {at} {path} holds {there.get(place, 'no inner node')}, `like` has {here.get(place, 'no inner node')}; "
-                "build `like` as the saved tree was built."
-            )
-    wanted = named(like, prefix)
+    if header.get("format", FORMAT) < FORMAT:
+        tensors, saved_outline = renames.current_names(tensors, saved_outline, wanted_outline, prefix)
+    for node in sorted({*wanted_outline, *saved_outline}):
+        saved, wanted = (some.get(node, "no inner node") for some in (saved_outline, wanted_outline))
+        if saved != wanted:
+            at = f"at {node!r}" if node else "at the root"
+            raise ValueError(f"like: {at} {path} holds {saved}, `like` has {wanted}; build `like` as the saved tree was built.")
+    leaves_like = named(like, prefix)
     given = {name: leaf for name, leaf in tensors.items() if name.startswith(f"{prefix}.")}
-    for words, names in (("lacks", [*wanted.keys() - given.keys()]), ("also holds", [*given.keys() - wanted.keys()])):
+    for words, names in (("lacks", [*leaves_like.keys() - given.keys()]), ("also holds", [*given.keys() - leaves_like.keys()])):
         if names:
             listed = ", ".join(sorted(name.removeprefix(f"{prefix}.") for name in names)[:8])
             raise ValueError(f"like: {path} {words} {len(names)} leaves of this tree: {listed}.")
     leaves = []
-    for name, leaf in wanted.items():
+    for name, leaf in leaves_like.items():
         found, at = given[name], name.removeprefix(f"{prefix}.")
         if found.dtype != leaf.dtype or found.shape != leaf.shape:
             raise ValueError(f"like: at {at!r} {path} holds {describe(found)}, `like` has {describe(leaf)}; nothing is cast.")

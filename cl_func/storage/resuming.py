@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from cl_func import checks, tree
 from cl_func.experiences import Experience, Stream, digest
-from cl_func.storage import fingerprint
+from cl_func.storage import fingerprint, renames
 from cl_func.storage.fingerprint import Entries
 
 OnChange = Literal["error", "warn"]
@@ -54,14 +54,20 @@ def versions(before: Entries, now: Entries) -> list[str]:
     return [f"{path.removeprefix('version.')} {before[path]}, now {now[path]}" for path in names]
 
 
-def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_change: OnChange, mend: str) -> bool:
+def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_change: OnChange, mend: str, format: int) -> bool:
     """Whether all is as it was. If not: ValueError that lists the changes, with `others`, or with "warn" a warning.
 
-    what: "checkpoint: FOLDER holds another run"; mend: how to go on all the same. Other versions of libraries are a warning.
+    what: "checkpoint: FOLDER holds another run"; mend: how to go on all the same; format: that of the file with `before`. Other
+    versions of libraries are a warning.
     """
     newer = versions(before, now)
     if newer:
-        warnings.warn(f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}. Last digits may differ.", stacklevel=5)
+        said = f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}. Last digits may differ."
+        if format < renames.FORMAT:
+            said += " The functions of cl_func had other names in its files and are not compared; data and your own code are."
+        warnings.warn(said, stacklevel=5)
+    if format < renames.FORMAT:
+        before, now = renames.comparable(before, now)
     found = [*changes(before, now), *others]
     if not found:
         return True

@@ -64,7 +64,8 @@ class RunCheckpointer:
         within = self.progress.calls > 0
         others = self.passed.differences(header["passed"], self.progress.seen + within)
         what, mend = f"checkpoint: {self.folder} holds another run", "cl.Checkpoint(folder, on_change='warn')"
-        self.changed = not resuming.check(header["run"], self.run, others, what, self.checkpoint.on_change, mend)
+        insist = self.checkpoint.on_change
+        self.changed = not resuming.check(header["run"], self.run, others, what, insist, mend, header["format"])
         return _strided(files.fitted(header.tensors, header.fields, start, path, "state"), header["strides"])
 
     def check_history(self, entries: int) -> None:

@@ -106,8 +106,15 @@ def _settle(folder: Path, run: dict[str, str], on_change: OnChange) -> None:
         if not isinstance(before, dict) or not resuming.strings(before.get("run")) or "version.python" not in before["run"]:
             raise _damaged(plan, "it does not say what the sweep is made of")
         what, mend = f"resume: {folder} holds another sweep", "on_change='warn', of cl.sweep or of the cl.Checkpoint"
-        resuming.check(before["run"], run, (), what, on_change, mend)
-    files.write_bytes(plan, json.dumps({"run": run}, indent=1).encode())
+        written = before.get("format", 2)
+        if type(written) is not int:
+            raise _damaged(plan, f"its format cannot be {written!r}")
+        if written > files.FORMAT:
+            raise ValueError(
+                f"resume: {folder} has format {written}, this version of cl_func reads up to {files.FORMAT}; upgrade it."
+            )
+        resuming.check(before["run"], run, (), what, on_change, mend, written)
+    files.write_bytes(plan, json.dumps({"format": files.FORMAT, "run": run}, indent=1).encode())
 
 
 def _damaged(plan: Path, reason: str) -> files.DamagedFile:
