@@ -83,11 +83,13 @@ def vmap(update: F) -> F:
     order, own class mask); its source is always shared.
     """
     if isinstance(update, Strategy):
-        init = update.init
-        made: Any = Strategy(lambda keys: tree.stack([init(key) for key in keys]), vmap(update.update), update.model)
+        made: Any = Strategy(functools.partial(_init_lanes, init=update.init), vmap(update.update), update.model)
         return made
-
     return mapped(update, "update")
+
+
+def _init_lanes(keys: Tensor, *, init: Callable[[Tensor], Any]) -> Any:
+    return tree.stack([init(key) for key in keys])
 
 
 def mapped(update: F, name: str) -> F:

@@ -8,6 +8,7 @@ the leaves therefore sees states with or without a lane axis and indexes only fr
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -111,17 +112,17 @@ def when(condition: Callable[[S, E], Tensor], update: Callable[[S, E], S]) -> Ca
     """
     checks.function("condition", condition)
     checks.function("update", update)
+    return functools.partial(_conditional, condition=condition, update=update)
 
-    def conditional(state: Any, exp: Any) -> Any:
-        chosen = condition(state, exp)
-        if not isinstance(chosen, bool):
-            if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
-                raise checks.type_error("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
-            if not tree.is_eager_cpu(chosen):
-                return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
-        return contracts.update_output(update(state, exp), state) if chosen else state
 
-    return conditional
+def _conditional(state: S, exp: E, *, condition: Callable[[S, E], Tensor], update: Callable[[S, E], S]) -> S:
+    chosen = condition(state, exp)
+    if not isinstance(chosen, bool):
+        if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
+            raise checks.type_error("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
+        if not tree.is_eager_cpu(chosen):
+            return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
+    return contracts.update_output(update(state, exp), state) if chosen else state
 
 
 def maybe_init(agent: S, **fields: Callable[[S], Any]) -> S:
