@@ -6,12 +6,15 @@ experience is offered to the memory, a reservoir.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import checks, memory, projections, random, tree
+from cl_func import checks, memory, projections, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -39,17 +42,16 @@ def agem(
     loss = cross_entropy(model)
     step = train_step(loss, optimizer, projections.agem.project(loss, checks.drawable("sample_size", sample_size, capacity)))
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def init(key: Tensor) -> AGEMAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return AGEMAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             memory.reservoir.insert(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir) -> AGEMAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return AGEMAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device))

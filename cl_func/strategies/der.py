@@ -13,7 +13,7 @@ offered again in each. One forward pass serves all rows, so batch normalisation 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from cl_func.experiences import Experience
 from cl_func.losses import logit_distance, masked_cross_entropy
 from cl_func.models import Model, forward
 from cl_func.optim.hyperparameters import nonnegative
-from cl_func.tree import bounded, state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -42,6 +43,9 @@ class DERppAgent(DERAgent):
     beta: Tensor = bounded(partial(nonnegative, example=0.5))  # () float32, weight of the replayed cross-entropy
 
 
+A = TypeVar("A", bound=DERAgent)
+
+
 def der(
     model: Model,
     optimizer: Optimizer,
@@ -57,20 +61,14 @@ def der(
 
     Hyperparameter paths: `alpha`, those of the optimiser.
     """
-    weights = {"alpha": nonnegative("alpha", alpha, 0.5)}
-    n = checks.drawable("replay_size", replay_size, capacity)
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, draw_key = random.split(agent.key)
-        dark, drawn = memory.reservoir.draw(agent.replay, draw_key, n)
-        logits, agent = forward(model, params, agent.replace(key=key), memory.join(exp, dark, drawn))
-        distance = logit_distance(logits[:n], dark["logits"], drawn)
-        value = masked_cross_entropy(logits[n:], exp) + agent.alpha * distance
-        return value, memory.dark.insert(logits[n:])(agent, exp)
-
-    step = train_step(loss, optimizer)
-    loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(_init(DERAgent, model, optimizer, capacity, weights), loop, model)
+    scalars = {"alpha": nonnegative("alpha", alpha, 0.5)}
+    loss = partial(_der_loss, model=model, n=checks.drawable("replay_size", replay_size, capacity))
+    empty = memory.reservoir.init(capacity, memory.dark.sample(model))
+    return Strategy(
+        partial(_init, kind=DERAgent, model=model, optimizer=optimizer, empty=empty, scalars=scalars),
+        minibatches(train_step(loss, optimizer), batch_size=batch_size, epochs=epochs, iterations=iterations),
+        model,
+    )
 
 
 def der_pp(
@@ -89,31 +87,40 @@ def der_pp(
 
     Hyperparameter paths: `alpha`, `beta`, those of the optimiser.
     """
-    weights = {"alpha": nonnegative("alpha", alpha, 0.5), "beta": nonnegative("beta", beta, 0.5)}
-    n = checks.drawable("replay_size", replay_size, capacity)
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, *places = random.split(agent.key, 3)
-        (dark, drawn), (past, also) = (memory.reservoir.draw(agent.replay, place, n) for place in places)
-        joined = memory.join(memory.join(exp, past, also), dark, drawn)
-        logits, agent = forward(model, params, agent.replace(key=key), joined)
-        distance = logit_distance(logits[:n], dark["logits"], drawn)
-        replayed = masked_cross_entropy(logits[n : 2 * n], joined.take(joined.rows[n : 2 * n], also))
-        value = masked_cross_entropy(logits[2 * n :], exp) + agent.alpha * distance + agent.beta * replayed
-        return value, memory.dark.insert(logits[2 * n :])(agent, exp)
-
-    step = train_step(loss, optimizer)
-    loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(_init(DERppAgent, model, optimizer, capacity, weights), loop, model)
-
-
-def _init(kind: Any, model: Model, optimizer: Optimizer, capacity: int, weights: dict[str, float]) -> Any:
+    scalars = {"alpha": nonnegative("alpha", alpha, 0.5), "beta": nonnegative("beta", beta, 0.5)}
+    loss = partial(_der_pp_loss, model=model, n=checks.drawable("replay_size", replay_size, capacity))
     empty = memory.reservoir.init(capacity, memory.dark.sample(model))
+    return Strategy(
+        partial(_init, kind=DERppAgent, model=model, optimizer=optimizer, empty=empty, scalars=scalars),
+        minibatches(train_step(loss, optimizer), batch_size=batch_size, epochs=epochs, iterations=iterations),
+        model,
+    )
 
-    def init(key: Tensor) -> Any:
-        key, draw_key = random.split(key)
-        net = model.init(draw_key)
-        leaves = {name: torch.tensor(value, device=key.device) for name, value in weights.items()}
-        return kind(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), **leaves)
 
-    return init
+def _init(
+    key: Tensor, *, kind: type[A], model: Model, optimizer: Optimizer, empty: memory.Reservoir, scalars: dict[str, float]
+) -> A:
+    key, net, opt = init_train_state(key, model, optimizer)
+    leaves = {name: torch.tensor(value, device=key.device) for name, value in scalars.items()}
+    return kind(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), **leaves)
+
+
+def _der_loss(params: PyTree, agent: DERAgent, exp: Experience, *, model: Model, n: int) -> tuple[Tensor, DERAgent]:
+    key, draw_key = random.split(agent.key)
+    dark, drawn = memory.reservoir.draw(agent.replay, draw_key, n)
+    logits, agent = forward(model, params, agent.replace(key=key), memory.join(exp, dark, drawn))  # replayed rows come first
+    distance = logit_distance(logits[:n], dark["logits"], drawn)
+    value = masked_cross_entropy(logits[n:], exp) + agent.alpha * distance
+    return value, memory.dark.insert(logits[n:])(agent, exp)
+
+
+def _der_pp_loss(params: PyTree, agent: DERppAgent, exp: Experience, *, model: Model, n: int) -> tuple[Tensor, DERppAgent]:
+    key, dark_key, label_key = random.split(agent.key, 3)
+    dark, dark_drawn = memory.reservoir.draw(agent.replay, dark_key, n)
+    past, past_drawn = memory.reservoir.draw(agent.replay, label_key, n)
+    joined = memory.join(memory.join(exp, past, past_drawn), dark, dark_drawn)  # dark rows, past rows, the minibatch
+    logits, agent = forward(model, params, agent.replace(key=key), joined)
+    distance = logit_distance(logits[:n], dark["logits"], dark_drawn)
+    replayed = masked_cross_entropy(logits[n : 2 * n], joined.take(joined.rows[n : 2 * n], past_drawn))
+    value = masked_cross_entropy(logits[2 * n :], exp) + agent.alpha * distance + agent.beta * replayed
+    return value, memory.dark.insert(logits[2 * n :])(agent, exp)

@@ -6,12 +6,15 @@ paper offers each minibatch after its step, with one pass over the data: for tha
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import checks, memory, random, tree
+from cl_func import checks, memory, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -38,17 +41,16 @@ def er(
     """
     step = train_step(with_replay(cross_entropy(model), checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def init(key: Tensor) -> ERAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return ERAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             memory.reservoir.insert(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir) -> ERAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return ERAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device))

@@ -13,7 +13,7 @@ Only replayed rows make new and old classes compete, so a minibatch is offered t
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train
 from cl_func.experiences import Experience, one_hot
 from cl_func.losses import mark_seen, masked_cross_entropy
 from cl_func.models import Model, forward
-from cl_func.tree import state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, state
 
 
 @state
@@ -50,26 +51,9 @@ def er_ace(
     """
     checks.drawable("replay_size", replay_size, capacity)
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, draw_key = random.split(agent.key)
-        rows, drawn = memory.reservoir.draw(agent.replay, draw_key, replay_size)
-        joined = memory.join(exp, rows, drawn)  # the replayed rows come first
-        logits, agent = forward(model, params, agent.replace(key=key), joined)
-        replayed = joined.take(joined.rows[:replay_size], drawn)
-        incoming = masked_cross_entropy(logits[replay_size:], exp, current(exp))
-        return incoming + masked_cross_entropy(logits[:replay_size], replayed, agent.seen), agent
-
-    step = train_step(loss, optimizer)
-
-    def init(key: Tensor) -> ERACEAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        none = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
-        return ERACEAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), seen=none)
-
+    step = train_step(partial(_loss, model=model, replay_size=replay_size), optimizer)
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(
             mark_seen(),
             minibatches(compose(step, memory.reservoir.insert()), batch_size=batch_size, epochs=epochs, iterations=iterations),
@@ -78,6 +62,22 @@ def er_ace(
     )
 
 
-def current(exp: Experience) -> Tensor:
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir) -> ERACEAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    no_class = torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
+    return ERACEAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), seen=no_class)
+
+
+def _loss(params: PyTree, agent: ERACEAgent, exp: Experience, *, model: Model, replay_size: int) -> tuple[Tensor, ERACEAgent]:
+    key, draw_key = random.split(agent.key)
+    rows, drawn = memory.reservoir.draw(agent.replay, draw_key, replay_size)
+    joined = memory.join(exp, rows, drawn)  # the replayed rows come first
+    logits, agent = forward(model, params, agent.replace(key=key), joined)
+    replayed = joined.take(joined.rows[:replay_size], drawn)
+    incoming = masked_cross_entropy(logits[replay_size:], exp, _current_classes(exp))
+    return incoming + masked_cross_entropy(logits[:replay_size], replayed, agent.seen), agent
+
+
+def _current_classes(exp: Experience) -> Tensor:
     """The classes that have a valid row in this very minibatch, [C] bool."""
     return one_hot(exp.y, exp.valid, exp.classes.shape[-1]).any(0)

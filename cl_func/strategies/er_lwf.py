@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
-from cl_func import checks, memory, random, regularizers, tree
+from cl_func import checks, memory, regularizers, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
 from cl_func.models import Model, forward, split_heads
-from cl_func.tree import state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, state
 
 
 @state
@@ -41,25 +42,12 @@ def er_lwf(
     """
     regularizers.lwf.hyperparameters(strength, temperature)
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)
-
     plain, heads = split_heads(model)
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, agent = forward(plain, params, agent, exp)
-        task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
-        return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
-
+    loss = partial(_loss, model=plain, heads=heads)
     step = train_step(with_replay(loss, checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def init(key: Tensor) -> ERLwFAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
-        return ERLwFAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), lwf=teacher)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty, strength=strength, temperature=temperature),
         compose(
             regularizers.lwf.snapshot(),
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
@@ -67,3 +55,18 @@ def er_lwf(
         ),
         model,
     )
+
+
+def _init(
+    key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir, strength: float, temperature: float
+) -> ERLwFAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
+    return ERLwFAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), lwf=teacher)
+
+
+def _loss(params: PyTree, agent: ERLwFAgent, exp: Experience, *, model: Model, heads: Tensor | None) -> tuple[Tensor, ERLwFAgent]:
+    """`model` gives all logits; heads: [T, C] bool, the classes of each task of a multi-head model."""
+    logits, agent = forward(model, params, agent, exp)
+    task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
+    return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp, heads), agent

@@ -11,7 +11,9 @@ What an experience alone can teach: what `naive` gains over it is forward transf
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +34,9 @@ class FromScratchAgent(Agent):
     fresh: Tensor  # () bool, whether the first experience is still to come
 
 
+S = TypeVar("S", bound=FromScratchAgent)
+
+
 def from_scratch(
     model: Model,
     optimizer: Optimizer,
@@ -45,16 +50,16 @@ def from_scratch(
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
     base = naive(model, optimizer, batch_size=batch_size, epochs=epochs, iterations=iterations)
-
-    def init(key: Tensor) -> FromScratchAgent:
-        agent = base.init(key)
-        fresh = torch.tensor(True, device=key.device)
-        return FromScratchAgent(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
-
-    return Strategy(init, compose(restart, base.update), model)
+    return Strategy(partial(_init, base=base.init), compose(_restart, base.update), model)
 
 
-def restart(agent: Any, exp: Any) -> Any:
+def _init(key: Tensor, *, base: Callable[[Tensor], Agent]) -> FromScratchAgent:
+    agent = base(key)
+    fresh = torch.tensor(True, device=key.device)
+    return FromScratchAgent(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
+
+
+def _restart(agent: S, exp: Any) -> S:
     """The Update back to the weights and the optimiser's state, hyperparameters included, that the first experience found.
 
     So what a sweep sets before the run holds in every experience, and what a schedule did in one is undone in the next.

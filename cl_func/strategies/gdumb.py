@@ -7,14 +7,17 @@ the memory alone is worth.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from cl_func import memory, random, tree
+from cl_func import memory, tree
 from cl_func.core import Optimizer, Strategy, compose, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
-from cl_func.strategies.from_scratch import FromScratchAgent, restart
+from cl_func.strategies._train_state import init_train_state
+from cl_func.strategies.from_scratch import FromScratchAgent, _restart
 from cl_func.tree import state
 
 
@@ -43,26 +46,18 @@ def gdumb(
     """
     step = train_step(cross_entropy(model), optimizer)
     empty = memory.gdumb.init(capacity, memory.sample(model), model.n_classes)
-
-    def init(key: Tensor) -> GDumbAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        opt = optimizer.init(net.params)
-        return GDumbAgent(
-            key=key,
-            model=net,
-            opt=opt,
-            start=(net, opt),
-            fresh=torch.tensor(True, device=key.device),
-            replay=tree.to(empty, key.device),
-        )
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(
             memory.gdumb.insert(),
-            restart,
+            _restart,
             memory.rehearse(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.GDumb) -> GDumbAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    fresh = torch.tensor(True, device=key.device)
+    return GDumbAgent(key=key, model=net, opt=opt, start=(net, opt), fresh=fresh, replay=tree.to(empty, key.device))

@@ -6,12 +6,15 @@ After the training the experience is offered to a memory of its own.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import memory, projections, random, tree
+from cl_func import memory, projections, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -44,17 +47,16 @@ def gem(
     loss = cross_entropy(model)
     step = train_step(loss, optimizer, projections.gem.project(loss, which=which))
     empty = projections.gem.init(n_experiences, memory_per_experience, memory.sample(model), margin)
-
-    def init(key: Tensor) -> GEMAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return GEMAgent(key=key, model=net, opt=optimizer.init(net.params), gem=tree.to(empty, key.device))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             projections.gem.insert(which=which),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: projections.GEMMemory) -> GEMAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return GEMAgent(key=key, model=net, opt=opt, gem=tree.to(empty, key.device))

@@ -8,12 +8,15 @@ out.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import checks, memory, random, tree
+from cl_func import checks, memory, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -47,16 +50,15 @@ def gss(
     checks.drawable("replay_size", replay_size, capacity)
     step = train_step(with_replay(cross_entropy(model), replay_size, draw=memory.gss.draw), optimizer)
     empty = memory.gss.init(capacity, memory.sample(model))
-
-    def init(key: Tensor) -> GSSAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return GSSAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         minibatches(
             compose(step, memory.gss.insert(model, subset_size)), batch_size=batch_size, epochs=epochs, iterations=iterations
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.GSS) -> GSSAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return GSSAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device))

@@ -7,16 +7,17 @@ them.) With a multi-head model, each old head is kept on the new inputs, as in t
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
-from cl_func import checks, random, regularizers
+from cl_func import checks, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import masked_cross_entropy
 from cl_func.models import Model, forward, split_heads
-from cl_func.tree import state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, state
 
 
 @state
@@ -45,27 +46,25 @@ def lwf(
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)
-
     plain, heads = split_heads(model)
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, agent = forward(plain, params, agent, exp)
-        task = masked_cross_entropy(logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
-        return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
-
-    step = train_step(loss, optimizer)
-
-    def init(key: Tensor) -> LwFAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
-        return LwFAgent(key=key, model=net, opt=optimizer.init(net.params), lwf=teacher)
-
+    step = train_step(partial(_loss, model=plain, heads=heads), optimizer)
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, temperature=temperature),
         compose(
             regularizers.lwf.snapshot(),
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, temperature: float) -> LwFAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return LwFAgent(key=key, model=net, opt=opt, lwf=regularizers.lwf.init(net, model.n_classes, strength, temperature))
+
+
+def _loss(params: PyTree, agent: LwFAgent, exp: Experience, *, model: Model, heads: Tensor | None) -> tuple[Tensor, LwFAgent]:
+    """`model` gives all logits; heads: [T, C] bool, the classes of each task of a multi-head model."""
+    logits, agent = forward(model, params, agent, exp)
+    task = masked_cross_entropy(logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
+    return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp, heads), agent

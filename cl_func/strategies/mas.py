@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, total
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -43,18 +46,16 @@ def mas(
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("mas")), optimizer)
     chunk = importance_batch_size or batch_size
-
-    def init(key: Tensor) -> MASAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        held = regularizers.mas.init(net.params, strength, decay)
-        return MASAgent(key=key, model=net, opt=optimizer.init(net.params), mas=held)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, decay=decay),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             regularizers.mas.consolidate(model, batch_size=chunk, samples=importance_samples),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, decay: float) -> MASAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return MASAgent(key=key, model=net, opt=opt, mas=regularizers.mas.init(net.params, strength, decay))

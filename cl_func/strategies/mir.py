@@ -9,7 +9,6 @@ Of a random part of the memory, the rows (x, y) are replayed whose loss rises mo
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +16,14 @@ from torch import Tensor
 
 from cl_func import checks, memory, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, gradient, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.models.keyed import with_keys
 from cl_func.optim.hyperparameters import nonnegative
-from cl_func.tree import bounded, state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -65,36 +65,44 @@ def mir(
     virtual_lr = nonnegative("virtual_lr", virtual_lr, 0.1)
     loss = cross_entropy(model)
     train = train_step(loss, optimizer)
+    step = partial(_step, model=model, loss=loss, train=train, candidates=candidates, replay_size=replay_size)
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def losses(agent: MIRAgent, params: Any, rows: Any) -> Tensor:
-        logits, _ = model.apply(params, agent.model.buffers, rows["x"], train=False, task=rows["task"])
-        return F.cross_entropy(logits, rows["y"], reduction="none")
-
-    def step(agent: MIRAgent, exp: Experience) -> Any:
-        key, draw = random.split(agent.key)
-        agent = tree.replace(agent, key=key)
-        grads, virtually = gradient(loss, agent, exp)
-        agent = tree.replace(agent, model=with_keys(agent.model, virtually.model.buffers))
-        params = agent.model.params
-        virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
-
-        rows, valid = memory.draws.distinct(agent.replay, draw, candidates)
-        rise = losses(agent, virtual, rows) - losses(agent, params, rows)
-        worst = torch.topk(torch.where(valid, rise, -torch.inf), replay_size).indices
-        return train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
-
-    def init(key: Tensor) -> MIRAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        lr = torch.tensor(virtual_lr, device=key.device)
-        return MIRAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), virtual_lr=lr)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty, virtual_lr=virtual_lr),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             memory.reservoir.insert(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir, virtual_lr: float) -> MIRAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    lr = torch.tensor(virtual_lr, device=key.device)
+    return MIRAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), virtual_lr=lr)
+
+
+def _step(
+    agent: MIRAgent, exp: Experience, *, model: Model, loss: Loss, train: TrainStep, candidates: int, replay_size: int
+) -> MIRAgent:
+    """The Update on a minibatch: the virtual step, the choice among the candidates, and the training with those chosen."""
+    key, draw_key = random.split(agent.key)
+    agent = agent.replace(key=key)
+    grads, moved = gradient(loss, agent, exp)
+    # The virtual pass has used up the keys of layers that draw, such as dropout, but must not move their statistics.
+    agent = agent.replace(model=with_keys(agent.model, moved.model.buffers))
+    params = agent.model.params
+    virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
+
+    rows, valid = memory.draws.distinct(agent.replay, draw_key, candidates)
+    rise = _row_losses(model, virtual, agent.model.buffers, rows) - _row_losses(model, params, agent.model.buffers, rows)
+    worst = torch.topk(torch.where(valid, rise, -torch.inf), replay_size).indices
+    trained: MIRAgent = train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
+    return trained
+
+
+def _row_losses(model: Model, params: PyTree, buffers: PyTree, rows: PyTree) -> Tensor:
+    """The cross-entropy of each row, [n], in eval mode."""
+    logits, _ = model.apply(params, buffers, rows["x"], train=False, task=rows["task"])
+    return F.cross_entropy(logits, rows["y"], reduction="none")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random
 from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 
 
 def naive(
@@ -23,10 +25,13 @@ def naive(
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
     """
     step = train_step(cross_entropy(model), optimizer)
+    return Strategy(
+        partial(_init, model=model, optimizer=optimizer),
+        minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+        model,
+    )
 
-    def init(key: Tensor) -> Agent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return Agent(key=key, model=net, opt=optimizer.init(net.params))
 
-    return Strategy(init, minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations), model)
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer) -> Agent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return Agent(key=key, model=net, opt=opt)

@@ -6,18 +6,19 @@ alone and frozen; trained on all of them, the means of old classes go stale, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 from torch import Tensor
 
-from cl_func import checks, classifiers, random
+from cl_func import checks, classifiers
 from cl_func.classifiers import nearest_mean
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step, when
 from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
 from cl_func.models.heads import Classifier, of_their_task
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -26,16 +27,6 @@ class NCMAgent(Agent):
     """An agent that classifies by the means of its features."""
 
     ncm: classifiers.NearestMean
-
-
-def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
-    """The classifier `(state, exp) -> logits [n, C]`, for `cl.evaluate`."""
-
-    def logits(agent: Any, exp: Experience) -> Tensor:
-        found = nearest_mean.logits(agent.ncm, features(model, agent.model, exp.x, exp.valid, exp.tasks))
-        return of_their_task(model, found, exp.tasks)
-
-    return Classifier(logits, model)
 
 
 def ncm(
@@ -60,18 +51,27 @@ def ncm(
     checks.choice("train", train, "first", "every")
     if weights is not None:
         checks.instance("weights", weights, ModelState, "the ModelState of model.init(key)")
-
-    def init(key: Tensor) -> NCMAgent:
-        key, draw = random.split(key)
-        net = model.init(draw) if weights is None else weights
-        opt = None if optimizer is None else optimizer.init(net.params)
-        return NCMAgent(key=key, model=net, opt=opt, ncm=nearest_mean.init(model.n_classes, sample_features(model, net)))
-
+    init = partial(_init, model=model, optimizer=optimizer, weights=weights)
+    classifier = Classifier(partial(_logits, model), model)
     observe = minibatches(nearest_mean.insert(model), batch_size=batch_size, shuffle=False)
     if optimizer is None:
-        return Strategy(init, observe, predict(model))
+        return Strategy(init, observe, classifier)
     step = train_step(cross_entropy(model), optimizer)
-    if train == "first":
-        step = when(lambda agent, exp: agent.ncm.counts.sum() == 0, step)  # type: ignore[assignment]
-    fit = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(init, compose(fit, observe), predict(model))
+    update = when(_is_first, step) if train == "first" else step
+    fit = minibatches(update, batch_size=batch_size, epochs=epochs, iterations=iterations)
+    return Strategy(init, compose(fit, observe), classifier)
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer | None, weights: ModelState | None) -> NCMAgent:
+    key, net, opt = init_train_state(key, model, optimizer, weights)
+    return NCMAgent(key=key, model=net, opt=opt, ncm=nearest_mean.init(model.n_classes, sample_features(model, net)))
+
+
+def _is_first(agent: NCMAgent, exp: Experience) -> Tensor:
+    """Whether this is the first experience, () bool: the means take up its rows when the training on it is over."""
+    return agent.ncm.counts.sum() == 0
+
+
+def _logits(model: Model, agent: NCMAgent, exp: Experience) -> Tensor:
+    logits = nearest_mean.logits(agent.ncm, features(model, agent.model, exp.x, exp.valid, exp.tasks))
+    return of_their_task(model, logits, exp.tasks)

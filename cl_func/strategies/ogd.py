@@ -5,13 +5,16 @@ The gradient loses its part in the span of stored gradients: those of the true l
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import projections, random
+from cl_func import projections
 from cl_func.checks import positive_int
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -42,17 +45,16 @@ def ogd(
     positive_int("capacity", capacity)
     step = train_step(cross_entropy(model), optimizer, projections.ogd.project())
     store = projections.ogd.store(model, positive_int("per_experience", per_experience))
-
-    def init(key: Tensor) -> OGDAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return OGDAgent(key=key, model=net, opt=optimizer.init(net.params), ogd=projections.ogd.init(model, net, capacity))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, capacity=capacity),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             store,
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, capacity: int) -> OGDAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return OGDAgent(key=key, model=net, opt=opt, ogd=projections.ogd.init(model, net, capacity))

@@ -7,13 +7,16 @@ the projectors.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import projections, random
+from cl_func import projections
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.optim.hyperparameters import nonnegative
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -41,17 +44,16 @@ def owm(
     """
     alpha = nonnegative("alpha", alpha, 1e-3, positive=True)
     step = train_step(cross_entropy(model), optimizer, projections.owm.project())
-
-    def init(key: Tensor) -> OWMAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return OWMAgent(key=key, model=net, opt=optimizer.init(net.params), owm=projections.owm.init(model, net, alpha))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, alpha=alpha),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             minibatches(projections.owm.absorb(model), batch_size=batch_size),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, alpha: float) -> OWMAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return OWMAgent(key=key, model=net, opt=opt, owm=projections.owm.init(model, net, alpha))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -47,18 +50,16 @@ def rwalk(
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)
-
-    def init(key: Tensor) -> RWalkAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        held = regularizers.rwalk.init(net.params, strength, alpha, damping)
-        return RWalkAgent(key=key, model=net, opt=optimizer.init(net.params), rwalk=held)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, alpha=alpha, damping=damping),
         compose(
             minibatches(compose(track, step, score), batch_size=batch_size, epochs=epochs, iterations=iterations),
             regularizers.rwalk.consolidate(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, alpha: float, damping: float) -> RWalkAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return RWalkAgent(key=key, model=net, opt=opt, rwalk=regularizers.rwalk.init(net.params, strength, alpha, damping))

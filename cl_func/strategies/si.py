@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -37,18 +40,16 @@ def si(
     regularizers.quadratic.check(strength=strength, damping=damping)
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
-
-    def init(key: Tensor) -> SIAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        held = regularizers.si.init(net.params, strength, damping)
-        return SIAgent(key=key, model=net, opt=optimizer.init(net.params), si=held)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, damping=damping),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             regularizers.si.consolidate(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, damping: float) -> SIAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return SIAgent(key=key, model=net, opt=opt, si=regularizers.si.init(net.params, strength, damping))

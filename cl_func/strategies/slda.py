@@ -7,12 +7,11 @@ initialisation, the network may be trained on the first experience; from there o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
-from cl_func import checks, classifiers, random
+from cl_func import checks, classifiers
 from cl_func.classifiers import slda as lda
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step, when
 from cl_func.experiences import Experience
@@ -20,6 +19,7 @@ from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
 from cl_func.models.heads import Classifier, of_their_task
 from cl_func.optim.hyperparameters import nonnegative
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -28,16 +28,6 @@ class SLDAAgent(Agent):
     """An agent that classifies by streaming LDA on its features."""
 
     slda: classifiers.SLDA
-
-
-def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
-    """The classifier `(state, exp) -> logits [n, C]`, for `cl.evaluate`."""
-
-    def logits(agent: Any, exp: Experience) -> Tensor:
-        found = lda.logits(agent.slda, features(model, agent.model, exp.x, exp.valid, exp.tasks))
-        return of_their_task(model, found, exp.tasks)
-
-    return Classifier(logits, model)
 
 
 def slda(
@@ -61,18 +51,27 @@ def slda(
     checks.model("model", model)
     if weights is not None:
         checks.instance("weights", weights, ModelState, "the ModelState of model.init(key)")
-
-    def init(key: Tensor) -> SLDAAgent:
-        key, draw = random.split(key)
-        net = model.init(draw) if weights is None else weights
-        opt = None if optimizer is None else optimizer.init(net.params)
-        slot = lda.init(model.n_classes, sample_features(model, net), shrinkage)
-        return SLDAAgent(key=key, model=net, opt=opt, slda=slot)
-
     nonnegative("shrinkage", shrinkage, 1e-4, positive=True, below=1)  # here, not when the first run starts
+    init = partial(_init, model=model, optimizer=optimizer, shrinkage=shrinkage, weights=weights)
+    classifier = Classifier(partial(_logits, model), model)
     observe = minibatches(lda.insert(model), batch_size=batch_size, shuffle=False)
     if optimizer is None:
-        return Strategy(init, observe, predict(model))
-    step = when(lambda agent, exp: agent.slda.counts.sum() == 0, train_step(cross_entropy(model), optimizer))
+        return Strategy(init, observe, classifier)
+    step = when(_is_first, train_step(cross_entropy(model), optimizer))
     fit = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(init, compose(fit, observe), predict(model))
+    return Strategy(init, compose(fit, observe), classifier)
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer | None, shrinkage: float, weights: ModelState | None) -> SLDAAgent:
+    key, net, opt = init_train_state(key, model, optimizer, weights)
+    return SLDAAgent(key=key, model=net, opt=opt, slda=lda.init(model.n_classes, sample_features(model, net), shrinkage))
+
+
+def _is_first(agent: SLDAAgent, exp: Experience) -> Tensor:
+    """Whether this is the first experience, () bool: the statistics take up its rows when the training on it is over."""
+    return agent.slda.counts.sum() == 0
+
+
+def _logits(model: Model, agent: SLDAAgent, exp: Experience) -> Tensor:
+    logits = lda.logits(agent.slda, features(model, agent.model, exp.x, exp.valid, exp.tasks))
+    return of_their_task(model, logits, exp.tasks)

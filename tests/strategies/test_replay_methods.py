@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func import losses, memory, strategies, testing
-from cl_func.strategies.er_ace import current
-from cl_func.strategies.from_scratch import restart
+from cl_func.strategies.er_ace import _current_classes
+from cl_func.strategies.from_scratch import _restart
 
 MODEL, SGD, BENCH = registry.MODEL, registry.SGD, registry.BENCH
 STORE = {"capacity": 6, "replay_size": 4}
@@ -47,7 +47,7 @@ def test_current_classes_are_those_of_the_valid_rows_of_the_minibatch():
     data = cl.Dataset(torch.zeros(5, 2), torch.tensor([3, 1, 1, 0, 2]))
     exp = cl.experience(data).take(torch.tensor([1, 2, 4]), torch.tensor([True, True, False]))
     assert exp.classes.all()
-    assert current(exp).tolist() == [False, True, False, False]
+    assert _current_classes(exp).tolist() == [False, True, False, False]
 
 
 def test_er_ace_masks_by_hand():
@@ -303,7 +303,7 @@ def test_a_restart_undoes_schedules_and_moments_of_parameters_without_dimensions
     start = strategy.init(cl.key(0))
     decayed = cl.compose(strategy.update, cl.optim.exponential_decay(0.5))(start, BENCH.train[0])
     assert decayed.opt.scale == 0.5
-    again = restart(decayed, BENCH.train[1])
+    again = _restart(decayed, BENCH.train[1])
     assert cl.tree.equal((again.model, again.opt), (start.model, start.opt))
 
 
