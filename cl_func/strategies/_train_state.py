@@ -1,4 +1,4 @@
-"""What the first state of every method begins with: a key split, a network drawn, the optimiser's state for it."""
+"""How the first state of every method begins: the key is split, the network drawn, and the optimiser's state made for it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cl_func.tree import PyTree
 def init_train_state(
     key: Tensor, model: Model, optimizer: Optimizer | None, weights: ModelState | None = None
 ) -> tuple[Tensor, ModelState, PyTree]:
-    """The key that the agent goes on with, () int64, the network, and the optimiser's state; None without an optimiser.
+    """The agent's key, () int64, the network, and the optimiser's state, None without an optimiser.
 
-    The network is drawn from the other half of the key, or is `weights` as they are.
+    The network is drawn from the other child of the key, unless `weights` are given, which are taken as they are.
     """
     key, init_key = random.split(key)
     net = model.init(init_key) if weights is None else weights

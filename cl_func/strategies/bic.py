@@ -5,8 +5,8 @@ Stage 1 (eq. 1 to 3), on the new rows and the exemplars together, with n old and
 
     L = n / (n + m) * distillation over the old classes + m / (n + m) * cross-entropy over old and new
 
-the teacher being the corrected classifier before the new classes came. Stage 2 fits `classifiers.bias_correction` on a balanced
-memory of validation rows, which stage 1 never sees.
+The teacher is the corrected classifier before the new classes came. Stage 2 fits `classifiers.bias_correction` on a balanced memory
+of validation rows, which stage 1 never sees.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class BiCAgent(Agent):
 
     replay: memory.Herding
     validation: memory.Herding
-    holdout_key: Tensor  # () int64, the key that tells which rows are for validation
+    holdout_key: Tensor  # () int64, the key that decides which rows are for validation
     teacher: PyTree  # (ModelState, BiasCorrection) before the newest classes came
     old: Tensor  # [C] bool, the classes that the teacher knows
-    share: Tensor  # () float32, the exemplars' part of all rows trained on
+    share: Tensor  # () float32, the fraction of the training rows that are exemplars
     temperature: Tensor = bounded(partial(nonnegative, example=2.0, positive=True))  # () float32, above 0
     bic: classifiers.BiasCorrection
 
@@ -57,14 +57,37 @@ def bic(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Distil, replay, and correct the bias on held-out rows; the model needs features. Strategy.model is the corrected classifier.
+    """Distil the old classes, replay exemplars, and correct the bias towards the new classes on rows held out for it.
 
-    capacity: exemplars in all, chosen by herding. validation: the fraction of them, and of all rows, that is kept for stage 2.
-    Every minibatch is joined by `replay_size` exemplars, weighted so that the loss is a mean over all new rows and all exemplars.
+    Every minibatch is joined by exemplars, weighted so that the loss is a mean over all new rows and all exemplars. Where no new
+    class comes, as in a domain-incremental stream, it is replay alone.
 
-    Where no new class comes, as in a domain-incremental stream, it is replay alone. Raises ValueError for a multi-head model.
+    Reference: Wu, Chen, Wang, Ye, Liu, Guo & Fu, "Large scale incremental learning", CVPR 2019.
 
-    Hyperparameter paths: `temperature`, `bic.decay` (see `bias_correction`), those of the optimiser.
+    Hyperparameter paths: `temperature`, `bic.decay`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. It must give `features`, by which the
+            exemplars are chosen, have an `input_shape`, and be no multi-head model.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Exemplars in all, those for validation included; each of the two parts has room for at least one of every class.
+        replay_size: Exemplars drawn with every minibatch, from 1 to `capacity`.
+        validation: The fraction of the exemplars, and of all rows, that is held out of the training for the correction, above 0 and
+            below 1.
+        temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        decay: Weight of the penalty that keeps the correction near the identity, above 0 (see `cl.classifiers.bias_correction`).
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `BiCAgent`; `Strategy.model` is the corrected classifier, a function `(state, exp) -> logits [n,
+        C]`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, a part of the memory has no room for
+            some class, or the model gives no features, has no `input_shape`, or has several heads, which do not compete.
     """
     if split_heads(model)[1] is not None:
         raise ValueError(
@@ -156,7 +179,7 @@ def _begin(agent: BiCAgent, exp: Experience, *, n_classes: int, validation: floa
 def _loss(
     params: PyTree, agent: BiCAgent, exp: Experience, *, model: Model, replay_size: int, validation: float
 ) -> tuple[Tensor, BiCAgent]:
-    """L, the exemplars drawn standing for all of them."""
+    """L, with the exemplars drawn standing in for all of them."""
     key, draw_key = random.split(agent.key)
     rows, drawn = herding.draw(agent.replay, draw_key, replay_size)
     training, _ = _split(agent, exp, validation)

@@ -6,7 +6,7 @@ learning: a strong, simple baseline", NeurIPS 2020).
 
 i and j are two independent draws from the memory. After each step, as in the paper's algorithms, the minibatch is offered to the
 memory with the logits z that it had in the forward pass of that very step: in train mode, under the weights before the step, at no
-extra cost. They are at hand in the loss, so the loss hands back the state with the rows inserted. Over several epochs a row is
+extra cost. The loss has them at hand, so it is the loss that returns the state with the rows inserted. Over several epochs a row is
 offered again in each. One forward pass serves all rows, so batch normalisation sees them together, as in ER.
 """
 
@@ -57,9 +57,31 @@ def der(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Hold `replay_size` rows, drawn with every minibatch from a reservoir of `capacity` rows, to the logits stored with them.
+    """Hold rows drawn from a reservoir memory to the logits that were stored with them.
+
+    Each minibatch is offered to the memory after its step, with the logits that it had in that step.
+
+    Reference: Buzzega, Boschini, Porrello, Abati & Calderara, "Dark experience for general continual learning: a strong, simple
+    baseline", NeurIPS 2020, eq. 6.
 
     Hyperparameter paths: `alpha`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        alpha: Weight of the mean squared distance to the stored logits, at least 0.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `DERAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     scalars = {"alpha": nonnegative("alpha", alpha, 0.5)}
     loss = partial(_der_loss, model=model, n=checks.drawable("replay_size", replay_size, capacity))
@@ -85,7 +107,30 @@ def der_pp(
 ) -> Strategy:
     """DER, and as many rows again, drawn independently, replayed with their labels.
 
+    Each minibatch is offered to the memory after its step, with the logits that it had in that step.
+
+    Reference: Buzzega, Boschini, Porrello, Abati & Calderara, "Dark experience for general continual learning: a strong, simple
+    baseline", NeurIPS 2020, DER++.
+
     Hyperparameter paths: `alpha`, `beta`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch for each of the two terms, from 1 to `capacity`.
+        alpha: Weight of the mean squared distance to the stored logits, at least 0.
+        beta: Weight of the cross-entropy of the rows replayed with their labels, at least 0.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `DERppAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     scalars = {"alpha": nonnegative("alpha", alpha, 0.5), "beta": nonnegative("beta", beta, 0.5)}
     loss = partial(_der_pp_loss, model=model, n=checks.drawable("replay_size", replay_size, capacity))

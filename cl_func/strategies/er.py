@@ -1,7 +1,7 @@
 """Experience Replay (Chaudhry et al. 2019, "On tiny episodic memories in continual learning"), with a reservoir memory.
 
 Every minibatch is joined by rows drawn uniformly from the memory; after the training the experience is offered to the memory. The
-paper offers each minibatch after its step, with one pass over the data: for that, `cl.streams.split_online` cuts the stream.
+paper offers each minibatch after its step, with one pass over the data: for that, cut the stream with `cl.streams.split_online`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,31 @@ def er(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Replay `replay_size` rows with every minibatch from a reservoir of `capacity` rows.
+    """Train on every minibatch together with rows drawn from a reservoir memory.
+
+    The loss is one mean of the cross-entropy over the new and the replayed rows. After the training, the experience is offered to
+    the memory.
+
+    Reference: Chaudhry, Rohrbach, Elhoseiny, Ajanthan, Dokania, Torr & Ranzato, "On tiny episodic memories in continual learning",
+    arXiv 2019.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `ERAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     step = train_step(with_replay(cross_entropy(model), checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))

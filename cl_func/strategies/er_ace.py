@@ -3,12 +3,14 @@ reducing abrupt representation change in online continual learning", ICLR 2022).
 
     L = CE(incoming rows, over the current classes) + CE(replayed rows, over all classes seen)
 
-So new classes do not push the old ones away before they have found a place of their own. The current classes are those that have
-a row in the incoming minibatch itself, not those of its experience: with minibatches of one class the first term is 0. Both terms
-are means over their rows. (The authors' code lets classes that were never seen compete in both terms; the paper, and this, do not.)
+So new classes do not push the old ones away before they have been told apart from each other. The current classes are those that
+have a row in the incoming minibatch itself, not those of its experience: with minibatches of one class the first term is 0. Both
+terms are means over their rows. (The authors' code lets classes that were never seen compete in both terms; the paper, and this, do
+not.)
 
-Only replayed rows make new and old classes compete, so a minibatch is offered to the memory as soon as it was trained on (Algorithm
-1 of the paper), in every epoch anew; offered at the end of the experience, its classes would meet the old ones in the next only.
+Only replayed rows make new and old classes compete. So, as in Algorithm 1 of the paper, a minibatch is offered to the memory right
+after its step, and again in every epoch; offered at the end of the experience, its classes would not compete with the old ones
+before the next.
 """
 
 from __future__ import annotations
@@ -45,9 +47,30 @@ def er_ace(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Replay `replay_size` rows with every minibatch from a reservoir of `capacity` rows; incoming rows compete among themselves.
+    """Experience replay in which the classes of a minibatch compete among themselves, and replayed rows among all classes seen.
+
+    Each minibatch is offered to the memory after its step.
+
+    Reference: Caccia, Aljundi, Asadi, Tuytelaars, Pineau & Belilovsky, "New insights on reducing abrupt representation change in
+    online continual learning", ICLR 2022.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `ERACEAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     checks.drawable("replay_size", replay_size, capacity)
     empty = memory.reservoir.init(capacity, memory.sample(model))

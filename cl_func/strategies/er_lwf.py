@@ -1,4 +1,4 @@
-"""Experience replay with Learning without Forgetting: old samples are replayed, and the teacher is kept on the new ones."""
+"""Experience replay with Learning without Forgetting: replay old rows, and keep a teacher's answers on old and new rows alike."""
 
 from __future__ import annotations
 
@@ -35,10 +35,34 @@ def er_lwf(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """The loss of ER plus the distillation of LwF, which sees the new rows and the replayed ones alike.
+    """Experience replay plus the distillation of Learning without Forgetting, on new and replayed rows alike.
 
-    Raises ValueError where each experience would be a single step, which no penalty can change.
+    All classes compete in the cross-entropy, with a multi-head model those of a row's task. The teacher is the model before the
+    experience.
+
+    Reference: Chaudhry et al., "On tiny episodic memories in continual learning", arXiv 2019; Li & Hoiem, "Learning without
+    forgetting", TPAMI 2018.
+
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        strength: Weight of the distillation, at least 0.
+        temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `ERLwFAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, the model has no `input_shape`, or each
+            experience would be a single step, taken where the model still is its own teacher.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
     regularizers.quadratic.several_steps(batch_size, epochs, iterations)

@@ -45,9 +45,27 @@ def from_scratch(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Restart from the initial weights, then train as `naive` does on the experience given.
+    """Restart from the initial weights at each experience, then train on that experience alone, as `naive` does.
+
+    What a sweep sets before the run, such as the learning rate, holds in every experience.
+
+    Reference: Rusu et al., "Progressive neural networks", arXiv 2016, where transfer is measured against this baseline.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `FromScratchAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     base = naive(model, optimizer, batch_size=batch_size, epochs=epochs, iterations=iterations)
     return Strategy(partial(_init, base=base.init), compose(_restart, base.update), model)

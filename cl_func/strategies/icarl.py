@@ -5,7 +5,7 @@ Training (Algorithm 3) is on the new rows and the exemplars together, every outp
     L = mean_i [ sum_{c new} BCE(g_c(x_i), [y_i = c]) + sum_{c old} BCE(g_c(x_i), g'_c(x_i)) ]
 
 with g' the network before the new classes came: the old classes are distilled, on all rows alike. (Where no new class comes, those
-that came last stay the new ones.) Exemplars are then chosen by herding (Algorithms 4 and 5), and a row is given the class whose
+that came last remain the new ones.) Exemplars are then chosen by herding (Algorithms 4 and 5), and a row is given the class whose
 exemplars' mean feature is nearest (Algorithm 1).
 """
 
@@ -36,7 +36,7 @@ class ICaRLAgent(Agent):
     teacher: PyTree  # ModelState before the newest classes came
     old: Tensor  # [C] bool, the classes that the teacher knows
     seen: Tensor  # [C] bool, with the newest
-    share: Tensor  # () float32, the exemplars' part of all rows trained on
+    share: Tensor  # () float32, the fraction of the training rows that are exemplars
     ncm: classifiers.NearestMean  # of the exemplars' features
 
 
@@ -50,13 +50,32 @@ def icarl(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Distil the old classes, keep `capacity` exemplars, classify by the nearest mean of exemplars; the model needs features.
+    """Distil the old classes, keep exemplars chosen by herding, and classify by the nearest mean of exemplars.
 
-    Every minibatch is joined by `replay_size` exemplars, weighted so that the loss is that of the paper: the mean over all new rows
-    and all exemplars. In an online stream the teacher is taken where new classes come. Strategy.model is the classifier; with a
-    multi-head model only the classes of a row's task compete in it.
+    Every minibatch is joined by exemplars, weighted so that the loss is the paper's: the mean over all new rows and all exemplars.
+    The teacher is the network before the newest classes came, in an online stream too.
+
+    Reference: Rebuffi, Kolesnikov, Sperl & Lampert, "iCaRL: incremental classifier and representation learning", CVPR 2017.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. It must give `features`, and have an
+            `input_shape`. With a multi-head model only the classes of a row's task compete in the classifier.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Exemplars in all, at least the number of classes; the classes seen share them equally.
+        replay_size: Exemplars drawn with every minibatch, from 1 to `capacity`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `ICaRLAgent`; `Strategy.model` is the classifier, a function `(state, exp) -> logits [n, C]`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model gives no features or has no
+            `input_shape`.
     """
     empty = herding.init(capacity, memory.sample(model), model.n_classes)
     checks.drawable("replay_size", replay_size, capacity)
@@ -101,7 +120,7 @@ def _begin(agent: ICaRLAgent, exp: Experience, *, n_classes: int) -> ICaRLAgent:
 
 
 def _loss(params: PyTree, agent: ICaRLAgent, exp: Experience, *, model: Model, replay_size: int) -> tuple[Tensor, ICaRLAgent]:
-    """L, the exemplars drawn standing for all of them. An old class that comes again is taught by its labels."""
+    """L, with the exemplars drawn standing in for all of them. An old class that comes again is learned from its labels."""
     key, draw_key = random.split(agent.key)
     rows, drawn = herding.draw(agent.replay, draw_key, replay_size)
     joined = memory.join(exp, rows, drawn)

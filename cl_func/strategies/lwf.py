@@ -1,8 +1,8 @@
 """Learning without Forgetting (Li & Hoiem, TPAMI 2018): learn the new classes, keep the old ones' answers on the new inputs.
 
-As in the paper's Algorithm 1 the two losses are apart: the cross-entropy is over the new classes alone, the distillation over the
-old classes alone. (Let all classes compete in the cross-entropy and it pushes down the old ones faster than the teacher can hold
-them.) With a multi-head model, each old head is kept on the new inputs, as in the paper.
+As in the paper's Algorithm 1 the two losses are separate: the cross-entropy is over the new classes alone, the distillation over
+the old classes alone. (If all classes competed in the cross-entropy, it would push down the old ones faster than the teacher can
+hold them.) With a multi-head model, each old head is kept on the new inputs, as in the paper.
 """
 
 from __future__ import annotations
@@ -37,11 +37,32 @@ def lwf(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy over the experience's classes, distillation over those seen before; the teacher is the model before it.
+    """Learn the classes of the experience, and keep the model's earlier answers for the classes seen before.
 
-    With `cl.models.multi_head(model, masks)`: cross-entropy over the head of each row's task, distillation of each old head.
-    Raises ValueError where each experience would be a single step, which no penalty can change.
+    The loss is the cross-entropy over the experience's classes plus the distillation over the old ones. With
+    `cl.models.multi_head(model, masks)` it is the cross-entropy over the head of each row's task plus the distillation of each old
+    head. No old rows are stored.
+
+    Reference: Li & Hoiem, "Learning without forgetting", TPAMI 2018, eq. 3 and Algorithm 1.
+
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        strength: Weight of the distillation, at least 0.
+        temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `LwFAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or each experience would be a single
+            step, taken where the model still is its own teacher.
     """
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)

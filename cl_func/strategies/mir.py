@@ -46,15 +46,35 @@ def mir(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Replay with every minibatch the `replay_size` most interfered of `candidates` random rows of a reservoir of `capacity` rows.
+    """Replay, with every minibatch, the rows of a reservoir memory whose loss a step on it alone would raise most.
 
-    candidates: by default 50, the paper's, where that is between replay_size and capacity, else the nearer of the two.
-    With many candidates for each row replayed, or a memory hardly larger than their number, the choice narrows to a few rows, even
-    to one class; look at `candidates` first where it does worse than ER. In the paper virtual_lr is the learning rate. The virtual
-    step is plain SGD, whatever the optimiser; the candidates' losses are taken in eval mode. Raises ValueError unless
-    replay_size <= candidates <= capacity.
+    That step is tried as one of plain SGD, whatever the optimiser; the losses are taken in eval mode. With many candidates for each
+    row replayed, or a memory hardly larger than their number, the choice narrows to a few rows, even to one class: look at
+    `candidates` first where it does worse than `er`.
+
+    Reference: Aljundi, Caccia, Belilovsky, Caccia, Lin, Charlin & Tuytelaars, "Online continual learning with maximal interfered
+    retrieval", NeurIPS 2019, section 3.1.
 
     Hyperparameter paths: `virtual_lr`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows of the memory replayed with every minibatch, from 1 to `capacity`.
+        candidates: Random rows of the memory among which they are chosen, from `replay_size` to `capacity`; None, the default,
+            takes 50, the paper's, or whichever of the two bounds is nearer to it.
+        virtual_lr: Learning rate of the step that is tried, at least 0; in the paper that of the training.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `MIRAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     checks.drawable("replay_size", replay_size, capacity)
     candidates = min(max(50, replay_size), capacity) if candidates is None else candidates

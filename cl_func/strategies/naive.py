@@ -20,9 +20,28 @@ def naive(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy on the current experience and nothing else.
+    """Train on each experience as it comes, and do nothing against forgetting.
+
+    The loss is the cross-entropy over all classes.
+
+    Reference: McCloskey & Cohen, "Catastrophic interference in connectionist networks", Psychology of Learning and Motivation 24,
+    1989, who first saw networks trained like this forget.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `Agent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     step = train_step(cross_entropy(model), optimizer)
     return Strategy(

@@ -39,13 +39,32 @@ def ncm(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Classify by the nearest class mean of the model's features; the means are streaming. Strategy.model is the classifier.
+    """Classify by the nearest class mean of the network's features; the means are streaming, and no rows are stored.
 
-    optimizer: trains the network by cross-entropy on the "first" experience or on "every" one (`train`); None leaves it as it is.
-    weights: the network to start from, such as a pretrained one; by default it is initialised from the key.
-    `cl.models.mlp(n_features, hidden=(), ...)` has its inputs as features.
+    A network without hidden layers, `cl.models.mlp(n_features, hidden=(), ...)`, has its inputs as features.
+
+    Reference: Mensink, Verbeek, Perronnin & Csurka, "Distance-based image classification: generalizing to new classes at near-zero
+    cost", TPAMI 2013, with the identity metric.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. It must give `features`, and have an
+            `input_shape`. With a multi-head model only the classes of a row's task compete.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`. None, the default, leaves the network as it is.
+        train: The experiences that the network is trained on, by cross-entropy: "first" or "every".
+        weights: The network to start from, such as a pretrained one; None, the default, draws one from the key.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `NCMAgent`; `Strategy.model` is the classifier, a function `(state, exp) -> logits [n, C]`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model gives no features. From
+            `Strategy.init`: the model has no `input_shape`.
     """
     checks.model("model", model)
     checks.choice("train", train, "first", "every")

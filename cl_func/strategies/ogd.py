@@ -35,12 +35,32 @@ def ogd(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Avoid up to `capacity` directions, `per_experience` more after each experience.
+    """Remove from each gradient its part along directions that would change the answers on rows of past experiences.
 
-    Meant for SGD without momentum: momentum and Adam move the weights out of the space that the gradient was projected into.
-    Of models of linear layers their factors are stored; of others each direction is as large as the parameters.
+    The directions are gradients of the true label's logit, stored after each experience. Meant for SGD without momentum: momentum
+    and Adam move the weights out of the space that the gradient was projected into.
+
+    Reference: Farajtabar, Azizan, Mott & Li, "Orthogonal gradient descent for continual learning", AISTATS 2020, Algorithm 1,
+    variant OGD-GTL.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. If it has linear layers alone and its
+            `input_shape`, directions are stored by factors; otherwise each is as large as the parameters.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Directions stored in all, at least 1; once there are so many, no more are added.
+        per_experience: Rows whose directions are stored after each experience, at least 1.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `OGDAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     positive_int("capacity", capacity)
     step = train_step(cross_entropy(model), optimizer, projections.ogd.project())

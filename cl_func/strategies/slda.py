@@ -2,7 +2,7 @@
 2020): a frozen network for the features, and on them a linear discriminant classifier that learns from one row at a time.
 
 It stores no rows, and what it knows after a stream does not depend on the order of the rows. As in the paper's base
-initialisation, the network may be trained on the first experience; from there on it is frozen.
+initialisation, the network may be trained on the first experience; after that it is frozen.
 """
 
 from __future__ import annotations
@@ -40,13 +40,33 @@ def slda(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Classify by streaming LDA on the model's features. Strategy.model is the classifier.
+    """Classify by streaming linear discriminant analysis of the network's features; no rows are stored.
 
-    optimizer: trains the network by cross-entropy on the first experience; None leaves it as it is.
-    weights: the network to start from, such as a pretrained one; by default it is initialised from the key.
-    `cl.models.mlp(n_features, hidden=(), ...)` has its inputs as features.
+    What it knows after a stream does not depend on the order of the rows. A network without hidden layers,
+    `cl.models.mlp(n_features, hidden=(), ...)`, has its inputs as features.
+
+    Reference: Hayes & Kanan, "Lifelong machine learning with deep streaming linear discriminant analysis", CVPR workshops 2020.
 
     Hyperparameter paths: `slda.shrinkage`, those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. It must give `features`, and have an
+            `input_shape`. With a multi-head model only the classes of a row's task compete.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`. It trains the network by cross-entropy on the first experience;
+            None, the default, leaves the network as it is.
+        shrinkage: Weight of the identity in the covariance, above 0 and below 1.
+        weights: The network to start from, such as a pretrained one; None, the default, draws one from the key.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `SLDAAgent`; `Strategy.model` is the classifier, a function `(state, exp) -> logits [n, C]`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model gives no features. From
+            `Strategy.init`: the model has no `input_shape`.
     """
     checks.model("model", model)
     if weights is not None:
