@@ -303,8 +303,8 @@ def test_icarl_follows_its_loss():
     strategy = cl.strategies.icarl(MODEL, SGD, capacity=8, replay_size=6)
     before, exp = trained(strategy, 1), BENCH.train[1]
     after = strategy.update(before, exp)
-    _, place = cl.random.split(before.key)
-    rows, valid = herding.draw(before.replay, place, 6)
+    _, draw_key = cl.random.split(before.key)
+    rows, valid = herding.draw(before.replay, draw_key, 6)
     assert valid.all()
     params = {name: value.clone().requires_grad_() for name, value in before.model.params.items()}
     teacher = MODEL.apply(before.model.params, {}, torch.cat([exp.x, rows["x"]]))[0].sigmoid()
@@ -343,8 +343,8 @@ def test_bic_follows_its_loss():
     agent = begin(before, exp)
     after = loop(agent, exp)
     assert agent.teacher[1].alpha != 1
-    rows, there = herding.draw(agent.replay, cl.random.split(agent.key)[1], 5)
-    assert there.all()
+    rows, drawn = herding.draw(agent.replay, cl.random.split(agent.key)[1], 5)
+    assert drawn.all()
     held = (cl.random.children(agent.holdout_key, exp.rows) & 0xFFFFFF) < 2**23
     x, y = torch.cat([exp.x[~held], rows["x"]]), [*exp.y[~held].tolist(), *rows["y"].tolist()]
     n, filled = int((~held).sum()), int(agent.replay.filled)
