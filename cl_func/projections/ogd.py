@@ -23,7 +23,7 @@ from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Update
 from cl_func.experiences import Experience
-from cl_func.memory import places, replay
+from cl_func.memory import buffer, replay
 from cl_func.models import Model, ModelState, row_factors
 from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
 from cl_func.tree import PyTree, state
@@ -51,7 +51,7 @@ def init(model: Model, net: ModelState, capacity: int) -> OGD:
     if model.input_shape is not None:
         sample = {name: value[None].to(device) for name, value in replay.sample(model).items()}
         one = tree.map(lambda leaf: leaf[0], gradients(model, net, sample))
-    rows = places.allocate(capacity, one)
+    rows = buffer.allocate(capacity, one)
     combine = torch.zeros(capacity, capacity, dtype=torch.float64, device=device)
     return OGD(rows=rows, combine=combine, count=torch.tensor(0, device=device))
 
@@ -93,7 +93,7 @@ def add(memory: OGD, directions: Directions) -> OGD:
     unit = torch.where(square > 0, square, 1).rsqrt()
     kept = (_independent(products * unit * unit[:, None]) & (square > 0))[capacity:]
     place = memory.count + kept.cumsum(0) - 1
-    rows = places.write(memory.rows, scaled(directions, unit[capacity:]), place, kept & (place < capacity))
+    rows = buffer.write(memory.rows, scaled(directions, unit[capacity:]), place, kept & (place < capacity))
     count = (memory.count + kept.sum()).clamp(max=capacity)
     return OGD(rows=rows, combine=_orthonormal(rows, count), count=count)
 
@@ -147,7 +147,7 @@ def store(model: Model, n: int, slot: str = "ogd") -> Update:
 
     def update(agent: Any, exp: Experience) -> Any:
         key, draw = random.split(agent.key)
-        chosen = places.shuffled(draw, exp.valid)[:n]
+        chosen = buffer.shuffle(draw, exp.valid)[:n]
         rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
         directions = gradients(model, agent.model, rows)
         directions = tree.where(exp.valid[chosen], directions, tree.map(torch.zeros_like, directions))
