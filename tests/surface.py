@@ -1502,6 +1502,18 @@ call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw"
 call(
     "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
 )
+call("projections.gem.by_index", {"state": None, "exp": EXP}, {"state": ANY})
+call(
+    "projections.gem.closest",
+    {"g": LOGITS[0], "G": LOGITS, "active": EXP.valid, "margin": torch.tensor(0.5)},
+    {
+        "g": tensor(LOGITS[0]),
+        "G": tensor(LOGITS),
+        "active": tensor(EXP.valid),
+        "margin": tensor(torch.tensor(0.5), "scalar tensor"),
+    },
+    {"G": "G|active"},
+)
 call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
 call("projections.ogd.init", {"model": MODEL, "net": NET, "capacity": 3}, {"net": kind("weights")})
@@ -1617,10 +1629,6 @@ INNER = {
     "models.features",
     "models.linear_inputs",
     "models.row_factors",
-    "projections.gem.by_index",
-    "projections.gem.closest",
-    "projections.ogd.add",
-    "projections.ogd.gradients",
     "regularizers.importance.accumulate",
     "regularizers.importance.row_gradients",
     "regularizers.importance.row_totals",
