@@ -135,6 +135,11 @@ def with_logits(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     return memory.reservoir.insert(fields=memory.dark.fields(model))(state.replace(replay=store), BENCH.train[1])
 
 
+def insert_inputs_as_logits(state: Any, exp: Any) -> Any:
+    """`memory.dark.insert` of logits that follow from the experience, as a method has them."""
+    return memory.dark.insert(exp.x[:, :4])(state, exp)
+
+
 @cl.state
 class Regularised(cl.Agent):
     """An agent with the slots of the regularisers that hold parameters."""
@@ -279,7 +284,7 @@ UPDATES = [
             ("classifiers.slda.insert", classifiers.slda.insert),
         )
     ],
-    Case("memory.dark.insert", lambda: lambda s, e: memory.dark.insert(e.x[:, :4])(s, e), start=with_logits),
+    Case("memory.dark.insert", lambda: insert_inputs_as_logits, start=with_logits),
     Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(NORMED)), NORMED, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
     Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(MODEL), start=regularised),

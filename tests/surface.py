@@ -1416,7 +1416,64 @@ STORED = memory.reservoir.init(5, ROW)
 for name in ("uniform", "distinct", "class_balanced"):
     known = "memory.balanced.draw" if name == "uniform" else f"memory.draws.{name}"  # the first of its names
     call(known, {"memory": STORED, "key": KEY, "n": 2}, {"memory": MEMORY})
-call("memory.herding.draw", {"memory": memory.herding.init(5, ROW, 4), "key": KEY, "n": 2}, {"memory": MEMORY})
+for store in (memory.herding.init(5, ROW, 4), memory.ring.init(2, ROW, 4)):
+    call("memory.balanced.draw", {"memory": store, "key": KEY, "n": 2}, {"memory": MEMORY})
+for room, store, name, extra, extra_kind in (
+    ("balanced", memory.balanced.init(6, ROW), "group", EXP.y, tensor(EXP.y)),
+    ("gdumb", memory.gdumb.init(6, ROW, 4), "label", EXP.y, tensor(EXP.y)),
+    ("gss", memory.gss.init(6, ROW), "score", LOGITS[:, 0], tensor(LOGITS[:, 0])),
+    ("ring", memory.ring.init(2, ROW, 4), "label", EXP.y, tensor(EXP.y)),
+):
+    call(
+        f"memory.{room}.add",
+        {"memory": store, "key": KEY, "rows": ROWS, "valid": EXP.valid, name: extra},
+        {"memory": MEMORY.but(bad=(EMPTY,)), "rows": ROWS_, "valid": tensor(EXP.valid), name: extra_kind},
+    )
+call(
+    "memory.herding.add",
+    {
+        "memory": memory.herding.init(6, ROW, 4),
+        "key": KEY,
+        "rows": ROWS,
+        "valid": EXP.valid,
+        "label": EXP.y,
+        "embed": lambda rows: rows["x"],
+    },
+    {
+        "memory": MEMORY.but(bad=(EMPTY,)),
+        "rows": ROWS_,
+        "valid": tensor(EXP.valid),
+        "label": tensor(EXP.y),
+        "embed": FUNCTION,
+    },
+)
+call("memory.herding.unit", {"rows": LOGITS}, {"rows": kind(bad=(LOGITS[0], LOGITS.long(), LOGITS.tolist(), LOGITS[None]))})
+for name in ("by_class", "by_experience", "by_task"):
+    call(f"memory.balanced.{name}", {"state": None, "exp": EXP}, {"state": ANY})
+FIELDS = kind(
+    bad=(
+        EXP,
+        {"x": ROWS["x"]},
+        {**ROWS, "y": ROWS["y"].float()},
+        {**ROWS, "y": ROWS["y"][:3]},
+        {**ROWS, "task": None},
+        tree.map(lambda leaf: leaf.to("meta"), ROWS),
+    )
+)
+call(
+    "memory.gss.scores",
+    {"model": MODEL, "net": STATE.model, "rows": ROWS, "others": ROWS, "valid": EXP.valid},
+    {"net": kind("weights"), "rows": FIELDS, "others": FIELDS, "valid": tensor(EXP.valid)},
+)
+call(
+    "memory.union_weights",
+    {"replayed": EXP.valid, "valid": EXP.valid, "share": torch.tensor(0.5)},
+    {
+        "replayed": tensor(EXP.valid, shapes=False, bad=(EXP.valid[None],)),
+        "valid": tensor(EXP.valid, shapes=False, bad=(EXP.valid[None],)),
+        "share": tensor(torch.tensor(0.5), "scalar tensor"),
+    },
+)
 call("memory.rehearse", {"step": update, "slot": "replay", **BATCHES}, {"step": FUNCTION})
 call(
     "memory.recalled",
@@ -1444,6 +1501,18 @@ call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("w
 call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
     "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
+)
+call("projections.gem.by_index", {"state": None, "exp": EXP}, {"state": ANY})
+call(
+    "projections.gem.closest",
+    {"g": LOGITS[0], "G": LOGITS, "active": EXP.valid, "margin": torch.tensor(0.5)},
+    {
+        "g": tensor(LOGITS[0]),
+        "G": tensor(LOGITS),
+        "active": tensor(EXP.valid),
+        "margin": tensor(torch.tensor(0.5), "scalar tensor"),
+    },
+    {"G": "G|active"},
 )
 call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
@@ -1537,6 +1606,7 @@ RECORDS = {
     "core.SkipEmpty",
     "core.Optimizer",
     "core.TrainStep",
+    "memory.Memory",
     "regularizers.path.PathStep",
     "models.CosineLinear",
     "regularizers.importance.Measure",
@@ -1556,26 +1626,9 @@ INNER = {
     "classifiers.nearest_mean.one_hot",
     "classifiers.slda.add",
     "classifiers.slda.logits",
-    "memory.balanced.add",
-    "memory.balanced.by_class",
-    "memory.balanced.by_experience",
-    "memory.balanced.by_task",
-    "memory.gdumb.add",
-    "memory.gss.add",
-    "memory.gss.cosines",
-    "memory.gss.scores",
-    "memory.herding.add",
-    "memory.herding.herd",
-    "memory.herding.unit",
-    "memory.ring.add",
-    "memory.union_weights",
     "models.features",
     "models.linear_inputs",
     "models.row_factors",
-    "projections.gem.by_index",
-    "projections.gem.closest",
-    "projections.ogd.add",
-    "projections.ogd.gradients",
     "regularizers.importance.accumulate",
     "regularizers.importance.row_gradients",
     "regularizers.importance.row_totals",

@@ -10,6 +10,8 @@ cannot be written to or a file that makes no sense is no error: what is not know
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -91,11 +93,24 @@ def record(update: Any, state: Any, exp: Any, lanes: int, seconds: float) -> Non
 def _compiled(update: Any, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
     """A name for what is compiled, with this version of torch, and how many functions that are, with the probe."""
     leaves = tree.leaves(update)
-    functions = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__name__)}" for f in leaves]
+    functions = [_function_name(leaf) for leaf in leaves]
     shapes = [(path, tuple(leaf.shape), str(leaf.dtype), str(leaf.device)) for path, leaf in tree.items(state)]
     seen = [(tuple(leaf.shape[-1:]), str(leaf.dtype)) for leaf in tree.leaves(exp)]
     text = repr((torch.__version__, lanes, files.outline(update), functions, shapes, seen))
     return hashlib.sha256(text.encode()).hexdigest()[:16], len(tree.leaves(compiled(update))) + 1
+
+
+def _function_name(function: Any) -> str:
+    """A function by its name and those of the functions that it is made of: what a partial or a dataclass holds."""
+    if isinstance(function, functools.partial):
+        parts, name = {**dict(enumerate(function.args)), **function.keywords}, _function_name(function.func)
+    elif dataclasses.is_dataclass(function):
+        parts = {field.name: getattr(function, field.name) for field in dataclasses.fields(function)}
+        name = type(function).__qualname__
+    else:
+        return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    inner = [f"{key}={_function_name(part)}" for key, part in parts.items() if callable(part)]
+    return f"{name}({', '.join(inner)})"
 
 
 def _read() -> tuple[list[float], dict[str, float]]:

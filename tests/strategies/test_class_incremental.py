@@ -45,7 +45,7 @@ def store(capacity, n_classes, batches, embed=lambda rows: rows["x"]):
     start = 1
     for x, y, valid in batches:
         rows = {"x": x, "id": torch.arange(start, start + len(y))}
-        memory, start = herding.add(memory, rows, y, valid, embed), start + len(y)
+        memory, start = herding.add(memory, cl.key(0), rows, valid, y, embed), start + len(y)
     return memory
 
 
@@ -131,8 +131,8 @@ def test_herding_keeps_its_quotas(sizes, capacity, key, data):
 
 def test_lanes_are_herded_each_by_itself():
     x, y, steps = points(60), torch.arange(60) % 2, torch.tensor(25)
-    both = torch.func.vmap(herding.herd, in_dims=(0, None, None))(torch.stack([x, x + 1]), y, steps)
-    assert torch.equal(both, torch.stack([herding.herd(x, y, steps), herding.herd(x + 1, y, steps)]))
+    both = torch.func.vmap(herding._herd, in_dims=(0, None, None))(torch.stack([x, x + 1]), y, steps)
+    assert torch.equal(both, torch.stack([herding._herd(x, y, steps), herding._herd(x + 1, y, steps)]))
 
 
 # Classifiers
