@@ -103,7 +103,8 @@ def _compiled(update: Any, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
 def _function_name(function: Any) -> str:
     """A function by its name and those of the functions that it is made of: what a partial or a dataclass holds."""
     if isinstance(function, functools.partial):
-        parts, name = {**dict(enumerate(function.args)), **function.keywords}, _function_name(function.func)
+        parts: dict[Any, Any] = dict(enumerate(function.args)) | function.keywords
+        name = _function_name(function.func)
     elif dataclasses.is_dataclass(function):
         parts = {field.name: getattr(function, field.name) for field in dataclasses.fields(function)}
         name = type(function).__qualname__
