@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import losses, memory, models, optim, projections, random, regularizers, strategies, tree
+from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -1495,6 +1495,29 @@ call("classifiers.slda.insert", {"model": MODEL, "slot": "slda"})
 call(
     "classifiers.bias_correction.init", {"n_classes": 4, "decay": 1e-3, "device": None}, {"decay": POSITIVE, "device": kind("none")}
 )
+ROWS, LABELLED = torch.zeros(len(EXP), 8), {"labels": EXP.y, "valid": EXP.valid}
+LABELLED_ = {"labels": tensor(EXP.y), "valid": tensor(EXP.valid)}
+FEATURES_ = tensor(ROWS, shapes=False, bad=(ROWS[:, :7], ROWS[0], ROWS[None]))
+for name, made in (
+    ("nearest_mean", classifiers.nearest_mean.init(4, FEATURES)),
+    ("slda", classifiers.slda.init(4, FEATURES)),
+):
+    learnt = {"slot": kind(bad=(STATE,))}
+    call(f"classifiers.{name}.logits", {"slot": made, "rows": ROWS}, {**learnt, "rows": FEATURES_})
+    call(
+        f"classifiers.{name}.add",
+        {"slot": made, "rows": ROWS, **LABELLED},
+        {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_},
+        {"rows": "rows|labels"},
+    )
+CORRECTION = {"slot": classifiers.bias_correction.init(4), "logits": LOGITS}
+CORRECTION_ = {"slot": kind(bad=(STATE,)), "logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS[0]))}
+call("classifiers.bias_correction.correct", CORRECTION, CORRECTION_)
+call(
+    "classifiers.bias_correction.fit",
+    {**CORRECTION, **LABELLED, "old": CLASSES, "new": ~CLASSES},
+    {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
+)
 
 # -- files
 call(
@@ -1549,13 +1572,6 @@ RECORDS = {
 }
 # Functions that only the library's own files call, at every step, with what they have made or checked.
 INNER = {
-    "classifiers.bias_correction.correct",
-    "classifiers.bias_correction.fit",
-    "classifiers.nearest_mean.add",
-    "classifiers.nearest_mean.logits",
-    "classifiers.nearest_mean.one_hot",
-    "classifiers.slda.add",
-    "classifiers.slda.logits",
     "memory.balanced.add",
     "memory.balanced.by_class",
     "memory.balanced.by_experience",
