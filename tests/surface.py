@@ -1469,7 +1469,30 @@ call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "tr
 call("regularizers.si.consolidate", {"slot": "si"})
 call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
 call("regularizers.importance.sensitivity", {"model": MODEL})
+call(
+    "regularizers.importance.accumulate",
+    {
+        "measure": regularizers.importance.sensitivity(MODEL),
+        "slot": "ewc",
+        "kind": regularizers.EWC,
+        "begin": lambda slot, params: slot,
+        "add": lambda slot, params, part: slot,
+        "batch_size": 4,
+        "samples": 8,
+    },
+    {"measure": kind(bad=(MODEL.apply,)), "kind": kind("class"), "begin": FUNCTION, "add": FUNCTION},
+)
 call("regularizers.quadratic.loss", {"slot": "ewc"})
+call("regularizers.quadratic.fields", {"params": NET.params, "strength": 1.0})
+PART = {"0.weight": NET.params["0.weight"]}
+call(
+    "regularizers.quadratic.penalty",
+    {"params": NET.params, "held": regularizers.ewc.init(NET.params, 1.0)},
+    {
+        "params": kind(bad=(PART, {**NET.params, "2.bias": torch.zeros(5)}, cl.tree.to(NET.params, "meta"))),
+        "held": kind(bad=(NET, STATE.lwf)),
+    },
+)
 call(
     "regularizers.path.train_step",
     {"loss": loss, "optimizer": SGD, "transforms": clip, "slot": "si"},
@@ -1592,15 +1615,6 @@ INNER = {
     "projections.gem.closest",
     "projections.ogd.add",
     "projections.ogd.gradients",
-    "regularizers.importance.accumulate",
-    "regularizers.importance.row_gradients",
-    "regularizers.importance.row_totals",
-    "regularizers.quadratic.check",
-    "regularizers.quadratic.several_steps",
-    "regularizers.quadratic.fields",
-    "regularizers.quadratic.fraction",
-    "regularizers.quadratic.penalty",
-    "regularizers.quadratic.scalar",
     "taps.tensorboard",  # needs its package
     "transforms.compiler_available",
     "transforms.lenient",

@@ -40,7 +40,7 @@ def er_lwf(
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
 
     plain, heads = split_heads(model)
 

@@ -38,7 +38,7 @@ def ewc(
     importance_samples: how many rows it is the mean of; by default all of the experience.
     Hyperparameter paths: `ewc.strength`, those of the optimiser.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size

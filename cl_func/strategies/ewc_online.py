@@ -31,9 +31,9 @@ def ewc_online(
     Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `ewc.strength`, `ewc.decay`, those of the optimiser.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
 

@@ -44,7 +44,7 @@ def lwf(
     """
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
 
     plain, heads = split_heads(model)
 

@@ -42,11 +42,13 @@ def rwalk(
     Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `rwalk.strength`, `rwalk.alpha`, `rwalk.damping`, those of the optimiser.
     """
-    regularizers.quadratic.check(strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size)
+    regularizers.quadratic._check_numbers(
+        strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size
+    )
     track = regularizers.rwalk.track(model, labels=labels, batch_size=importance_batch_size)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
 
     def init(key: Tensor) -> RWalkAgent:
         key, init_key = random.split(key)

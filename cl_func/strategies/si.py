@@ -34,8 +34,8 @@ def si(
     Raises ValueError where each experience would be a single step, which no penalty can change.
     Hyperparameter paths: `si.strength`, `si.damping`, those of the optimiser.
     """
-    regularizers.quadratic.check(strength=strength, damping=damping)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_numbers(strength=strength, damping=damping)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
 
     def init(key: Tensor) -> SIAgent:
