@@ -1441,6 +1441,26 @@ call(
 call("models.split_heads", {"model": MODEL})
 call("models.feature_function", {"model": MODEL})
 call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
+X6 = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0]))
+call(
+    "models.features",
+    {"model": MODEL, "state": NET, "x": EXP.x, "valid": EXP.valid, "task": EXP.tasks},
+    {"state": kind("weights"), "x": X6, "valid": ANY, "task": ANY},  # the MLP has no use for the last two
+)
+call("models.linear_inputs", {"model": MODEL, "net": NET, "exp": EXP}, {"net": kind("weights")})
+ONES = torch.ones(len(EXP), 2, 4)
+call(
+    "models.row_factors",
+    {"model": MODEL, "net": NET, "x": EXP.x, "task": EXP.tasks, "outputs": torch.tanh, "weights": ONES},
+    {
+        "net": kind("weights"),
+        "x": X6,
+        "task": tensor(EXP.tasks),
+        "outputs": FUNCTION,
+        "weights": tensor(ONES),
+    },
+    {"x": "x|task"},
+)
 call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
     "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
@@ -1608,9 +1628,6 @@ INNER = {
     "memory.herding.unit",
     "memory.ring.add",
     "memory.union_weights",
-    "models.features",
-    "models.linear_inputs",
-    "models.row_factors",
     "projections.gem.by_index",
     "projections.gem.closest",
     "projections.ogd.add",
