@@ -105,7 +105,7 @@ def feature_function(model: Model) -> Features:
     checks.model("model", model)
     if model.features is None:
         raise ValueError(
-            "model: this method works on the features before the last layer, which this model does not tell; build it with "
+            "model: this method works on the features before the last layer, which this model does not give; build it with "
             "from_module(factory, ..., last_layer=NAME), the name of its last layer, or give Model(..., features=function)."
         )
     return model.features
