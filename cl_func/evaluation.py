@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -49,15 +49,25 @@ def _add(sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return tree.map(lambda *parts: sum(parts), *sums)
 
 
+def _is_model(value: Any) -> TypeGuard[Model]:
+    """Whether a value is a model, which `checks.model` takes for its functions, not for its class."""
+    return all(callable(getattr(value, part, None)) for part in ("init", "apply"))
+
+
+def _classifier(model: Any) -> Callable[[Any, Experience], Tensor]:
+    """The function `(state, exp) -> logits [n, C]` of what `evaluate` takes, which a function is already."""
+    return partial(_logits, model=model) if _is_model(model) else model
+
+
+def _logits(state: Any, exp: Experience, *, model: Model) -> Tensor:
+    return forward(model, checks.params(state), state, exp, train=False)[0]
+
+
 def _measure(
-    state: Any,
-    exp: Experience,
-    *,
-    model: Model | Callable[[Any, Experience], Tensor],
-    mask: Literal["experience"] | None,
+    state: Any, exp: Experience, *, classify: Callable[[Any, Experience], Tensor], mask: Literal["experience"] | None
 ) -> dict[str, Tensor]:
     """Over the valid rows of a batch: those classified correctly and all, of each class [C], and the sum of their losses ()."""
-    logits = forward(model, checks.params(state), state, exp, train=False)[0] if isinstance(model, Model) else model(state, exp)
+    logits = classify(state, exp)
     check_classes(logits, exp)
     if mask is not None:
         logits = mask_logits(logits, exp.classes)
@@ -106,9 +116,10 @@ def evaluate(
     net = model.model if isinstance(model, Classifier) else model
     for i, exp in enumerate(stream):
         longest = max(longest, len(exp))
-        if isinstance(net, Model):
+        if _is_model(net):
             check_heads(net, exp, f"stream[{i}]")
             add_tasks(tasks, exp)
-    if isinstance(net, Model) and mask is None:
+    if _is_model(net) and mask is None:
         warn_one_head(net, tasks, exp, stacklevel=2)
-    return Evaluate(measure=partial(_measure, model=model, mask=mask), stream=stream, batch_size=min(batch_size, longest))
+    measure = partial(_measure, classify=_classifier(model), mask=mask)
+    return Evaluate(measure=measure, stream=stream, batch_size=min(batch_size, longest))
