@@ -81,8 +81,8 @@ def replaced(module: nn.Module, own: Replacements) -> nn.Module:
 
 def _pure(layer: nn.Module, path: str) -> nn.Module:
     kind = type(layer)
-    if kind in _BATCH_NORMS:
-        return BatchNorm.like(layer)  # type: ignore[arg-type]
+    if isinstance(layer, _BATCH_NORMS) and kind in _BATCH_NORMS:  # no class derived from them
+        return BatchNorm.like(layer)
     keyed = _KEYED.get(kind) or _KEYED_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
     if keyed is not None:
         return keyed(layer).train(layer.training)
