@@ -201,6 +201,11 @@ def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
 
 
+def inverse(ticks: Tensor) -> Tensor:
+    """A schedule of one's own."""
+    return 1 / (1.0 + ticks)
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -332,7 +337,7 @@ UPDATES = [
     Case("regularizers.rwalk.track", lambda: regularizers.rwalk.track(ODD), model=ODD, start=regularised),
     Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), model=ODD, start=regularised),
     Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), model=ODD, start=regularised),
-    Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
+    Case("optim.schedule", lambda: optim.schedule(inverse)),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
     Case("optim.cosine_decay", lambda: optim.cosine_decay(10)),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import losses, memory, models, optim, projections, random, regularizers, strategies, tree
+from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -1498,6 +1498,26 @@ call(
 call("models.split_heads", {"model": MODEL})
 call("models.feature_function", {"model": MODEL})
 call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
+X6 = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0]))
+call(
+    "models.features",
+    {"model": MODEL, "state": NET, "x": EXP.x, "valid": EXP.valid, "task": EXP.tasks},
+    {"state": kind("weights"), "x": X6, "valid": ANY, "task": ANY},  # the MLP has no use for the last two
+)
+call("models.linear_inputs", {"model": MODEL, "net": NET, "exp": EXP}, {"net": kind("weights")})
+ONES = torch.ones(len(EXP), 2, 4)
+call(
+    "models.row_factors",
+    {"model": MODEL, "net": NET, "x": EXP.x, "task": EXP.tasks, "outputs": torch.tanh, "weights": ONES},
+    {
+        "net": kind("weights"),
+        "x": X6,
+        "task": tensor(EXP.tasks),
+        "outputs": FUNCTION,
+        "weights": tensor(ONES),
+    },
+    {"x": "x|task"},
+)
 call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
     "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
@@ -1538,7 +1558,30 @@ call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "tr
 call("regularizers.si.consolidate", {"slot": "si"})
 call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
 call("regularizers.importance.sensitivity", {"model": MODEL})
+call(
+    "regularizers.importance.accumulate",
+    {
+        "measure": regularizers.importance.sensitivity(MODEL),
+        "slot": "ewc",
+        "kind": regularizers.EWC,
+        "begin": lambda slot, params: slot,
+        "add": lambda slot, params, part: slot,
+        "batch_size": 4,
+        "samples": 8,
+    },
+    {"measure": kind(bad=(MODEL.apply,)), "kind": kind("class"), "begin": FUNCTION, "add": FUNCTION},
+)
 call("regularizers.quadratic.loss", {"slot": "ewc"})
+call("regularizers.quadratic.fields", {"params": NET.params, "strength": 1.0})
+PART = {"0.weight": NET.params["0.weight"]}
+call(
+    "regularizers.quadratic.penalty",
+    {"params": NET.params, "held": regularizers.ewc.init(NET.params, 1.0)},
+    {
+        "params": kind(bad=(PART, {**NET.params, "2.bias": torch.zeros(5)}, cl.tree.to(NET.params, "meta"))),
+        "held": kind(bad=(NET, STATE.lwf)),
+    },
+)
 call(
     "regularizers.path.train_step",
     {"loss": loss, "optimizer": SGD, "transforms": clip, "slot": "si"},
@@ -1563,6 +1606,29 @@ call(
 call("classifiers.slda.insert", {"model": MODEL, "slot": "slda"})
 call(
     "classifiers.bias_correction.init", {"n_classes": 4, "decay": 1e-3, "device": None}, {"decay": POSITIVE, "device": kind("none")}
+)
+ROWS, LABELLED = torch.zeros(len(EXP), 8), {"labels": EXP.y, "valid": EXP.valid}
+LABELLED_ = {"labels": tensor(EXP.y), "valid": tensor(EXP.valid)}
+FEATURES_ = tensor(ROWS, shapes=False, bad=(ROWS[:, :7], ROWS[0], ROWS[None]))
+for name, made in (
+    ("nearest_mean", classifiers.nearest_mean.init(4, FEATURES)),
+    ("slda", classifiers.slda.init(4, FEATURES)),
+):
+    learnt = {"slot": kind(bad=(STATE,))}
+    call(f"classifiers.{name}.logits", {"slot": made, "rows": ROWS}, {**learnt, "rows": FEATURES_})
+    call(
+        f"classifiers.{name}.add",
+        {"slot": made, "rows": ROWS, **LABELLED},
+        {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_},
+        {"rows": "rows|labels"},
+    )
+CORRECTION = {"slot": classifiers.bias_correction.init(4), "logits": LOGITS}
+CORRECTION_ = {"slot": kind(bad=(STATE,)), "logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS[0]))}
+call("classifiers.bias_correction.correct", CORRECTION, CORRECTION_)
+call(
+    "classifiers.bias_correction.fit",
+    {**CORRECTION, **LABELLED, "old": CLASSES, "new": ~CLASSES},
+    {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
 )
 
 # -- files
@@ -1619,25 +1685,6 @@ RECORDS = {
 }
 # Functions that only the library's own files call, at every step, with what they have made or checked.
 INNER = {
-    "classifiers.bias_correction.correct",
-    "classifiers.bias_correction.fit",
-    "classifiers.nearest_mean.add",
-    "classifiers.nearest_mean.logits",
-    "classifiers.nearest_mean.one_hot",
-    "classifiers.slda.add",
-    "classifiers.slda.logits",
-    "models.features",
-    "models.linear_inputs",
-    "models.row_factors",
-    "regularizers.importance.accumulate",
-    "regularizers.importance.row_gradients",
-    "regularizers.importance.row_totals",
-    "regularizers.quadratic.check",
-    "regularizers.quadratic.several_steps",
-    "regularizers.quadratic.fields",
-    "regularizers.quadratic.fraction",
-    "regularizers.quadratic.penalty",
-    "regularizers.quadratic.scalar",
     "taps.tensorboard",  # needs its package
     "transforms.compiler_available",
     "transforms.lenient",

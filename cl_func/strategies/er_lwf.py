@@ -65,7 +65,7 @@ def er_lwf(
             experience would be a single step, taken where the model still is its own teacher.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     plain, heads = split_heads(model)
     loss = partial(_loss, model=plain, heads=heads)
     step = train_step(with_replay(loss, checks.drawable("replay_size", replay_size, capacity)), optimizer)

@@ -63,7 +63,7 @@ def ewc(
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or `labels` is none of the three.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size

@@ -59,9 +59,9 @@ def ewc_online(
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, `labels` is none of the three, or each
             experience would be a single step, taken where the parameters are still at their anchor.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
     return Strategy(

@@ -66,7 +66,7 @@ def lwf(
     """
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     plain, heads = split_heads(model)
     step = train_step(partial(_loss, model=plain, heads=heads), optimizer)
     return Strategy(

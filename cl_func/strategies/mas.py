@@ -63,9 +63,9 @@ def mas(
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or each experience would be a single
             step, taken where the parameters are still at their anchor.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("mas")), optimizer)
     chunk = importance_batch_size or batch_size
     return Strategy(

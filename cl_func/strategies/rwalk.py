@@ -68,11 +68,13 @@ def rwalk(
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, `labels` is none of the three, or each
             experience would be a single step, taken where the parameters are still at their anchor.
     """
-    regularizers.quadratic.check(strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size)
+    regularizers.quadratic._check_numbers(
+        strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size
+    )
     track = regularizers.rwalk.track(model, labels=labels, batch_size=importance_batch_size)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, alpha=alpha, damping=damping),
         compose(

@@ -57,8 +57,8 @@ def si(
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or each experience would be a single
             step, taken where the parameters are still at their anchor.
     """
-    regularizers.quadratic.check(strength=strength, damping=damping)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_numbers(strength=strength, damping=damping)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, damping=damping),

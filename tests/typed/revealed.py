@@ -43,6 +43,7 @@ def revealed() -> None:
     assert_type(cl.fold(step, start, bench.train), MyAgent)
     state, _ = cl.scan(cl.compose(step, step), start, bench.train)
     assert_type(state, MyAgent)
+    assert_type(cl.evaluate(cl.models.mlp(64), bench.test)(state), dict[str, Tensor])
     assert_type(cl.vmap(step)(start, bench.train[0]), MyAgent)
     assert_type(cl.compile(step)(start, bench.train[0]), MyAgent)
     assert_type(cl.check_finite(step)(start, bench.train[0]), MyAgent)
