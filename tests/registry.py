@@ -221,6 +221,14 @@ class Case:
 _MOMENTUM = OPTIMIZERS["sgd_momentum"]
 
 
+def halved(lr: Tensor, exp: Any) -> Tensor:
+    return lr * 0.5
+
+
+def fast(state: Any, exp: Any) -> Tensor:
+    return state.opt.lr > 0.102
+
+
 def _ce(model: Any = MODEL) -> Any:
     return losses.cross_entropy(model)
 
@@ -264,9 +272,9 @@ UPDATES = [
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=20, iterations=5)),
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=4, shuffle=False)),
     Case("repeat", lambda: cl.repeat(_step(), 3)),
-    Case("at", lambda: cl.at("opt.lr", lambda lr, exp: lr * 0.5)),
+    Case("at", lambda: cl.at("opt.lr", halved)),
     Case("when", lambda: cl.when(regularizers.lwf.new_classes(), regularizers.lwf.snapshot())),
-    Case("when", lambda: cl.when(lambda s, e: s.opt.lr > 0.102, regularizers.lwf.snapshot())),
+    Case("when", lambda: cl.when(fast, regularizers.lwf.snapshot())),
     Case("losses.mark_seen", lambda: losses.mark_seen()),
     Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
     Case("memory.balanced.insert", lambda: memory.balanced.insert(), start=BALANCED),
