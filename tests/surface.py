@@ -1514,6 +1514,7 @@ call(
 )
 call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
 call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
+call("taps.tensorboard", {"folder": FOLDER / "board"}, {"folder": kind("str")})
 call(
     "Checkpoint",
     {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2, "on_change": "error"},
@@ -1585,7 +1586,6 @@ INNER = {
     "regularizers.quadratic.fraction",
     "regularizers.quadratic.penalty",
     "regularizers.quadratic.scalar",
-    "taps.tensorboard",  # needs its package
     "transforms.compiler_available",
     "transforms.lenient",
     "transforms.map_leaves",
