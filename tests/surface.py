@@ -940,7 +940,6 @@ call(
     {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
     {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
 )
-call("metrics.checked", {"name": "R", "value": R, "ndim": 2}, {"name": ANY, "value": MATRIX, "ndim": ANY}, {"value": "R"})
 call(
     "metrics.mean_ci",
     {"values": R, "confidence": 0.9, "dim": 0},

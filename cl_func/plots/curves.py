@@ -56,7 +56,7 @@ def accuracy_timeline(
     checks.text("xlabel", xlabel)
     checks.text("ylabel", ylabel)
     for name, values in curves.items():
-        if metrics.checked(f"curves[{name!r}]", values, 1).ndim > 2:
+        if metrics._check_accuracies(f"curves[{name!r}]", values, 1).ndim > 2:
             raise ValueError(
                 f"curves[{name!r}]: expected [seeds, time] or [time], got {list(values.shape)}; take the runs of one setting."
             )
@@ -224,7 +224,7 @@ def _title(title: Any) -> None:
 
 def _mean(name: str, R: Tensor, values: Tensor | None = None) -> Tensor:
     """The matrix [time, T] to draw: R, or `values` made from it, its mean over the seeds if there are any."""
-    metrics.checked(name, R, 2)
+    metrics._check_accuracies(name, R, 2)
     if R.ndim > 3:
         raise ValueError(f"{name}: expected [time, T] or [seeds, time, T], got {list(R.shape)}; take the runs of one setting.")
     values = (R if values is None else values).detach().cpu().double()

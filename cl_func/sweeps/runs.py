@@ -110,7 +110,7 @@ class Runs:
         done = self.finished.flatten() & ~(self.diverged.flatten() & flat.isnan().any(-1).any(-1))
         out = torch.full((len(flat),), math.nan, dtype=R.dtype)
         if bool(done.any()):
-            value = function(flat[done]) if square else metrics.checked("accuracy", flat[done], 3)[:, -1].mean(-1)
+            value = function(flat[done]) if square else metrics._check_accuracies("accuracy", flat[done], 3)[:, -1].mean(-1)
             out[done] = value[..., -1] if value.ndim == 2 else value
         return out.reshape(self.finished.shape)
 
