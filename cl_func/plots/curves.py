@@ -31,7 +31,7 @@ def _axes(ax: Axes | None, width: float, height: float, layout: Literal["constra
     """The figure to return and the axes to draw on."""
     if ax is not None:
         checks.function("ax", getattr(ax, "imshow", None), "None or Axes of matplotlib")
-        return ax.get_figure(root=True), ax
+        return ax.figure.figure, ax  # of a subfigure the figure that it is in
     figure = _figure(width, height, layout)
     return figure, figure.add_subplot()
 
