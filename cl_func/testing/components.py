@@ -122,7 +122,9 @@ def check_probe(probe: Probe, state: Any, exp: Experience | None = None, *, comp
         )
 
 
-def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
+def check_draw(
+    draw: Callable[[Any, Tensor, int], tuple[PyTree, Tensor]], memory: Any, n: int = 8, *, compiled: bool = False
+) -> None:
     """Take a `draw(memory, key, n) -> (rows [n, ...], valid [n])` through the laws: occupied, pure, lanes, compiled.
 
     memory: has `data`, a tree of tensors [capacity, ...], and `occupied`, [capacity] bool. Try an empty, a partly filled and a full
