@@ -940,7 +940,6 @@ call(
     {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
     {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
 )
-call("metrics.checked", {"name": "R", "value": R, "ndim": 2}, {"name": ANY, "value": MATRIX, "ndim": ANY}, {"value": "R"})
 call(
     "metrics.mean_ci",
     {"values": R, "confidence": 0.9, "dim": 0},
@@ -1649,6 +1648,7 @@ call(
 )
 call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
 call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
+call("taps.tensorboard", {"folder": FOLDER / "board"}, {"folder": kind("str")})
 call(
     "Checkpoint",
     {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2, "on_change": "error"},
@@ -1685,7 +1685,6 @@ RECORDS = {
 }
 # Functions that only the library's own files call, at every step, with what they have made or checked.
 INNER = {
-    "taps.tensorboard",  # needs its package
     "transforms.compiler_available",
     "transforms.lenient",
     "transforms.map_leaves",

@@ -49,6 +49,7 @@ def revealed() -> None:
     assert_type(cl.check_finite(step)(start, bench.train[0]), MyAgent)
     assert_type(cl.load("state.safetensors", like=start), MyAgent)
     assert_type(cl.tree.stack([start, start]), MyAgent)
+    assert_type(cl.testing.vary(start), MyAgent)
     assert_type(cl.tree.set(start, {"seen": start.seen}), MyAgent)
     assert_type(cl.maybe_init(start, seen=lambda s: s.key), MyAgent)
     assert_type(cl.vmap(cl.Strategy(agent, step)), cl.Strategy)
