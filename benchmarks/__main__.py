@@ -17,14 +17,14 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.experiment import b5
-from benchmarks.growth import b6
-from benchmarks.overhead import b8
-from benchmarks.peers import Peers
+from benchmarks.peers.interpreters import Peers
 from benchmarks.process import command_line
-from benchmarks.report import Report
-from benchmarks.startup import b7
-from benchmarks.steps import Settings, b1, b2, b3, b4
+from benchmarks.speed.experiment import b5
+from benchmarks.speed.growth import b6
+from benchmarks.speed.overhead import b8
+from benchmarks.speed.report import Report
+from benchmarks.speed.startup import b7
+from benchmarks.speed.steps import Settings, b1, b2, b3, b4
 
 BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7, "B8": b8}
 PATHS = ("--data", "--out", "--jax-python", "--avalanche-python")

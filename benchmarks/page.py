@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import cl_func as cl
-from benchmarks.cost import synthetic
 from benchmarks.methods import METHODS, Method, Problem
+from benchmarks.speed.cost import synthetic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 HEAD = """# Methods
@@ -28,7 +28,7 @@ One import and one call: `cl.strategies.er(model, optimizer, capacity=200, repla
 
 *Stored* is what the state holds beyond the model and the optimiser, in MB for the MLP 784-400-400-10, 5 experiences and a memory of
 1000 rows. *Step* is what a training step costs beside one of naive, counting forward and backward passes over rows (in the third
-experience, where it grows); what is done once per experience is not in it. `python -m benchmarks.cost` measures both.
+experience, where it grows); what is done once per experience is not in it. `python -m benchmarks.speed.cost` measures both.
 
 | method | stored | step | hyperparameters, by path | source |
 | --- | --- | --- | --- | --- |

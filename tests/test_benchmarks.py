@@ -9,11 +9,11 @@ import torch
 
 import cl_func as cl
 from benchmarks import page, results
-from benchmarks.accuracy import Protocol, Results, chosen, summary
-from benchmarks.against_avalanche import PAIRS, verdict
-from benchmarks.cost import flops, forward_flops, synthetic
+from benchmarks.accuracy.__main__ import Protocol, Results, chosen, summary
 from benchmarks.earlier import earlier
 from benchmarks.methods import METHODS, method
+from benchmarks.peers.against_avalanche import PAIRS, verdict
+from benchmarks.speed.cost import flops, forward_flops, synthetic
 
 PLACE = synthetic(rows=40, iterations=1)
 THERE = [m for m in METHODS if m.there]

@@ -1,6 +1,6 @@
 """What it costs to hand a sweep to an executor: time and memory on a process pool, beside the same sweep in this process.
 
-    python -m benchmarks.executors [--size 93000] [--runs 10] [--workers 2] [--start spawn]
+    python -m benchmarks.speed.executors [--size 93000] [--runs 10] [--workers 2] [--start spawn]
 
 A cheap run over a few rows of a large source (93,000 x 784 float32 are 292 MB), whose test set is a view of it. The first chunk of
 a worker has to bring the data; what counts is the rate from the second on. All numbers are of one call, so that their ratios hold

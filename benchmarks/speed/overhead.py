@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.report import Report
-from benchmarks.steps import Contender, Settings, compare
+from benchmarks.speed.report import Report
+from benchmarks.speed.steps import Contender, Settings, compare
 
 NAMES = ("scan", "scan with checkpoints and a CSV tap", "sweep", "sweep with checkpoints and progress")
 
@@ -16,7 +16,7 @@ def b8(settings: Settings, report: Report) -> None:
     )
     steps = 2_000 if settings.quick else 10_000
     contenders = [
-        Contender(name, "ours", "overhead", ("B1", "--steps", steps, "--mode", mode))
+        Contender(name, "ours", "speed.workers.overhead", ("B1", "--steps", steps, "--mode", mode))
         for name, mode in zip(NAMES, ("scan", "scan+", "sweep", "sweep+"), strict=True)
     ]
     compare(settings, report, work, contenders)

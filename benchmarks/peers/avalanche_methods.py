@@ -1,4 +1,4 @@
-"""One method in Avalanche on class-incremental Split-Fashion-MNIST, as benchmarks/against_avalanche.py asks for it.
+"""One method in Avalanche on class-incremental Split-Fashion-MNIST, as benchmarks/peers/against_avalanche.py asks for it.
 
 Prints one JSON line per seed: {"seed": 0, "accuracy": R, "seconds": s}, R[i][j] after experience i on test experience j by its own
 metrics. Training ends after a number of iterations per experience, in whichever epoch that is. With --mended a method that has a
@@ -36,9 +36,9 @@ from avalanche.training.supervised import icarl
 from avalanche.training.utils import cycle, zerolike_params_dict
 from torch import nn
 
-from benchmarks.workers import nets
-from benchmarks.workers.avalanche_er import Replay, split
-from benchmarks.workers.avalanche_fashion import EXPERIENCES, read
+from benchmarks.peers import nets
+from benchmarks.peers.avalanche_er import Replay, split
+from benchmarks.peers.avalanche_fashion import EXPERIENCES, read
 from benchmarks.works import WORKS
 
 WORK = WORKS["B3-naive"]  # the same network, optimiser and batch

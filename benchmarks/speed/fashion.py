@@ -1,6 +1,6 @@
 """A whole experiment on real data: Split-Fashion-MNIST in five experiences, online ER, evaluated after each, over many seeds.
 
-    python -m benchmarks.fashion --data FOLDER [--seeds 20]
+    python -m benchmarks.speed.fashion --data FOLDER [--seeds 20]
 
 Each image is seen once, ten at a time, with ten replayed from a reservoir of 500 (benchmark B1 on data): one call of
 `cl.sweep`.

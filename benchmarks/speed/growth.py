@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.report import Measured, Report
-from benchmarks.steps import Contender, Settings, compare
+from benchmarks.speed.report import Measured, Report
+from benchmarks.speed.steps import Contender, Settings, compare
 
 CAPACITIES = (500, 5_000, 50_000)
 # Two threads of one small product wait for each other; on a machine whose cores are shared their time varies by half.
@@ -18,9 +18,9 @@ def b6(settings: Settings, report: Report) -> None:
     lanes = (1, 4) if settings.quick else (1, 4, 16, 64)
     report.titles[work] = "growth: ours on the step of B1, compiled; one run on one thread, and lanes on all"
     contenders = [
-        *(Contender(f"{n:,} steps", "ours", "ours", ("B1", "--steps", n, *ONE)) for n in (steps, 10 * steps)),
-        *(Contender(f"capacity {n:,}, full", "ours", "ours", ("B1", "--capacity", n, *ONE)) for n in CAPACITIES),
-        *(Contender(f"{n} lanes", "ours", "ours", ("B1", "--lanes", n)) for n in lanes[1:]),
+        *(Contender(f"{n:,} steps", "ours", "speed.workers.ours", ("B1", "--steps", n, *ONE)) for n in (steps, 10 * steps)),
+        *(Contender(f"capacity {n:,}, full", "ours", "speed.workers.ours", ("B1", "--capacity", n, *ONE)) for n in CAPACITIES),
+        *(Contender(f"{n} lanes", "ours", "speed.workers.ours", ("B1", "--lanes", n)) for n in lanes[1:]),
     ]
     said = compare(settings, report, work, contenders)
     times = {c.name: report.median(work, c.name) for c in contenders}

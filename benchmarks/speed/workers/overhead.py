@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 import cl_func as cl
-from benchmarks.workers import ours
-from benchmarks.workers.protocol import arguments, serve
+from benchmarks.protocol import arguments, serve
+from benchmarks.speed.workers import ours
 from benchmarks.works import WORKS
 from cl_func.experiences import stream as stream_of
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks.fuzz [--count 200] [--seed 0] [--seconds 3600]: random configurations, compiled against eager.
+"""python -m benchmarks.soak.fuzz [--count 200] [--seed 0] [--seconds 3600]: random configurations, compiled against eager.
 
 Each configuration draws a strategy with its arguments, a model (MLP, cosine head with its 0-d scale, multi-head, batch norm and
 dropout, convolutions, frozen and tied parameters), an optimiser, odd sizes of minibatches and experiences (of one row, too) and
@@ -264,10 +264,8 @@ def main() -> int:
 def page(args: Any, found: dict[int, tuple[str, str]], counts: dict[str, int], minutes: float) -> str:
     """The report as Markdown."""
     lines = ["# Fuzz: compiled, donated, vmapped against eager single runs", ""]
-    lines += [
-        f"`python -m benchmarks.fuzz --count {args.count} --seed {args.seed}`, torch {torch.__version__}, {minutes:.0f} minutes.",
-        "",
-    ]
+    command = f"python -m benchmarks.soak.fuzz --count {args.count} --seed {args.seed}"
+    lines += [f"`{command}`, torch {torch.__version__}, {minutes:.0f} minutes.", ""]
     lines += [f"{len(found)} configurations: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) + ".", ""]
     lines += ["| strategy | " + " | ".join(MODELS) + " |", "| --- |" + " --- |" * len(MODELS)]
     for strategy in STRATEGIES:

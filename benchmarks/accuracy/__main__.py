@@ -25,8 +25,8 @@ import torch
 
 import cl_func as cl
 from benchmarks import machine, results
+from benchmarks.accuracy.figure import draw
 from benchmarks.earlier import earlier
-from benchmarks.figure import draw
 from benchmarks.methods import METHODS, SETTINGS, Method, Problem, method, problem
 from benchmarks.process import command_line
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 
-from benchmarks.peers import MAKE
+from benchmarks.peers.interpreters import MAKE
 from benchmarks.process import WorkerError, shown, timed
-from benchmarks.report import Measured, Report
-from benchmarks.steps import Settings
+from benchmarks.speed.report import Measured, Report
+from benchmarks.speed.steps import Settings
 
 FOLDER = "FOLDER"  # in place of a path of this machine
 
@@ -23,8 +23,8 @@ def b5(settings: Settings, report: Report) -> None:
     rows = ("--limit", 3000) if settings.quick else ()
     arguments = ("--data", settings.data, *rows)
     commands = {
-        f"ours, {seeds} seeds": settings.peers.command("ours", "benchmarks.fashion", (*arguments, "--seeds", seeds)),
-        "Avalanche, 1 seed": settings.peers.command("avalanche", "benchmarks.workers.avalanche_fashion", arguments),
+        f"ours, {seeds} seeds": settings.peers.command("ours", "benchmarks.speed.fashion", (*arguments, "--seeds", seeds)),
+        "Avalanche, 1 seed": settings.peers.command("avalanche", "benchmarks.peers.avalanche_fashion", arguments),
     }
     if settings.quick:
         report.notes.append("B5: the first 3,000 training images only, so that start-up and compilation weigh most")

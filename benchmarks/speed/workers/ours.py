@@ -9,8 +9,8 @@ import itertools
 import torch
 
 import cl_func as cl
-from benchmarks.workers import nets
-from benchmarks.workers.protocol import arguments, serve, synchronize
+from benchmarks.peers import nets
+from benchmarks.protocol import arguments, serve, synchronize
 from benchmarks.works import CLASSES, WORKS, Work
 
 

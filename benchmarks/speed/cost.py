@@ -1,6 +1,6 @@
 """What the methods cost: the time of an experience relative to naive, next to the floating-point operations that it takes.
 
-    python -m benchmarks.cost [--methods er ewc ...]
+    python -m benchmarks.speed.cost [--methods er ewc ...]
 
 Rows that --out already holds from an earlier call with the same numbers are kept, so that the work may be done in parts.
 
@@ -138,7 +138,7 @@ def main() -> int:
     """Measure what is not yet there, write after every method; 1 if one failed."""
     there = [m for m in METHODS if m.stream == "plain"]
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.speed.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [m.name for m in there]
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")
@@ -174,7 +174,7 @@ def main() -> int:
         except Exception as error:  # one method that fails must not cost the others' time
             traceback.print_exc()
             missing[entry.name] = f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]
-        command = command_line("benchmarks.cost", sys.argv[1:], ("--out",))
+        command = command_line("benchmarks.speed.cost", sys.argv[1:], ("--out",))
         content = {"command": command, "machine": facts, "rows": rows, "missing": missing}
         results.write(args.out / "cost.json", content)
         page = ["# Cost", f"`{command}`", "\n".join(f"- {n}: {v}" for n, v in facts.items()), table(rows, missing)]

@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu [B1 B2 B3-er B4]: a training step on an NVIDIA GPU, ours beside loops by hand and JAX.
+"""python -m benchmarks.speed.gpu [B1 B2 B3-er B4]: a training step on an NVIDIA GPU, ours beside loops by hand and JAX.
 
 All run in the interpreter that calls this; JAX is left out where it is not installed. All contenders start together (each compiles
 for itself); those of a work are then timed in turn. What is told is the time per step of one run: that of a step of all lanes over
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.process import Worker, WorkerError, alternate, command_line, shown
-from benchmarks.report import Measured, Report
-from benchmarks.steps import PER_STEP, count
+from benchmarks.speed.report import Measured, Report
+from benchmarks.speed.steps import PER_STEP, count
 from benchmarks.works import WORKS
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -26,11 +26,11 @@ LANES = {"B1": (1, 16, 256), "B2": (1, 64, 1024), "B3-er": (1, 16), "B4": (1, 16
 
 def contenders(work: str, lanes: Sequence[int]) -> dict[str, list[object]]:
     """Name -> module and arguments."""
-    found: dict[str, list[object]] = {f"ours, compiled, {count(n)}": ["ours", work, "--lanes", n] for n in lanes}
-    found |= {"ours, eager": ["ours", work, "--mode", "eager"]}
-    found |= {"by hand, eager": ["hand", work], "by hand, torch.compile": ["hand", work, "--mode", "compiled"]}
+    found: dict[str, list[object]] = {f"ours, compiled, {count(n)}": ["speed.workers.ours", work, "--lanes", n] for n in lanes}
+    found |= {"ours, eager": ["speed.workers.ours", work, "--mode", "eager"]}
+    found |= {"by hand, eager": ["peers.by_hand", work], "by hand, torch.compile": ["peers.by_hand", work, "--mode", "compiled"]}
     if work in ("B1", "B2") and importlib.util.find_spec("jax"):
-        found |= {f"JAX, {count(n)}": ["jax_er", work, "--lanes", n] for n in lanes}
+        found |= {f"JAX, {count(n)}": ["peers.jax_er", work, "--lanes", n] for n in lanes}
     return found
 
 
@@ -38,7 +38,7 @@ def commands(work: str, seconds: float) -> dict[str, list[str]]:
     """Name -> command of each contender of a work."""
     rest = ["--seconds", str(seconds), "--device", "cuda"]
     return {
-        name: [sys.executable, "-m", f"benchmarks.workers.{module}", *map(str, words), *rest]
+        name: [sys.executable, "-m", f"benchmarks.{module}", *map(str, words), *rest]
         for name, (module, *words) in contenders(work, LANES[work]).items()
     }
 
@@ -88,7 +88,7 @@ def main() -> int:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     facts = {"GPU": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda)} | machine.describe()
-    report = Report(command_line("benchmarks.gpu", sys.argv[1:], ("--out",)), facts)
+    report = Report(command_line("benchmarks.speed.gpu", sys.argv[1:], ("--out",)), facts)
     measure(report, args.names or list(LANES), args.rounds, args.seconds, out)
     print(report.table())
     return int(bool(report.missing))

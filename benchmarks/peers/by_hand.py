@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.workers import nets
-from benchmarks.workers.protocol import arguments, serve, synchronize
+from benchmarks.peers import nets
+from benchmarks.protocol import arguments, serve, synchronize
 from benchmarks.works import CLASSES, WORKS, Work
 
 

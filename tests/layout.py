@@ -1,4 +1,4 @@
-"""python -m benchmarks.imports [FOLDER]: who imports whom in the package: files, floors, arrows, cycles.
+"""python tests/layout.py [FOLDER]: who imports whom in the package: files, floors, arrows, cycles.
 
 A file stands one floor above the highest of those that it imports when it is loaded. What is imported within a function, or only
 for type checkers, is no arrow.

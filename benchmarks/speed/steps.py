@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers import MAKE, Peers
+from benchmarks.peers.interpreters import MAKE, Peers
 from benchmarks.process import alternate, shown, workers
-from benchmarks.report import Measured, Report
+from benchmarks.speed.report import Measured, Report
 from benchmarks.works import WORKS
 
 PER_STEP = "us per step of one run"
@@ -40,7 +40,7 @@ def compare(settings: Settings, report: Report, work: str, contenders: Sequence[
     """Time the contenders in turn; add what they say to the report, and why those that are missing are."""
     commands = {}
     for c in contenders:
-        command = settings.peers.command(c.who, f"benchmarks.workers.{c.module}", (*c.arguments, "--seconds", settings.seconds))
+        command = settings.peers.command(c.who, f"benchmarks.{c.module}", (*c.arguments, "--seconds", settings.seconds))
         if command is None:
             report.missing.append((work, c.name, f"not installed: {MAKE[c.who]}"))
         else:
@@ -65,7 +65,7 @@ def count(lanes: int) -> str:
 
 
 def _ours(work: str, lanes: Sequence[int]) -> list[Contender]:
-    return [Contender(f"ours, compiled, {count(n)}", "ours", "ours", (work, "--lanes", n)) for n in lanes]
+    return [Contender(f"ours, compiled, {count(n)}", "ours", "speed.workers.ours", (work, "--lanes", n)) for n in lanes]
 
 
 def _side_by_side(who: str, module: str, name: str, work: str, lanes: int, cores: int = 2) -> Contender:
@@ -75,8 +75,8 @@ def _side_by_side(who: str, module: str, name: str, work: str, lanes: int, cores
 
 def _by_hand(work: str) -> list[Contender]:
     return [
-        Contender("by hand, eager", "ours", "hand", (work, "--mode", "eager")),
-        Contender("by hand, torch.compile", "ours", "hand", (work, "--mode", "compiled")),
+        Contender("by hand, eager", "ours", "peers.by_hand", (work, "--mode", "eager")),
+        Contender("by hand, torch.compile", "ours", "peers.by_hand", (work, "--mode", "compiled")),
     ]
 
 
@@ -87,14 +87,14 @@ def b1(settings: Settings, report: Report) -> None:
     report.titles[work] = WORKS[work].title
     contenders = [
         *_ours(work, lanes),
-        *(_side_by_side("ours", "ours", "ours, compiled", work, n) for n in beside),
-        Contender("ours, eager", "ours", "ours", (work, "--mode", "eager")),
+        *(_side_by_side("ours", "speed.workers.ours", "ours, compiled", work, n) for n in beside),
+        Contender("ours, eager", "ours", "speed.workers.ours", (work, "--mode", "eager")),
         *_by_hand(work),
-        *(Contender(f"JAX, {count(n)}", "jax", "jax_er", (work, "--lanes", n)) for n in lanes),
-        *(_side_by_side("jax", "jax_er", "JAX", work, n) for n in beside),
-        Contender("Avalanche, online", "avalanche", "avalanche_er", (work, "--mode", "online")),
-        Contender("Avalanche, batch mode", "avalanche", "avalanche_er", (work, "--mode", "batch")),
-        Contender("GEMM peak", "ours", "gemm"),
+        *(Contender(f"JAX, {count(n)}", "jax", "peers.jax_er", (work, "--lanes", n)) for n in lanes),
+        *(_side_by_side("jax", "peers.jax_er", "JAX", work, n) for n in beside),
+        Contender("Avalanche, online", "avalanche", "peers.avalanche_er", (work, "--mode", "online")),
+        Contender("Avalanche, batch mode", "avalanche", "peers.avalanche_er", (work, "--mode", "batch")),
+        Contender("GEMM peak", "ours", "speed.workers.gemm"),
     ]
     compare(settings, report, work, contenders)
     ours, hand, peak = report.best(work, "ours, compiled"), report.median(work, "by hand, eager"), report.median(work, "GEMM peak")
@@ -116,11 +116,11 @@ def b2(settings: Settings, report: Report) -> None:
     report.titles[work] = WORKS[work].title
     contenders = [
         *_ours(work, lanes),
-        _side_by_side("ours", "ours", "ours, compiled", work, lanes[-1] // 2),
+        _side_by_side("ours", "speed.workers.ours", "ours, compiled", work, lanes[-1] // 2),
         *_by_hand(work),
-        *(Contender(f"JAX, {count(n)}", "jax", "jax_er", (work, "--lanes", n)) for n in lanes),
-        _side_by_side("jax", "jax_er", "JAX", work, lanes[-1] // 2),
-        Contender("Avalanche, online", "avalanche", "avalanche_er", (work, "--mode", "online")),
+        *(Contender(f"JAX, {count(n)}", "jax", "peers.jax_er", (work, "--lanes", n)) for n in lanes),
+        _side_by_side("jax", "peers.jax_er", "JAX", work, lanes[-1] // 2),
+        Contender("Avalanche, online", "avalanche", "peers.avalanche_er", (work, "--mode", "online")),
     ]
     compare(settings, report, work, contenders)
     ours, jax = report.median(work, "ours, compiled, 64 lanes"), report.median(work, "JAX, 64 lanes")
@@ -133,9 +133,9 @@ def b3(settings: Settings, report: Report) -> None:
         report.titles[work] = WORKS[work].title
         contenders = [
             *_ours(work, (1,) if settings.quick else (1, 4)),
-            _side_by_side("ours", "ours", "ours, compiled", work, 1),
+            _side_by_side("ours", "speed.workers.ours", "ours, compiled", work, 1),
             *_by_hand(work),
-            Contender("Avalanche", "avalanche", "avalanche_er", (work,)),
+            Contender("Avalanche", "avalanche", "peers.avalanche_er", (work,)),
         ]
         compare(settings, report, work, contenders)
         hand = report.median(work, "by hand, eager")
@@ -148,10 +148,10 @@ def b4(settings: Settings, report: Report) -> None:
     report.titles[work] = WORKS[work].title
     contenders = [
         *_ours(work, (1,)),
-        Contender("ours, eager", "ours", "ours", (work, "--mode", "eager")),
+        Contender("ours, eager", "ours", "speed.workers.ours", (work, "--mode", "eager")),
         *(_by_hand(work)[:1] if settings.quick else _by_hand(work)),
     ]
     if not settings.quick:
-        contenders.append(Contender("ours, 4 runs in a loop", "ours", "ours", (work, "--lanes", 4, "--loop")))
+        contenders.append(Contender("ours, 4 runs in a loop", "ours", "speed.workers.ours", (work, "--lanes", 4, "--loop")))
     compare(settings, report, work, contenders)
     report.bar(work, "ours, best / by hand, eager", report.best(work, "ours"), report.median(work, "by hand, eager"), 1.05)

@@ -1,8 +1,8 @@
 """The accuracy of the methods beside Avalanche's: the same protocol, the same hyperparameters, seeds of its own for each side.
 
-    python -m benchmarks.against_avalanche --data FOLDER --avalanche-python ENV/bin/python
+    python -m benchmarks.peers.against_avalanche --data FOLDER --avalanche-python ENV/bin/python
 
-Class-incremental Split-Fashion-MNIST in the quick protocol of benchmarks/accuracy.py: 300 iterations per experience, 5 seeds. The
+Class-incremental Split-Fashion-MNIST in the quick protocol of benchmarks/accuracy: 300 iterations per experience, 5 seeds. The
 two draw different random numbers, so only distributions can agree: for each method both means and 95% confidence intervals, whether
 each mean lies in the other's interval, and if not whether the two can be told apart. What is known to differ is written beside it.
 """
@@ -24,10 +24,10 @@ import torch
 
 import cl_func as cl
 from benchmarks import machine, results
-from benchmarks.accuracy import QUICK, Running, shown, summary
+from benchmarks.accuracy.__main__ import QUICK, Running, shown, summary
 from benchmarks.earlier import earlier
 from benchmarks.methods import MEMORY, Problem, method, problem
-from benchmarks.peers import MAKE, Peers
+from benchmarks.peers.interpreters import MAKE, Peers
 from benchmarks.process import ROOT, WorkerError, command_line, environment, last_line
 
 
@@ -75,7 +75,7 @@ class Pair:
     ours: Mapping[str, float] = dataclasses.field(default_factory=dict)
     theirs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     differs: str = ""
-    mended: bool = False  # a fault of theirs is mended in benchmarks/workers/avalanche_methods.py
+    mended: bool = False  # a fault of theirs is mended in benchmarks/peers/avalanche_methods.py
     strategy: Callable[[Problem], cl.Strategy] | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more of our factory's
 
@@ -134,7 +134,7 @@ def theirs(pair: Pair, args: argparse.Namespace) -> dict[str, Any]:
     words = [pair.name, "--data", args.data.resolve(), "--iterations", args.iterations, "--seeds", args.seeds, "--memory", MEMORY]
     words += ["--values", json.dumps(dict(pair.theirs)), *(["--mended"] if pair.mended else [])]
     words += ["--limit", args.limit] if args.limit else []
-    command = args.peers.command("avalanche", "benchmarks.workers.avalanche_methods", words)
+    command = args.peers.command("avalanche", "benchmarks.peers.avalanche_methods", words)
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise WorkerError(f"ended with status {done.returncode}: {last_line(done.stderr)}")
@@ -189,7 +189,9 @@ def arguments() -> argparse.Namespace:
     """The command line, checked."""
     names = list(dict.fromkeys(pair.name for pair in PAIRS))
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.against_avalanche", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.peers.against_avalanche",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the idx files of Fashion-MNIST, plain or .gz")
     parser.add_argument("--avalanche-python", help="the interpreter of an environment with Avalanche (or CL_BENCH_AVALANCHE)")
@@ -220,7 +222,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     place, running = problem("class", args.data, args.iterations, args.limit), Running(args.lanes or "auto", None)
     protocol = {"iterations": args.iterations, "seeds": args.seeds, "limit": args.limit}
-    command = command_line("benchmarks.against_avalanche", sys.argv[1:], ("--data", "--out", "--avalanche-python"))
+    command = command_line("benchmarks.peers.against_avalanche", sys.argv[1:], ("--data", "--out", "--avalanche-python"))
     file, failed = args.out / "against_avalanche.json", 0
     try:
         rows = {row["method"]: row for row in ([] if args.again else earlier(file, "rows", "protocol", protocol))}

@@ -1,4 +1,4 @@
-"""Split-Fashion-MNIST in Avalanche: the experiment of benchmarks/fashion.py for one seed, accuracies by its own metrics."""
+"""Split-Fashion-MNIST in Avalanche: the experiment of benchmarks/speed/fashion.py for one seed, accuracies by its own metrics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from avalanche.benchmarks import split_online_stream
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
-from benchmarks.workers import nets
-from benchmarks.workers.avalanche_er import split, strategy
+from benchmarks.peers import nets
+from benchmarks.peers.avalanche_er import split, strategy
 from benchmarks.works import WORKS
 
 EXPERIENCES = 5

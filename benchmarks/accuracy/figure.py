@@ -1,4 +1,4 @@
-"""The figure of benchmarks/accuracy.py: a panel per setting, a line per method, the final average accuracy with its interval."""
+"""The figure of benchmarks/accuracy: a panel per setting, a line per method, the final average accuracy with its interval."""
 
 from __future__ import annotations
 

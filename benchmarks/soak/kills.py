@@ -1,6 +1,6 @@
 """Runs that are killed again and again, and end as if nothing had happened.
 
-    python -m benchmarks.soak [--kills 200] [--sweep-kills 20]
+    python -m benchmarks.soak.kills [--kills 200] [--sweep-kills 20]
 
 A run with a checkpoint after every training step, and a sweep on a process pool, are killed with SIGKILL at random moments (most of
 the time is spent in saving, so most kills fall into a save), resumed each time, and compared with the uninterrupted ones: state and

@@ -10,7 +10,7 @@ import json
 import time
 
 import cl_func as cl
-from benchmarks.workers.ours import experiences, strategy
+from benchmarks.speed.workers.ours import experiences, strategy
 from benchmarks.works import WORKS
 
 

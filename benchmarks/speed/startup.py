@@ -7,8 +7,8 @@ import sys
 import tempfile
 
 from benchmarks.process import WorkerError, shown, timed
-from benchmarks.report import Bar, Measured, Report
-from benchmarks.steps import Settings
+from benchmarks.speed.report import Bar, Measured, Report
+from benchmarks.speed.steps import Settings
 
 IMPORT = "import of cl_func over torch's own"
 OVER_TORCH = "import time, torch; start = time.perf_counter(); import cl_func; print(time.perf_counter() - start)"
@@ -18,7 +18,7 @@ def b7(settings: Settings, report: Report) -> None:
     """Processes in turn: an import, then cold and cached compilation."""
     work = "B7"
     report.titles[work] = "start-up; the compiled step is that of B1 on 4 lanes, first call"
-    compile_time = settings.peers.command("ours", "benchmarks.workers.compile_time")
+    compile_time = settings.peers.command("ours", "benchmarks.speed.workers.compile_time")
     values: dict[str, list[float]] = {IMPORT: [], "cold compile": [], "cached compile": []}
     try:
         timed([sys.executable, "-c", OVER_TORCH])  # the files come from the disk once

@@ -15,8 +15,8 @@ from avalanche.training import Naive, ReservoirSamplingBuffer
 from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
 from torch.utils.data import TensorDataset
 
-from benchmarks.workers import nets
-from benchmarks.workers.protocol import arguments, serve
+from benchmarks.peers import nets
+from benchmarks.protocol import arguments, serve
 from benchmarks.works import WORKS, Work
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from benchmarks.workers.protocol import arguments, serve
+from benchmarks.protocol import arguments, serve
 from benchmarks.works import CLASSES, WORKS, Work
 
 
