@@ -1,9 +1,10 @@
-"""How the orchestrator speaks with a worker: one JSON line when ready, then one for each line "go" on its standard input.
+"""How a worker answers the process that times it: one JSON line when ready, then one for each line "go" on its standard input.
 
     {"ready": true, "versions": {...}, ...}
     {"us_per_step": 212.3, "rss_mb": 540.1}
 
-A worker sets up and warms up once, and sleeps on its standard input between repetitions. Only the standard library.
+A worker sets up and warms up once, and blocks on its standard input between repetitions. Only the standard library is imported,
+since peers' environments have nothing else in common.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import Any
 from benchmarks.works import WORKS
 
 
-def arguments(description: str, works: Sequence[str] = tuple(WORKS)) -> argparse.ArgumentParser:
-    """The arguments that all workers of a training step have."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(description: str | None, works: Sequence[str] = tuple(WORKS)) -> argparse.ArgumentParser:
+    """The arguments of all workers that time a training step, in a parser; the first line of `description` describes it."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("work", choices=works)
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one repetition")
     parser.add_argument("--steps", type=int, help="steps of one repetition, instead of --seconds")
@@ -32,7 +33,7 @@ def arguments(description: str, works: Sequence[str] = tuple(WORKS)) -> argparse
 def serve(run: Callable[[int], int], *, seconds: float, steps: int | None, lanes: int = 1, **ready: Any) -> None:
     """Warm up, then answer each "go" with the time per step of one run.
 
-    run(n) takes n steps in each of the lanes, returns when they are finished, and says how many it took (whole experiences).
+    run(n) takes at least n steps in each of the lanes (whole experiences), and returns their number when they are finished.
     """
     few = 10
     run(few)
@@ -55,7 +56,7 @@ def serve(run: Callable[[int], int], *, seconds: float, steps: int | None, lanes
 
 
 def synchronize(device: str) -> None:
-    """Wait until a device of torch's has done all that it was given."""
+    """Wait until a device of torch has finished all its work."""
     if device != "cpu":
         import torch
 
@@ -67,7 +68,7 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def _resident() -> float | None:
-    """Resident memory of this process in MB, where the system tells."""
+    """The resident memory of this process in MB; None where the system does not report it."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

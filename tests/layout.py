@@ -1,7 +1,7 @@
-"""python tests/layout.py [FOLDER]: who imports whom in the package: files, floors, arrows, cycles.
+"""python tests/layout.py [FOLDER]: which file of the package imports which, as floors, arrows and cycles.
 
-A file stands one floor above the highest of those that it imports when it is loaded. What is imported within a function, or only
-for type checkers, is no arrow.
+A file is one floor above the highest of those that it imports when it is loaded. Imports within a function, or for type checkers
+only, do not count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cl_func"
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """The modules of a package by their dotted names within it; the package itself is ""."""
+    """The files of a package by the dotted names of the modules within it; the package itself is ""."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
@@ -24,7 +24,7 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def _loaded(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that are made when a file is loaded."""
+    """The imports that run when a file is loaded."""
     waiting: list[ast.AST] = [*tree.body]
     while waiting:
         node = waiting.pop()
@@ -37,7 +37,7 @@ def _loaded(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
-    """For each module those of the package that it imports, of a room the very file where the import says so."""
+    """The modules of the package that each module imports: the file itself where the import names it, else its folder."""
     known, found = modules(package), {}
     for name, path in known.items():
         found[name] = set[str]()
@@ -46,15 +46,15 @@ def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
                 names = [alias.name for alias in node.names]
             else:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
-                # A name that is no module is something in the module.
+                # A name that is not a module is something in the module.
                 names = [one if one.removeprefix(f"{package.name}.") in known else str(node.module) for one in names]
             inside = [one.partition(".")[2] for one in names if one.partition(".")[0] == package.name]
             found[name] |= {one for one in inside if one and one != name}
     return found
 
 
-def rooms(graph: dict[str, set[str]], package: Path = PACKAGE) -> dict[str, set[str]]:
-    """The arrows between rooms: folders, and files that stand in the package itself."""
+def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The arrows between rooms, which are the folders and the files directly in the package."""
     found: dict[str, set[str]] = {}
     for name, others in graph.items():
         if name:
@@ -64,7 +64,7 @@ def rooms(graph: dict[str, set[str]], package: Path = PACKAGE) -> dict[str, set[
 
 
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules of which each reaches each other."""
+    """Groups of modules that all reach each other."""
     reach = {name: _reached(graph, name) for name in graph}
     groups = {tuple(sorted({name, *(o for o in reach[name] if name in reach[o])})) for name in graph if name in reach[name]}
     return [list(group) for group in sorted(groups)]
@@ -95,11 +95,12 @@ def floors(graph: dict[str, set[str]]) -> dict[str, int]:
 
 
 def main() -> None:
+    """Print the counts and the floors of the rooms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=PACKAGE, help="the package's folder")
     package = parser.parse_args().folder.resolve()
     graph = arrows(package)
-    between = rooms(graph, package)
+    between = rooms(graph)
     found = cycles(graph)
     print(f"{len(graph)} files, {sum(map(len, graph.values()))} arrows, {len(found)} cycles{''.join(f', {c}' for c in found)}")
     print(f"{len(list(package.glob('*.py')))} files in {package.name}/ itself; {len(between)} rooms, {len(cycles(between))} cycles")

@@ -65,7 +65,7 @@ def test_the_tests_stand_where_the_code_does():
 
 def test_benchmarks_stand_in_folders():
     folder = Path(__file__).parents[1] / "benchmarks"
-    shared = {"__init__", "__main__", "earlier", "machine", "methods", "page", "process", "protocol", "results", "works"}
+    shared = {"__init__", "__main__", "machine", "methods", "page", "process", "protocol", "results", "works"}
     assert {path.stem for path in folder.glob("*.py")} == shared
     assert {path.name for path in folder.iterdir() if path.is_dir()} - {"__pycache__"} == {"accuracy", "peers", "soak", "speed"}
 

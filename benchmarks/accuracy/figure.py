@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,11 +10,11 @@ from matplotlib.figure import Figure
 from benchmarks.methods import METHODS, SETTINGS
 from cl_func.plots.curves import PALETTE
 
-BOUNDS = {"naive": PALETTE[1], "joint": PALETTE[2]}  # what methods are to lie between, as lines through all rows
+BOUNDS = {"naive": PALETTE[1], "joint": PALETTE[2]}  # the bounds that methods are expected to lie between, drawn as lines
 
 
 def draw(cells: list[dict[str, Any]]) -> Figure:
-    """The final average accuracy of the cells; methods from top to bottom in the order of their registry."""
+    """The final average accuracy of the cells; methods from top to bottom in the order of METHODS."""
     settings = [s for s in SETTINGS if any(c["setting"] == s for c in cells)]
     names = [m.name for m in METHODS if any(c["method"] == m.name for c in cells)]
     figure = Figure(figsize=(1.6 + 2.9 * len(settings), 1.6 + 0.24 * len(names)), layout="constrained", dpi=150)
@@ -25,7 +26,7 @@ def draw(cells: list[dict[str, Any]]) -> Figure:
                 ax.axvline(found[name]["mean"], color=color, linewidth=1, alpha=0.6, zorder=0)
         for row, name in enumerate(names):
             if name in found:
-                half = found[name]["half"] if found[name]["half"] == found[name]["half"] else 0.0
+                half = 0.0 if math.isnan(found[name]["half"]) else found[name]["half"]
                 color = BOUNDS.get(name, PALETTE[0])
                 ax.errorbar(found[name]["mean"], row, xerr=half, fmt="o", markersize=4, capsize=2.5, linewidth=1.2, color=color)
         left, right = ax.get_xlim()

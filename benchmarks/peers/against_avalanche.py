@@ -1,10 +1,11 @@
-"""The accuracy of the methods beside Avalanche's: the same protocol, the same hyperparameters, seeds of its own for each side.
+"""The accuracy of the methods beside Avalanche's, with the same protocol and hyperparameters and independent seeds.
 
     python -m benchmarks.peers.against_avalanche --data FOLDER --avalanche-python ENV/bin/python
 
 Class-incremental Split-Fashion-MNIST in the quick protocol of benchmarks/accuracy: 300 iterations per experience, 5 seeds. The
-two draw different random numbers, so only distributions can agree: for each method both means and 95% confidence intervals, whether
-each mean lies in the other's interval, and if not whether the two can be told apart. What is known to differ is written beside it.
+two draw different random numbers, so only distributions can agree. The table gives for each method both means with their 95%
+confidence intervals, whether each mean lies in the other's interval, and if not, whether the two can be told apart; known
+differences are listed beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,60 +26,61 @@ import torch
 
 import cl_func as cl
 from benchmarks import machine, results
-from benchmarks.accuracy.__main__ import QUICK, Running, shown, summary
-from benchmarks.earlier import earlier
-from benchmarks.methods import MEMORY, Problem, method, problem
+from benchmarks.accuracy.table import shown, summary
+from benchmarks.accuracy.tuning import QUICK, Sweeper
+from benchmarks.methods import MEMORY, Problem, find, load_problem
 from benchmarks.peers.interpreters import MAKE, Peers
 from benchmarks.process import ROOT, WorkerError, command_line, environment, last_line
 
 
 def lwf_all_classes(p: Problem) -> cl.Strategy:
-    """LwF as Avalanche has it: all classes compete in the cross-entropy. `cl.strategies.lwf` keeps to the paper's Algorithm 1."""
-    slot = method("lwf").strategy(p)
+    """LwF as in Avalanche: all classes compete in the cross-entropy. `cl.strategies.lwf` follows Algorithm 1 of the paper."""
+    ours = find("lwf").strategy(p)
     loss = cl.losses.total(cl.losses.cross_entropy(p.model), cl.regularizers.lwf.distillation(p.model))
     train = cl.minibatches(cl.train_step(loss, p.optimizer), batch_size=p.batch, iterations=p.iterations)
-    return cl.Strategy(slot.init, cl.compose(cl.regularizers.lwf.snapshot(), train), p.model)
+    return cl.Strategy(ours.init, cl.compose(cl.regularizers.lwf.snapshot(), train), p.model)
 
 
 def icarl_all_outputs(p: Problem) -> cl.Strategy:
-    """iCaRL as Avalanche has it: classes yet to come have outputs in the loss, and minibatches hold exemplars in their share of the
-    data. `cl.strategies.icarl` keeps to the paper's Algorithm 3, and joins every minibatch by exemplars that weigh that share."""
-    whole = method("icarl").strategy(p)
-    begin, _, *after = whole.update.updates
+    """iCaRL as in Avalanche: the loss has outputs of future classes, and minibatches hold exemplars in proportion to their number.
+
+    `cl.strategies.icarl` follows Algorithm 3 of the paper, and adds to every minibatch exemplars that are weighted in proportion.
+    """
+    ours = find("icarl").strategy(p)
+    begin, _, *after = ours.update.updates
 
     def loss(params: Any, agent: Any, exp: cl.Experience) -> tuple[torch.Tensor, Any]:
-        key, place, coin = cl.random.split(agent.key, 3)
+        key, draw_key, swap_key = cl.random.split(agent.key, 3)
         n = len(exp)
-        rows, there = cl.memory.herding.draw(agent.replay, place, n)
-        swapped = there & (cl.random.uniform(coin, (n,)) < agent.share)
-        both = cl.tree.where(swapped, rows, cl.memory.fields(agent, exp))
-        logits, _ = p.model.apply(params, agent.model.buffers, both["x"], train=True)
-        before, _ = p.model.apply(agent.teacher.params, agent.teacher.buffers, both["x"])
-        label = (both["y"][:, None] == torch.arange(p.classes, device=logits.device)).to(logits.dtype)
-        wanted = torch.where(agent.old, before.sigmoid(), label)
-        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        return each.mean(), agent.replace(key=key)
+        exemplars, valid = cl.memory.herding.draw(agent.replay, draw_key, n)
+        swapped = valid & (cl.random.uniform(swap_key, (n,)) < agent.share)
+        mixed = cl.tree.where(swapped, exemplars, cl.memory.fields(agent, exp))
+        logits, _ = p.model.apply(params, agent.model.buffers, mixed["x"], train=True)
+        teacher, _ = p.model.apply(agent.teacher.params, agent.teacher.buffers, mixed["x"])
+        label = (mixed["y"][:, None] == torch.arange(p.classes, device=logits.device)).to(logits.dtype)
+        target = torch.where(agent.old, teacher.sigmoid(), label)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, target), agent.replace(key=key)
 
     train = cl.minibatches(cl.train_step(loss, p.optimizer), batch_size=p.batch, iterations=p.iterations)
-    return cl.Strategy(whole.init, cl.compose(begin, train, *after), whole.model)
+    return cl.Strategy(ours.init, cl.compose(begin, train, *after), ours.model)
 
 
 def slda_untrained(p: Problem) -> cl.Strategy:
-    """SLDA on the features of the network as it was initialised: Avalanche expects a pretrained one and never trains it."""
+    """SLDA on the features of the untrained network: Avalanche expects a pretrained one and never trains it."""
     return cl.strategies.slda(p.model, batch_size=p.batch)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A method of both, our values by path and their arguments, and what else is known to differ."""
+    """A method of both libraries: our hyperparameters by path, their arguments, and the known differences."""
 
     name: str
     ours: Mapping[str, float] = dataclasses.field(default_factory=dict)
     theirs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     differs: str = ""
-    mended: bool = False  # a fault of theirs is mended in benchmarks/peers/avalanche_methods.py
+    mended: bool = False  # whether their known fault is mended, in benchmarks/peers/avalanche_methods.py
     strategy: Callable[[Problem], cl.Strategy] | None = None
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more of our factory's
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of our factory
 
     @property
     def label(self) -> str:
@@ -91,7 +94,7 @@ BATCHED = "their importances are of minibatch gradients, about 128 times smaller
 LEFT_OUT = "they never replay the classes of the experience before: those of its last minibatch are left out"
 BALANCED = "their memory is class-balanced"
 SHARE = "exemplars are drawn in their share of the data, ours join every minibatch and weigh that share"
-MIR = {"arguments": {"candidates": 200}, "ours": {"virtual_lr": 1e-3}, "theirs": {"subsample": 200}}
+MIR = Pair("mir", {"virtual_lr": 1e-3}, {"subsample": 200}, arguments={"candidates": 200})
 
 PAIRS = (
     Pair("naive"),
@@ -116,17 +119,16 @@ PAIRS = (
     ),
     Pair("icarl", differs=SHARE, mended=True),
     Pair("gdumb"),
-    Pair("mir", **MIR, differs=f"{LEFT_OUT}; {BALANCED}"),
-    Pair("mir", **MIR, differs=BALANCED, mended=True),
+    dataclasses.replace(MIR, differs=f"{LEFT_OUT}; {BALANCED}"),
+    dataclasses.replace(MIR, differs=BALANCED, mended=True),
     Pair("slda", {"slda.shrinkage": 1e-4}, {"shrinkage_param": 1e-4}, strategy=slda_untrained),
 )
 
 
-def ours(pair: Pair, place: Problem, seeds: int, running: Running) -> dict[str, Any]:
+def ours(pair: Pair, problem: Problem, seeds: int, sweeper: Sweeper) -> dict[str, Any]:
     """Our accuracies."""
-    entry = method(pair.name)
-    strategy = pair.strategy(place) if pair.strategy else entry.strategy(place, **pair.arguments)
-    return final(running.sweep(strategy, place.bench, seeds, {path: [v] for path, v in pair.ours.items()})["accuracy"])
+    strategy = pair.strategy(problem) if pair.strategy else find(pair.name).strategy(problem, **pair.arguments)
+    return final(sweeper.sweep(strategy, problem.bench, seeds, {path: [v] for path, v in pair.ours.items()})["accuracy"])
 
 
 def theirs(pair: Pair, args: argparse.Namespace) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def theirs(pair: Pair, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def final(R: torch.Tensor) -> dict[str, Any]:
-    """Average accuracy and forgetting at the end, of accuracy matrices of some seeds."""
+    """Average accuracy and forgetting at the end, from the accuracy matrices of all seeds."""
     R = R.reshape(-1, *R.shape[-2:])
     return {
         "accuracy": summary(cl.metrics.average_accuracy(R)[:, -1]),
@@ -157,17 +159,17 @@ def verdict(a: dict[str, Any], b: dict[str, Any]) -> str:
     gap = abs(a["mean"] - b["mean"])
     if gap <= min(a["half"], b["half"]):
         return "inside each other's"
-    one = "ours in theirs" if gap <= b["half"] else "theirs in ours" if gap <= a["half"] else "neither in the other's"
-    return f"{one}; {'not told apart' if gap <= math.hypot(a['half'], b['half']) else 'DIFFERENT'}"
+    inside = "ours in theirs" if gap <= b["half"] else "theirs in ours" if gap <= a["half"] else "neither in the other's"
+    return f"{inside}; {'not told apart' if gap <= math.hypot(a['half'], b['half']) else 'DIFFERENT'}"
 
 
 def broken(sides: list[dict[str, Any]]) -> str:
-    """Which seeds ended with one class for everything, as a loss that became NaN leaves them, and how the sides compare without."""
-    left = [[value for value in side["values"] if value > 1 / CLASSES + 1e-6] for side in sides]
-    lost = [len(side["values"]) - len(kept) for side, kept in zip(sides, left, strict=True)]
-    if not any(lost) or min(map(len, left)) < 2:
+    """How many seeds ended at chance, as after a loss that became NaN, and how the sides compare without them; "" if none did."""
+    learned = [[value for value in side["values"] if value > 1 / CLASSES + 1e-6] for side in sides]
+    lost = [len(side["values"]) - len(values) for side, values in zip(sides, learned, strict=True)]
+    if not any(lost) or min(map(len, learned)) < 2:
         return ""
-    a, b = (summary(torch.tensor(kept)) for kept in left)
+    a, b = (summary(torch.tensor(values)) for values in learned)
     return (
         f"; {lost[0]} of our seeds and {lost[1]} of theirs ended at chance, without them {shown(a)} and {shown(b)}: {verdict(a, b)}"
     )
@@ -177,10 +179,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     """One line per method."""
     lines = ["| method | ours | Avalanche | interval | forgetting, ours | Avalanche | known to differ |", "|" + " --- |" * 7]
     for row in rows:
-        sides = [row.get(side) or {} for side in ("ours", "theirs")]
-        accuracies, forgettings = ([side.get(what) for side in sides] for what in ("accuracy", "forgetting"))
-        found = verdict(*accuracies) + broken(accuracies) if all(accuracies) else row.get("why", "-").replace("|", "/")
-        cells = [row["method"], *map(shown, accuracies), found, *map(shown, forgettings), row["differs"]]
+        sides = [row[side] for side in ("ours", "theirs") if side in row]
+        accuracies = [side["accuracy"] for side in sides]
+        found = verdict(*accuracies) + broken(accuracies) if len(sides) == 2 else row.get("why", "-").replace("|", "/")
+        accuracy, forgetting = (
+            [shown(row[side][what] if side in row else None) for side in ("ours", "theirs")] for what in ("accuracy", "forgetting")
+        )
+        cells = [row["method"], *accuracy, found, *forgetting, row["differs"]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -198,9 +203,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--iterations", type=int, default=QUICK, help="per experience")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--lanes", type=int, default=2, help="runs in one program of ours; 0 lets the sweep measure what is best")
-    parser.add_argument("--limit", type=int, help="only the first rows of the data, to try things out")
-    parser.add_argument("--again", action="store_true", help="run also what --out already holds")
+    parser.add_argument("--lanes", type=int, default=2, help="runs in one program of ours; 0 lets the sweep find what is fastest")
+    parser.add_argument("--limit", type=int, help="only the first rows of the data, for a trial")
+    parser.add_argument("--again", action="store_true", help="run what --out already holds, too")
     parser.add_argument("--out", type=Path, default=Path("out/against_avalanche"), help="folder for the .json and .md")
     args = parser.parse_args()
     if not args.data.is_dir():
@@ -217,15 +222,15 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run both sides of every method that is there, write after each; 1 if one failed."""
+    """Run both sides of every method, write after each; 1 if one failed."""
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    place, running = problem("class", args.data, args.iterations, args.limit), Running(args.lanes or "auto", None)
+    problem, sweeper = load_problem("class", args.data, args.iterations, args.limit), Sweeper(args.lanes or "auto", None)
     protocol = {"iterations": args.iterations, "seeds": args.seeds, "limit": args.limit}
     command = command_line("benchmarks.peers.against_avalanche", sys.argv[1:], ("--data", "--out", "--avalanche-python"))
     file, failed = args.out / "against_avalanche.json", 0
     try:
-        rows = {row["method"]: row for row in ([] if args.again else earlier(file, "rows", "protocol", protocol))}
+        rows = {row["method"]: row for row in ([] if args.again else results.earlier(file, "rows", "protocol", protocol))}
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -239,21 +244,22 @@ def main() -> int:
             "composed": pair.strategy.__name__ if pair.strategy else "",
         }
         row, start = {**rows.get(pair.label, {}), **same}, time.perf_counter()
-        told = ("hyperparameters", "composed")
-        if any(rows.get(pair.label, {}).get(name) != same[name] for name in told):
+        deciding = ("hyperparameters", "composed")
+        if any(rows.get(pair.label, {}).get(name) != same[name] for name in deciding):
             row = same
-        alike = (r for r in rows.values() if r["method"].split(",")[0] == pair.name and all(r[name] == same[name] for name in told))
+        # A pair and its mended twin share our side.
+        alike = (r for r in rows.values() if r["method"].split(",")[0] == pair.name and all(r[n] == same[n] for n in deciding))
         twin = next(alike, {})
         row.update({"ours": twin["ours"]} if "ours" in twin else {})
         sides: dict[str, Callable[[], dict[str, Any]]] = {
-            "ours": lambda pair=pair: ours(pair, place, args.seeds, running),
-            "theirs": lambda pair=pair: theirs(pair, args),
+            "ours": partial(ours, pair, problem, args.seeds, sweeper),
+            "theirs": partial(theirs, pair, args),
         }
         row.pop("why", None)
         for side, run in sides.items():
             if side in row:
                 continue
-            if side == "ours" and not method(pair.name).there:
+            if side == "ours" and not find(pair.name).available:
                 row["why"] = "ours: not in cl.strategies"
                 continue
             try:

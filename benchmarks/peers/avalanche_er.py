@@ -1,18 +1,23 @@
-"""The same works in Avalanche 0.6: its Naive strategy with its replay or LwF plugin; no loggers, no metrics.
+"""The works in Avalanche 0.6: its Naive strategy with its replay or LwF plugin, without loggers or metrics.
 
-online: an online stream of 10-sample experiences, a step is strategy.train on one of them. batch: long experiences and its replay
-data loader, a step is one of its iterations. The experiences are made beforehand, as for all contenders.
+online: an online stream of experiences of ten samples, a step is strategy.train on one of them. batch: long experiences and
+Avalanche's replay data loader, a step is one of its iterations. The experiences are made beforehand, as for all contenders.
 """
+
+# pyright: reportMissingImports=false
+# Avalanche has an environment of its own (benchmarks/peers/interpreters.py).
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import avalanche
 import torch
 from avalanche.benchmarks import nc_benchmark, split_online_stream
 from avalanche.training import Naive, ReservoirSamplingBuffer
-from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
+from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin, SupervisedPlugin
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from benchmarks.peers import nets
@@ -20,23 +25,29 @@ from benchmarks.protocol import arguments, serve
 from benchmarks.works import WORKS, Work
 
 
-def split(train: TensorDataset, test: TensorDataset, experiences: int):
-    """The class-incremental benchmark of two datasets of tensors, classes in order."""
-    for data in (train, test):
-        data.targets = data.tensors[1].tolist()
+class Labelled(TensorDataset):
+    """Inputs [n, ...] and labels [n], with the list of targets that Avalanche looks for."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__(x, y)
+        self.targets: list[int] = y.tolist()
+
+
+def split(train: Labelled, test: Labelled, experiences: int) -> Any:
+    """The class-incremental benchmark of two datasets, classes in order."""
     return nc_benchmark(train, test, n_experiences=experiences, task_labels=False, shuffle=False)
 
 
 class Replay(ReplayPlugin):
-    """Avalanche's replay without its call of a function that 0.6 deprecates, which would print a warning at each step."""
+    """Avalanche's replay without the call of a function that 0.6 deprecates, which would print a warning at each step."""
 
-    def after_training_exp(self, strategy, **kwargs):
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self.storage_policy.post_adapt(strategy, strategy.experience)
 
 
 def strategy(work: Work, net: torch.nn.Module, evaluator: EvaluationPlugin | None = None) -> Naive:
     """The method of a work."""
-    plugins = []
+    plugins: list[SupervisedPlugin] = []
     if work.method == "er":
         buffer = ReservoirSamplingBuffer(work.capacity)
         sizes = {"mem_size": work.capacity, "batch_size": work.batch, "batch_size_mem": work.replayed}
@@ -57,12 +68,12 @@ def strategy(work: Work, net: torch.nn.Module, evaluator: EvaluationPlugin | Non
 
 def main() -> None:
     """Serve one work, as an online stream or in batch mode."""
-    parser = arguments(__doc__.splitlines()[0], ("B1", "B2", "B3-naive", "B3-er", "B3-lwf"))
-    parser.add_argument("--mode", choices=("online", "batch"), help="default: as the work is")
+    parser = arguments(__doc__, ("B1", "B2", "B3-naive", "B3-er", "B3-lwf"))
+    parser.add_argument("--mode", choices=("online", "batch"), help="default: that of the work")
     args = parser.parse_args()
     work = WORKS[args.work]
     torch.manual_seed(0)
-    data = TensorDataset(*nets.data(work))
+    data = Labelled(*nets.data(work))
     bench = split(data, data, work.experiences)
     online = args.mode == "online" or (args.mode is None and work.online)
     stream = list(split_online_stream(bench.train_stream, work.batch, seed=0) if online else bench.train_stream)

@@ -1,4 +1,7 @@
-"""Split-Fashion-MNIST in Avalanche: the experiment of benchmarks/speed/fashion.py for one seed, accuracies by its own metrics."""
+"""Split-Fashion-MNIST in Avalanche: the experiment of benchmarks/speed/fashion.py for one seed, with Avalanche's own metrics."""
+
+# pyright: reportMissingImports=false
+# Avalanche has an environment of its own (benchmarks/peers/interpreters.py).
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from benchmarks.peers import nets
-from benchmarks.peers.avalanche_er import split, strategy
+from benchmarks.peers.avalanche_er import Labelled, split, strategy
 from benchmarks.works import WORKS
 
 EXPERIENCES = 5
 
 
-def read(folder: Path, part: str, limit: int | None) -> torch.utils.data.TensorDataset:
-    """The images as floating vectors, and their labels."""
+def read(folder: Path, part: str, limit: int | None) -> Labelled:
+    """The images as vectors in [0, 1], float32, and their labels."""
     arrays = []
     for name, header in ((f"{part}-images-idx3-ubyte", 16), (f"{part}-labels-idx1-ubyte", 8)):
         path = folder / name
@@ -28,7 +31,7 @@ def read(folder: Path, part: str, limit: int | None) -> torch.utils.data.TensorD
         arrays.append(np.frombuffer(content, np.uint8, offset=header))
     y = torch.from_numpy(arrays[1].astype(np.int64))
     x = torch.from_numpy(arrays[0].reshape(len(y), -1).astype(np.float32) / 255)
-    return torch.utils.data.TensorDataset(x[:limit], y[:limit])
+    return Labelled(x[:limit], y[:limit])
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""One method in Avalanche on class-incremental Split-Fashion-MNIST, as benchmarks/peers/against_avalanche.py asks for it.
+"""One method in Avalanche on class-incremental Split-Fashion-MNIST, for benchmarks/peers/against_avalanche.py.
 
-Prints one JSON line per seed: {"seed": 0, "accuracy": R, "seconds": s}, R[i][j] after experience i on test experience j by its own
-metrics. Training ends after a number of iterations per experience, in whichever epoch that is. With --mended a method that has a
-known fault runs without it, which shows whether the fault is what makes it differ.
+Prints one JSON line per seed: {"seed": 0, "accuracy": R, "seconds": s}, with R[i][j] after experience i on test experience j by
+Avalanche's own metrics. Training on an experience ends after a number of iterations, in whichever epoch that is. With --mended a
+method with a known fault runs without it, which shows whether the fault explains the difference.
 """
+
+# pyright: reportMissingImports=false
+# Avalanche has an environment of its own (benchmarks/peers/interpreters.py).
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ from avalanche.training.plugins import (
 )
 from avalanche.training.supervised import icarl
 from avalanche.training.utils import cycle, zerolike_params_dict
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.peers import nets
 from benchmarks.peers.avalanche_er import Replay, split
@@ -67,10 +70,20 @@ class SampleEWC(EWCPlugin):
     Avalanche squares the gradient of a minibatch's mean, so its importances shrink with the size of the minibatch.
     """
 
-    def compute_importances(self, model, criterion, optimizer, dataset, device, batch_size, num_workers=0):
-        params, importances = {name: p.detach() for name, p in model.named_parameters()}, zerolike_params_dict(model)
+    def compute_importances(
+        self,
+        model: nn.Module,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Any,
+        dataset: Any,
+        device: Any,
+        batch_size: int,
+        num_workers: int = 0,
+    ) -> dict[str, Any]:
+        params = {name: p.detach() for name, p in model.named_parameters()}
+        importances: dict[str, Any] = zerolike_params_dict(model)
 
-        def loss(params: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             return criterion(torch.func.functional_call(model, params, (x[None],)), y[None])
 
         gradients = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))
@@ -81,24 +94,24 @@ class SampleEWC(EWCPlugin):
 
 
 class GEM(GEMPlugin):
-    """GEM that also works without the solver quadprog: non-negative least squares then solve the dual problem, as exactly."""
+    """GEM that also works without the solver quadprog: non-negative least squares solve the dual problem just as exactly."""
 
-    def solve_quadprog(self, g: torch.Tensor) -> torch.Tensor:
+    def solve_quadprog(self, g: Tensor) -> Tensor:
         if "quadprog" in qpsolvers.available_solvers:
             return super().solve_quadprog(g)
-        G, g = self.G.double().numpy(), g.double().numpy()
+        G, gradient = self.G.double().numpy(), g.double().numpy()
         P = G @ G.T + 1e-3 * np.eye(len(G))
         # min v'Pv / 2 + (Gg)'v with v >= strength: v = strength + u, and P = A'A makes it min ||Au - b|| with u >= 0.
         A, shift = np.linalg.cholesky(P).T, np.full(len(G), float(self.memory_strength))
-        u, _ = scipy.optimize.nnls(A, -np.linalg.solve(A.T, G @ g + P @ shift))
-        return torch.from_numpy((shift + u) @ G + g).float()
+        u, _ = scipy.optimize.nnls(A, -np.linalg.solve(A.T, G @ gradient + P @ shift))
+        return torch.from_numpy((shift + u) @ G + gradient).float()
 
 
 class WholeMIR(MIRPlugin):
     """MIR that replays all of its memory.
 
-    Avalanche leaves out the classes of the last minibatch when training on an experience ends; made for online streams, in batch
-    mode this is the whole experience, which is then not replayed in the next one.
+    After training on an experience, Avalanche leaves out the classes of the last minibatch. That is meant for online streams; in
+    batch mode it drops the whole experience, which is then not replayed in the next one.
     """
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -110,24 +123,26 @@ class WholeMIR(MIRPlugin):
 class SeenICaRLLoss(ICaRLLossPlugin):
     """The loss of iCaRL's Algorithm 3: over the outputs of the classes seen so far.
 
-    Avalanche's has those of classes that are yet to come, too, and teaches them to say no.
+    Avalanche's includes the outputs of future classes, which it trains to be 0.
     """
+
+    old_logits: Tensor | None
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self.seen = sorted({*self.old_classes, *strategy.experience.classes_in_this_experience})
 
-    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        old = [place for place, label in enumerate(self.seen) if label in self.old_classes]
-        wanted = (targets[:, None] == torch.tensor(self.seen)).float()
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        old = [index for index, label in enumerate(self.seen) if label in self.old_classes]
+        target = (targets[:, None] == torch.tensor(self.seen)).float()
         if self.old_logits is not None:
-            wanted[:, old] = self.old_logits.sigmoid()[:, self.seen][:, old]
+            target[:, old] = self.old_logits.sigmoid()[:, self.seen][:, old]
             self.old_logits = None
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, self.seen], wanted)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, self.seen], target)
 
 
 def strategy(name: str, memory: int, n: int, values: dict[str, float], mended: bool) -> Any:
-    """The method, to train n iterations per experience with Avalanche's names for its hyperparameters."""
-    net = nets.network(WORK)
+    """The method, trained for n iterations per experience; `values` has Avalanche's names of its hyperparameters."""
+    net = nets.mlp(WORK)
     common: dict[str, Any] = {
         "train_mb_size": WORK.batch,
         "train_epochs": FOREVER,
@@ -184,7 +199,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, required=True)
     parser.add_argument("--seeds", type=int, required=True)
     parser.add_argument("--values", default="{}", help="hyperparameters as JSON")
-    parser.add_argument("--mended", action="store_true", help="without its fault, where it has one that is known")
+    parser.add_argument("--mended", action="store_true", help="without the known fault, if it has one")
     parser.add_argument("--limit", type=int, help="only the first rows of the data")
     args = parser.parse_args()
     data = (read(args.data, "train", args.limit), read(args.data, "t10k", args.limit))

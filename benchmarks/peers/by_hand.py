@@ -1,7 +1,7 @@
-"""The training loop as one writes it by hand in PyTorch: modules, torch.optim, a preallocated memory. Eager or torch.compile'd.
+"""The works as one writes them by hand in PyTorch, eager or compiled: modules, torch.optim, a preallocated memory.
 
-Compiled, a plain SGD step on an MLP is one program, gradient and update, the fastest of the ways tried; with Adam or batch
-normalisation the loss (and so its backward pass) and the optimiser's step are one program each. Drawing and inserting stay eager.
+Compiled, a plain SGD step on an MLP is one program for gradient and update, the fastest of the ways tried; with Adam or batch
+normalisation the loss (with its backward pass) and the optimiser's step are one program each. Drawing and inserting stay eager.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from benchmarks.works import CLASSES, WORKS, Work
 
 
 class Memory:
-    """A reservoir: Algorithm R row by row in Python, then one write of the rows that stay."""
+    """A reservoir: Algorithm R row by row in Python, then one write of the accepted rows."""
 
     def __init__(self, work: Work, device: str) -> None:
         self.x = torch.zeros(work.capacity, *work.shape, device=device)
@@ -32,26 +33,29 @@ class Memory:
         return self.x[rows], self.y[rows]
 
     def insert(self, x: Tensor, y: Tensor) -> None:
-        capacity, writes = len(self.y), {}
+        capacity = len(self.y)
+        writes: dict[int, int] = {}  # position in the memory -> row
         for row in range(len(y)):
-            place = self.seen if self.seen < capacity else random.randrange(self.seen + 1)
-            if place < capacity:
-                writes[place] = row
+            position = self.seen if self.seen < capacity else random.randrange(self.seen + 1)
+            if position < capacity:
+                writes[position] = row
             self.seen += 1
         if writes:
-            places, rows = (torch.tensor(list(some), device=x.device) for some in (writes, writes.values()))
-            self.x[places], self.y[places] = x[rows], y[rows]
+            positions, rows = (torch.tensor(list(numbers), device=x.device) for numbers in (writes, writes.values()))
+            self.x[positions], self.y[positions] = x[rows], y[rows]
 
 
 class Trainer:
-    """A network, its optimiser, and what a method keeps: a memory (ER) or a teacher (LwF)."""
+    """A network, its optimiser, and the memory (ER) or the teacher (LwF) of the method."""
 
     def __init__(self, work: Work, compiled: bool, device: str) -> None:
         self.work, self.net = work, nets.network(work).to(device)
         self.optimizer = nets.optimizer(work, self.net)
         self.memory = Memory(work, device)
         self.teacher, self.old = copy.deepcopy(self.net), torch.zeros(CLASSES, dtype=torch.bool, device=device)
-        self.loss, self.update, self.learn = self._loss, self.optimizer.step, self._learn
+        self.loss: Callable[[Tensor, Tensor, Tensor], Tensor] = self._loss
+        self.update: Callable[[], object] = self.optimizer.step
+        self.learn: Callable[[Tensor, Tensor, Tensor], None] = self._learn
         if compiled and work.optimizer == "sgd" and work.widths:
             self.params = {name: value.detach() for name, value in self.net.named_parameters()}
             self.learn = torch.compile(self._learn_sgd, fullgraph=True)
@@ -82,14 +86,14 @@ class Trainer:
             self.params[name].sub_(grad, alpha=self.work.lr)
 
     def step(self, x: Tensor, y: Tensor, present: Tensor) -> None:
-        """A gradient step on a minibatch and rows replayed with it."""
+        """A gradient step on a minibatch and the rows replayed with it."""
         if self.work.method == "er" and self.memory.seen:
             old_x, old_y = self.memory.draw(self.work.replayed)
             x, y = torch.cat([x, old_x]), torch.cat([y, old_y])
         self.learn(x, y, present)
 
     def experience(self, x: Tensor, y: Tensor) -> int:
-        """Train on one experience; says how many steps that was."""
+        """Train on one experience; returns the number of steps."""
         if self.work.online:
             self.step(x, y, self.old)
             self.memory.insert(x, y)
@@ -109,7 +113,7 @@ class Trainer:
 
 def main() -> None:
     """Serve one work, eager or compiled."""
-    parser = arguments(__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--mode", choices=("eager", "compiled"), default="eager")
     args = parser.parse_args()
     work = WORKS[args.work]

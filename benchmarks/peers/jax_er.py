@@ -1,12 +1,16 @@
 """Online ER in JAX: the whole run of all lanes is one program, jit(vmap(scan)), with its carry donated.
 
-Draws are made for all steps at once before the scan, which takes the hash off the step; the memory is written by one scatter that
-drops the rows not accepted (of two rows for one place either may stay; a scatter of ours keeps the last).
+The random numbers of all steps are drawn at once before the scan, so that no step pays for the hash. The memory is written by one
+scatter that drops the rejected rows (of two rows for one position either may win; ours keeps the last).
 """
+
+# pyright: reportMissingImports=false
+# JAX has an environment of its own (benchmarks/peers/interpreters.py).
 
 from __future__ import annotations
 
 import concurrent.futures
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +20,11 @@ import numpy as np
 from benchmarks.protocol import arguments, serve
 from benchmarks.works import CLASSES, WORKS, Work
 
+Params = list[tuple[jax.Array, jax.Array]]
+State = dict[str, Any]
 
-def init(work: Work, key):
+
+def init(work: Work, key: jax.Array) -> State:
     """Weights as torch.nn.Linear draws them, an empty memory, and the key of the run."""
     params = []
     for fan_in, fan_out in zip(work.widths[:-1], work.widths[1:], strict=True):
@@ -29,7 +36,7 @@ def init(work: Work, key):
     return {"params": params, "memory": memory, "seen": jnp.int32(0), "key": key}
 
 
-def loss(params, x, y, valid):
+def loss(params: Params, x: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
     """Cross-entropy over the valid rows."""
     for weight, bias in params[:-1]:
         x = jax.nn.relu(x @ weight + bias)
@@ -38,21 +45,21 @@ def loss(params, x, y, valid):
     return jnp.sum(jnp.where(valid, nll, 0)) / jnp.sum(valid)
 
 
-def steps(work: Work, state, xs, ys):
-    """One lane's run over [T, batch, ...] inputs and [T, batch] labels."""
+def steps(work: Work, state: State, xs: jax.Array, ys: jax.Array) -> State:
+    """The run of one lane over inputs [T, batch, ...] and labels [T, batch]."""
 
-    def step(carry, inputs):
+    def step(carry: Any, inputs: Any) -> tuple[Any, None]:
         params, (memory_x, memory_y), seen = carry
-        x, y, u_replay, u_place = inputs
+        x, y, replay_draw, insert_draw = inputs
         filled = jnp.minimum(seen, work.capacity)
-        rows = (u_replay * filled).astype(jnp.int32)
+        rows = (replay_draw * filled).astype(jnp.int32)
         valid = jnp.concatenate([jnp.ones(work.batch, bool), jnp.arange(work.replayed) < filled])
         joined = jnp.concatenate([x, memory_x[rows]]), jnp.concatenate([y, memory_y[rows]])
         grads = jax.grad(loss)(params, *joined, valid)
         params = jax.tree.map(lambda p, g: p - work.lr * g, params, grads)
-        turn = seen + 1 + jnp.arange(work.batch)
-        place = jnp.where(turn <= work.capacity, turn - 1, (u_place * turn).astype(jnp.int32))
-        memory = memory_x.at[place].set(x, mode="drop"), memory_y.at[place].set(y, mode="drop")
+        count = seen + 1 + jnp.arange(work.batch)
+        position = jnp.where(count <= work.capacity, count - 1, (insert_draw * count).astype(jnp.int32))
+        memory = memory_x.at[position].set(x, mode="drop"), memory_y.at[position].set(y, mode="drop")
         return (params, memory, seen + work.batch), None
 
     key, a, b = jax.random.split(state["key"], 3)
@@ -63,9 +70,9 @@ def steps(work: Work, state, xs, ys):
 
 def main() -> None:
     """Serve one work at one number of lanes."""
-    parser = arguments(__doc__.splitlines()[0], ("B1", "B2"))
+    parser = arguments(__doc__, ("B1", "B2"))
     parser.add_argument("--lanes", type=int, default=1)
-    parser.add_argument("--chunks", type=int, default=1, help="so many programs side by side, a thread each")
+    parser.add_argument("--chunks", type=int, default=1, help="programs side by side, each on a thread of its own")
     args = parser.parse_args()
     work = WORKS[args.work]
     rng = np.random.default_rng(0)
@@ -76,12 +83,11 @@ def main() -> None:
     states = [start(jax.random.split(jax.random.key(i), args.lanes)) for i in range(args.chunks)]
     pool = concurrent.futures.ThreadPoolExecutor(args.chunks)
     program = jax.jit(jax.vmap(lambda state, xs, ys: steps(work, state, xs, ys), in_axes=(0, None, None)), donate_argnums=0)
-    at = 0
     streams: dict[int, tuple[jax.Array, jax.Array]] = {}
 
     def run(n: int) -> int:
         if n not in streams:
-            order = np.arange(at, at + n) % pieces
+            order = np.arange(n) % pieces
             streams[n] = jnp.asarray(data[order]), jnp.asarray(labels[order])
         states[:] = pool.map(lambda state: jax.block_until_ready(program(state, *streams[n])), states)
         return n

@@ -1,4 +1,4 @@
-"""The peers' networks and data, in plain torch: the same shapes and initial distributions as the library's."""
+"""The peers' networks and data in plain torch, with the shapes and initial distributions of the library's."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ def data(work: Work) -> tuple[Tensor, Tensor]:
 
 def network(work: Work) -> nn.Module:
     """The MLP or the slim ResNet-18 of a work."""
-    if not work.widths:
-        return SlimResNet18()
+    return mlp(work) if work.widths else SlimResNet18()
+
+
+def mlp(work: Work) -> nn.Sequential:
+    """The MLP of a work: linear layers with ReLU between."""
     layers = [layer for a, b in itertools.pairwise(work.widths) for layer in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 

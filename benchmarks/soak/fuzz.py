@@ -1,12 +1,12 @@
 """python -m benchmarks.soak.fuzz [--count 200] [--seed 0] [--seconds 3600]: random configurations, compiled against eager.
 
 Each configuration draws a strategy with its arguments, a model (MLP, cosine head with its 0-d scale, multi-head, batch norm and
-dropout, convolutions, frozen and tied parameters), an optimiser, odd sizes of minibatches and experiences (of one row, too) and
-classes that come back. Its lanes, vmapped, compiled and donated, must end where eager single runs do; whatever is refused must be
-refused by both. Configuration i is made from the seed and i alone: `--only i` runs it again.
+dropout, convolutions, frozen and tied parameters), an optimiser, odd sizes of minibatches and experiences (down to one row) and
+classes that may return. Its lanes, vmapped, compiled and donated, must end where eager single runs do; what one refuses, the other
+must refuse, too. Configuration i depends on the seed and i alone: `--only i` runs it again.
 
-Rounding: where a run differs by more than the tolerance it is repeated in float64; what agrees there to 1e-5 was rounding (a row
-chosen by a comparison, say), and is counted apart.
+Where a run differs by more than the tolerance it is repeated in float64. If both agree there to 1e-5, the difference was rounding
+(a comparison that chose another row, say), and is counted separately.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ CHANGES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 STRATEGIES = ("naive", "joint", "cumulative", "from_scratch", "lwf", "ncm", *CHANGES)
 
 
-def _off_the_kink(norm: Any) -> None:
-    """Give batch normalisation a bias: without one, rounding decides on ReLU's derivative where a single row is normalised to 0."""
+def _off_the_kink(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """Give batch normalisation a bias: a single row is normalised to 0, where rounding would decide ReLU's derivative."""
     nn.init.uniform_(norm.bias, 0.1, 0.5)
 
 
@@ -82,20 +82,21 @@ class Odd(nn.Module):
 
 def normed() -> nn.Module:
     """A linear net with batch normalisation and dropout."""
-    layers = [nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, CLASSES)]
-    _off_the_kink(layers[1])
-    return nn.Sequential(*layers)
+    norm = nn.BatchNorm1d(8)
+    _off_the_kink(norm)
+    return nn.Sequential(nn.Linear(6, 8), norm, nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, CLASSES))
 
 
 def normed_cnn() -> nn.Module:
     """A convolutional net with batch normalisation."""
-    convolutions = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)]
-    _off_the_kink(convolutions[1])
+    norm = nn.BatchNorm2d(4)
+    _off_the_kink(norm)
+    convolutions = [nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(16, CLASSES))
 
 
 MLP = cl.models.mlp(6, (8,), CLASSES)
-MODELS: dict[str, Any] = {
+MODELS: dict[str, cl.models.Model] = {
     "mlp": MLP,
     "cosine": cl.models.mlp(6, (8,), CLASSES, head="cosine"),
     "multi_head": cl.models.multi_head(MLP, torch.tensor([[True, True, False, False], [False, False, True, True]])),
@@ -104,11 +105,11 @@ MODELS: dict[str, Any] = {
     "cnn": cl.models.cnn((1, 4, 4), n_classes=CLASSES, channels=(4,), hidden=8),
     "conv, batch norm": cl.models.from_module(normed_cnn, n_classes=CLASSES, input_shape=(1, 4, 4), last_layer="5"),
 }
-OPTIMIZERS: dict[str, Callable[[], Any]] = {
+OPTIMIZERS: dict[str, Callable[[], cl.core.Optimizer]] = {
     "sgd": lambda: cl.optim.sgd(0.1),
     "momentum": lambda: cl.optim.sgd(0.05, momentum=0.9, weight_decay=1e-3),
     "nesterov": lambda: cl.optim.sgd(0.05, momentum=0.9, nesterov=True),
-    # With a large eps: else a gradient that is 0 but for rounding, as of a bias before batch norm, moves a weight by a whole rate.
+    # A large eps: otherwise a gradient that is 0 up to rounding, as of a bias before batch norm, makes a step of a whole rate.
     "adam": lambda: cl.optim.adam(1e-2, eps=1e-2),
     "adamw": lambda: cl.optim.adamw(1e-2, eps=1e-2),
 }
@@ -149,11 +150,12 @@ def draw(seed: int, index: int) -> Configuration:
 
 
 def stream(config: Configuration, dtype: torch.dtype) -> cl.Stream:
-    """The experiences: normal inputs, the classes of each in turn."""
+    """The experiences of a configuration: normal inputs, the classes of each in turn."""
     model = MODELS[config.model]
     rows = sum(config.sizes)
-    y = torch.cat([torch.tensor(some).repeat(n)[:n] for n, some in zip(config.sizes, config.classes, strict=True)])
-    x = cl.random.normal(cl.key(rows), (rows, *model.input_shape), dtype) + y.reshape(-1, *[1] * len(model.input_shape))
+    y = torch.cat([torch.tensor(classes).repeat(n)[:n] for n, classes in zip(config.sizes, config.classes, strict=True)])
+    shape = model.input_shape or ()
+    x = cl.random.normal(cl.key(rows), (rows, *shape), dtype) + y.reshape(-1, *[1] * len(shape))
     data, ends = cl.Dataset(x, y, n_classes=CLASSES), [sum(config.sizes[: i + 1]) for i in range(len(config.sizes))]
     parts = []
     for i, (n, end) in enumerate(zip(config.sizes, ends, strict=True)):
@@ -163,19 +165,19 @@ def stream(config: Configuration, dtype: torch.dtype) -> cl.Stream:
 
 
 def doubled(state: Any) -> Any:
-    """The state in float64, but for the share that iCaRL and BiC make anew in float32."""
+    """The state in float64, except for the share, which iCaRL and BiC recompute in float32."""
     leaves = [leaf.double() if leaf.dtype == torch.float32 and path != "share" else leaf for path, leaf in cl.tree.items(state)]
     return cl.tree.unflatten(cl.tree.flatten(state)[1], leaves)
 
 
-def built(config: Configuration) -> cl.Strategy:
+def build(config: Configuration) -> cl.Strategy:
     """The strategy of a configuration."""
     return getattr(cl.strategies, config.strategy)(MODELS[config.model], OPTIMIZERS[config.optimizer](), **config.arguments)
 
 
 def ends(config: Configuration, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Where eager single runs end, stacked, and where the compiled, donated lanes do; a refusal in place of either."""
-    strategy = built(config)
+    """The final states of eager single runs, stacked, and of the compiled, donated lanes; a string where one was refused."""
+    strategy = build(config)
     train, starts = stream(config, dtype), [strategy.init(cl.key(seed)) for seed in range(LANES)]
     starts = [doubled(state) for state in starts] if dtype == torch.float64 else starts
     update = cl.compile(cl.vmap(strategy.update))
@@ -186,7 +188,7 @@ def ends(config: Configuration, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def attempt(run: Callable[[], Any]) -> Any:
-    """What a run gives, or the refusal it raises."""
+    """What a run returns, or the message of the error that refuses it."""
     try:
         return run()
     except (ValueError, TypeError) as error:
@@ -194,12 +196,12 @@ def attempt(run: Callable[[], Any]) -> Any:
 
 
 def check(seed: int, index: int) -> tuple[str, str]:
-    """(outcome, what there is to say) of a configuration: "equal", "rounding", "refused", "FAULT"."""
+    """The outcome of a configuration, "equal", "rounding", "refused" or "FAULT", and the details."""
     config = draw(seed, index)
     try:
-        made = attempt(lambda: built(config).init(cl.key(0)))
-        if isinstance(made, str):
-            return "refused", made
+        start = attempt(lambda: build(config).init(cl.key(0)))
+        if isinstance(start, str):
+            return "refused", start
         eager, compiled = ends(config, torch.float32)
         if isinstance(eager, str) or isinstance(compiled, str):
             both = isinstance(eager, str) and isinstance(compiled, str)
@@ -208,12 +210,10 @@ def check(seed: int, index: int) -> tuple[str, str]:
         if difference is None:
             return "equal", ""
         eager, compiled = ends(config, torch.float64)
-        exact = None if isinstance(eager, str) or isinstance(compiled, str) else cl.tree.difference(compiled, eager, 1e-5, 1e-5)
-        return (
-            ("rounding", difference)
-            if exact is None and not isinstance(eager, str)
-            else ("FAULT", f"{difference}; float64: {exact}")
-        )
+        if isinstance(eager, str) or isinstance(compiled, str):
+            return "FAULT", f"{difference}; float64: {eager if isinstance(eager, str) else compiled}"
+        exact = cl.tree.difference(compiled, eager, 1e-5, 1e-5)
+        return ("rounding", difference) if exact is None else ("FAULT", f"{difference}; float64: {exact}")
     except Exception as error:
         return "FAULT", f"{type(error).__name__}: {str(error)[:300]}"
 
@@ -224,11 +224,11 @@ def _one_thread() -> None:
 
 
 def main() -> int:
-    """Run, print what differs as it comes, write the report; 1 if there is a fault."""
+    """Run, print every difference as it is found, write the report; 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3600, help="stop starting new ones after so long")
+    parser.add_argument("--seconds", type=float, default=3600, help="start no new ones after so many seconds")
     parser.add_argument("--only", type=int, help="just this configuration, printed")
     parser.add_argument("--workers", type=int, default=machine.cores())
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="folder for fuzz.md and fuzz.json")
@@ -240,7 +240,8 @@ def main() -> int:
     start, found = time.perf_counter(), dict[int, tuple[str, str]]()
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(args.workers, context, _one_thread, max_tasks_per_child=40) as pool:
-        pending, left = {}, list(range(args.count))[::-1]
+        pending: dict[concurrent.futures.Future[tuple[str, str]], int] = {}
+        left = list(range(args.count))[::-1]
         while pending or (left and time.perf_counter() - start < args.seconds):
             while left and len(pending) < args.workers and time.perf_counter() - start < args.seconds:
                 index = left.pop()
@@ -255,27 +256,30 @@ def main() -> int:
     minutes = (time.perf_counter() - start) / 60
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "fuzz.md").write_text(page(args, found, counts, minutes))
-    rows = [{"index": i, "configuration": str(draw(args.seed, i)), "outcome": o, "said": s} for i, (o, s) in sorted(found.items())]
+    rows = [
+        {"index": i, "configuration": str(draw(args.seed, i)), "outcome": o, "details": d} for i, (o, d) in sorted(found.items())
+    ]
     (args.out / "fuzz.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(f"{dict(counts)} in {minutes:.0f} minutes; written: {args.out}/fuzz.md")
     return int(counts["FAULT"] > 0)
 
 
-def page(args: Any, found: dict[int, tuple[str, str]], counts: dict[str, int], minutes: float) -> str:
+def page(args: argparse.Namespace, found: dict[int, tuple[str, str]], counts: dict[str, int], minutes: float) -> str:
     """The report as Markdown."""
-    lines = ["# Fuzz: compiled, donated, vmapped against eager single runs", ""]
     command = f"python -m benchmarks.soak.fuzz --count {args.count} --seed {args.seed}"
+    lines = ["# Fuzz: compiled, donated, vmapped against eager single runs", ""]
     lines += [f"`{command}`, torch {torch.__version__}, {minutes:.0f} minutes.", ""]
     lines += [f"{len(found)} configurations: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) + ".", ""]
     lines += ["| strategy | " + " | ".join(MODELS) + " |", "| --- |" + " --- |" * len(MODELS)]
+    drawn = {i: draw(args.seed, i) for i in found}
     for strategy in STRATEGIES:
         cells = []
         for model in MODELS:
-            of = [o for i, (o, _) in found.items() if (c := draw(args.seed, i)).strategy == strategy and c.model == model]
-            cells.append(", ".join(f"{n} {o}" for o, n in sorted(collections.Counter(of).items())))
+            outcomes = [found[i][0] for i, c in drawn.items() if (c.strategy, c.model) == (strategy, model)]
+            cells.append(", ".join(f"{n} {o}" for o, n in sorted(collections.Counter(outcomes).items())))
         lines.append(f"| {strategy} | " + " | ".join(cells) + " |")
     lines += ["", "## What was not equal", ""]
-    lines += [f"- {i}, {o}: {draw(args.seed, i)}: {s}" for i, (o, s) in sorted(found.items()) if o != "equal"]
+    lines += [f"- {i}, {o}: {drawn[i]}: {d}" for i, (o, d) in sorted(found.items()) if o != "equal"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,16 +1,16 @@
-"""What the methods cost: the time of an experience relative to naive, next to the floating-point operations that it takes.
+"""What the methods cost: the time of an experience relative to naive, beside the floating-point operations that it takes.
 
     python -m benchmarks.speed.cost [--methods er ewc ...]
 
-Rows that --out already holds from an earlier call with the same numbers are kept, so that the work may be done in parts.
+Rows that --out already holds from an earlier call with the same numbers are kept, so that the work can be done in parts.
 
-An experience is that of the quick protocol (benchmarks/methods.py): 12,000 rows, 300 minibatches of 128, with all that a method
-does before and after them. Data are random, of the shapes of class-incremental Split-Fashion-MNIST. Times are of one core,
-compiled, at the best of a few lane counts, per run; naive is timed again beside every method, in turn.
+The experience is that of the quick protocol (benchmarks/methods.py): 12,000 rows, 300 minibatches of 128, and everything that a
+method does before and after them. The data are random, in the shapes of class-incremental Split-Fashion-MNIST. Times are per run,
+compiled, on one core, at the best of a few numbers of lanes; naive is timed again beside every method, in turn.
 
-FLOPs are those of matrix products. Counted: what the program does. Needed: the rows that the method has to pass forward and
-backward, if that is what it consists of, with what is counted at the boundary of the experience. States have fixed shapes, so a
-method whose constraints grow with the experiences may compute all of them from the start: it is judged by the fifth experience.
+FLOPs are those of matrix products. Counted: what the program does. Needed: the passes that the method has to make, forward and
+backward, plus what is counted at the boundary of the experience. States have fixed shapes, so a method whose constraints grow with
+the experiences may compute all of them from the start: it is judged by the fifth experience.
 """
 
 from __future__ import annotations
@@ -29,86 +29,80 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cl_func as cl
 from benchmarks import machine, results
-from benchmarks.earlier import earlier
-from benchmarks.methods import METHODS, Method, Problem, method
+from benchmarks.methods import METHODS, Method, Problem, find, synthetic
 from benchmarks.process import command_line
 
 SECOND, FIFTH = 1, 4
 BAR = 1.5  # times the FLOP ratio
 
 
-def synthetic(rows: int, iterations: int, experiences: int = 5) -> Problem:
-    """Random bytes in place of Fashion-MNIST, `rows` per experience."""
-    generator = torch.Generator().manual_seed(0)
-    n = rows * experiences
-    x = torch.randint(0, 256, (n, 784), dtype=torch.uint8, generator=generator)
-    y = torch.arange(n) * 10 // n
-    data = cl.Dataset(x, y, n_classes=10)
-    return Problem("class", cl.streams.split_by_class(data, data, experiences), cl.models.mlp(784, (400, 400), 10), iterations)
-
-
-def flops(entry: Method, place: Problem) -> tuple[int, int]:
-    """(a step, the boundary of an experience), counted: shapes are fixed, so two runs of 1 and of 2 steps tell both."""
+def flops(entry: Method, problem: Problem) -> tuple[int, int]:
+    """The FLOPs of a step and of the boundary of an experience, from runs of 1 and of 2 steps, since shapes are fixed."""
     counts = []
     for iterations in (1, 2):
-        strategy = entry.strategy(dataclasses.replace(place, iterations=iterations))
-        state, exp = strategy.init(cl.key(0)), place.bench.train[SECOND]
+        strategy = entry.strategy(dataclasses.replace(problem, iterations=iterations))
+        state, exp = strategy.init(cl.key(0)), problem.bench.train[SECOND]
         with FlopCounterMode(display=False) as counter:
             strategy.update(state, exp)
         counts.append(counter.get_total_flops())
     return counts[1] - counts[0], 2 * counts[0] - counts[1]
 
 
-def forward_flops(place: Problem) -> int:
-    """A forward pass of a minibatch; not a third of a step, since the gradient by the inputs of the first layer is not taken."""
-    net = place.model.init(cl.key(0))
+def forward_flops(problem: Problem) -> int:
+    """The FLOPs of a forward pass over a minibatch: more than a third of a step, which needs no gradient of the inputs."""
+    net, shape = problem.model.init(cl.key(0)), problem.model.input_shape or ()
     with FlopCounterMode(display=False) as counter:
-        place.model.apply(net.params, net.buffers, torch.zeros(place.batch, *place.model.input_shape))
+        problem.model.apply(net.params, net.buffers, torch.zeros(problem.batch, *shape))
     return counter.get_total_flops()
 
 
 class Timed:
-    """A method at some lanes, compiled and warm, with its states before the second and the fifth experience."""
+    """A method on some lanes, compiled and warmed up, with its states before the second and the fifth experience."""
 
-    def __init__(self, entry: Method, place: Problem, lanes: int) -> None:
-        strategy = entry.strategy(place)
-        states, self.lanes, self.before = [strategy.init(cl.key(seed)) for seed in range(lanes)], lanes, {}
+    def __init__(self, entry: Method, problem: Problem, lanes: int) -> None:
+        strategy = entry.strategy(problem)
+        states = [strategy.init(cl.key(seed)) for seed in range(lanes)]
         update, state = (cl.vmap(strategy.update), cl.tree.stack(states)) if lanes > 1 else (strategy.update, states[0])
-        self.update, self.exps = cl.compile(update, donate=True), {k: place.bench.train[k] for k in (SECOND, FIFTH)}
+        self.lanes = lanes
+        self.update = cl.compile(update, donate=True)
+        self.experiences = {k: problem.bench.train[k] for k in (SECOND, FIFTH)}
+        self.before: dict[int, Any] = {}
         state = cl.tree.map(torch.clone, state)
-        for k, exp in enumerate(place.bench.train):
-            if k in (SECOND, FIFTH):
+        for k, exp in enumerate(problem.bench.train):
+            if k in self.experiences:
                 self.before[k] = cl.tree.map(torch.clone, state)
             state = self.update(state, exp)
 
     def seconds(self, k: int) -> float:
-        """Experience k, once, per run."""
+        """The time of experience k per run, taken once."""
         state = cl.tree.map(torch.clone, self.before[k])
         start = time.perf_counter()
-        self.update(state, self.exps[k])
+        self.update(state, self.experiences[k])
         return (time.perf_counter() - start) / self.lanes
 
 
-def compare(entry: Method, place: Problem, naive: list[Timed], lanes: list[int], rounds: int) -> dict[str, Any]:
-    """The times of a method and of naive in turn, and its FLOPs."""
-    both = {"naive": naive, entry.name: naive if entry.name == "naive" else [Timed(entry, place, n) for n in lanes]}
-    times: dict[str, Any] = {name: [{SECOND: [], FIFTH: []} for _ in lanes] for name in both}
+def compare(entry: Method, problem: Problem, naive: list[Timed], lanes: list[int], rounds: int) -> dict[str, Any]:
+    """The times of a method and of naive in turn, and the FLOPs of the method."""
+    both = {"naive": naive, entry.name: naive if entry.name == "naive" else [Timed(entry, problem, n) for n in lanes]}
+    times: dict[str, list[dict[int, list[float]]]] = {name: [{SECOND: [], FIFTH: []} for _ in lanes] for name in both}
     for _ in range(rounds):
         for name, contenders in both.items():
-            for place_in, contender in enumerate(contenders):
-                for k, values in times[name][place_in].items():
-                    values.append(contender.seconds(k))
+            for contender, values in zip(contenders, times[name], strict=True):
+                for k in values:
+                    values[k].append(contender.seconds(k))
     best = {name: {k: min(statistics.median(t[k]) for t in times[name]) for k in (SECOND, FIFTH)} for name in both}
-    step, boundary = flops(entry, place)
-    unit, _ = flops(method("naive"), place)
-    base = unit * place.iterations
-    counted = (step * place.iterations + boundary) / base
-    trained, forward = entry.passes(FIFTH) if entry.passes else (None, None)
-    needed = counted if trained is None else trained + forward * forward_flops(place) / unit + boundary / base
+    step, boundary = flops(entry, problem)
+    unit, _ = flops(find("naive"), problem)
+    base = unit * problem.iterations
+    counted = (step * problem.iterations + boundary) / base
+    needed = counted
+    if entry.passes is not None:
+        trained, forward = entry.passes(FIFTH)
+        needed = trained + forward * forward_flops(problem) / unit + boundary / base
     ratios = {k: best[entry.name][k] / best["naive"][k] for k in (SECOND, FIFTH)}
     return {
         "method": entry.name,
-        "microseconds_per_step": best[entry.name][FIFTH] / place.iterations * 1e6,
+        "microseconds_per_step": best[entry.name][FIFTH] / problem.iterations * 1e6,
         "time": ratios[FIFTH],
         "counted": counted,
         "needed": needed,
@@ -121,7 +115,7 @@ def compare(entry: Method, place: Problem, naive: list[Timed], lanes: list[int],
 
 
 def table(rows: list[dict[str, Any]], missing: dict[str, str]) -> str:
-    """One line per method; all relative to naive, but the time of a step."""
+    """One line per method; everything but the time of a step is relative to naive."""
     head = ["method", "us per step", "time", "FLOPs counted", "FLOPs needed", f"time / FLOPs needed (at most {BAR:g})", ""]
     lines = ["| " + " | ".join([*head, "fifth / second", "lanes"]) + " |", "|" + " --- |" * 9]
     for r in rows:
@@ -135,12 +129,11 @@ def table(rows: list[dict[str, Any]], missing: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Measure what is not yet there, write after every method; 1 if one failed."""
-    there = [m for m in METHODS if m.stream == "plain"]
+    """Measure what is not done yet, write after every method; 1 if one failed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [m.name for m in there]
+    names = [m.name for m in METHODS if m.stream == "plain"]
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--iterations", type=int, default=300, help="minibatches of an experience")
     parser.add_argument("--rows", type=int, default=12_000, help="rows of an experience")
@@ -152,15 +145,15 @@ def main() -> int:
     torch.set_num_threads(1)
     protocol = {"iterations": args.iterations, "rows of an experience": args.rows, "rounds": args.rounds, "lanes": args.lanes}
     try:
-        rows = earlier(args.out / "cost.json", "rows", "machine", protocol)
+        rows = results.earlier(args.out / "cost.json", "rows", "machine", protocol)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    place, missing = synthetic(args.rows, args.iterations), {}
+    problem, missing = synthetic(args.rows, args.iterations), dict[str, str]()
     facts = {**machine.describe(), **protocol}
-    naive = [Timed(method("naive"), place, n) for n in args.lanes]
-    for entry in map(method, args.methods):
-        if not entry.there:
+    naive = [Timed(find("naive"), problem, n) for n in args.lanes]
+    for entry in map(find, args.methods):
+        if not entry.available:
             missing[entry.name] = "not in cl.strategies"
             print(f"{entry.name}: not in cl.strategies")
             continue
@@ -168,7 +161,7 @@ def main() -> int:
             print(f"{entry.name}: kept")
             continue
         try:
-            rows.append(compare(entry, place, naive, args.lanes, args.rounds))
+            rows.append(compare(entry, problem, naive, args.lanes, args.rounds))
             print(table(rows[-1:], {}).splitlines()[-1], flush=True)
             rows.sort(key=lambda row: names.index(row["method"]))
         except Exception as error:  # one method that fails must not cost the others' time

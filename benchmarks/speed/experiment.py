@@ -1,4 +1,4 @@
-"""B5: a whole experiment, from the start of the process to its table, compilation included."""
+"""B5: a whole experiment, from the start of the process to its table, including compilation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from benchmarks.process import WorkerError, shown, timed
 from benchmarks.speed.report import Measured, Report
 from benchmarks.speed.steps import Settings
 
-FOLDER = "FOLDER"  # in place of a path of this machine
+FOLDER = "FOLDER"  # shown instead of a local path
 
 
 def b5(settings: Settings, report: Report) -> None:
-    """Split-Fashion-MNIST: all our seeds beside one seed of Avalanche."""
+    """Split-Fashion-MNIST: many seeds of ours beside one seed of Avalanche."""
     work, seeds = "B5", 4 if settings.quick else 20
     report.titles[work] = f"Split-Fashion-MNIST, 5 experiences, online ER: {seeds} seeds of ours, 1 of Avalanche"
     if settings.data is None:
@@ -27,7 +27,7 @@ def b5(settings: Settings, report: Report) -> None:
         "Avalanche, 1 seed": settings.peers.command("avalanche", "benchmarks.peers.avalanche_fashion", arguments),
     }
     if settings.quick:
-        report.notes.append("B5: the first 3,000 training images only, so that start-up and compilation weigh most")
+        report.notes.append("B5: the first 3,000 training images only, so start-up and compilation dominate")
     seconds: dict[str, list[float]] = {}
     for name, command in commands.items():
         if command is None:
@@ -37,7 +37,7 @@ def b5(settings: Settings, report: Report) -> None:
         for name, command in commands.items():
             if command is None or any(m[:2] == (work, name) for m in report.missing):
                 continue
-            # A new folder each time: nothing compiled before helps.
+            # A new folder each time, so that nothing is compiled beforehand.
             with tempfile.TemporaryDirectory() as cache:
                 try:
                     elapsed, printed = timed(command, {"TORCHINDUCTOR_CACHE_DIR": cache})

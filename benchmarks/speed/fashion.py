@@ -2,8 +2,7 @@
 
     python -m benchmarks.speed.fashion --data FOLDER [--seeds 20]
 
-Each image is seen once, ten at a time, with ten replayed from a reservoir of 500 (benchmark B1 on data): one call of
-`cl.sweep`.
+Each image is seen once, ten at a time, with ten replayed from a reservoir of 500 (B1 on real data), in one call of `cl.sweep`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     start, work = time.perf_counter(), WORKS["B1"]
     train, test = cl.data.idx_folder(args.data)
-    if args.limit:  # equally many of each class
+    if args.limit:  # the same number of each class
         rows = torch.cat([(train.y == c).nonzero().flatten()[: args.limit // train.n_classes] for c in range(train.n_classes)])
         train = cl.Dataset(train.x[rows], train.y[rows], n_classes=train.n_classes)
     bench = cl.streams.split_by_class(train, test, n_experiences=EXPERIENCES)

@@ -1,8 +1,8 @@
 """python -m benchmarks.speed.gpu [B1 B2 B3-er B4]: a training step on an NVIDIA GPU, ours beside loops by hand and JAX.
 
-All run in the interpreter that calls this; JAX is left out where it is not installed. All contenders start together (each compiles
-for itself); those of a work are then timed in turn. What is told is the time per step of one run: that of a step of all lanes over
-their number.
+All contenders run with the interpreter of this call; JAX is left out where it is not installed. They all start together (each
+compiles for itself); those of a work are then timed in turn. The figure is the time per step of one run: the time of a step of all
+lanes, divided by their number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LANES = {"B1": (1, 16, 256), "B2": (1, 64, 1024), "B3-er": (1, 16), "B4": (1, 16
 
 
 def contenders(work: str, lanes: Sequence[int]) -> dict[str, list[object]]:
-    """Name -> module and arguments."""
+    """The module and the arguments of each contender of a work, by name."""
     found: dict[str, list[object]] = {f"ours, compiled, {count(n)}": ["speed.workers.ours", work, "--lanes", n] for n in lanes}
     found |= {"ours, eager": ["speed.workers.ours", work, "--mode", "eager"]}
     found |= {"by hand, eager": ["peers.by_hand", work], "by hand, torch.compile": ["peers.by_hand", work, "--mode", "compiled"]}
@@ -35,7 +35,7 @@ def contenders(work: str, lanes: Sequence[int]) -> dict[str, list[object]]:
 
 
 def commands(work: str, seconds: float) -> dict[str, list[str]]:
-    """Name -> command of each contender of a work."""
+    """The command of each contender of a work, by name."""
     rest = ["--seconds", str(seconds), "--device", "cuda"]
     return {
         name: [sys.executable, "-m", f"benchmarks.{module}", *map(str, words), *rest]
@@ -44,7 +44,7 @@ def commands(work: str, seconds: float) -> dict[str, list[str]]:
 
 
 def measure(report: Report, works: Sequence[str], rounds: int, seconds: float, out: Path) -> None:
-    """Start the contenders of all works, then time those of one work after the other, in turn."""
+    """Start the contenders of all works, then time work after work, its contenders in turn."""
     asked = {(work, name): command for work in works for name, command in commands(work, seconds).items()}
     started: dict[str, dict[str, Worker]] = {work: {} for work in works}
     failed: dict[str, dict[str, str]] = {work: {} for work in works}

@@ -1,4 +1,4 @@
-"""B8: what checkpoints, taps and a progress bar at their default settings cost a run."""
+"""B8: what checkpoints, taps and a progress bar cost a run at their default settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAMES = ("scan", "scan with checkpoints and a CSV tap", "sweep", "sweep with che
 
 
 def b8(settings: Settings, report: Report) -> None:
-    """The steps of B1, one run, compiled: with and without, in turn."""
+    """One compiled run of B1, with and without them, in turn."""
     work = "B8"
     report.titles[work] = (
         "online ER of B1, one compiled run of some seconds on one thread: with and without checkpoints at default settings"

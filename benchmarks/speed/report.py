@@ -1,4 +1,4 @@
-"""What was measured and how it stands against the bars: one table, results.json and results.md."""
+"""What was measured and whether it meets the bars: one table, results.json and results.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A figure, mostly a ratio of two medians, and what it should be; None where something was not measured."""
+    """A figure, usually a ratio of two medians, and its bound; None if something was not measured."""
 
     work: str
     what: str
@@ -52,7 +52,7 @@ class Bar:
 
 @dataclasses.dataclass
 class Report:
-    """Everything that one call of `python -m benchmarks` found out."""
+    """Everything that one call of `python -m benchmarks` measured."""
 
     command: str
     machine: Mapping[str, str]
@@ -69,16 +69,16 @@ class Report:
         return found[0] if found else None
 
     def best(self, work: str, prefix: str) -> float | None:
-        """The smallest median of the contenders whose names begin so: the best lane count, the better of two modes."""
+        """The smallest median of the contenders whose names have a prefix: the best lane count, the better of two modes."""
         return min((m.median for m in self.measured if m.work == work and m.contender.startswith(prefix)), default=None)
 
     def bar(self, work: str, what: str, top: float | None, bottom: float | None, bound: float, at_most: bool = True) -> None:
-        """Note the ratio top / bottom against its bar."""
+        """Add the ratio top / bottom and its bound."""
         ratio = None if top is None or bottom is None else top / bottom
         self.bars.append(Bar(work, what, ratio, bound, at_most))
 
     def table(self) -> str:
-        """One table: of each work the contenders, then the bars."""
+        """One table: for each work the contenders, then the bars."""
         lines = [
             "| work | contender, or ratio | median | min to max | unit | bar | |",
             "| --- | --- | --- | --- | --- | --- | --- |",
@@ -106,15 +106,13 @@ class Report:
         parts += [f"```\n{commands}\n```"]
         return "\n\n".join(part for part in parts if part) + "\n"
 
-    def write(self, folder: Path) -> tuple[Path, Path]:
-        """results.json, with every repetition, and results.md."""
-        page, data = folder / "results.md", folder / "results.json"
-        page.write_text(self.markdown())
+    def write(self, folder: Path) -> None:
+        """Write results.json, with every repetition, and results.md."""
+        (folder / "results.md").write_text(self.markdown())
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["measured"] = [{**dataclasses.asdict(m), "median": m.median} for m in self.measured]
         fields["bars"] = [{**dataclasses.asdict(b), "verdict": b.verdict} for b in self.bars]
-        results.write(data, fields)
-        return data, page
+        results.write(folder / "results.json", fields)
 
 
 def _digits(value: float) -> str:

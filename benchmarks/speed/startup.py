@@ -1,4 +1,4 @@
-"""B7: import time over torch's own, and how long the first compiled step of B1 takes with a cold and with a filled cache."""
+"""B7: the import time on top of torch's own, and the time of the first compiled step of B1 with a cold and with a warm cache."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ OVER_TORCH = "import time, torch; start = time.perf_counter(); import cl_func; p
 
 
 def b7(settings: Settings, report: Report) -> None:
-    """Processes in turn: an import, then cold and cached compilation."""
+    """Time to import, then cold and cached compilation, each in a new process, in turn."""
     work = "B7"
     report.titles[work] = "start-up; the compiled step is that of B1 on 4 lanes, first call"
     compile_time = settings.peers.command("ours", "benchmarks.speed.workers.compile_time")
     values: dict[str, list[float]] = {IMPORT: [], "cold compile": [], "cached compile": []}
     try:
-        timed([sys.executable, "-c", OVER_TORCH])  # the files come from the disk once
+        timed([sys.executable, "-c", OVER_TORCH])  # reads the files into the disk cache
         for turn in range(settings.rounds):
             print(f"  round {turn + 1} of {settings.rounds}", flush=True)
             values[IMPORT].append(float(timed([sys.executable, "-c", OVER_TORCH])[1]))

@@ -1,10 +1,11 @@
-"""B1 to B4: the time of a training step, ours beside the peers, in turn."""
+"""B1 to B4: the time of a training step, ours and the peers' in turn."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.interpreters import MAKE, Peers
 from benchmarks.process import alternate, shown, workers
@@ -16,7 +17,7 @@ PER_STEP = "us per step of one run"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all benchmarks are told."""
+    """The settings of all benchmarks, from the command line."""
 
     peers: Peers
     rounds: int
@@ -28,7 +29,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One worker: its name in the table, whose environment it runs in, its module and its arguments."""
+    """One worker: its name in the table, the environment it runs in, its module (below `benchmarks`) and its arguments."""
 
     name: str
     who: str
@@ -36,8 +37,11 @@ class Contender:
     arguments: tuple[object, ...] = ()
 
 
-def compare(settings: Settings, report: Report, work: str, contenders: Sequence[Contender]) -> dict[str, list[dict]]:
-    """Time the contenders in turn; add what they say to the report, and why those that are missing are."""
+def compare(settings: Settings, report: Report, work: str, contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
+    """Time the contenders in turn and add their answers to the report, or why they are missing.
+
+    Returns for each contender its message when ready, then one answer per round.
+    """
     commands = {}
     for c in contenders:
         command = settings.peers.command(c.who, f"benchmarks.{c.module}", (*c.arguments, "--seconds", settings.seconds))
@@ -60,7 +64,7 @@ def compare(settings: Settings, report: Report, work: str, contenders: Sequence[
 
 
 def count(lanes: int) -> str:
-    """A number of lanes in words."""
+    """A number of lanes with its noun."""
     return f"{lanes} lane" if lanes == 1 else f"{lanes} lanes"
 
 
@@ -69,7 +73,7 @@ def _ours(work: str, lanes: Sequence[int]) -> list[Contender]:
 
 
 def _side_by_side(who: str, module: str, name: str, work: str, lanes: int, cores: int = 2) -> Contender:
-    """A chunk of lanes on each core, which is how `cl.sweep` runs them."""
+    """A chunk of lanes on each core, as `cl.sweep` runs them."""
     return Contender(f"{name}, {cores} x {count(lanes)}", who, module, (work, "--lanes", lanes, "--chunks", cores))
 
 
@@ -81,7 +85,7 @@ def _by_hand(work: str) -> list[Contender]:
 
 
 def b1(settings: Settings, report: Report) -> None:
-    """Online ER on an MLP of the usual size: everyone."""
+    """Online ER on an MLP of the usual size, by all contenders."""
     work, lanes = "B1", (1, 4) if settings.quick else (1, 4, 16, 64)
     beside = (2,) if settings.quick else (1, 2, 4)
     report.titles[work] = WORKS[work].title
@@ -111,7 +115,7 @@ def b1(settings: Settings, report: Report) -> None:
 
 
 def b2(settings: Settings, report: Report) -> None:
-    """The same on a tiny MLP, where overheads rule and many lanes fit the cache."""
+    """The same on a tiny MLP, where overheads dominate and many lanes fit into the cache."""
     work, lanes = "B2", (1, 64) if settings.quick else (1, 4, 16, 64)
     report.titles[work] = WORKS[work].title
     contenders = [
@@ -128,7 +132,7 @@ def b2(settings: Settings, report: Report) -> None:
 
 
 def b3(settings: Settings, report: Report) -> None:
-    """Batch mode with Adam on 128 rows: bound by the matrix products."""
+    """Batch mode with Adam on 128 rows, bound by the matrix products."""
     for work in ("B3-naive", "B3-er", "B3-lwf"):
         report.titles[work] = WORKS[work].title
         contenders = [
@@ -143,7 +147,7 @@ def b3(settings: Settings, report: Report) -> None:
 
 
 def b4(settings: Settings, report: Report) -> None:
-    """A convolutional network: bound by the convolutions, lanes cannot help on a processor."""
+    """A convolutional network, bound by the convolutions: lanes cannot help on a CPU."""
     work = "B4"
     report.titles[work] = WORKS[work].title
     contenders = [

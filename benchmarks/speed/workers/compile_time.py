@@ -1,6 +1,6 @@
-"""How long the first step of B1 takes, compilation included, in a process of its own: one JSON line {"seconds": ...}.
+"""The time of the first step of B1, including compilation, in a process of its own: one JSON line {"seconds": ...}.
 
-Cold or cached is decided by the folder in TORCHINDUCTOR_CACHE_DIR, which the caller gives.
+Whether the cache is cold depends on the folder TORCHINDUCTOR_CACHE_DIR, which the caller sets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.works import WORKS
 
 
 def main() -> None:
-    """Take one step and tell the seconds."""
+    """Take one step and print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lanes", type=int, default=4)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The machine's floating-point peak as measured: GFLOP/s of a large float32 matrix product on all cores."""
+"""The measured floating-point peak of the machine: GFLOP/s of a large float32 matrix product on all cores."""
 
 from __future__ import annotations
 

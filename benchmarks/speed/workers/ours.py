@@ -1,4 +1,4 @@
-"""The same works in this library: the strategy as shipped, eager or compiled, its runs as lanes of one program or in a loop."""
+"""The works in this library: a strategy as shipped, eager or compiled, its runs as lanes of one program or in a loop."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ from benchmarks.works import CLASSES, WORKS, Work
 def strategy(work: Work) -> cl.Strategy:
     """The method of a work from cl.strategies."""
     model = cl.models.mlp(work.widths[0], work.widths[1:-1], work.widths[-1]) if work.widths else cl.models.slim_resnet18()
-    optimizer = {"sgd": cl.optim.sgd, "adam": cl.optim.adam}[work.optimizer](work.lr)
-    loop = {"batch_size": None if work.online else work.batch}
+    optimizer = cl.optim.adam(work.lr) if work.optimizer == "adam" else cl.optim.sgd(work.lr)
+    batch_size = None if work.online else work.batch
     if work.method == "er":
-        return cl.strategies.er(model, optimizer, capacity=work.capacity, replay_size=work.replayed, **loop)
-    return {"naive": cl.strategies.naive, "lwf": cl.strategies.lwf}[work.method](model, optimizer, **loop)
+        return cl.strategies.er(model, optimizer, capacity=work.capacity, replay_size=work.replayed, batch_size=batch_size)
+    if work.method == "lwf":
+        return cl.strategies.lwf(model, optimizer, batch_size=batch_size)
+    return cl.strategies.naive(model, optimizer, batch_size=batch_size)
 
 
 def experiences(work: Work, device: str = "cpu") -> list[cl.Experience]:
-    """The train stream, as a list: making experiences is not what is timed, for no contender."""
-    data = cl.Dataset(*(part.to(device) for part in nets.data(work)), n_classes=CLASSES)
+    """The train stream as a list: for no contender is making the experiences timed."""
+    x, y = (part.to(device) for part in nets.data(work))
+    data = cl.Dataset(x, y, n_classes=CLASSES)
     bench = cl.streams.split_by_class(data, data, n_experiences=work.experiences)
     return list(cl.streams.split_online(bench, work.batch).train if work.online else bench.train)
 
 
 def main() -> None:
     """Serve one work in one mode at one number of lanes."""
-    parser = arguments(__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--mode", choices=("eager", "compiled"), default="compiled")
     parser.add_argument("--lanes", type=int, default=1, help="runs at once; one is run without a lane axis")
     parser.add_argument("--loop", action="store_true", help="one run after the other instead of lanes of one program")
-    parser.add_argument("--capacity", type=int, help="rows of the memory, instead of the work's; it starts full")
+    parser.add_argument("--capacity", type=int, help="capacity of the memory (default: the work's); the memory starts full")
     parser.add_argument("--threads", type=int, help="threads within an operation (default: torch's)")
-    parser.add_argument("--chunks", type=int, default=1, help="chunks of lanes side by side, a thread each, as cl.sweep runs them")
+    parser.add_argument("--chunks", type=int, default=1, help="chunks of lanes side by side, a thread each, as in cl.sweep")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -52,8 +55,8 @@ def main() -> None:
         update, states = cl.vmap(update), [cl.tree.stack(states)]
     states = states * args.chunks
     if args.mode == "compiled":
-        # cl.fold(..., donate=True) does this too, on a copy that it makes once per experiment. A repetition here is a slice of
-        # one, so the state is handed on and the copy made once, below.
+        # What cl.fold(..., donate=True) does, which copies the state once per call. A repetition is only a part of an experiment,
+        # so the copy is made once, below.
         update = cl.compile(update, donate=True)
     states = [cl.tree.map(torch.clone, state) for state in states]
     stream = experiences(work, args.device)

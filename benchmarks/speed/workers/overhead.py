@@ -1,4 +1,4 @@
-"""A run of B1 through `cl.scan` and `cl.sweep`, plain or with all that keeps it safe."""
+"""A run of B1 through `cl.scan` or `cl.sweep`, plain or with checkpoints, taps and a progress bar."""
 
 from __future__ import annotations
 
@@ -18,27 +18,36 @@ from cl_func.experiences import stream as stream_of
 
 def main() -> None:
     """Serve one mode."""
-    parser = arguments(__doc__.splitlines()[0], ("B1",))
+    parser = arguments(__doc__, ("B1",))
     parser.add_argument("--mode", choices=("scan", "scan+", "sweep", "sweep+"), default="scan")
     args = parser.parse_args()
     method, stream = ours.strategy(WORKS[args.work]), ours.experiences(WORKS[args.work])
     update, start = cl.compile(method.update), method.init(cl.key(0))
     strategy = cl.Strategy(method.init, update)
-    kept = args.mode.endswith("+")
-    torch.set_num_threads(1)  # two that wait for each other vary by more than what is looked for
+    safe = args.mode.endswith("+")
+    torch.set_num_threads(1)  # two threads that wait for each other vary by more than the overhead
 
     def run(n: int) -> int:
         steps = stream_of([stream[i % len(stream)] for i in range(n)])
         every = max(1, n // 10)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-            checkpoint = cl.Checkpoint(Path(folder) / "checkpoint") if kept else None
+            checkpoint = cl.Checkpoint(Path(folder) / "checkpoint") if safe else None
             if args.mode.startswith("scan"):
-                tap = cl.taps.csv(Path(folder) / "history.csv") if kept else None
+                tap = cl.taps.csv(Path(folder) / "history.csv") if safe else None
                 cl.scan(update, start, steps, probe, every=every, donate=True, checkpoint=checkpoint, tap=tap)
             else:
                 bench = cl.Benchmark(train=steps, test=steps)
-                options = {"every": every, "compile": True, "lanes": 1, "progress": kept, "checkpoint": checkpoint}
-                cl.sweep(strategy, bench, seeds=1, probe=probe, **options)
+                cl.sweep(
+                    strategy,
+                    bench,
+                    seeds=1,
+                    probe=probe,
+                    every=every,
+                    compile=True,
+                    lanes=1,
+                    progress=safe,
+                    checkpoint=checkpoint,
+                )
         return n
 
     def probe(state: cl.Agent, exp: cl.Experience) -> dict[str, torch.Tensor]:
