@@ -110,7 +110,7 @@ def evaluate(
         raise checks.type_error("stream", "a sequence of experiences such as benchmark.test", stream)
     if not stream:
         raise ValueError("stream: it holds no experience to evaluate on.")
-    checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
+    exp = checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
     longest = 0
     tasks: dict[int, Tensor] = {}
     net = model.model if isinstance(model, Classifier) else model

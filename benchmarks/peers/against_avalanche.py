@@ -47,6 +47,7 @@ def icarl_all_outputs(p: Problem) -> cl.Strategy:
     `cl.strategies.icarl` follows Algorithm 3 of the paper, and adds to every minibatch exemplars that are weighted in proportion.
     """
     ours = find("icarl").strategy(p)
+    assert isinstance(ours.update, cl.core.Compose)
     begin, _, *after = ours.update.updates
 
     def loss(params: Any, agent: Any, exp: cl.Experience) -> tuple[torch.Tensor, Any]:
