@@ -68,19 +68,19 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run what is asked for and not done yet, write after every cell; 1 if a method failed."""
+    """Run what is requested and not done yet, write after every cell; 1 if a method failed."""
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     protocol = Protocol(args.iterations, args.seeds, args.tuning_iterations, args.tuning_seeds, args.limit)
     sweeper = Sweeper(args.lanes or "auto", args.device)
     command = command_line("benchmarks.accuracy", sys.argv[1:], ("--data", "--out"))
-    asked = dataclasses.asdict(protocol) | ({} if args.sgd is None else {"sgd": args.sgd})
+    numbers = dataclasses.asdict(protocol) | ({} if args.sgd is None else {"sgd": args.sgd})
     try:
-        cells = results.earlier(args.out / "accuracy.json", "cells", "protocol", asked)
+        cells = results.earlier(args.out / "accuracy.json", "cells", "protocol", numbers)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    table, failed = Results(command, machine.describe(), asked, cells), 0
+    table, failed = Results(command, machine.describe(), numbers, cells), 0
     for setting in args.settings:
         problem = load_problem(setting, args.data, args.iterations, args.limit)
         if args.sgd is not None:
@@ -109,7 +109,7 @@ def main() -> int:
                 failed = 1
                 continue
             seconds = time.perf_counter() - start
-            cell = {"setting": setting, "method": entry.name, "protocol": asked, "grid": grid, "wider": WIDER, "chosen": choice}
+            cell = {"setting": setting, "method": entry.name, "protocol": numbers, "grid": grid, "wider": WIDER, "chosen": choice}
             table.put({**cell, "seconds": seconds, **measured})
             table.write(args.out)
             print(f"{name}: {shown(measured['accuracy'])} {choice['values'] or ''} ({seconds:.0f} s)", flush=True)

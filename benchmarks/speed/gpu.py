@@ -45,13 +45,13 @@ def commands(work: str, seconds: float) -> dict[str, list[str]]:
 
 def measure(report: Report, works: Sequence[str], rounds: int, seconds: float, out: Path) -> None:
     """Start the contenders of all works, then time work after work, its contenders in turn."""
-    asked = {(work, name): command for work in works for name, command in commands(work, seconds).items()}
+    every = {(work, name): command for work in works for name, command in commands(work, seconds).items()}
     started: dict[str, dict[str, Worker]] = {work: {} for work in works}
     failed: dict[str, dict[str, str]] = {work: {} for work in works}
-    with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(every)) as pool:
         futures = {
             (work, name): pool.submit(Worker, command, out / "logs" / work / f"{name.replace(' ', '-')}.log", 300, ENVIRONMENT)
-            for (work, name), command in asked.items()
+            for (work, name), command in every.items()
         }
         for (work, name), future in futures.items():
             try:
@@ -63,7 +63,7 @@ def measure(report: Report, works: Sequence[str], rounds: int, seconds: float, o
             report.titles[work] = WORKS[work].title
             for name, answers in alternate(started[work], failed[work], rounds).items():
                 values = [answer["us_per_step"] for answer in answers]
-                report.measured.append(Measured(work, name, PER_STEP, values, shown(asked[work, name])))
+                report.measured.append(Measured(work, name, PER_STEP, values, shown(every[work, name])))
                 who = "jax" if name.startswith("JAX") else "ours"
                 report.versions.setdefault(who, {}).update(started[work][name].ready.get("versions", {}))
             report.missing += [(work, name, f"failed: {why}") for name, why in failed[work].items()]

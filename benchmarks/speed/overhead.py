@@ -20,5 +20,5 @@ def b8(settings: Settings, report: Report) -> None:
         for name, mode in zip(NAMES, ("scan", "scan+", "sweep", "sweep+"), strict=True)
     ]
     compare(settings, report, work, contenders)
-    for plain, kept in (NAMES[:2], NAMES[2:]):
-        report.bar(work, f"{kept} / {plain}", report.median(work, kept), report.median(work, plain), 1.02)
+    for plain, safe in (NAMES[:2], NAMES[2:]):
+        report.bar(work, f"{safe} / {plain}", report.median(work, safe), report.median(work, plain), 1.02)

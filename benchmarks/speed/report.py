@@ -38,7 +38,7 @@ class Bar:
     at_most: bool
 
     @property
-    def asked(self) -> str:
+    def bound_text(self) -> str:
         """The bar in words."""
         return f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
 
@@ -92,7 +92,7 @@ class Report:
                 lines.append(f"| {work} | {contender} | - | | | | {why.replace('|', '/')} |")
             for b in (b for b in self.bars if b.work == work):
                 value = "-" if b.value is None else f"{b.value:.2f}"
-                lines.append(f"| {work} | {b.what} | {value} | | | {b.asked} | {b.verdict} |")
+                lines.append(f"| {work} | {b.what} | {value} | | | {b.bound_text} | {b.verdict} |")
         return "\n".join(lines)
 
     def markdown(self) -> str:
