@@ -14,7 +14,7 @@ from cl_func import contracts, tree
 from cl_func.core import Strategy, TrainStep
 from cl_func.core.nodes import Fused, Wrapper
 from cl_func.storage import files
-from cl_func.transforms import Compiled, F, map_leaves
+from cl_func.transforms import Compiled, F, _map_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,4 +92,4 @@ def check_finite(update: F, save: str | Path | None = None) -> F:
             return watch(leaf.inner)
         return Fused(tuple(map(watch, leaf.parts))) if isinstance(leaf, Fused) else Watched(leaf, path)
 
-    return map_leaves(watch, update)
+    return _map_leaves(watch, update)

@@ -1586,12 +1586,6 @@ INNER = {
     "regularizers.quadratic.penalty",
     "regularizers.quadratic.scalar",
     "taps.tensorboard",  # needs its package
-    "transforms.compiler_available",
-    "transforms.lenient",
-    "transforms.map_leaves",
-    "transforms.mapped",
-    "tree.is_eager_cpu",
-    "tree.unwrapped",
 }
 
 

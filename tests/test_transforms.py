@@ -168,7 +168,7 @@ def test_strategies_transform_as_a_whole():
 def test_without_a_compiler_it_runs_eagerly_after_one_warning(monkeypatch):
     monkeypatch.setattr(transforms.shutil, "which", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    transforms.compiler_available.cache_clear()
+    transforms._compiler_available.cache_clear()
     try:
         strategy = STRATEGIES["naive"]
         with pytest.warns(UserWarning, match="no C\\+\\+ compiler found") as caught:
@@ -176,7 +176,7 @@ def test_without_a_compiler_it_runs_eagerly_after_one_warning(monkeypatch):
         assert len(caught) == 1
         testing.assert_equal(out, cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train), "eager")
     finally:
-        transforms.compiler_available.cache_clear()
+        transforms._compiler_available.cache_clear()
 
 
 def test_half_a_library_left_by_a_killed_process_is_removed(monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ class SkipEmpty(Wrapper):
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         some = exp.valid.any()
-        if tree.is_eager_cpu(some):
+        if tree._is_eager_cpu(some):
             return self.inner(state, exp) if some else state
         out = self.inner(state, exp)
         if contracts.has_rows(out, state):

@@ -24,7 +24,7 @@ def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
         checks.tensors("state", state)
         checks.tensors("exp", exp)
         raise
-    if not leaves or not tree.is_eager_cpu(leaves[0]) or outside:
+    if not leaves or not tree._is_eager_cpu(leaves[0]) or outside:
 
         def value_of(params: Any) -> tuple[Tensor, Any]:
             value, after = contracts.loss_output(loss(params, state, exp), state)

@@ -120,7 +120,7 @@ def _conditional(state: S, exp: E, *, condition: Callable[[S, E], Tensor], updat
     if not isinstance(chosen, bool):
         if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
             raise checks.type_error("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
-        if not tree.is_eager_cpu(chosen):
+        if not tree._is_eager_cpu(chosen):
             return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
     return contracts.update_output(update(state, exp), state) if chosen else state
 

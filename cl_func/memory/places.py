@@ -30,7 +30,7 @@ def write(data: PyTree, rows: PyTree, place: Tensor, wins: Tensor) -> PyTree:
 
     Nothing is written for the other rows, whatever their place.
     """
-    if tree.is_eager_cpu(wins) and not wins.any():
+    if tree._is_eager_cpu(wins) and not wins.any():
         return data  # what a full reservoir does with most minibatches; else all of it is copied
     # Writing twice to one place has no defined order. So each row that does not win writes what the last row that wins writes, at
     # its place: equal values, any order. With no such row at all, the memory's first row is written over itself.

@@ -30,7 +30,7 @@ class Trial:
 
     def on(self, x: Tensor) -> None:
         """On the input of a first pass, x [n, ...]; while that is traced on one of its shape, apart from the tracing."""
-        if tree.is_eager_cpu(x):
+        if tree._is_eager_cpu(x):
             self._first_of([x[:4], x])
             return
         n, *shape = (int(size) for size in x.shape)

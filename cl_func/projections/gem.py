@@ -67,7 +67,7 @@ def by_index(state: Any, exp: Experience) -> Tensor:
 
 def _place(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
     place, n = which(state, exp), memory.seen.shape[0]
-    if tree.is_eager_cpu(place) and not 0 <= place < n:
+    if tree._is_eager_cpu(place) and not 0 <= place < n:
         raise ValueError(
             f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(place)}; make as many "
             "as the stream has experiences. (The pieces of an online stream count one by one: let `which` tell their memory.)"

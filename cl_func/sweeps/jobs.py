@@ -20,8 +20,8 @@ from cl_func.storage.run_checkpointer import RunCheckpointer
 from cl_func.sweeps import compile_times
 from cl_func.sweeps.interrupted import InterruptedRun, side_by_side
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig, streams
+from cl_func.transforms import _lenient, _vmap, vmap
 from cl_func.transforms import compile as compiled
-from cl_func.transforms import lenient, mapped, vmap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,10 @@ class SweepJob:
         if probe is None and isinstance(benchmark, Benchmark):
             probe = evaluate(strategy.model, benchmark.test)
         if how.lanes > 1:
-            update, probe = vmap(update), None if probe is None else mapped(probe, "probe")
+            update, probe = vmap(update), None if probe is None else _vmap(probe, "probe")
         if how.compiled:
             update, probe = compiled(update), None if probe is None else compiled(probe)
-        return (lenient(update), lenient(probe)) if how.lenient else (update, probe)
+        return (_lenient(update), _lenient(probe)) if how.lenient else (update, probe)
 
     def __call__(
         self,

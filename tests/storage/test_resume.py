@@ -424,7 +424,7 @@ def test_a_shorter_stream_is_told(tmp_path, kind, within):
 
 def stand_in(monkeypatch):
     """`cl.compile` with its structure and without its compiler."""
-    monkeypatch.setattr(cl.transforms, "compiler_available", lambda: False)
+    monkeypatch.setattr(cl.transforms, "_compiler_available", lambda: False)
 
 
 @pytest.mark.parametrize(("first", "at"), [("eager", at) for at in range(1, 24)] + [("compiled", at) for at in range(1, 21)])
