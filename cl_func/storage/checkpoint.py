@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
 from cl_func import checks
 from cl_func.checks import positive_int
-from cl_func.core.kinds import S
+from cl_func.core.kinds import Probe, S, Update
 from cl_func.storage import files, fingerprint, resuming
 from cl_func.storage.resuming import OnChange
 from cl_func.storage.run_checkpointer import RunCheckpointer
@@ -103,7 +103,9 @@ class Checkpoint:
         resuming.on_change(self.on_change)
 
     @contextlib.contextmanager
-    def opened(self, update: Any, start: Any, stream: Any, probe: Any, every: int) -> Iterator[RunCheckpointer]:
+    def open_run(
+        self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int
+    ) -> Iterator[RunCheckpointer]:
         """The folder, locked, and a checkpointer of the run of these arguments of `scan`, not yet resumed."""
         with locked(self.folder):
             passed = resuming.Passed(stream)

@@ -120,7 +120,7 @@ class Passed:
         return {"data": repr(exp.source.digests), "rows": repr(rows)}
 
     def differences(self, before: Entries, n: int) -> list[str]:
-        """What of the first n experiences is not as it was, in words; nothing of a shorter stream, which `continued` refuses."""
+        """What of the first n experiences is not as it was, in words; nothing of a shorter stream, which `remaining` refuses."""
         if self.places and len(self.places) < n:
             return []
         now = self.first(n)

@@ -27,7 +27,7 @@ SHARE = 0.01  # of the run time that checkpoints may cost when nothing else is a
 
 
 class RunCheckpointer:
-    """Saves a run as it goes on, and finds where it was. Made by `Checkpoint.opened`, used by `scan`.
+    """Saves a run as it goes on, and finds where it was. Made by `Checkpoint.open_run`, used by `scan`.
 
     checkpoint: the Checkpoint, where and how often. run: the fingerprint of the run; passed: what it has seen of its stream; extra:
     more fields of the header; saved: where the run goes on from, for one that is not to be looked for by `resume`.
@@ -68,7 +68,7 @@ class RunCheckpointer:
         self.changed = not resuming.check(header["run"], self.run, others, what, insist, mend, header["format"])
         return _strided(files.fitted(header.tensors, header.fields, start, path, "state"), header["strides"])
 
-    def check_history(self, entries: int) -> None:
+    def check_history_length(self, entries: int) -> None:
         """Check that the history has as many entries as a run of this progress has."""
         if len(self.history) != entries:
             raise ValueError(
@@ -76,7 +76,7 @@ class RunCheckpointer:
                 f"this `every` and probe there are {entries}; give those that the run began with, or a folder of its own."
             )
 
-    def look_again(self, entry: Any) -> None:
+    def check_entry(self, entry: Any) -> None:
         """Check that an entry of the history, named as the probe names it now, can stand beside those that were saved."""
         before = dict(zip(self.columns, self.history[-1], strict=True)) if self.history else {}
         now = dict(tree.items(entry))
@@ -88,7 +88,7 @@ class RunCheckpointer:
             )
         self.columns = list(now)
 
-    def continued(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]:
+    def remaining(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]:
         """The experience of a stream that a run has seen last, or None, an iterator over the others, and whether there are any.
 
         Raises ValueError for a stream that ends before where the run was.
@@ -129,7 +129,7 @@ class RunCheckpointer:
         if not self.skip:
             self.progress.orders = {}
 
-    def updated(self) -> None:
+    def on_update_end(self) -> None:
         """The update was called on the experience; if a part of it was done before, that must have been a part of it."""
         if self.progress.calls < self.skip:
             raise files.DamagedFile(
@@ -146,7 +146,7 @@ class RunCheckpointer:
         if self.progress.seen % every == 0 if every else steps is None and self._worth_it():
             self.save(state)
 
-    def called(self, state: Any) -> None:
+    def on_call(self, state: Any) -> None:
         """A function of the update was called."""
         steps = self.checkpoint.steps
         if self.progress.calls % steps == 0 if steps else self.checkpoint.every is None and self._worth_it():
@@ -209,7 +209,7 @@ class _Tracked:
         out = (inner if left >= self.parts else last(inner, left))(state, exp)
         if self.ordering is not None:
             checkpointer.progress.orders[self.ordering] = out[1]
-        checkpointer.called(out if self.ordering is None else out[0])
+        checkpointer.on_call(out if self.ordering is None else out[0])
         return out
 
 

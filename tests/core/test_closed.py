@@ -82,7 +82,7 @@ def test_a_change_that_stays_is_found_whenever_it_comes(n, data):
 
 def test_few_of_many_states_are_looked_at(monkeypatch):
     looks = []
-    monkeypatch.setattr(closed.Closed, "_look", lambda self, state: looks.append(self.seen))
+    monkeypatch.setattr(closed.ClosedCheck, "_compare", lambda self, state: looks.append(self.seen))
     run(None, n=100, at=101)
     assert looks == [1, 2, 4, 8, 16, 32, 64, 100]
 
