@@ -18,7 +18,7 @@ import cl_func as cl
 from cl_func import testing, transforms
 from cl_func.compiler import program
 from cl_func.compiler.tracing import TraceError
-from cl_func.sweeps import autotune
+from cl_func.sweeps import compile_times
 
 EXP, MODEL, SGD = registry.BENCH.train[0], registry.MODEL, cl.optim.sgd(0.1)
 STATE = registry.init(cl.key(0), optimizer=SGD)
@@ -81,7 +81,7 @@ def test_a_sweep_that_chose_to_compile_goes_on_eagerly(monkeypatch):
     eager = cl.sweep(strategy, registry.BENCH, compile=False, **asked)
     with pytest.raises(TraceError, match="mask"):
         cl.sweep(strategy, registry.BENCH, compile=True, **asked)
-    monkeypatch.setattr(autotune, "compile_seconds", lambda job, run: 0.0)
+    monkeypatch.setattr(compile_times, "expected", lambda *args: 0.0)
     monkeypatch.setattr(transforms, "_WARNED", set())
     with pytest.warns(UserWarning, match="the shape of a result depends.*It runs eagerly now") as warned:
         chosen = cl.sweep(strategy, registry.BENCH, compile="auto", **asked)
