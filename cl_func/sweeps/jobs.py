@@ -84,7 +84,7 @@ class SweepJob:
         states = [first.state if first is not None and run == first.run else config.start(run) for run in runs]
         single = states[0]
         if interrupted:
-            states = [files.fitted(i.state, i.header, s, i.path, "state") for i, s in zip(interrupted, states, strict=True)]
+            states = [files.restore(i.state, i.header, s, i.path, "state") for i, s in zip(interrupted, states, strict=True)]
         checkpointer = self._checkpointer(runs, [*interrupted, *[interrupted[-1]] * missing] if interrupted else [])
         state = states[0] if lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
         watch = compile_times.Watch(update, probe) if compiles and self.execution.compiled else None

@@ -393,13 +393,13 @@ def test_a_data_set_is_hashed_once(monkeypatch):
 def test_what_was_passed_is_known_however_it_was_counted(n):
     bench = cl.testing.small_benchmark(n_experiences=4)
     for stream in (bench.train, list(bench.train), bench.train[::2], cl.streams.split_online(bench, 4).train):
-        steps = resuming.Passed(stream)
+        steps = resuming.SeenExperiences(stream)
         for i in range(n):
             steps.first(i)
-        assert steps.first(n) == resuming.Passed(stream).first(n)
-        whole = resuming.Passed(stream).first(len(stream))
+        assert steps.first(n) == resuming.SeenExperiences(stream).first(n)
+        whole = resuming.SeenExperiences(stream).first(len(stream))
         assert steps.differences(whole, len(stream)) == []
-        assert resuming.Passed(stream[::-1]).differences(whole, len(stream)) != []
+        assert resuming.SeenExperiences(stream[::-1]).differences(whole, len(stream)) != []
 
 
 log = args = settings = None  # what `test_codes_tell_what_names_are_used_for` names
