@@ -369,7 +369,9 @@ def _mismatch(a: PyTree, b: PyTree) -> str | None:
         return f"the structures differ: {structure_a} against {structure_b}"
     for (path, x), (_, y) in zip(items(a), items(b), strict=True):
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            return f"{path}: {describe(x)} is no tensor" if not isinstance(x, Tensor) else f"{path}: {describe(y)} is no tensor"
+            return (
+                f"{path}: {describe(x)} is not a tensor" if not isinstance(x, Tensor) else f"{path}: {describe(y)} is not a tensor"
+            )
         if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
             return f"{path}: {describe(x)} on {x.device} against {describe(y)} on {y.device}"
     return None

@@ -108,7 +108,7 @@ class Minibatches(Combinator):
         return tree.replace(self, order=orders[0]) if orders else self
 
     def simplified(self) -> Update:
-        """Its step alone, if that is called once on the experience as it is."""
+        """Its step alone, if that is called just once, on the experience itself."""
         single = self.order is None and self.view is None and (self.iterations or self.epochs) == 1
         return self.step if single else self
 

@@ -74,8 +74,8 @@ def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_ch
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     message = f"{what}. What has changed: {'; '.join(found[:SHOWN])}{more}."
     if on_change == "error":
-        raise ValueError(f"{message} Give this one a folder of its own, or go on all the same with {mend}.")
-    warnings.warn(f"{message} It goes on all the same.", stacklevel=5)
+        raise ValueError(f"{message} Give this one a folder of its own, or resume it all the same with {mend}.")
+    warnings.warn(f"{message} It is resumed all the same.", stacklevel=5)
     return False
 
 
