@@ -1,7 +1,7 @@
-"""Checks of arguments at the border of the library: each names the argument, what was expected and what was given.
+"""Checks of arguments where users call the library: each error names the argument, what was expected and what was given.
 
-Factories call them once; what runs at every step checks no more than types, shapes and dtypes, which cost nothing there and, unlike
-values, can be looked at while a function is vmapped or traced.
+Factories call them once. Code that runs at every step checks only types, shapes and dtypes: that is cheap and, unlike reading
+values, works while a function is vmapped or traced.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ import importlib
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.tree import describe
+from cl_func.tree import PyTree, describe
+
+T = TypeVar("T")
 
 
 def type_error(name: str, expected: str, value: Any) -> TypeError:
-    """The TypeError for an argument of another kind than expected, to be raised."""
+    """The TypeError to raise for an argument of the wrong kind."""
     return TypeError(f"{name}: expected {expected}, got {describe(value)}.")
 
 
-def optional(module: str, what: str, extra: str) -> Any:
-    """Import a module that only some extra of this package brings; ImportError that says what needs it and how to get it."""
+def optional(module: str, what: str, extra: str) -> ModuleType:
+    """Import a module of an optional dependency; the ImportError says what needs it and which extra of this package installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -33,15 +36,15 @@ def optional(module: str, what: str, extra: str) -> Any:
         raise ImportError(f'{what} needs {package}: pip install "cl_func[{extra}]"') from error
 
 
-def instance(name: str, value: Any, kind: Any, expected: str) -> Any:
-    """Check that a value is of a class; TypeError otherwise."""
+def instance(name: str, value: T, kind: type | tuple[type, ...], expected: str) -> T:
+    """Check that a value is an instance of a class; TypeError otherwise."""
     if not isinstance(value, kind):
         raise type_error(name, expected, value)
     return value
 
 
-def function(name: str, value: Any, expected: str = "a function") -> Any:
-    """Check that a value can be called; TypeError otherwise."""
+def function(name: str, value: T, expected: str = "a function") -> T:
+    """Check that a value is callable; TypeError otherwise."""
     if not callable(value):
         raise type_error(name, expected, value)
     return value
@@ -54,7 +57,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def choice(name: str, value: Any, *options: Any) -> Any:
+def choice(name: str, value: T, *options: Any) -> T:
     """Check that a value is one of some strings, bools or None; ValueError otherwise."""
     if not (value is None or isinstance(value, (str, bool))) or value not in options:
         *others, last = (repr(option) for option in options)
@@ -86,14 +89,14 @@ def positive_int(name: str, value: Any, least: int = 1) -> int:
 
 
 def drawable(name: str, value: Any, capacity: Any) -> int:
-    """Check that a number of rows to draw is at least 1 and at most a memory's capacity, itself a size; TypeError or ValueError."""
+    """Check that a number of rows to draw is between 1 and a memory's capacity, which is checked too; TypeError or ValueError."""
     if positive_int(name, value) > positive_int("capacity", capacity):
         raise ValueError(f"{name}: expected at most the capacity, {capacity}, got {value}; draw fewer rows, or store more.")
     return value
 
 
 def occupied(name: str, memory: Any) -> Tensor:
-    """Which places of a memory are occupied, [capacity] bool, after a check that it can tell; TypeError otherwise."""
+    """The mask of occupied slots of a memory, [capacity] bool; TypeError for a value that is not a memory."""
     found = getattr(memory, "occupied", None)
     if not isinstance(found, Tensor) or not hasattr(memory, "data"):
         raise type_error(name, "a memory with data and occupied, such as a Reservoir", memory)
@@ -101,16 +104,17 @@ def occupied(name: str, memory: Any) -> Tensor:
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
-    """Check that a value is a tuple or list of sizes, not empty; TypeError or ValueError otherwise."""
+    """Check that a value is a non-empty tuple or list of sizes; TypeError or ValueError otherwise."""
     if not isinstance(value, (tuple, list)) or not value:
         raise type_error(name, "sizes such as (1, 28, 28)", value)
     return tuple(positive_int(name, size) for size in value)
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, ends: str = "()") -> float:
-    """Check that a value is a finite number between two others; `ends`, such as "[)", says which of them belong to the range.
+    """Check that a value is a finite number in a range, and return it as a float.
 
-    Returns it as a float. Raises TypeError for what is no number (a bool is none) and ValueError for one outside.
+    ends: whether each end belongs to the range, "[" and "]", or not, "(" and ")".
+    Raises TypeError for a value that is not a number (a bool counts as none), ValueError for a number out of range.
     """
     expected = "a finite number"
     if math.isfinite(low) or math.isfinite(high):
@@ -126,7 +130,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
 
 
 def number_or_path(name: str, value: Any, example: str) -> float | str:
-    """Check that a value is a finite number, or the path of a leaf of the state; TypeError or ValueError otherwise."""
+    """Check that a value is a finite number or the path of a leaf of the state; TypeError or ValueError otherwise."""
     if isinstance(value, str):
         return path(name, value, example)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -141,7 +145,7 @@ def tensor(
     dtype: torch.dtype | None = None,
     like: Tensor | None = None,
 ) -> Tensor:
-    """Check a tensor's shape, its dtype (floating without one) and that it is on the device of another; they may be traced."""
+    """Check a tensor's shape, dtype (floating if None) and device (that of `like`); it may be traced. TypeError or ValueError."""
     right = isinstance(value, Tensor) and (value.is_floating_point() if dtype is None else value.dtype == dtype)
     if not right or (shape is not None and value.shape != shape):
         kind = "floating" if dtype is None else str(dtype).removeprefix("torch.")
@@ -154,18 +158,18 @@ def tensor(
     return value
 
 
-def tensors(name: str, value: Any) -> Any:
-    """Check that a value is a tree of tensors, at least one; TypeError that names the first other leaf otherwise."""
+def tensors(name: str, value: T) -> T:
+    """Check that a value is a tree of at least one tensor; otherwise TypeError, naming the first leaf that is not a tensor."""
     items = tree.items(value)
     wrong = next(((path, leaf) for path, leaf in items if not isinstance(leaf, Tensor)), None)
     if wrong is not None or not items:
-        place = f" at {wrong[0]!r}" if wrong is not None and wrong[0] else ""
-        raise type_error(name, f"a tree of tensors{place}", value if wrong is None else wrong[1])
+        where = f" at {wrong[0]!r}" if wrong is not None and wrong[0] else ""
+        raise type_error(name, f"a tree of tensors{where}", value if wrong is None else wrong[1])
     return value
 
 
 def key(name: str, value: Any) -> Tensor:
-    """Check that a value is one key, of a device that holds values (not "meta"); TypeError or ValueError otherwise."""
+    """Check that a value is a single key, not on the device "meta", which holds no values; TypeError or ValueError otherwise."""
     if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim:
         raise type_error(name, "an int64 tensor of shape () made by cl.key(seed)", value)
     if value.is_meta:
@@ -173,22 +177,23 @@ def key(name: str, value: Any) -> Tensor:
     return value
 
 
-def model(name: str, value: Any) -> Any:
+def model(name: str, value: T) -> T:
     """Check that a value is a model, with `init(key)` and `apply(params, buffers, x, ...)`; TypeError otherwise."""
     if isinstance(value, type) or not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
         raise type_error(name, "a model such as cl.models.mlp(...), or cl.models.from_module(factory, n_classes=...)", value)
     return value
 
 
-def model_or_function(name: str, value: Any) -> Any:
-    """Check that a value is what `cl.evaluate` takes: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
-    function = callable(value) and not isinstance(value, (type, torch.nn.Module))
+def model_or_function(name: str, value: T) -> T:
+    """Check that `cl.evaluate` can take a value: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
+    given: Any = value  # narrowed, it would be no T any more
+    function = callable(given) and not isinstance(given, (type, torch.nn.Module))
     if not function and not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
         raise type_error(name, "a Model or a function (state, exp) -> logits [n, C]", value)
     return value
 
 
-def optimizer(name: str, value: Any) -> Any:
+def optimizer(name: str, value: T) -> T:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
     methods = all(callable(getattr(value, part, None)) for part in ("init", "update"))
     if isinstance(value, type) or not methods or hasattr(value, "model"):  # a Strategy has the two as well
@@ -196,15 +201,15 @@ def optimizer(name: str, value: Any) -> Any:
     return value
 
 
-def stream(name: str, value: Any) -> Any:
-    """Check that a value can be a stream: something to iterate over that is no single experience, text or mapping."""
+def stream(name: str, value: T) -> T:
+    """Check that a value can be a stream: an iterable other than a tensor, a text or a mapping; TypeError otherwise."""
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping, Tensor)):
         raise type_error(name, "a sequence of experiences such as benchmark.train", value)
     return value
 
 
 def slot(state: Any, path: str, kind: type, expected: str) -> Any:
-    """What is in a slot of the state, checked to be of a class; ValueError for an unknown path, TypeError otherwise, naming it."""
+    """The value in a slot of the state, checked to be of a class; ValueError for an unknown path, TypeError for another class."""
     found = tree.get(state, path)
     if not isinstance(found, kind):
         raise type_error(f"slot {path!r}", expected, found)
@@ -212,7 +217,7 @@ def slot(state: Any, path: str, kind: type, expected: str) -> Any:
 
 
 def device(name: str, value: Any) -> torch.device | None:
-    """Check that a value is None or names a device that torch knows here; TypeError or ValueError otherwise."""
+    """Check that a value is None or a device that this machine has; TypeError or ValueError otherwise."""
     if value is None:
         return None
     if not isinstance(value, (str, torch.device)):
@@ -227,8 +232,8 @@ def device(name: str, value: Any) -> torch.device | None:
     return found
 
 
-def params(state: Any) -> Any:
-    """The parameters of the model in a state; TypeError for a state without."""
+def params(state: Any) -> PyTree:
+    """The parameters of the model in a state; TypeError for a state without a model."""
     try:
         return state.model.params
     except AttributeError:
@@ -236,5 +241,5 @@ def params(state: Any) -> Any:
 
 
 def no_agent(name: str, value: Any, needs: str) -> TypeError:
-    """The TypeError for a state without a field that is needed, to be raised."""
+    """The TypeError to raise for a state that lacks a field."""
     return type_error(name, f"the state of an agent with {needs}, such as strategy.init(key)", value)

@@ -1,37 +1,39 @@
-"""What the functions of a method must return: one check of each kind, in the same words wherever one is called.
+"""What the functions of a method must return: one check for each kind of function, with the same message wherever it is called.
 
     update_output      the state, of the class that it was given
     loss_output        (value, state), the value a floating tensor of shape ()
     transform_output   (gradients, state), a gradient like the one given for each parameter
     probe_output       a tree of tensors
 
-Each returns what it was given. What is called at every step looks at classes, shapes and dtypes only, which can be seen while a
-function is vmapped or traced.
+Each returns the output that it checked. Those that run at every step look at classes, shapes and dtypes only, which are known
+even while a function is vmapped or traced.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor
 
 from cl_func import tree
 
-ONE = "end it with `return state`"
-TWO = "end it with `return value, state`"
+S = TypeVar("S")  # a state
+T = TypeVar("T")
+_RETURN_STATE = "end it with `return state`"
+_RETURN_VALUE_STATE = "end it with `return value, state`"
 
 
 class ContractError(TypeError):
-    """A function returned something else than functions of its kind do.
+    """A function returned something other than what functions of its kind must return.
 
-    name: the argument that it was given as. gave: what it returned, in words. expected, mend: what it should, and how.
-    path: where in what it returned, if it is about a part of that.
+    name: the argument that the function was passed as. gave: what it returned, in words. expected: what it should have returned.
+    mend: how to fix it. path: which part of the output is wrong, if it is only a part.
     """
 
     def __init__(self, name: str, gave: str, expected: str, mend: str, path: str = "") -> None:
-        place = f" at {path!r}" if path else ""
-        super().__init__(f"{name}: expected it to return {expected}{place}, got {gave}; {mend}.")
+        where = f" at {path!r}" if path else ""
+        super().__init__(f"{name}: expected it to return {expected}{where}, got {gave}; {mend}.")
         self.name, self.gave, self.expected, self.mend, self.path = name, gave, expected, mend, path
 
     def __reduce__(self) -> Any:
@@ -39,7 +41,7 @@ class ContractError(TypeError):
 
 
 def shown(out: Any) -> str:
-    """What a function returned, in a few words: a state by its class, a tensor as dtype[shape]."""
+    """A returned value in a few words: a state by its class, a tensor as dtype[shape]."""
     if type(out) in (tuple, list):
         inner = ", ".join(shown(part) for part in out)
         return f"({inner})" if type(out) is tuple else f"[{inner}]"
@@ -49,12 +51,14 @@ def shown(out: Any) -> str:
     return text if len(text) <= 120 else f"{text[:120]}..."
 
 
-def update_output(out: Any, state: Any, *, leaves: bool = False, name: str = "update") -> Any:
-    """Check that an Update returned a state like the one it was given, with `leaves` also that tensors are still tensors."""
+def update_output(out: Any, state: S, *, leaves: bool = False, name: str = "update") -> S:
+    """Check that an Update returned a state of the class that it was given; with `leaves` also that tensors are still tensors."""
     kind = type(state)
     if type(out) is not kind:
         within = type(out) in (tuple, list) and any(type(part) is kind for part in out)
-        raise ContractError(name, shown(out), f"{kind.__name__}, the next state", "return the state alone" if within else ONE)
+        raise ContractError(
+            name, shown(out), f"{kind.__name__}, the next state", "return the state alone" if within else _RETURN_STATE
+        )
     if leaves and out is not state:
         if all(isinstance(leaf, Tensor) for leaf in tree.leaves(out)):
             return out
@@ -66,11 +70,11 @@ def update_output(out: Any, state: Any, *, leaves: bool = False, name: str = "up
 
 
 def has_rows(out: Any, state: Any) -> bool:
-    """Whether a leaf gave rows with the state, `(state, (rows, valid))`, as the order of minibatches does."""
+    """Whether a leaf returned rows with the state, `(state, (rows, valid))`, as the order of minibatches does."""
     return type(out) is tuple and len(out) == 2 and type(out[0]) is type(state)
 
 
-def loss_output(out: Any, state: Any, *, name: str = "loss") -> tuple[Tensor, Any]:
+def loss_output(out: Any, state: S, *, name: str = "loss") -> tuple[Tensor, S]:
     """Check that a Loss returned (value, state)."""
     pair = type(out) is tuple and len(out) == 2
     if pair and type(out[1]) is type(state):
@@ -79,11 +83,11 @@ def loss_output(out: Any, state: Any, *, name: str = "loss") -> tuple[Tensor, An
             return out
     kind = type(state)
     if not pair:
-        mend = TWO
+        mend = _RETURN_VALUE_STATE
     elif type(out[0]) is kind and type(out[1]) is not kind:
-        mend = f"they are in the other order: {TWO}"
+        mend = f"they are in the other order: {_RETURN_VALUE_STATE}"
     elif type(out[1]) is not kind:
-        mend = f"the second is not the state: {TWO}"
+        mend = f"the second is not the state: {_RETURN_VALUE_STATE}"
     elif isinstance(out[0], Tensor) and out[0].ndim:
         mend = "reduce the value to one number, such as with .mean() or cl.losses.weighted_mean"
     else:
@@ -91,12 +95,12 @@ def loss_output(out: Any, state: Any, *, name: str = "loss") -> tuple[Tensor, An
     raise ContractError(name, shown(out), f"two things, (value, state), a floating tensor of shape () and {kind.__name__}", mend)
 
 
-def transform_output(out: Any, grads: Any, state: Any, *, name: str = "transforms") -> tuple[Any, Any]:
-    """Check that a GradientTransform returned (gradients, state), the gradients like those it was given."""
+def transform_output(out: Any, grads: T, state: S, *, name: str = "transforms") -> tuple[T, S]:
+    """Check that a GradientTransform returned (gradients, state), with gradients of the shapes and dtypes that it was given."""
     kind = type(state)
     if type(out) is not tuple or len(out) != 2 or type(out[1]) is not kind:
-        other = type(out) is tuple and len(out) == 2 and type(out[0]) is kind
-        mend = f"{'they are in the other order: ' if other else ''}end it with `return grads, state`"
+        swapped = type(out) is tuple and len(out) == 2 and type(out[0]) is kind
+        mend = f"{'they are in the other order: ' if swapped else ''}end it with `return grads, state`"
         raise ContractError(name, shown(out), f"two things, (grads, state), the gradients and {kind.__name__}", mend)
     new = out[0]
     if new is not grads:
@@ -115,13 +119,13 @@ def transform_output(out: Any, grads: Any, state: Any, *, name: str = "transform
     return out
 
 
-def probe_output(out: Any, *, name: str = "probe") -> Any:
+def probe_output(out: T, *, name: str = "probe") -> T:
     """Check that a Probe returned a tree of tensors."""
     return tensors(out, name=name)
 
 
-def tensors(out: Any, *, name: str) -> Any:
-    """Check that a function returned a tree of tensors, at least one."""
+def tensors(out: T, *, name: str) -> T:
+    """Check that a function returned a tree of at least one tensor."""
     items = tree.items(out)
     for path, leaf in items:
         if not isinstance(leaf, Tensor):
@@ -141,7 +145,7 @@ def _names(grads: Any) -> str:
 
 
 def independent() -> ValueError:
-    """The error for a Loss of which no parameter that it is given has a part in the value, not even times 0, to be raised."""
+    """The error to raise for a Loss whose value does not depend on any of the parameters that it is given, not even times 0."""
     return ValueError(
         "loss: its value does not depend on the parameters that it is given; compute it from `params`, its first argument, "
         "not from state.model.params."

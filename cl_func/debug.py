@@ -16,7 +16,7 @@ from cl_func.core import Strategy, TrainStep
 from cl_func.core.kinds import Loss
 from cl_func.core.nodes import Fused, Wrapper
 from cl_func.storage import files
-from cl_func.transforms import Compiled, F, map_leaves
+from cl_func.transforms import Compiled, F, _map_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_finite(update: F, save: str | Path | None = None) -> F:
         raise TypeError(f"save: expected the path of a file, got {save!r}.")
     if isinstance(update, Strategy):
         return tree.replace(update, update=check_finite(update.update, save))
-    return map_leaves(partial(_watch, save=None if save is None else Path(save)), update)
+    return _map_leaves(partial(_watch, save=None if save is None else Path(save)), update)
 
 
 def _watch(leaf: Any, save: Path | None) -> Fused | Watched:

@@ -145,7 +145,7 @@ def split(key: Tensor, n: int = 2) -> Tensor:
     _check(key)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
-    if tree.is_eager_cpu(key):
+    if tree._is_eager_cpu(key):
         return _mixed(_words(key, n, CHILD), (33, 33, 33), FMIX)
     return _fmix((torch.arange(1, n + 1, device=key.device) + key * CHILD_INVERSE) * CHILD)
 
@@ -154,7 +154,7 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     """64 random bits per element, int64 of the given shape, in the order of SplitMix64's outputs."""
     _check(key)
     dims = _shape(shape)
-    if tree.is_eager_cpu(key):
+    if tree._is_eager_cpu(key):
         return _mixed(_words(key, math.prod(dims), GAMMA), (30, 27, 31), SPLITMIX).reshape(dims)
     # Algebraically key + i * GAMMA, but inductor makes that a loop which g++ ends too early, since signed overflow is undefined (a
     # test has the case). From this form g++ concludes less, and cl.compile defines the overflow by -fwrapv.

@@ -1,13 +1,15 @@
-"""All of torch's private and experimental API that this library uses, and nothing else: what to look at when torch changes.
+"""All of torch's private and experimental API that this library uses, and nothing else: the file to look at when torch changes.
 
-Public API has no word for these: whether a transformation is under way, fake tensors, the graph of a function, and inductor without
-dynamo in front of it. `docs/torch-upgrade.md` says what depends on each; a test per function keeps what is expected of it.
+The public API offers no way to ask whether a transformation is active, to make fake tensors, to trace a function to a graph, or to
+call inductor without dynamo in front of it. `docs/torch-upgrade.md` says what depends on each function; each has a test.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -47,38 +49,38 @@ _peek, _modes = peek_interpreter_stack, torch._C._len_torch_dispatch_stack
 
 
 def in_transform() -> bool:
-    """Whether torch.func.vmap, grad, jvp or functionalize is calling."""
+    """Whether the code runs inside torch.func.vmap, grad, jvp or functionalize."""
     return _peek() is not None
 
 
 def in_dispatch_mode() -> bool:
-    """Whether a TorchDispatchMode, such as that of fake tensors or of make_fx, is on."""
+    """Whether a TorchDispatchMode is active, such as that of fake tensors or of make_fx."""
     return bool(_modes())
 
 
 def is_wrapped(value: Tensor) -> bool:
-    """Whether a tensor is one of a torch.func transformation's own, around another."""
+    """Whether a tensor is a wrapper that a torch.func transformation has put around another one."""
     return is_functorch_wrapped_tensor(value)
 
 
 def unwrap(value: Tensor) -> Tensor:
-    """The tensor within one that is wrapped: of vmap's, that of all lanes."""
+    """The tensor inside a wrapper; inside one of vmap's, the tensor of all lanes."""
     return get_unwrapped(value)
 
 
 def has_gradient_level(value: Tensor) -> bool:
-    """Whether torch.func.grad follows a tensor at its innermost level."""
+    """Whether torch.func.grad tracks a tensor at its innermost level."""
     return is_gradtrackingtensor(value)
 
 
 def storage_id(value: Tensor) -> int:
-    """Which memory a tensor is a view of, also one that is fake and has none."""
+    """An id of the storage that a tensor is a view of; fake tensors have one too."""
     return value.untyped_storage()._cdata
 
 
 @functools.cache
-def inductor() -> Any:
-    """torch._inductor and all that tracing needs, imported here and not one by one later."""
+def inductor() -> ModuleType:
+    """torch._inductor, imported together with all that tracing needs, so that nothing is imported halfway through it."""
     import torch._inductor.compile_fx
     import torch._subclasses
     import torch.fx.experimental.proxy_tensor
@@ -87,10 +89,10 @@ def inductor() -> Any:
     return torch._inductor
 
 
-def fake_tensors(*, static: bool = False) -> Any:
-    """A mode in which new tensors have shapes and no values; real ones that are closed over stay real.
+def fake_tensors(*, static: bool = False) -> AbstractContextManager[Any]:
+    """A mode in which new tensors have shapes but no values; real tensors that are closed over stay real.
 
-    static: with a ShapeEnv in which no shape is dynamic; without one inductor does not use its cache on disk.
+    static: use a ShapeEnv in which no shape is dynamic; inductor uses its cache on disk only with one.
     """
     from torch._subclasses import FakeTensorMode  # slow to import
 
@@ -110,7 +112,7 @@ def trace(function: Callable[[list[Tensor]], list[Tensor]], inputs: list[Tensor]
 
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> Callable[..., Any]:
-    """A graph as compiled code. Straight to inductor: what dynamo adds, capture and guards, costs as much as a small step."""
+    """Compile a graph with inductor, without dynamo, whose capture and guards cost as much as a small step."""
     compiled: Callable[..., Any] = inductor().compile(graph, inputs, options=options)
     return compiled
 

@@ -1,4 +1,4 @@
-"""Transformations of updates: tree maps over their leaves, the pure functions.
+"""Transformations of updates: tree maps over their leaves, which are pure functions.
 
     cl.vmap(update)       every leaf maps over a leading lane axis of the state: many runs at once
     cl.compile(update)    every leaf becomes one compiled program per structure and shape of its inputs
@@ -32,8 +32,8 @@ from cl_func.experiences import lane_axes
 F = TypeVar("F")  # an Update, a Probe or a Strategy
 
 
-def map_leaves(wrap: Callable[[Any], Any], update: F) -> F:
-    """Map over the functions of an Update; TypeError for what is none."""
+def _map_leaves(wrap: Callable[[Any], Any], update: F) -> F:
+    """Map over the leaf functions of an Update; TypeError for any other value."""
     if not callable(update) and not isinstance(update, Strategy):
         raise TypeError(f"update: expected an Update or a Strategy, got {tree.describe(update)}.")
     return tree.map(wrap, update)
@@ -41,9 +41,9 @@ def map_leaves(wrap: Callable[[Any], Any], update: F) -> F:
 
 @dataclasses.dataclass(frozen=True)
 class Vmapped(Wrapper):
-    """A function of (state, exp) mapped over the lanes of the state, and of the exp where its fields carry them."""
+    """A function of (state, exp) mapped over the lanes of the state, and of those fields of the experience that have lanes."""
 
-    name: str = "update"  # what messages call it: an update, or the probe of a sweep
+    name: str = "update"  # what error messages call it: "update" or "probe"
 
     same = True
 
@@ -53,62 +53,61 @@ class Vmapped(Wrapper):
     def __call__(self, state: Any, exp: Any = None) -> Any:
         lanes, structure = tree.flatten(state)
         shared, exp_structure = tree.flatten(exp)
-        given = [*lanes, *shared]
+        inputs = [*lanes, *shared]
         if not lanes or any(leaf.ndim == 0 for leaf in lanes):
             raise ValueError("state: every leaf needs a leading lane axis; stack single states with cl.tree.stack([...]).")
-        untouched: dict[int, int] = {}
+        passed_through: dict[int, int] = {}  # output leaf -> the input leaf that it is
         out_structure: Any = None
 
         def flat(*leaves: Tensor) -> tuple[Tensor, ...]:
             nonlocal out_structure
             out = self.inner(tree.unflatten(structure, leaves[: len(lanes)]), tree.unflatten(exp_structure, leaves[len(lanes) :]))
             out_leaves, out_structure = tree.flatten(contracts.tensors(out, name=self.name))
-            # Lanes of leaves that pass through need no stacking again: hand the very same tensor on.
-            place = {id(leaf): i for i, leaf in enumerate(leaves[: len(lanes)])}
-            untouched.update({j: place[id(leaf)] for j, leaf in enumerate(out_leaves) if id(leaf) in place})
-            return tuple(leaf for j, leaf in enumerate(out_leaves) if j not in untouched)
+            # vmap would copy the lanes of a leaf that is returned unchanged: return the input tensor itself instead.
+            position = {id(leaf): i for i, leaf in enumerate(leaves[: len(lanes)])}
+            passed_through.update({j: position[id(leaf)] for j, leaf in enumerate(out_leaves) if id(leaf) in position})
+            return tuple(leaf for j, leaf in enumerate(out_leaves) if j not in passed_through)
 
         axes = (*[0] * len(lanes), *lane_axes(exp))
-        changed = iter(torch.func.vmap(flat, in_dims=axes)(*given))
+        changed = iter(torch.func.vmap(flat, in_dims=axes)(*inputs))
         return tree.unflatten(
             out_structure,
-            [given[untouched[j]] if j in untouched else next(changed) for j in range(out_structure.num_leaves)],
+            [inputs[passed_through[j]] if j in passed_through else next(changed) for j in range(out_structure.num_leaves)],
         )
 
 
 def vmap(update: F) -> F:
     """Map an Update (or Probe) over lanes: `cl.vmap(update)(cl.tree.stack(states), exp)`; lane i equals the single run i.
 
-    Given a Strategy, its `init` takes keys [S] and stacks the S states. Fields of the experience may carry lanes too (own row
-    order, own class mask); its source is always shared.
+    The `init` of a vmapped Strategy takes keys [S] and stacks the S states. Fields of the experience may have lanes too (a row
+    order or a class mask for each); its source is always shared.
     """
     if isinstance(update, Strategy):
-        made: Any = Strategy(functools.partial(_init_lanes, init=update.init), vmap(update.update), update.model)
-        return made
-    return mapped(update, "update")
+        return tree.replace(update, init=functools.partial(_init_lanes, init=update.init), update=vmap(update.update))
+    return _vmap(update, "update")
 
 
 def _init_lanes(keys: Tensor, *, init: Callable[[Tensor], Any]) -> Any:
     return tree.stack([init(key) for key in keys])
 
 
-def mapped(update: F, name: str) -> F:
-    """`vmap` for an Update or a Probe that messages call by another name."""
+def _vmap(update: F, name: str) -> F:
+    """`vmap` of an Update or a Probe; `name` is what error messages call it."""
 
     def wrap(leaf: Any) -> Any:
         if isinstance(leaf, Compiled):
             return leaf.around(Vmapped(leaf.inner, name))
         return Vmapped(leaf, name)
 
-    return map_leaves(wrap, update)
+    return _map_leaves(wrap, update)
 
 
 _COMPILING = threading.RLock()
 
 
 @functools.cache
-def compiler_available() -> bool:
-    """Whether a C++ compiler is there; warns once if not."""
+def _compiler_available() -> bool:
+    """Whether there is a C++ compiler, or a GPU; warns once if not."""
     if torch.cuda.is_available() or any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return True
     warnings.warn(
@@ -123,9 +122,9 @@ class Compiled(Wrapper):
 
     donate: bool = False
     rewrite: bool = True
-    lenient: bool = False  # what cannot be traced runs eagerly, after a warning, and is no error
+    lenient: bool = False  # a function that cannot be traced runs eagerly, after a warning, instead of raising
     programs: dict[Any, dict[Any, Program | _Eager]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
-    # States that were written in place: the leaves of the next call, which then need not be taken apart and looked at again.
+    # State written in place -> its leaves and their programs, so that the next call need not flatten and inspect it again.
     owned: weakref.WeakKeyDictionary[Any, tuple[list[Tensor], dict[Any, Program | _Eager]]] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, compare=False, repr=False
     )
@@ -133,18 +132,18 @@ class Compiled(Wrapper):
     same = closed = True
 
     def around(self, inner: Callable[..., Any]) -> Compiled:
-        # Nothing of what belongs to the other function: a state that was written in place is known with that one's programs.
+        # With programs and states of its own: those recorded here belong to the other function.
         return dataclasses.replace(self, inner=inner, programs={}, owned=weakref.WeakKeyDictionary())
 
     def donating(self) -> Compiled:
-        """The same function, allowed to overwrite the state it is given."""
-        return dataclasses.replace(self, donate=True)  # with the same programs
+        """The same function, which may overwrite the state that it is given; it shares the programs."""
+        return dataclasses.replace(self, donate=True)
 
     def __reduce__(self) -> Any:
-        return Compiled, (self.inner, self.donate, self.rewrite, self.lenient)  # programs belong to the process
+        return Compiled, (self.inner, self.donate, self.rewrite, self.lenient)  # programs cannot leave the process
 
     def __call__(self, state: Any, exp: Any = None) -> Any:
-        if not compiler_available():
+        if not _compiler_available():
             return self.inner(state, exp)
         shared, exp_structure = tree.flatten(exp)
         shared = materialize_expanded(shared)
@@ -160,7 +159,7 @@ class Compiled(Wrapper):
         signature = (exp_structure, input_signature(shared))
         program = programs.get(signature)
         if program is None:
-            with _COMPILING:  # torch traces and compiles in one thread at a time; the others wait for the program
+            with _COMPILING:  # torch can trace and compile in one thread at a time only; the others wait for the program
                 program = programs.get(signature) or self._program(lanes, shared, tree.flatten(state)[1], exp_structure)
                 programs[signature] = program
         if isinstance(program, _Eager):
@@ -191,7 +190,7 @@ class Compiled(Wrapper):
 
 
 class _Eager:
-    """In the place of a program that could not be made."""
+    """Stands for a program that could not be made: the function runs eagerly."""
 
 
 _WARNED: set[str] = set()
@@ -204,34 +203,34 @@ def _warn_once(message: str) -> None:
 
 
 def _by_identity(state: Any) -> bool:
-    """Whether a value can be a weak key that is equal to itself only, as states are; tensors and dicts are not."""
+    """Whether a value can be a weak key that equals only itself, as a state can; tensors and dicts cannot."""
     return dataclasses.is_dataclass(state) and type(state).__hash__ is object.__hash__ and hasattr(state, "__weakref__")
 
 
 def compile(update: F, donate: bool = False, *, rewrite: bool = True) -> F:
     """Compile every leaf of an Update, Probe or Strategy; the results equal the eager ones (a law of the test-suite).
 
-    Neighbouring leaves become one program. A leaf is compiled once per structure and shapes of its inputs. With `donate` the
-    state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely on a copy of its own.
-    An eager update among donated ones must not put a tensor in the state that it still needs: the next one may write over it. What
-    is the state's own or the experience's is safe.
+    Neighbouring leaves become one program. A leaf is compiled once for each structure and shapes of its inputs. With `donate` the
+    state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely, on its own copy.
+    An eager update among donated ones must not put a tensor into the state that it needs later, since the next update may
+    overwrite it; tensors that were in the state or the experience before are safe.
 
-    rewrite: let plain gradient steps and a few gathers be written in a form that takes fewer passes over memory (`rewrites.py`);
-        False hands the graph to torch's compiler as it was traced.
+    rewrite: rewrite plain gradient steps and a few gathers into a form that takes fewer passes over memory (`rewrites.py`);
+        False passes the graph to torch's compiler as it was traced.
 
     The first call raises ValueError, naming the line, for a function whose shapes or branches depend on the values of tensors.
-    Without a C++ compiler, or where torch's compiler fails, everything runs eagerly, after one warning with the reason; the
-    environment variable CL_FUNC_STRICT=1 makes that an error.
+    Without a C++ compiler, or if torch's compiler fails, the function runs eagerly after one warning that gives the reason; with
+    the environment variable CL_FUNC_STRICT=1 a failure of the compiler is raised.
     """
     checks.flag("donate", donate)
     checks.flag("rewrite", rewrite)
     if isinstance(update, Strategy):
         return tree.replace(update, update=compile(update.update, donate, rewrite=rewrite))
-    return map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate, rewrite), fuse(update))
+    return _map_leaves(lambda leaf: leaf if isinstance(leaf, Compiled) else Compiled(leaf, donate, rewrite), fuse(update))
 
 
-def lenient(update: F) -> F:
-    """The compiled Update whose leaves run eagerly, after one warning, where they cannot be traced."""
+def _lenient(update: F) -> F:
+    """The same compiled Update, but leaves that cannot be traced run eagerly after a warning."""
 
     def wrap(leaf: Any) -> Any:
         return dataclasses.replace(leaf, lenient=True, programs={}) if isinstance(leaf, Compiled) else leaf

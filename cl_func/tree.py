@@ -2,7 +2,7 @@
 
 A state is a frozen dataclass whose fields are tensors, dicts or tuples of tensors, or other states. `@state` registers the
 class as a pytree twice: with optree (namespace "cl_func", used by this library for its speed and its paths) and with
-`torch.utils._pytree` (the only registry that `torch.func` and `torch.compile` look into). Fields marked `static()` and
+`torch.utils._pytree` (the only registry that `torch.func` and `torch.compile` consult). Fields marked `static()` and
 fields that are None belong to the structure, not to the leaves.
 
 A leaf is addressed by its path, field names and keys joined by dots: `"opt.lr"`, `"model.params.0.weight"`.
@@ -20,6 +20,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 import numpy as np
 import optree
 import torch
+from optree import PyTreeSpec
 from torch import Tensor
 
 from cl_func.torch_private import in_dispatch_mode, in_transform, is_wrapped, unwrap
@@ -36,7 +37,7 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 
 
 def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:
-    """Mark a field of a `@state` class as a number with a range: `set` calls check(path, number) for a number put there."""
+    """Mark a field of a `@state` class as a number with a range: `set` calls `check(path, number)` on any number it is set to."""
     if not callable(check):
         raise TypeError(f"check: expected a function of a path and a number, got {describe(check)}.")
     return dataclasses.field(default=default, metadata={"check": check})
@@ -77,7 +78,7 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     if cls is not None and not isinstance(cls, type):
         raise TypeError(f"cls: expected a class, as in @cl.state above it, got {describe(cls)}.")
     if cls is None:
-        return lambda c: state(c, kw_only=kw_only)
+        return functools.partial(state, kw_only=kw_only)
     made: Any = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
     statics = tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
     dynamic = tuple(f.name for f in dataclasses.fields(made) if f.name not in statics)
@@ -89,10 +90,10 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
         return [values(name) for name in present], (present, tuple([getattr(node, name) for name in statics]))
 
     def unflatten(context: Any, children: Any) -> Any:
-        # Not through __init__: a transformation may put anything in a leaf's place, which a __post_init__ would reject.
+        # Not through __init__: a transformation may replace a leaf by anything, which a __post_init__ would reject.
         present, static_values = context
         node = object.__new__(made)
-        # Into the instance's dict at once: setting frozen fields one by one takes most of an eager step's time in trees.
+        # Straight into the instance's dict: setting frozen fields one by one dominates the tree time of an eager step.
         node.__dict__.update(empty)
         node.__dict__.update(zip(present, children, strict=True))
         node.__dict__.update(zip(statics, static_values, strict=True))
@@ -121,7 +122,7 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
 
 
 def replace(node: T, **changes: Any) -> T:
-    """A copy of a state with the named fields changed. Raises ValueError for a name that is no field."""
+    """A copy of a state with the named fields changed. Raises ValueError for a name that is not a field."""
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise TypeError(f"node: expected a state, such as strategy.init(key), got {describe(node)}.")
     names = _field_names(type(node))
@@ -133,7 +134,7 @@ def replace(node: T, **changes: Any) -> T:
         )
     copy = object.__new__(type(node))
     values = node.__dict__
-    copy.__dict__.update({name: values.get(name) for name in names} | changes)  # fields only, not what properties have cached
+    copy.__dict__.update({name: values.get(name) for name in names} | changes)  # fields only, not cached properties
     return copy
 
 
@@ -143,7 +144,7 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 def describe(value: Any) -> str:
-    """One value in words: a tensor as dtype[shape], containers by their contents, the rest by its repr."""
+    """A value in words: a tensor as dtype[shape], a container by its contents, anything else by its repr."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, dict):
@@ -177,9 +178,9 @@ def map(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
 
 
 def to(tree: T, device: torch.device | str) -> T:
-    """The tree with its tensors on a device; those that are there already are passed on as they are.
+    """The tree with its tensors on a device; tensors that are already on it are not copied.
 
-    Raises TypeError or ValueError for what is no device here, TypeError for a leaf that is no tensor.
+    Raises TypeError or ValueError for a device that this machine does not have, TypeError for a leaf that is not a tensor.
     """
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device: expected a device such as 'cpu' or 'cuda:0', got {describe(device)}.")
@@ -198,14 +199,14 @@ def leaves(tree: PyTree) -> list[Any]:
     return optree.tree_leaves(tree, namespace=NAMESPACE)
 
 
-def flatten(tree: PyTree) -> tuple[list[Any], Any]:
+def flatten(tree: PyTree) -> tuple[list[Any], PyTreeSpec]:
     """The leaves and the structure; `unflatten(structure, leaves)` is the inverse."""
     return optree.tree_flatten(tree, namespace=NAMESPACE)
 
 
-def unflatten(structure: Any, leaves: Sequence[Any]) -> PyTree:
+def unflatten(structure: PyTreeSpec, leaves: Sequence[Any]) -> PyTree:
     """Build the tree of a structure from its leaves."""
-    if not isinstance(structure, optree.PyTreeSpec):
+    if not isinstance(structure, PyTreeSpec):
         raise TypeError(f"structure: expected what `flatten` returns beside the leaves, got {describe(structure)}.")
     if not isinstance(leaves, Sequence) or len(leaves) != structure.num_leaves:
         raise ValueError(f"leaves: expected a sequence of {structure.num_leaves} leaves, got {describe(leaves)}.")
@@ -221,7 +222,7 @@ def items(tree: PyTree) -> list[tuple[str, Any]]:
 def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
     """The child that a path enters first (a key or a field name), and what remains of the path."""
     if isinstance(node, dict):
-        # Parameter names hold dots themselves ("0.weight"), so the longest key that fits is the one meant.
+        # Parameter names contain dots themselves ("0.weight"), so the longest key that matches is the one meant.
         fitting = [k for k in node if rest == str(k) or rest.startswith(f"{k}.")]
         if fitting:
             key = max(fitting, key=lambda k: len(str(k)))
@@ -241,12 +242,12 @@ def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
             return int(head), tail
     else:
         names = []
-    there = ", ".join(names) if names else f"nothing: it ends at {describe(node)}"
-    raise ValueError(f"path {whole!r}: no {rest!r} in {type(node).__name__}; there is {there}.")
+    known = ", ".join(names) if names else f"nothing: it ends at {describe(node)}"
+    raise ValueError(f"path {whole!r}: no {rest!r} in {type(node).__name__}; there is {known}.")
 
 
 def get(tree: PyTree, path: str) -> Any:
-    """The leaf or subtree at a path. Raises ValueError, naming what is there, if the path leads nowhere.
+    """The leaf or subtree at a path. Raises ValueError, listing the names that exist, if the path leads nowhere.
 
     >>> get({"a": {"0.weight": 1}}, "a.0.weight")
     1
@@ -290,7 +291,7 @@ def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
         return type(node)(_set(v, tail, value, whole) if i == entry else v for i, v in enumerate(node))
     new = _set(getattr(node, entry), tail, value, whole)
     check = next(f.metadata.get("check") for f in dataclasses.fields(node) if f.name == entry)
-    if check is not None and not isinstance(value, Tensor):  # a tensor may be traced, and comes from code
+    if check is not None and not isinstance(value, Tensor):  # a tensor may be traced, and is set by code
         check(f"tree.set({whole!r})", value)
     return replace(node, **{entry: new})
 
@@ -326,10 +327,10 @@ def _fit(old: Any, value: Any, path: str) -> Any:
     return value.to(old.device)
 
 
-def is_eager_cpu(value: Tensor) -> bool:
-    """Whether a tensor is an ordinary one in the processor's memory, in no transformation: then looking at its value costs nothing.
+def _is_eager_cpu(value: Tensor) -> bool:
+    """Whether a tensor is a plain CPU tensor outside of any transformation, so that reading its value costs nothing.
 
-    Eager code may take a shorter way to the same result; what is vmapped, differentiated from outside or traced may not.
+    Eager code may then take a shortcut to the same result; code that is vmapped, traced or differentiated from outside may not.
     """
     return (
         value.device.type == "cpu"
@@ -340,8 +341,8 @@ def is_eager_cpu(value: Tensor) -> bool:
     )
 
 
-def unwrapped(value: Tensor) -> Tensor:
-    """The tensor beneath the wrappers of torch.func's transformations: all lanes of one that is vmapped."""
+def _unwrap_all(value: Tensor) -> Tensor:
+    """The tensor beneath all wrappers of torch.func's transformations: for a vmapped tensor, all of its lanes."""
     while is_wrapped(value):
         value = unwrap(value)
     return value
@@ -355,20 +356,22 @@ def stack(trees: Sequence[T]) -> T:
     if not trees:
         raise ValueError("trees: got none; give at least one.")
     for i, other in enumerate(trees):
-        unlike = _unlike(trees[0], other)
-        if unlike:
-            raise ValueError(f"trees: lane {i} does not stack on lane 0, {unlike}; make all of them with one init.")
+        mismatch = _mismatch(trees[0], other)
+        if mismatch:
+            raise ValueError(f"trees: lane {i} does not stack on lane 0, {mismatch}; make all of them with one init.")
     return map(lambda *lanes: torch.stack(lanes), *trees)
 
 
-def _unlike(a: PyTree, b: PyTree) -> str | None:
-    """The first difference between two trees but for values, in words; and what is no tensor."""
+def _mismatch(a: PyTree, b: PyTree) -> str | None:
+    """The first leaf that is not a tensor, or the first difference in structure, shape, dtype or device, in words; else None."""
     (_, structure_a), (_, structure_b) = flatten(a), flatten(b)
     if structure_a != structure_b:
         return f"the structures differ: {structure_a} against {structure_b}"
     for (path, x), (_, y) in zip(items(a), items(b), strict=True):
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            return f"{path}: {describe(x)} is no tensor" if not isinstance(x, Tensor) else f"{path}: {describe(y)} is no tensor"
+            return (
+                f"{path}: {describe(x)} is not a tensor" if not isinstance(x, Tensor) else f"{path}: {describe(y)} is not a tensor"
+            )
         if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
             return f"{path}: {describe(x)} on {x.device} against {describe(y)} on {y.device}"
     return None
@@ -388,9 +391,8 @@ def unstack(tree: T) -> list[T]:
 def where(condition: Tensor, new: T, old: T) -> T:
     """Choose between two trees of one structure; a condition of shape [lanes] chooses lane by lane.
 
-    A leaf that is the very same object in both is passed on untouched, so that a large memory is not copied to stay as it is.
+    A leaf that is the same object in both trees is returned as it is, so that a large memory that did not change is not copied.
     """
-
     if not isinstance(condition, Tensor) or condition.dtype != torch.bool:
         raise TypeError(f"condition: expected a bool tensor of shape () or [lanes], got {describe(condition)}.")
 
@@ -407,7 +409,7 @@ def where(condition: Tensor, new: T, old: T) -> T:
 def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> str | None:
     """The first difference between two trees in words, or None; NaN equals NaN.
 
-    The tolerances are for floating leaves; all others must be equal. By default equal means the same values exactly.
+    The tolerances apply to floating leaves; all other leaves must be equal. By default all values must be exactly equal.
     """
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < math.inf:
@@ -429,5 +431,5 @@ def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> st
 
 
 def equal(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> bool:
-    """Whether two trees have one structure, shapes, dtypes, devices and values (to the tolerances)."""
+    """Whether two trees have the same structure, shapes, dtypes, devices and values (within the tolerances)."""
     return difference(a, b, rtol, atol) is None

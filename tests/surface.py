@@ -1683,15 +1683,6 @@ RECORDS = {
     "transforms.Compiled",
     "transforms.Vmapped",
 }
-# Functions that only the library's own files call, at every step, with what they have made or checked.
-INNER = {
-    "transforms.compiler_available",
-    "transforms.lenient",
-    "transforms.map_leaves",
-    "transforms.mapped",
-    "tree.is_eager_cpu",
-    "tree.unwrapped",
-}
 
 
 def public() -> dict[str, Any]:

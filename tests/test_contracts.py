@@ -1,4 +1,4 @@
-"""What functions must return: each malformed one is refused in the same words, whoever calls it."""
+"""What functions must return: each wrong return value is refused with the same message, whatever calls the function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOSS = cl.losses.cross_entropy(MODEL)
 
 @cl.state
 class Noted(cl.Agent):
-    """An agent with a slot of its own, named as a loss may be."""
+    """An agent with its own slot, which is named as a loss may be."""
 
     loss: torch.Tensor
 
@@ -92,7 +92,7 @@ def value(params):
     return params["0.bias"].square().mean() + params["2.bias"].sum()
 
 
-LOSSES = {  # what a loss returns, what is said of it
+LOSSES = {  # what a loss returns, what the message says of it
     "forgets the state": (lambda p, s, e: value(p), r"float32\[\].*return value, state"),
     "None for the state": (lambda p, s, e: (value(p), None), r"\(float32\[\], None\).*second is not the state"),
     "a number": (lambda p, s, e: (1.0, s), r"\(1.0, Noted\).*compute the value from `params`"),
@@ -149,7 +149,7 @@ def table(callers, functions):
 
 
 def refused(call, function, name, said):
-    """The argument by its name, what it returned, and the mend, as a TypeError or as the law that it breaks."""
+    """The message names the argument, what it returned and how to fix it, in a TypeError or in the law that is broken."""
     with pytest.raises((TypeError, AssertionError)) as caught:
         call(function)
     words = str(caught.value)

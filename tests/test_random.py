@@ -441,7 +441,7 @@ def grid(names, vmapped):
     return sorted(common | dealt, key=lambda pair: (pair[1], pair[0]))
 
 
-@pytest.mark.skipif(not transforms.compiler_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not transforms._compiler_available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("names", GROUPS, ids="+".join)
 @pytest.mark.parametrize("vmapped", [False, True], ids=["plain", "vmapped"])
 def test_compiled_draws_equal_eager_ones(names, vmapped):
@@ -468,7 +468,7 @@ def compiled_by_us(function, given):
     return torch.compile(make_fx(function)(given), fullgraph=True, dynamic=False, options=program.OPTIONS)
 
 
-@pytest.mark.skipif(not transforms.compiler_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not transforms._compiler_available(), reason="needs a C++ compiler")
 def test_many_children_of_one_key_compile_right():
     """Products of one key with several constants, in one loop: without -fwrapv g++ 12 gets one of these draws wrong."""
 
@@ -494,7 +494,7 @@ os._exit(0)  # without freeing what may be corrupt
 """
 
 
-@pytest.mark.skipif(not transforms.compiler_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not transforms._compiler_available(), reason="needs a C++ compiler")
 def test_whether_the_compiler_trap_that_bits_avoids_is_still_there(record_property):
     """Never fails. Skipped with "the trap is gone" once `key + arange(n) * GAMMA` compiles right.
 

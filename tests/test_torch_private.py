@@ -1,4 +1,4 @@
-"""What is expected of torch's private API: where a test fails after an upgrade, docs/torch-upgrade.md says what depends on it."""
+"""What we expect of torch's private API: if a test fails after an upgrade, docs/torch-upgrade.md says what depends on it."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_probes_that_return_leaves_are_kept_from_donation():
 
 
 def test_thirty_strategies_compile_in_one_process():
-    """Dynamo gives up silently after 8 compilations of one piece of code, as all train steps are; we do not go through it."""
+    """Dynamo silently gives up after 8 compilations of the same code, which all train steps share; we do not use it."""
     updates = [cl.compile(lambda s, e, i=i: s.replace(key=s.key + i)) for i in range(30)]
     agent = cl.Agent(key=cl.key(0))
     for i, update in enumerate(updates):
@@ -140,7 +140,7 @@ def test_neighbours_are_compiled_as_one():
     online = cl.compile(cl.strategies.er(registry.MODEL, registry.SGD, **MEMORY).update)
     assert isinstance(online, transforms.Compiled)
     batched = cl.compile(cl.compose(STRATEGIES["er_lwf"].update, cl.at("opt.lr", lambda lr, e: lr), cl.optim.restart()))
-    assert len(tree.leaves(batched)) == 4  # the snapshot, the order of rows, the step, and all that comes after the loop
+    assert len(tree.leaves(batched)) == 4  # the snapshot, the order of rows, the step, and everything after the loop
     repeated = cl.compile(cl.repeat(cl.compose(cl.optim.restart(), cl.optim.restart()), 2))
     assert len(tree.leaves(repeated)) == 1
 
@@ -168,7 +168,7 @@ def test_strategies_transform_as_a_whole():
 def test_without_a_compiler_it_runs_eagerly_after_one_warning(monkeypatch):
     monkeypatch.setattr(transforms.shutil, "which", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    transforms.compiler_available.cache_clear()
+    transforms._compiler_available.cache_clear()
     try:
         strategy = STRATEGIES["naive"]
         with pytest.warns(UserWarning, match="no C\\+\\+ compiler found") as caught:
@@ -176,11 +176,11 @@ def test_without_a_compiler_it_runs_eagerly_after_one_warning(monkeypatch):
         assert len(caught) == 1
         testing.assert_equal(out, cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train), "eager")
     finally:
-        transforms.compiler_available.cache_clear()
+        transforms._compiler_available.cache_clear()
 
 
 def test_half_a_library_left_by_a_killed_process_is_removed(monkeypatch, tmp_path):
-    """Else a run that was killed while it compiled could never be resumed: torch's cache on disk does not check what it loads."""
+    """Otherwise a run killed while compiling could never resume: torch's cache on disk does not check what it loads."""
     broken = tmp_path / "kernel.main.so"
     broken.touch()
 
@@ -197,7 +197,7 @@ def test_half_a_library_left_by_a_killed_process_is_removed(monkeypatch, tmp_pat
 
 
 def test_ewc_compiles_on_one_thread():
-    """Inductor fails to fuse the loops of the importances of three lanes there: they are compiled apart."""
+    """Inductor fails to fuse the loops of the importances of three lanes: they are compiled without fusion."""
     data = cl.Dataset(cl.random.normal(cl.key(0), (40, 40)), torch.arange(40) // 10, n_classes=4)
     bench = cl.streams.split_by_class(data, data, 2)
     strategy = cl.strategies.ewc(cl.models.mlp(40, (30,), 4), registry.SGD, strength=1.0, batch_size=10)
@@ -212,7 +212,7 @@ def test_ewc_compiles_on_one_thread():
 
 
 def test_expanded_lanes_compile():
-    """Vmapped functions return expanded tensors for what does not depend on the lane; they come back as the next state."""
+    """Vmapped functions return expanded tensors for values that do not depend on the lane; these are in the next state."""
     update = cl.compile(lambda state, exp: {"a": state["a"] + 1})
     wide = {"a": torch.zeros(1).expand(5)}
     assert torch.equal(update(wide)["a"], torch.ones(5))
@@ -221,7 +221,7 @@ def test_expanded_lanes_compile():
 
 
 def test_states_of_any_kind_are_donated_again_and_again():
-    """A state written in place is known at the next call by its identity; what has none, or an equality of its own, is not."""
+    """A state written in place is recognised at the next call by identity, unless it has an equality of its own."""
 
     @cl.state
     class Compared:
@@ -265,7 +265,7 @@ def test_donated_leaves_do_not_share_memory_with_the_experience():
 
 
 def test_views_with_gaps_keep_their_program():
-    """Leaves that an eager update has cut from one tensor are copied before they are written over, and then have other strides."""
+    """Leaves that an eager update cut from one tensor are copied before they are overwritten, and then have other strides."""
     wide = torch.arange(16.0).view(4, 4)
 
     def chunks(state, exp):
@@ -280,7 +280,7 @@ def test_views_with_gaps_keep_their_program():
 
 
 def test_a_state_of_one_compiled_function_is_not_taken_for_one_of_another_around_it():
-    """What a donated step wrote in place is remembered with its programs; vmapped, it is another function, with others."""
+    """The programs of a donated step are remembered with the state it wrote; vmapped, it is another function with its own."""
     step = cl.compile(lambda state, exp: tree.map(lambda leaf: leaf + leaf.sum(), state), donate=True)
     start = cl.Agent(key=torch.zeros(2, dtype=torch.int64), model={"w": torch.tensor([1.0, 2.0])})
     written = step(start, None)  # w = 1 + 3, 2 + 3

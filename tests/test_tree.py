@@ -166,7 +166,7 @@ def test_pickling_and_copying(duplicate):
 
 
 def test_a_class_can_be_defined_again():
-    # As a notebook cell does that is run twice; warnings are errors here.
+    # As when a notebook cell is run twice; warnings are errors here.
     for _ in range(2):
 
         @tree.state

@@ -1,7 +1,7 @@
-"""Operations that no transformation looks into: one node of a compiled program, a loop over the lanes in a vmapped one.
+"""Opaque operations: one node of a compiled program, and under vmap a loop over the lanes.
 
-For small solvers inside an update: a loop whose length depends on the data, or one that unrolled would take minutes to compile. No
-gradient passes through. (It is what `torch.library.custom_op` does, without the import of dynamo at the first call.)
+For small solvers inside an update: a loop whose length depends on the data, or one that would take minutes to compile unrolled. No
+gradient passes through. (`torch.library.custom_op` does the same, but imports dynamo at the first call.)
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 def opaque(inputs: str, like: Callable[..., Tensor]) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator: a function of tensors as such an operation.
+    """Decorator: make a function of tensors an opaque operation.
 
-    inputs: the names of its tensors, such as "rows, group". like: a function of the same tensors whose result has the shape
-    and dtype of the function's.
+    inputs: the names of its tensors, such as "rows, group". like: a function of the same tensors that returns a tensor of the
+    shape and dtype of the result, whatever its values.
     """
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -27,9 +27,9 @@ def opaque(inputs: str, like: Callable[..., Tensor]) -> Callable[[Callable[..., 
         torch.library.register_fake(name)(like)
         operation: Callable[..., Tensor] = getattr(torch.ops.cl_func, function.__name__)
 
-        def lanes(info: Any, in_dims: Any, *given: Tensor) -> tuple[Tensor, int]:
+        def lanes(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:
             def lane(i: int) -> list[Tensor]:
-                return [x if d is None else x.select(d, i) for x, d in zip(given, in_dims, strict=True)]
+                return [x if d is None else x.select(d, i) for x, d in zip(inputs, in_dims, strict=True)]
 
             return torch.stack([operation(*lane(i)) for i in range(info.batch_size)]), 0
 

@@ -1,14 +1,16 @@
-"""What a traced step is rewritten into before it is compiled: the same values by fewer passes over memory.
+"""Rewriting a traced step before it is compiled: the same values with fewer passes over memory.
 
-A plain gradient step adds to the weight W a multiple of the product that is its gradient, whatever decays, scales or gates it:
+A plain gradient step adds to the weight W a multiple of its gradient, which is a matrix product, with whatever decays, scales or
+gates it:
     W' = W + d W + s (A B)  where the gate is open, W elsewhere;    d and s one number a lane
-As written this makes A B, reads it and writes W'. One product that adds to W does the same with a third of the traffic in memory:
+As written this stores A B, reads it and writes W'. A product that accumulates into W does the same with a third of the memory
+traffic:
     W' = W + d W + (s A) B    in place, and d = 0 without weight decay
-Only on the processor and only for weights that the program may overwrite (donation). What is not of this form (momentum, Adam,
-clipping by the norm of all gradients) is left as it is.
+Only on the CPU, and only for weights that the program may overwrite (donation). Steps of another form (momentum, Adam, clipping by
+the norm of all gradients) are left as they are.
 
-Two small ones, for what inductor does not see: gathering all rows in order is no gather, and a running count over a few rows is a
-sum over pairs, which joins the loops around it while a scan is a call of its own.
+Two small rewrites do what inductor does not: gathering all rows in order becomes those rows, and a running count over a few rows
+becomes a sum over pairs, which is fused with the loops around it, while a scan is a call of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-SMALLEST = 1 << 14  # elements of a weight: below, calling the operation costs more than it saves
-FEW = 64  # rows: a count over pairs of more would cost more than the scan
+SMALLEST = 1 << 14  # elements of a weight: with fewer, calling the operation costs more than it saves
+FEW = 64  # rows: with more, a sum over pairs would cost more than the scan
 
 aten = torch.ops.aten
 
@@ -41,7 +43,7 @@ def _add_product(weight: Tensor, gate: Tensor | None, decay: Tensor | None, a: T
     if weight.ndim == 3:
         torch.baddbmm(weight, a, b, out=weight)
     elif threads > 1 and weight.shape[0] % threads == 0:
-        # One product is split over threads badly where the rows of B are few; as many products as threads are not.
+        # A single product is badly split over threads if B has few rows; one product for each thread is not.
         blocks = weight.unflatten(0, (threads, -1))
         torch.baddbmm(blocks, a.unflatten(0, (threads, -1)), b.expand(threads, *b.shape), out=blocks)
     else:
@@ -56,26 +58,26 @@ _OPERATION = torch.ops.cl_func.add_product.default
 
 
 def rewrite(graph: Graph) -> None:
-    """Rewrite a graph as made by `make_fx`, in place."""
+    """Rewrite, in place, a graph made by `make_fx`."""
     graph.eliminate_dead_code()
     nodes = list(graph.nodes)
     final = _final_copies(nodes)
     others = [node for node in nodes if _writes(node) and node not in final]
     for copy in list(final):
-        _update(graph, copy, final, others)
+        _rewrite_step(graph, copy, final, others)
     for node in nodes:
         if node.target is aten.index.Tensor and not others:
-            _gather(node)
+            _rewrite_gather(node)
         elif node.target is aten.cumsum.default:
-            _count(graph, node)
+            _rewrite_count(graph, node)
     graph.eliminate_dead_code()
 
 
 def emit(graph: Graph, op: Any, *args: Any) -> Node:
-    """Add an operation to the graph; its value is described by a tensor on the device meta."""
+    """Add an operation to the graph, with a tensor on the device meta that describes its value."""
     node = graph.call_function(op, args)
-    given = (x.meta["val"] if isinstance(x, Node) else x for x in args)
-    node.meta["val"] = op(*(torch.empty(x.shape, dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x for x in given))
+    values = (x.meta["val"] if isinstance(x, Node) else x for x in args)
+    node.meta["val"] = op(*(torch.empty(x.shape, dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x for x in values))
     return node
 
 
@@ -86,7 +88,7 @@ def _writes(node: Node) -> bool:
 
 
 def _final_copies(nodes: list[Node]) -> list[Node]:
-    """The copies of new values over inputs with which a donated program ends."""
+    """The copies of new values over inputs at the end of a donated program."""
     found: list[Node] = []
     for node in reversed(nodes[:-1]):
         if node.target is not aten.copy_.default or node.users or node.args[0].op != "placeholder":  # type: ignore[union-attr]
@@ -96,9 +98,9 @@ def _final_copies(nodes: list[Node]) -> list[Node]:
 
 
 def _overwritten(node: Any, final: list[Node]) -> bool:
-    """Whether a node is one of the inputs that the final copies write to, or a view of one."""
+    """Whether a node is an input that the final copies write to, or a view of one."""
     while node.op == "call_function":
-        schema = getattr(node.target, "_schema", None)  # of getitem there is none
+        schema = getattr(node.target, "_schema", None)  # getitem has none
         if schema is not None and not any(argument.alias_info for argument in schema.arguments):
             break
         node = node.args[0]
@@ -107,7 +109,7 @@ def _overwritten(node: Any, final: list[Node]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Affine:
-    """(whole + d) W + s A B; whole is an integer, d and s are numbers or nodes that broadcast over the matrix."""
+    """(whole + d) W + s A B; `whole` is an integer, d and s are numbers or nodes that broadcast over the matrix."""
 
     whole: int
     d: Any
@@ -117,14 +119,14 @@ class _Affine:
 
 
 class _Reader:
-    """Reads the new value of one weight as an affine form; `through` are the nodes that nothing else may use then."""
+    """Reads the new value of a weight as an affine form; `visited` are the nodes on the way, which nothing else may use."""
 
     def __init__(self, graph: Graph, weight: Node) -> None:
-        self.graph, self.weight, self.through = graph, weight, set[Node]()
+        self.graph, self.weight, self.visited = graph, weight, set[Node]()
         self.value: Tensor = weight.meta["val"]
 
     def both(self, op: Any, plain: Any, x: Any, y: Any) -> Any:
-        """A sum or a product of numbers and nodes."""
+        """A sum or product of numbers and nodes."""
         if not isinstance(x, Node) and not isinstance(y, Node):
             return plain(x, y)
         return emit(self.graph, op, x, y) if isinstance(x, Node) else emit(self.graph, op, y, x)
@@ -146,17 +148,17 @@ class _Reader:
         return made
 
     def number(self, node: Any) -> bool:
-        """Whether something is one number a lane: of size 1 along the rows and columns of the weight."""
+        """Whether a node is one number for each lane: of size 1 along the rows and columns of the weight."""
         if not isinstance(node, Node):
             return isinstance(node, (int, float))
         value = node.meta.get("val")
         return isinstance(value, Tensor) and value.ndim <= self.value.ndim and all(n == 1 for n in value.shape[-2:])
 
     def gated(self, node: Any) -> tuple[Node | None, Any]:
-        """The gate of where(gate, new, W), or of several, and the new value."""
+        """The gate of where(gate, new, W), or of several nested ones, and the new value."""
         gate: Node | None = None
         while isinstance(node, Node) and node.target is aten.where.self and self.number(node.args[0]):
-            self.through.add(node)
+            self.visited.add(node)
             condition, new, old = node.args
             if new is self.weight:
                 condition, new, old = emit(self.graph, aten.logical_not.default, condition), old, new
@@ -167,12 +169,12 @@ class _Reader:
         return gate, node
 
     def affine(self, node: Any) -> _Affine | None:
-        """The form of a node, None if it has another."""
+        """The affine form of a node, or None if it has none."""
         if node is self.weight:
             return _Affine(1, 0.0, 0.0)
         if not isinstance(node, Node) or node.kwargs:
             return None
-        self.through.add(node)
+        self.visited.add(node)
         args: Any = node.args
         if node.target is aten.add.Tensor:
             return self.sum(self.affine(args[0]), self.affine(args[1]))
@@ -186,10 +188,10 @@ class _Reader:
         return self.matrix_product(node)
 
     def matrix_product(self, node: Any) -> _Affine | None:
-        """The form of a node that is A B, also seen through transposes."""
+        """The affine form of a node that is A B, or a transpose of it."""
         if not isinstance(node, Node):
             return None
-        self.through.add(node)
+        self.visited.add(node)
         args: Any = node.args
         if node.target in (aten.mm.default, aten.bmm.default):
             return _Affine(0, 0.0, 1.0, node, (args[0], args[1]))
@@ -205,7 +207,7 @@ class _Reader:
         return dataclasses.replace(found, factors=(b, a))
 
     def sum(self, x: _Affine | None, y: _Affine | None) -> _Affine | None:
-        """The sum of two forms, of which one holds the product."""
+        """The sum of two forms, of which at most one has a product."""
         if x is None or y is None or (x.product and y.product):
             return None
         return _Affine(x.whole + y.whole, self.plus(x.d, y.d), self.plus(x.s, y.s), x.product or y.product, x.factors or y.factors)
@@ -224,20 +226,20 @@ class _Reader:
         return shapes and a.dtype == b.dtype == self.value.dtype
 
 
-def _update(graph: Graph, copy: Node, final: list[Node], others: list[Node]) -> None:
-    """A new weight copied over the old one, as a product that adds to it."""
+def _rewrite_step(graph: Graph, copy: Node, final: list[Node], others: list[Node]) -> None:
+    """Replace the copy of a new weight over the old one by a product that accumulates into it."""
     weight: Any = copy.args[0]
     value: Any = weight.meta.get("val")
-    right = isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64)
-    if not right or value.ndim not in (2, 3) or value.shape[-2:].numel() < SMALLEST:
+    suitable = isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype in (torch.float32, torch.float64)
+    if not suitable or value.ndim not in (2, 3) or value.shape[-2:].numel() < SMALLEST:
         return
-    with graph.inserting_before(final[0]):  # where the operands are what they were: nothing is written over yet
+    with graph.inserting_before(final[0]):  # where nothing has been overwritten yet, so that the operands have their old values
         reader = _Reader(graph, weight)
         gate, new = reader.gated(copy.args[1])
         form = reader.affine(new)
         if form is None or form.factors is None or form.whole != 1:
             return
-        if any({*node.users} - reader.through - {copy} for node in reader.through):
+        if any({*node.users} - reader.visited - {copy} for node in reader.visited):
             return
         order = {node: i for i, node in enumerate(graph.nodes)}
         if any(order[node] > order[form.product] for node in others):
@@ -255,22 +257,22 @@ def _update(graph: Graph, copy: Node, final: list[Node], others: list[Node]) -> 
     graph.erase_node(copy)
 
 
-def _gather(node: Node) -> None:
-    """The rows 0, 1, ... of joined rows that are no more than those, as the joined rows themselves.
+def _rewrite_gather(node: Node) -> None:
+    """Replace gathering all rows 0, 1, ... of a concatenation by the concatenation itself.
 
-    Of what is an input, the gathered rows are a copy, which must not see what is written there.
+    Not for rows of an input: there the gathered rows are a copy, which later writes to the input must not change.
     """
-    given: Any = node.args
-    source, (*before, rows) = given
+    args: Any = node.args
+    source, (*before, rows) = args
     whole = isinstance(rows, Node) and rows.target is aten.arange.default and not any(before)
     if whole and source.target is aten.cat.default and rows.args == (source.meta["val"].shape[len(before)],):
         node.replace_all_uses_with(source)
 
 
-def _count(graph: Graph, node: Node) -> None:
-    """A running count along the last axis, as a sum over pairs."""
-    given: Any = node.args
-    counted, dim = given[:2]
+def _rewrite_count(graph: Graph, node: Node) -> None:
+    """Replace a running count along the last axis by a sum over pairs."""
+    args: Any = node.args
+    counted, dim = args[:2]
     value = counted.meta["val"]
     n = value.shape[-1] if value.ndim else 0
     if value.is_floating_point() or value.is_complex() or dim not in (-1, value.ndim - 1) or node.kwargs:
@@ -278,8 +280,8 @@ def _count(graph: Graph, node: Node) -> None:
     if not 0 < n <= FEW or value.numel() * n > 1 << 16:
         return
     with graph.inserting_before(node):
-        turns = graph.call_function(aten.arange.default, (n,), {"device": value.device})
-        turns.meta["val"] = torch.empty(n, dtype=torch.int64, device="meta")
-        before = emit(graph, aten.le.Tensor, turns, emit(graph, aten.unsqueeze.default, turns, -1))
+        index = graph.call_function(aten.arange.default, (n,), {"device": value.device})
+        index.meta["val"] = torch.empty(n, dtype=torch.int64, device="meta")
+        before = emit(graph, aten.le.Tensor, index, emit(graph, aten.unsqueeze.default, index, -1))
         pairs = emit(graph, aten.mul.Tensor, before, emit(graph, aten.unsqueeze.default, counted, -2))
         node.replace_all_uses_with(emit(graph, aten.sum.dim_IntList, pairs, [-1]))

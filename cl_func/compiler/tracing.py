@@ -1,7 +1,7 @@
-"""Why a function cannot be traced, in words: the line of the user's that needs a value while there are only shapes.
+"""Why a function cannot be traced: names the user's line that needs a value where there are only shapes.
 
-A compiled program has fixed shapes and no branches on data. What torch raises for a function that asks for more, on fake tensors
-and under vmap, is told here as one kind of error, with the line and the way on.
+A compiled program has fixed shapes and no branches on data. The various errors that torch raises for a function that needs more, on
+fake tensors or under vmap, become one kind of error here, with the line and a way to fix it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import torch
 
 
 class TraceError(ValueError):
-    """A function cannot be compiled, since its shapes or its branches depend on the values of tensors."""
+    """A function cannot be compiled, because its shapes or branches depend on the values of tensors."""
 
 
 SHAPE = "the shape of a result depends on the values of tensors"
 VALUE = "the value of a tensor is asked for"
 FIXES = {
-    SHAPE: "In place of x[mask], nonzero or unique take a mask and torch.where, or weights of 0 and 1",
-    VALUE: "In place of .item(), float(x), .numpy() or an if on a tensor take torch.where or cl.when",
+    SHAPE: "Instead of x[mask], nonzero or unique use a mask and torch.where, or weights of 0 and 1",
+    VALUE: "Instead of .item(), float(x), .numpy() or an if on a tensor use torch.where or cl.when",
 }
-# What torch says, by its own exceptions on fake tensors, and in the text of the errors of vmap and of tensors without memory.
+# In the errors of torch: the names of its exceptions on fake tensors, and the messages of vmap and of tensors without memory.
 SHAPES = r"DynamicOutputShape|dynamic shape|data-dependent (shape|output)|nonzero|masked_select|torch\.unique|boolean mask"
 VALUES = (
     r"DataDependentOutput|\.item\(\)|data-dependent control flow|numpy\(\)|tolist\(\)|data pointer|_local_scalar_dense|"
@@ -40,7 +40,7 @@ LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parents[1])
 
 
 def reason(error: BaseException) -> str | None:
-    """SHAPE or VALUE for an error of torch's that means it, else None."""
+    """SHAPE or VALUE if that is what an error of torch means, else None."""
     if not isinstance(error, (RuntimeError, TypeError, NotImplementedError)):
         return None
     said = f"{type(error).__name__}: {error}"
@@ -50,7 +50,7 @@ def reason(error: BaseException) -> str | None:
 
 
 def users_line(error: BaseException) -> str:
-    """The innermost line of code, on the way to an error, that is neither torch's nor this library's."""
+    """The innermost line in the traceback of an error that belongs neither to torch nor to this library."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _of_a_library(frame.filename)]
     if not frames:
         return "a function of the library"
@@ -66,7 +66,7 @@ def _of_a_library(filename: str) -> bool:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Within it, what torch raises for data-dependent code is a TraceError that names the line and the way on."""
+    """A context in which torch's errors for data-dependent code become a TraceError that names the line and how to fix it."""
     try:
         yield
     except Exception as error:
@@ -80,7 +80,7 @@ def explained() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Within it, Ctrl-C waits for the end. (Only the main thread gets it, so elsewhere there is nothing to do.)"""
+    """A context whose end Ctrl-C waits for. (Only the main thread receives it, so other threads need nothing.)"""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

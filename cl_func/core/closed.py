@@ -1,16 +1,16 @@
-"""The law 'closed' while a run is under way: a state keeps its structure, and its leaves their shapes, dtypes and devices.
+"""The law "closed" during a run: a state keeps its structure, and its leaves keep their shapes, dtypes and devices.
 
-A count that becomes float32 is no error of torch's, and no number looks wrong until it is: lanes that no longer stack, a program
-compiled anew, a checkpoint that does not fit. To look at all leaves costs as much as a part of a small compiled step, so a run is
-looked at after its experiences 1, 2, 4, 8, ... and at its end, against what it began with: what stays changed is found, and the
-cost of the looks vanishes in a long stream.
+A counter that turns into float32 raises no error in torch and still holds the right numbers, until lanes no longer stack, a program
+is compiled again or a checkpoint does not fit. Comparing all leaves takes as long as part of a small compiled step, so a state is
+compared with the first one only after experiences 1, 2, 4, 8, ... and at the end: a change that lasts is found, and over a long
+stream the cost vanishes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,64 +18,66 @@ from torch import Tensor
 from cl_func import contracts, tree
 from cl_func.tree import describe
 
+S = TypeVar("S")
 
-class Closed:
-    """What the states of a run have in common, from the state that it begins with, or goes on with after `seen` experiences."""
+
+class ClosedCheck:
+    """Compares the states of a run with the one that it starts from, or resumes from after `seen` experiences."""
 
     def __init__(self, state: Any, seen: int = 0) -> None:
-        self.begin = self.seen = self.looked = seen
-        self._remember(state)
+        self.start = self.seen = self.last_compared = seen
+        self._record(state)
 
-    def passed(self, state: Any, before: Any) -> Any:
-        """The state after one more experience, as it is. TypeError for what is no state, or one that is not like the first."""
+    def check(self, state: Any, before: S) -> S:
+        """The state after one more experience, checked. TypeError if it is not a state, or not like the first one."""
         self.seen += 1
-        since = self.seen - self.begin
-        looks = since & (since - 1) == 0
-        contracts.update_output(state, before, leaves=looks)
-        if looks:
-            self._look(state)
+        since = self.seen - self.start
+        due = since & (since - 1) == 0
+        state = contracts.update_output(state, before, leaves=due)
+        if due:
+            self._compare(state)
         return state
 
     def finish(self, state: Any) -> None:
-        """The last look, at the state after the last experience."""
-        if self.looked < self.seen:
-            self._look(state)
+        """Check the state after the last experience."""
+        if self.last_compared < self.seen:
+            self._compare(state)
 
-    def _remember(self, state: Any) -> None:
+    def _record(self, state: Any) -> None:
         leaves, self.structure = tree.flatten(state)
-        self.like = [_kind(leaf) for leaf in leaves]
+        self.specs = [_spec(leaf) for leaf in leaves]
 
-    def _look(self, state: Any) -> None:
+    def _compare(self, state: Any) -> None:
         leaves, structure = tree.flatten(state)
-        if structure != self.structure or [_kind(leaf) for leaf in leaves] != self.like:
-            found = _change("", tree.unflatten(self.structure, [_Kept(*kind) for kind in self.like]), state)
+        if structure != self.structure or [_spec(leaf) for leaf in leaves] != self.specs:
+            found = _change("", tree.unflatten(self.structure, [_LeafSpec(*spec) for spec in self.specs]), state)
             if found is not None:
-                one = self.seen == self.looked + 1
-                when = f"experience {self.seen}" if one else f"one of the experiences {self.looked + 1} to {self.seen}"
+                first = self.last_compared + 1
+                when = f"experience {self.seen}" if self.seen == first else f"one of the experiences {first} to {self.seen}"
                 what, mend = found
                 raise TypeError(
                     f"update: a state keeps its structure, shapes, dtypes and devices, but {what} after {when}; {mend}."
                 )
-            self._remember(state)  # fields that were None are filled: from now on they stay as they are
-        self.looked = self.seen
+            self._record(state)  # fields that were None have been filled, and must keep their structure from now on
+        self.last_compared = self.seen
 
 
-def _kind(leaf: Any) -> tuple[Any, ...]:
-    """What a leaf may not change: of a tensor its dtype, shape and device; of anything else that it is none."""
+def _spec(leaf: Any) -> tuple[Any, ...]:
+    """What must not change of a leaf: dtype, shape and device of a tensor; () for anything else."""
     return (leaf.dtype, leaf.shape, leaf.device) if isinstance(leaf, Tensor) else ()
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
-    """What `_kind` tells of a leaf, in the place of the leaf."""
+class _LeafSpec:
+    """The `_spec` of a leaf, standing in its position in the tree."""
 
     dtype: torch.dtype | None = None
     shape: tuple[int, ...] = ()
     device: torch.device | None = None
 
     def change(self, path: str, leaf: Any) -> tuple[str, str] | None:
-        """How a leaf differs, in words, and how to mend it."""
-        new = _Kept(*_kind(leaf))
+        """How a leaf differs from this spec, in words, and how to fix it; None if it does not."""
+        new = _LeafSpec(*_spec(leaf))
         if new == self:
             return None
         if self.dtype is None or new.dtype is None:
@@ -84,44 +86,44 @@ class _Kept:
         if new.dtype != self.dtype:
             mend = f"convert it back with .to({self.dtype}), or begin with {new.dtype}"
         elif new.device != self.device:
-            mend = "make tensors on the device of the state's own, as torch.zeros_like does"
+            mend = "create tensors on the device of the state, as torch.zeros_like does"
         else:
             mend = "make it as large as it will get when the state is made, and count what is filled"
         return f"{path!r} was {self}, and is {new}", mend
 
     def __str__(self) -> str:
-        place = "" if self.device is None or self.device.type == "cpu" else f" on {self.device}"
-        return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}{place}"
+        device = "" if self.device is None or self.device.type == "cpu" else f" on {self.device}"
+        return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}{device}"
 
 
 def _change(path: str, old: Any, new: Any) -> tuple[str, str] | None:
-    """The first difference that is none of values, in words, and how to mend it; what was None may be filled."""
+    """The first difference other than in values, in words, and how to fix it; a field that was None may be filled."""
     if old is None:
         return None
-    if isinstance(old, _Kept):
+    if isinstance(old, _LeafSpec):
         return old.change(path, new)
     if type(new) is not type(old):
-        return f"{path!r} was a {type(old).__name__}, and is {describe(new)}", "give it back as it came"
+        return f"{path!r} was a {type(old).__name__}, and is {describe(new)}", "keep its type"
     before, after = _children(old), _children(new)
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())[0]
-        mend = "make room for it when the state is made, or a field that is None until it is filled"
+        mend = "make room for it when the state is made, or add a field that is None until it is filled"
         return f"{path!r} had {', '.join(before) or 'nothing'} in it, and {'lost' if odd in before else 'got'} {odd!r}", mend
     statics = {f.name for f in dataclasses.fields(old) if f.metadata.get("static")} if dataclasses.is_dataclass(old) else ()
     for name, part in before.items():
-        place = f"{path}.{name}" if path else name
+        child = f"{path}.{name}" if path else name
         if name not in statics:
-            found = _change(place, part, after[name])
+            found = _change(child, part, after[name])
         else:
             was, now = describe(part), describe(after[name])
-            found = None if part == after[name] else (f"{place!r}, a static field, was {was}, and is {now}", "make it a tensor")
+            found = None if part == after[name] else (f"{child!r}, a static field, was {was}, and is {now}", "make it a tensor")
         if found is not None:
             return found
     return None
 
 
 def _children(node: Any) -> dict[str, Any]:
-    """The fields of a state, the items of a dict, a list or a tuple, by name; of what else is a node there is nothing to tell."""
+    """The children of a state, dict, list or tuple by name; {} for any other node."""
     if dataclasses.is_dataclass(node):
         return {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
     if hasattr(node, "_fields"):

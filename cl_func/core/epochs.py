@@ -1,4 +1,4 @@
-"""Minibatches: an Update on a minibatch as an Update on an experience, over epochs or for so many iterations."""
+"""Minibatches: an Update on a minibatch becomes an Update on an experience, for a number of epochs or of iterations."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from torch import Tensor
 from cl_func import checks, contracts, random, tree
 from cl_func.checks import positive_int
 from cl_func.core.kinds import S, Update
-from cl_func.core.nodes import Combinator, Wrapper, calls
+from cl_func.core.nodes import Combinator, Order, Wrapper, calls
 from cl_func.experiences import Experience
 from cl_func.tree import state, static
 
 
 @dataclasses.dataclass(frozen=True)
 class SkipEmpty(Wrapper):
-    """An Update that a minibatch without a valid row leaves undone, to the last counter and key.
+    """An Update that does nothing on a minibatch without a valid row: every counter and key stays as it was.
 
-    In minibatches of minibatches also the order of the inner ones, which comes with the state: its rows are taken as they come.
+    In minibatches of minibatches it also wraps the function that draws the order of the inner ones, which returns rows with the
+    state: the state is kept, and any rows will do.
     """
 
     def __call__(self, state: Any, exp: Experience) -> Any:
-        some = exp.valid.any()
-        if tree.is_eager_cpu(some):
-            return self.inner(state, exp) if some else state
+        any_valid = exp.valid.any()
+        if tree._is_eager_cpu(any_valid):
+            return self.inner(state, exp) if any_valid else state
         out = self.inner(state, exp)
         if contracts.has_rows(out, state):
-            return tree.where(some, out[0], state), out[1]
-        return tree.where(some, contracts.update_output(out, state, leaves=True), state)
+            return tree.where(any_valid, out[0], state), out[1]
+        return tree.where(any_valid, contracts.update_output(out, state, leaves=True), state)
 
 
 def batches_per_epoch(n: int, batch_size: int, drop_last: bool) -> int:
-    """How many minibatches a pass over n rows takes; ValueError for none."""
+    """How many minibatches make one pass over n rows; ValueError if there are none."""
     count = n // batch_size if drop_last else -(-n // batch_size)
     if count == 0:
         raise ValueError(
@@ -49,20 +50,20 @@ def batches_per_epoch(n: int, batch_size: int, drop_last: bool) -> int:
 def epoch_order(
     agent: Any, exp: Experience, *, batch_size: int, drop_last: bool, shuffle: bool, wrap: bool
 ) -> tuple[Any, tuple[Tensor, Tensor]]:
-    """The rows of one pass, whole minibatches [n] int64, and which of them are valid [n] bool, padding last.
+    """The state, and the rows of one pass, [n] int64, a multiple of the batch size, with their validity [n] bool, padding last.
 
-    Each position draws its own word, so appended padding does not change the order of the others. With `wrap` a pass is filled up
-    from its own start, otherwise with padding.
+    Each position draws its own random word, so padding at the end does not change the order of the other rows. With `wrap` the
+    last minibatch is filled up with rows from the start of the pass, otherwise with padding.
     """
     rows, valid = exp.rows, exp.valid
     n = batches_per_epoch(len(exp), batch_size, drop_last) * batch_size
     words = torch.arange(len(exp), device=rows.device)
     if shuffle:
         try:
-            key, draw = random.split(agent.key)
+            key, draw_key = random.split(agent.key)
         except AttributeError:
             raise checks.no_agent("state", agent, "key") from None
-        words = random.bits(draw, len(exp)) >> 1
+        words = random.bits(draw_key, len(exp)) >> 1
         agent = agent.replace(key=key)
     last = torch.iinfo(torch.int64).max
     order = torch.argsort(torch.where(valid, words, last), stable=True)
@@ -79,9 +80,9 @@ def epoch_order(
 class Minibatches(Combinator):
     """An Update on minibatches as an Update on an experience; made by `minibatches`."""
 
-    step: Any
-    order: Any
-    view: Any = None  # (state, exp) -> (state, (rows, valid)): rows to go over instead of the experience's own
+    step: Update
+    order: Order | None  # draws the rows of a pass; None: as they are
+    view: Order | None = None  # the rows to iterate over, if not the experience's own
     batch_size: int | None = static()
     epochs: int = static()
     iterations: int | None = static()
@@ -90,45 +91,45 @@ class Minibatches(Combinator):
     child_fields = ("step",)
 
     def calls(self, n: int) -> int:
-        size, per_pass, total = self._rounds(n)
-        return total * calls(self.step, size) + (-(-total // per_pass) if self.order is not None else 0)
+        size, per_epoch, total = self._counts(n)
+        return total * calls(self.step, size) + (-(-total // per_epoch) if self.order is not None else 0)
 
-    def _rounds(self, n: int) -> tuple[int, int, int]:
-        """Of n rows: how many a minibatch has, how many minibatches a pass has, and how many there are in all."""
+    def _counts(self, n: int) -> tuple[int, int, int]:
+        """For n rows: the rows of a minibatch, the minibatches of an epoch, and all minibatches."""
         size = self.batch_size or n
-        per_pass = batches_per_epoch(n, size, self.drop_last)
-        return size, per_pass, self.iterations or self.epochs * per_pass
+        per_epoch = batches_per_epoch(n, size, self.drop_last)
+        return size, per_epoch, self.iterations or self.epochs * per_epoch
 
     @property
-    def orders(self) -> tuple[Any, ...]:
+    def orders(self) -> tuple[Order, ...]:
         return () if self.order is None else (self.order,)
 
-    def reordered(self, orders: tuple[Any, ...]) -> Minibatches:
+    def reordered(self, orders: tuple[Order, ...]) -> Minibatches:
         return tree.replace(self, order=orders[0]) if orders else self
 
     def simplified(self) -> Update:
-        """Its step, if that is all there is to it: the experience as it is, one time."""
-        alone = self.order is None and self.view is None and (self.iterations or self.epochs) == 1
-        return self.step if alone else self
+        """Its step alone, if that is called just once, on the experience itself."""
+        single = self.order is None and self.view is None and (self.iterations or self.epochs) == 1
+        return self.step if single else self
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         checks.instance("exp", exp, Experience, "an Experience")
         if self.view is not None:
-            state, (rows, valid) = _picked(self.view(state, exp), exp)
+            state, (rows, valid) = _state_and_rows(self.view(state, exp), exp)
             exp = exp.take(rows, valid)
-        size, per_pass, total = self._rounds(len(exp))
+        size, per_epoch, total = self._counts(len(exp))
         rows, valid = exp.rows, exp.valid
         for i in range(total):
-            start = i % per_pass * size
+            start = i % per_epoch * size
             if start == 0 and self.order is not None:
-                state, (rows, valid) = _picked(self.order(state, exp), exp)
-            taken = exp.take(rows[..., start : start + size], valid[..., start : start + size])
-            state = contracts.update_output(self.step(state, taken), state)
+                state, (rows, valid) = _state_and_rows(self.order(state, exp), exp)
+            batch = exp.take(rows[..., start : start + size], valid[..., start : start + size])
+            state = contracts.update_output(self.step(state, batch), state)
         return state
 
 
-def _picked(out: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
-    """The state and the rows to go over; where none is valid a gated order was left undone, and any will do."""
+def _state_and_rows(out: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
+    """The output of an Order; one that `SkipEmpty` has skipped gives the state alone, and then any rows will do."""
     return out if type(out) is tuple else (out, (exp.rows, exp.valid))
 
 
@@ -144,12 +145,12 @@ def minibatches(
     """Turn an Update on a minibatch into an Update on an experience.
 
     batch_size: rows per minibatch; None takes the whole experience as one minibatch, in order (online streams).
-    epochs: passes over the experience, each in a new order (drawn from `state.key`); the last minibatch of a pass is padded to
+    epochs: passes over the experience, each in a new order drawn from `state.key`; the last minibatch of a pass is padded to
         `batch_size` with rows that are not valid, or left out with `drop_last`.
-    iterations: take this many minibatches instead, over as many passes as that needs; they are always full: a pass that does not
-        divide is filled up from its own start. (Passes are counted over all rows, so padding of a minibatch or more makes them
-        longer; each row is still drawn equally often.)
-    A minibatch without a valid row changes nothing at all.
+    iterations: take this many minibatches instead, in as many passes as they need. All are full: the last one of a pass is filled
+        up from the start of that pass. (The length of a pass counts all rows, so padding of a minibatch or more makes it longer;
+        each valid row is still drawn equally often.)
+    A minibatch without a valid row changes nothing.
     """
     checks.function("step", step)
     if batch_size is not None:

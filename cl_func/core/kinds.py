@@ -11,8 +11,9 @@ from cl_func import checks, tree
 from cl_func.tree import PyTree, state, static
 
 S = TypeVar("S")  # the state of an agent, or of a slot
-E = TypeVar("E")  # what a stream holds: experiences, or anything else that an update takes
+E = TypeVar("E")  # the items of a stream: experiences, or whatever else an update takes
 
+# Of any agent state: one that is known by its class is a TypeVar S in a signature.
 Update = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
 GradientTransform = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -34,11 +35,11 @@ class Agent:
     Fields may be None until `maybe_init` has filled them.
     """
 
-    key: Tensor  # () int64, split by whatever draws
+    key: Tensor  # () int64, split by every function that draws
     model: PyTree = None  # ModelState: params and buffers, both dicts of tensors
     opt: PyTree = None  # the optimiser's state; hyperparameters are leaves, such as opt.lr
 
-    if TYPE_CHECKING:  # `state` gives it to every class
+    if TYPE_CHECKING:  # added by `state`
 
         def replace(self, **changes: Any) -> Self: ...
 
@@ -47,13 +48,13 @@ class Agent:
 class Strategy:
     """A continual-learning method: `init(key) -> state` and `update(state, exp) -> state` on one experience.
 
-    `model` is optional, what `cl.evaluate` takes: the Model, or for a method with a classifier of its own a function `(state, exp)
-    -> logits [n, C]`. With it a sweep knows what to evaluate when no probe is given. Raises TypeError for other things.
+    `model` is optional: the Model, or for a method with its own classifier a function `(state, exp) -> logits [n, C]`; a sweep
+    without a probe evaluates it. Raises TypeError for arguments of another kind.
     """
 
     init: Callable[[Tensor], Any]
     update: Update
-    model: Any = static(default=None)
+    model: Any = static(default=None)  # what `cl.evaluate` takes; Any, so that it can be passed there although it may be None
 
     def __post_init__(self) -> None:
         checks.function("init", self.init)
@@ -62,6 +63,6 @@ class Strategy:
             checks.model_or_function("model", self.model)
 
 
-def resolve(agent: Any, value: float | str) -> Any:
-    """A hyperparameter: a number stands for itself, a path such as "lwf.strength" for that leaf of the state."""
+def resolve(agent: Any, value: float | str) -> float | Tensor:
+    """The value of a hyperparameter: a number is itself, a path such as "lwf.strength" means that leaf of the state."""
     return tree.get(agent, value) if isinstance(value, str) else value

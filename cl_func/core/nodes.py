@@ -1,9 +1,9 @@
-"""What a combinator tells of itself, so that whatever walks an update, to fuse, time, save or watch it, is written once.
+"""The interface of combinators, on which everything that walks an update (fusion, timing, checkpoints, checks) is written once.
 
     Combinator    a node over Updates: Compose, Repeat, At, Minibatches, or one of your own
-    Wrapper       one function around another: what `cl.vmap` or `cl.compile` makes of a leaf
+    Wrapper       a function around another one: what `cl.vmap` or `cl.compile` makes of a leaf
 
-A combinator of your own is one `@cl.state` class that derives from `Combinator`: it names the fields that are Updates and gives
+A combinator of your own is one `@cl.state` class that derives from `Combinator`, names the fields that are Updates and defines
 `calls`. Sweeps, compilation, checkpoints and `cl.check_finite` then work with it.
 """
 
@@ -12,48 +12,56 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
+
+from torch import Tensor
 
 from cl_func import tree
 from cl_func.core.kinds import Update
 
+F = TypeVar("F")  # an Update, of whatever states
+Order = Callable[[Any, Any], tuple[Any, tuple[Tensor, Tensor]]]  # (state, exp) -> (state, (rows, valid)): the rows to iterate over
+
 
 class Combinator:
-    """A node over Updates: `(state, exp) -> state`, by calls of its children in Python, outside of what is compiled."""
+    """A node over Updates: `(state, exp) -> state`, which calls its children from Python, outside of compiled code."""
 
     child_fields: ClassVar[tuple[str, ...]] = ()  # the names of the fields that are Updates
-    sequential: ClassVar[bool] = False  # only calls its children from left to right: neighbours can become one, it takes any number
-    once: ClassVar[bool] = False  # calls each child once, in order, on the experience as it is: a program may hold it whole
-    whole: ClassVar[bool] = True  # gives its children the whole state: a run can be saved between their calls
+    # Only calls its children from left to right and can have any number of them, so neighbouring ones may be merged.
+    sequential: ClassVar[bool] = False
+    # Calls each child once, in order, on the same experience, so it may become part of one program.
+    once: ClassVar[bool] = False
+    # Passes the whole state to its children, so a run can be saved between their calls.
+    whole: ClassVar[bool] = True
 
     def __call__(self, state: Any, exp: Any) -> Any:
-        """The state after an experience."""
+        """The state after one experience."""
         raise NotImplementedError
 
     @property
     def children(self) -> tuple[Update, ...]:
-        """The Updates that it calls."""
+        """The Updates that this node calls."""
         return tuple(getattr(self, name) for name in self.child_fields)
 
     def rebuild(self, children: tuple[Update, ...]) -> Self:
-        """The same node over other Updates, one for each of its children."""
+        """The same node over other Updates, one for each child."""
         return tree.replace(self, **dict(zip(self.child_fields, children, strict=True)))
 
     def calls(self, n: int) -> int:
-        """How many calls of leaves one call makes on an experience of n rows; `calls(child, n)` tells it of a child."""
+        """The number of leaf calls in one call of this node on an experience of n rows; for a child use `nodes.calls(child, n)`."""
         raise NotImplementedError
 
     @property
-    def orders(self) -> tuple[Callable[[Any, Any], Any], ...]:
-        """Functions `(state, exp) -> (state, (rows, valid))` that it calls too, such as to shuffle."""
+    def orders(self) -> tuple[Order, ...]:
+        """The Orders that this node calls besides its children, such as one that shuffles."""
         return ()
 
-    def reordered(self, orders: tuple[Callable[[Any, Any], Any], ...]) -> Self:
-        """The same node with other such functions, one for each."""
+    def reordered(self, orders: tuple[Order, ...]) -> Self:
+        """The same node with other Orders, one for each of `orders`."""
         return self
 
     def simplified(self) -> Update:
-        """An Update that does the same in fewer nodes, if there is one; else itself."""
+        """An Update with fewer nodes that does the same, if there is one; otherwise this node."""
         return self
 
 
@@ -63,32 +71,36 @@ class Wrapper:
 
     inner: Callable[..., Any]
 
-    same: ClassVar[bool] = False  # gives what the inner one gives: another way to compute the same
-    closed: ClassVar[bool] = False  # is a program of its own, which no neighbour is fused with
+    same: ClassVar[bool] = False  # returns what `inner` returns, computed in another way
+    closed: ClassVar[bool] = False  # is a program of its own, not to be fused with its neighbours
+
+    def __call__(self, state: Any, exp: Any) -> Any:
+        """Call `inner` in the way of this wrapper."""
+        raise NotImplementedError
 
     def around(self, inner: Callable[..., Any]) -> Self:
-        """The same around another function."""
+        """The same wrapper around another function."""
         return dataclasses.replace(self, inner=inner)
 
     def lifted(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """A function of what the inner one is given as a function of what this one is given."""
+        """A function of the arguments of `inner`, as a function of the arguments of this wrapper."""
         return function
 
 
-def calls(update: Any, n: int) -> int:
-    """How many calls of leaves an Update makes on an experience of n rows."""
+def calls(update: Update, n: int) -> int:
+    """The number of leaf calls that an Update makes on an experience of n rows."""
     return update.calls(n) if isinstance(update, Combinator) else 1
 
 
-def unwrapped(update: Any) -> Any:
-    """An Update without the wrappers that only compute it in another way."""
+def unwrapped(update: Update) -> Update:
+    """An Update without the wrappers that only change how it is computed."""
     while isinstance(update, Wrapper) and update.same:
         update = update.inner
     return update
 
 
-def in_order(update: Any) -> Iterator[Any]:
-    """The Updates that an Update is made of, one after the other, compiled or not; loops and slots are not looked into."""
+def in_order(update: Update) -> Iterator[Update]:
+    """The Updates that an Update calls one after the other, the same compiled or not; loops and `at` are not opened."""
     update = unwrapped(update)
     simple = update.simplified() if isinstance(update, Combinator) else update
     if simple is not update:
@@ -103,9 +115,9 @@ def in_order(update: Any) -> Iterator[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """Neighbouring leaves as one: a single program instead of several calls."""
+    """Neighbouring leaves as a single one, to be compiled to one program."""
 
-    parts: tuple[Callable[[Any, Any], Any], ...]
+    parts: tuple[Update, ...]
 
     def __call__(self, state: Any, exp: Any) -> Any:
         for part in self.parts:
@@ -113,14 +125,19 @@ class Fused:
         return state
 
 
-def fuse(update: Any) -> Any:
-    """The same Update with neighbouring leaves merged and nodes of one round taken away; loops of several rounds stay loops."""
+def fuse(update: F) -> F:
+    """The same Update with neighbouring leaves merged and loops of a single round removed; other loops stay loops."""
+    fused: Any = _fused(update)
+    return fused
+
+
+def _fused(update: Any) -> Update:
     if not isinstance(update, Combinator):
         return update
     simple = update.simplified()
     if simple is not update:
-        return fuse(simple)
-    children = tuple(map(fuse, update.children))
+        return _fused(simple)
+    children = tuple(map(_fused, update.children))
     if update.sequential:
         merged = _merged(children)
         return merged[0] if len(merged) == 1 else update.rebuild(merged)
@@ -128,7 +145,7 @@ def fuse(update: Any) -> Any:
     return Fused((node,)) if update.once and all(map(_is_leaf, children)) else node
 
 
-def _merged(updates: tuple[Any, ...]) -> tuple[Any, ...]:
+def _merged(updates: tuple[Any, ...]) -> tuple[Update, ...]:
     merged: list[Any] = []
     for part in [p for update in updates for p in (update.children if _sequential(update) else (update,))]:
         if merged and _is_leaf(part) and _is_leaf(merged[-1]):
@@ -139,9 +156,9 @@ def _merged(updates: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(merged)
 
 
-def _sequential(update: Any) -> bool:
+def _sequential(update: Update) -> bool:
     return isinstance(update, Combinator) and update.sequential
 
 
-def _is_leaf(update: Any) -> bool:
+def _is_leaf(update: Update) -> bool:
     return not isinstance(update, Combinator) and not (isinstance(update, Wrapper) and update.closed)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, contracts, torch_private, tree
-from cl_func.core.kinds import GradientTransform, Loss, Optimizer
+from cl_func.core.kinds import GradientTransform, Loss, Optimizer, S
 from cl_func.experiences import Experience
+from cl_func.tree import PyTree
 
 
-def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
-    """The gradient of a Loss by the parameters `state.model.params`, in their structure, and the state that the loss returns."""
+def gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
+    """The gradient of a Loss with respect to `state.model.params`, in their structure, and the state that the loss returns."""
     checks.function("loss", loss)
     params = checks.params(state)
     leaves, structure = tree.flatten(params)
@@ -24,26 +25,26 @@ def gradient(loss: Loss, state: Any, exp: Any) -> tuple[Any, Any]:
         checks.tensors("state", state)
         checks.tensors("exp", exp)
         raise
-    if not leaves or not tree.is_eager_cpu(leaves[0]) or outside:
+    if not leaves or not tree._is_eager_cpu(leaves[0]) or outside:
 
         def value_of(params: Any) -> tuple[Tensor, Any]:
             value, after = contracts.loss_output(loss(params, state, exp), state)
             contracts.update_output(after, state, leaves=True, name="loss")
-            # Vmapped and traced too, grad knows at its own level what came from the params; what is closed over has no such level.
+            # Even vmapped or traced, grad marks what was computed from `params` with its own level; nothing else has that level.
             if leaves and not (value.requires_grad and torch_private.has_gradient_level(value)):
                 raise contracts.independent()
             return value, after
 
-        # The state is closed over, not an argument of grad: grad would wrap each of its leaves, a large memory included.
+        # The state is not an argument of grad, which would wrap each of its leaves, a large memory included.
         return torch.func.grad(value_of, has_aux=True)(params)
-    # The same by autograd's own graph: the wrappers of torch.func cost several times an eager step of a small net.
+    # The same with autograd directly: the wrappers of torch.func cost several times as much as an eager step of a small net.
     with torch.enable_grad():
         leaves = [leaf.detach().requires_grad_() for leaf in leaves]
         value, after = contracts.loss_output(loss(tree.unflatten(structure, leaves), state, exp), state)
         if not value.requires_grad:
             raise contracts.independent()
         found = torch.autograd.grad(value, leaves, allow_unused=True)
-    if all(grad is None for grad in found):  # it follows a tensor that requires a gradient for other reasons
+    if all(grad is None for grad in found):  # its gradient leads to other tensors only
         raise contracts.independent()
     grads = [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, tree.leaves(params), strict=True)]
     try:
@@ -67,8 +68,8 @@ class TrainStep:
         grads, state = gradient(self.loss, state, exp)
         return self.apply_gradients(grads, state, exp)[0]
 
-    def apply_gradients(self, grads: Any, state: Any, exp: Experience) -> tuple[Any, Any]:
-        """The state after the transforms of a gradient and the optimiser's step along it, and the change of the parameters."""
+    def apply_gradients(self, grads: PyTree, state: Any, exp: Experience) -> tuple[Any, PyTree]:
+        """Transform a gradient and take the optimiser's step: the state after it, and the change of the parameters."""
         for transform in self.transforms:
             grads, state = contracts.transform_output(transform(grads, state, exp), grads, state)
         updates, opt = self.optimizer.update(grads, state.opt, state.model.params)
@@ -77,7 +78,7 @@ class TrainStep:
 
 
 def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform) -> TrainStep:
-    """The Update that follows the gradient of a loss: gradient, then gradient transforms in order, then the optimiser."""
+    """The Update that takes a gradient step on a loss: gradient, gradient transforms in order, optimiser."""
     checks.function("loss", loss)
     checks.optimizer("optimizer", optimizer)
     return TrainStep(loss, optimizer, tuple(checks.function("transforms", t) for t in transforms))

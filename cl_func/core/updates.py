@@ -1,8 +1,8 @@
-"""Combinators: Updates one after the other, several times, on a slot, under a condition.
+"""Combinators: apply Updates one after the other, repeatedly, to a slot, or under a condition.
 
 `compose`, `minibatches`, `repeat` and `at` return small pytree nodes whose leaves are functions, so a transformation such as
-`cl.vmap` or `cl.compile` maps over the leaves and leaves the Python loops between them as they are. Whatever runs outside
-the leaves therefore sees states with or without a lane axis and indexes only from the right (`rows[..., i:j]`).
+`cl.vmap` or `cl.compile` maps over the leaves and leaves the Python loops between them alone. Code outside the leaves therefore
+sees states with or without a lane axis, and indexes from the right only (`rows[..., i:j]`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cl_func.tree import state, static
 class Compose(Combinator):
     """Several Updates from left to right; made by `compose`."""
 
-    updates: tuple[Any, ...]
+    updates: tuple[Update, ...]
 
     sequential = True
 
@@ -60,9 +60,9 @@ def compose(*updates: Callable[[S, E], S]) -> Callable[[S, E], S]:
 
 @state
 class Repeat(Combinator):
-    """An Update several times; made by `repeat`."""
+    """An Update, several times; made by `repeat`."""
 
-    update: Any
+    update: Update
     times: int = static()
 
     child_fields = ("update",)
@@ -85,7 +85,7 @@ def repeat(update: Callable[[S, E], S], times: int) -> Callable[[S, E], S]:
 class At(Combinator):
     """An Update on a slot; made by `at`."""
 
-    update: Any
+    update: Update
     slot: str = static()
 
     child_fields = ("update",)
@@ -105,10 +105,10 @@ def at(slot: str, update: Update) -> Update:
 
 
 def when(condition: Callable[[S, E], Tensor], update: Callable[[S, E], S]) -> Callable[[S, E], S]:
-    """Apply an Update only where `condition(state, exp)` (() bool) holds.
+    """Apply an Update only if `condition(state, exp)`, () bool, is true.
 
-    Vmapped or compiled, both outcomes are computed and one is selected, so that lanes may differ; meant for cheap updates such as a
-    snapshot. It is a single leaf: a transformation sees it as one function.
+    Vmapped or compiled, the update is always computed and one of the two states is selected, since lanes may differ; so it is meant
+    for cheap updates such as a snapshot. The result is a single leaf: transformations see one function.
     """
     checks.function("condition", condition)
     checks.function("update", update)
@@ -120,13 +120,13 @@ def _conditional(state: S, exp: E, *, condition: Callable[[S, E], Tensor], updat
     if not isinstance(chosen, bool):
         if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
             raise checks.type_error("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
-        if not tree.is_eager_cpu(chosen):
+        if not tree._is_eager_cpu(chosen):
             return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
     return contracts.update_output(update(state, exp), state) if chosen else state
 
 
 def maybe_init(agent: S, **fields: Callable[[S], Any]) -> S:
-    """Fill only the fields that are None, in the order given; each function sees the state with the fields before it.
+    """Fill only the fields that are None, in the order given; each function is called with the state filled so far.
 
     >>> import cl_func as cl
     >>> agent = cl.Agent(key=cl.key(0))

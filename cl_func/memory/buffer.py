@@ -5,6 +5,8 @@ Writing vmaps and compiles, and takes time in proportion to the n rows, not to t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,7 @@ def fit(rows: PyTree, data: PyTree, name: str = "rows", n: int | None = None) ->
     return tree.map(fit_leaf, rows, data)
 
 
-def check_add(memory: object, kind: type, made_by: str, key: Tensor, rows: PyTree, valid: Tensor) -> PyTree:
+def check_add(memory: Any, kind: type, made_by: str, key: Tensor, rows: PyTree, valid: Tensor) -> PyTree:
     """Check the arguments that every `add` has; returns the rows in the shape of the memory's leaves.
 
     Raises TypeError or ValueError that names the argument.
@@ -69,7 +71,7 @@ def write(data: PyTree, rows: PyTree, index: Tensor, wins: Tensor) -> PyTree:
 
     The other rows are not written, whatever their index.
     """
-    if tree.is_eager_cpu(wins) and not wins.any():
+    if tree._is_eager_cpu(wins) and not wins.any():
         return data  # a full reservoir accepts no row of most minibatches; writing would copy all of it
     # Two writes to one index have no defined order. So each row that does not win repeats the write of the last row that does:
     # equal values, whatever the order. If no row wins, the memory's first row is written over itself.

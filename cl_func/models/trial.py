@@ -30,7 +30,7 @@ class Trial:
 
     def run(self, x: Tensor) -> None:
         """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
-        if tree.is_eager_cpu(x):
+        if tree._is_eager_cpu(x):
             self._run_on_first([x[:4], x])
             return
         n, *shape = (int(size) for size in x.shape)

@@ -59,7 +59,7 @@ class SGD:
         expect("sgd", SGDState, state)
         self._check_momentum(state)
         dtype, rate = state.lr.dtype, -(state.lr * state.scale)
-        if tree.is_eager_cpu(state.weight_decay) and not state.weight_decay:
+        if tree._is_eager_cpu(state.weight_decay) and not state.weight_decay:
             direction = tree.map(lambda g: g.to(dtype), grads)
         else:
             direction = tree.map(lambda g, p: torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay), grads, params)

@@ -70,7 +70,7 @@ def by_index(state: Any, exp: Experience) -> Tensor:
 
 def _memory_index(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
     index, n = which(state, exp), memory.seen.shape[0]
-    if tree.is_eager_cpu(index) and not 0 <= index < n:
+    if tree._is_eager_cpu(index) and not 0 <= index < n:
         raise ValueError(
             f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(index)}; make as many "
             "as the stream has experiences. (Each piece of an online stream counts: let `which` give the memory of a piece.)"

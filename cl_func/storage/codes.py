@@ -1,7 +1,7 @@
-"""What a function's code says, wherever it is written: a digest of it, the names that it uses from outside, and whose it is.
+"""A function's code, wherever it is written: its digest, the outer names that it uses, and to whom it belongs.
 
-A digest is of the instructions with their constants and names. Comments, docstrings, line numbers and the file are not in it, so a
-function may be moved, formatted and documented. It holds for one version of Python: another one compiles to other instructions.
+The digest covers the instructions with their constants and names, but not comments, docstrings, line numbers or the file, so a
+function may be moved, reformatted and documented. It is valid for one version of Python; another compiles to other instructions.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-# What is there for the interpreter, or for a debugger that stops at each line.
+# Instructions that only serve the interpreter, or a debugger that stops at each line.
 _SILENT = {"NOP", "RESUME", "CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"}
 _KINDS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
 _OUTER = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF"}
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD"}
 
-Chain = tuple[str, ...]  # the attributes taken one from another: ("streams", "permuted") of cl in cl.streams.permuted(...)
+Chain = tuple[str, ...]  # successive attributes of a name: ("streams", "permuted") for cl in cl.streams.permuted(...)
 
 
 def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
@@ -38,15 +38,15 @@ def digest(code: CodeType) -> str:
     instructions = list(_instructions(code))
     offsets = [found.offset for found in instructions]
 
-    def place(offset: int) -> int:
+    def index(offset: int) -> int:
         return bisect.bisect_left(offsets, offset)
 
-    handlers = [(place(start), place(end), place(target), rest) for start, end, target, rest in _handlers(code.co_exceptiontable)]
+    handlers = [(index(start), index(end), index(target), rest) for start, end, target, rest in _handlers(code.co_exceptiontable)]
     signature = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _KINDS)
     hashed.update(f"{signature} {handlers}\n".encode())
     for found in instructions:
         if found.opcode in _JUMPS:
-            argument = f"{place(found.argval)}"
+            argument = f"{index(found.argval)}"
         elif found.opcode in dis.hasconst:
             argument = _constant(found.argval)
         else:
@@ -56,9 +56,9 @@ def digest(code: CodeType) -> str:
 
 
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """(start, end, target, depth and flag) of each entry of a code object's table of exception handlers, in bytes of code.
+    """(start, end, target, depth and flag) of each entry of a code object's exception table, as offsets in bytes.
 
-    Numbers in units of two bytes, of six bits at a time: https://github.com/python/cpython/blob/main/InternalDocs/exception_handling.md.
+    The table holds numbers in units of two bytes, six bits at a time: https://github.com/python/cpython/blob/main/InternalDocs/exception_handling.md.
     """
     numbers, value = list[int](), 0
     for byte in table:
@@ -71,18 +71,18 @@ def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _constant(value: Any) -> str:
-    """A constant of a code object in words, the same in every process."""
+    """A constant of a code object as text that is the same in every process."""
     if isinstance(value, CodeType):
         return digest(value)
-    if isinstance(value, frozenset):  # its order changes with the hashes of a process
+    if isinstance(value, frozenset):  # its order depends on the hash seed of the process
         return f"frozenset({sorted(map(_constant, value))})"
     return f"({', '.join(map(_constant, value))})" if isinstance(value, tuple) else repr(value)
 
 
 def uses(code: CodeType) -> dict[str, set[Chain]]:
-    """The names of outer variables that a code object and the functions in it read, each with what is taken from it at once.
+    """The outer variables that a code object and its inner functions read, each with the chains of attributes taken from it.
 
-    `args.lr * x` uses args by the chain ("lr",), `f(x)` uses f by the empty chain: as a whole.
+    `args.lr * x` uses args with the chain ("lr",); `f(x)` uses f as a whole, with the empty chain.
     """
     found: dict[str, set[Chain]] = {}
     instructions = list(_instructions(code))
@@ -99,21 +99,21 @@ def uses(code: CodeType) -> dict[str, set[Chain]]:
 
 @functools.cache
 def installed(module: str) -> bool:
-    """Whether a module, by name, is Python's own, this library's or in a folder of installed packages."""
-    import sysconfig  # here, as importing the library need not wait for it
+    """Whether a module, given by name, is part of Python, of this library or of an installed package."""
+    import sysconfig  # not at import, which it would slow down
 
     top = module.partition(".")[0]
     found = sys.modules.get(top)
     if top == "cl_func" or top in sys.builtin_module_names:
         return True
-    places = [Path(place) for place in (getattr(found, "__file__", None), *getattr(found, "__path__", ())) if place]
+    paths = [Path(path) for path in (getattr(found, "__file__", None), *getattr(found, "__path__", ())) if path]
     installed = {"site-packages", "dist-packages"}
-    return any(installed.intersection(place.parts) or place.is_relative_to(sysconfig.get_path("stdlib")) for place in places)
+    return any(installed.intersection(path.parts) or path.is_relative_to(sysconfig.get_path("stdlib")) for path in paths)
 
 
 @functools.cache
 def own_version() -> str:
-    """The version of this library, with a digest of its files: between two versions many states of them are used."""
+    """The version of this library with a digest of its files, since these change between two releases."""
     from cl_func import __version__
 
     root = Path(__file__).parents[1]
@@ -122,5 +122,5 @@ def own_version() -> str:
 
 
 def module_of(value: Any) -> str:
-    """The module whose file says what a function or class does; a decorator may have given a function the name of another."""
+    """The module that a function or class is defined in; a decorator may have given a function the `__module__` of another."""
     return (value.__globals__.get("__name__") if isinstance(value, FunctionType) else value.__module__) or ""

@@ -1,9 +1,9 @@
-"""Files of tensors that can be trusted: safetensors with a checked header, each written whole or not at all.
+"""Files of tensors that can be trusted: safetensors with a checked header, written completely or not at all.
 
     [8 bytes: length of the header] [header: JSON] [tensors, one after the other]
 
-The header's metadata holds a JSON text of ours and the SHA-256 of that text and of all names, dtypes, shapes and bytes. Nothing
-in such a file is ever executed. Reading allocates no more than a few times the file's size, and gives all or an error.
+The header's metadata holds our JSON text and the SHA-256 of that text and of all names, dtypes, shapes and bytes. Nothing in such a
+file is ever executed. Reading allocates no more than a few times the size of the file, and returns everything or raises.
 
 The format: https://huggingface.co/docs/safetensors.
 """
@@ -19,7 +19,8 @@ import stat
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,50 +29,52 @@ from cl_func import checks, tree
 from cl_func.storage import renames
 from cl_func.tree import describe
 
-# Raised when older versions of this library can no longer read what is written. 1: the axes of Runs had no order; 2: states and
+T = TypeVar("T")
+
+# Incremented when older versions of this library can no longer read the files. 1: the axes of Runs had no order; 2: states and
 # functions had other names, see `renames`.
 FORMAT = renames.FORMAT
 
 
 class Kind(Protocol):
-    """A class with files of a kind of its own, which `save` and `load` hand over to it; what else there is is a tree."""
+    """A class with its own kind of file, to which `save` and `load` leave reading and writing it; all else is saved as a tree."""
 
     def save(self, path: str | Path) -> None:
         """Write a file whose header has this kind."""
 
     @staticmethod
     def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path) -> Any:
-        """What is in such a file; DamagedFile where it does not fit together."""
+        """The content of such a file; DamagedFile if it is inconsistent."""
 
 
-KINDS: dict[str, type[Kind]] = {}  # filled by the modules of those classes
+KINDS: dict[str, type[Kind]] = {}  # filled by the modules that define these classes
 
 
 class DamagedFile(ValueError):  # noqa: N818 - says what the file is
-    """The file is not whole: cut short, altered, or not of this kind."""
+    """The file is not intact: truncated, altered, or not of this kind."""
 
 
-def _safetensors() -> Any:
+def _safetensors() -> ModuleType:
     return checks.optional("safetensors.torch", "a file of tensors", "checkpoint")
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write named tensors and a header of JSON values; after a crash there is the old file or the new one, and no third.
+    """Write named tensors and a header of JSON values; after a crash there is either the old file or the new one.
 
-    Raises OSError, naming the file, when it cannot be written; what was there before is then still there.
+    Raises OSError, naming the file, if it cannot be written; the old file is then unchanged.
     """
-    # Copies: each contiguous, in the processor's memory, and none sharing its memory with another.
-    whole = {name: leaf.detach().cpu().clone(memory_format=torch.contiguous_format) for name, leaf in tensors.items()}
-    text = json.dumps({"format": FORMAT, **header})  # in the order given: what is sorted here cannot be put back
+    # Contiguous copies on the CPU, of which no two share memory.
+    copies = {name: leaf.detach().cpu().clone(memory_format=torch.contiguous_format) for name, leaf in tensors.items()}
+    text = json.dumps({"format": FORMAT, **header})  # not sorted: the order of the keys has a meaning
     try:
-        data = _safetensors().save(whole, {"cl_func": text, "sha256": digest(whole, text)})
-    except (KeyError, UnicodeEncodeError) as error:  # of a dtype or a name
-        raise TypeError(f"{_unsaved(whole)}: safetensors cannot hold it: {error}.") from error
+        data = _safetensors().save(copies, {"cl_func": text, "sha256": digest(copies, text)})
+    except (KeyError, UnicodeEncodeError) as error:  # for a dtype or a name
+        raise TypeError(f"{_unsupported(copies)}: safetensors cannot hold it: {error}.") from error
     write_bytes(path, data)
 
 
-def _unsaved(tensors: Mapping[str, Tensor]) -> str:
-    """The first tensor that safetensors does not take, in words."""
+def _unsupported(tensors: Mapping[str, Tensor]) -> str:
+    """The first tensor that safetensors cannot save, in words."""
     for name, leaf in tensors.items():
         try:
             _safetensors().save({name: leaf})
@@ -81,12 +84,12 @@ def _unsaved(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tree(path: str | Path, values: Any) -> None:
-    """Write a tree of tensors, with its outline, as a file of the kind "tree"; TypeError for leaves that are no tensors."""
+    """Write a tree of tensors, with its outline, as a file of kind "tree"; TypeError for leaves that are not tensors."""
     write(path, named(values), {"kind": "tree", "outline": outline(values)})
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file by way of a temporary one in its folder, synced and then renamed."""
+    """Write a file atomically: a temporary file in the same folder is synced, then renamed."""
     path = Path(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -124,16 +127,16 @@ def digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def read(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file of one of some kinds ("tree", "runs", ...), all checked.
+    """The tensors and the header, checked, of a file of one of the given kinds ("tree", "runs", ...).
 
-    Raises FileNotFoundError; DamagedFile, a ValueError, for a file that is not whole; ValueError for one of another kind or of a
-    newer format.
+    Raises FileNotFoundError; DamagedFile, a ValueError, for a file that is not intact; ValueError for a file of another kind or of
+    a newer format.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"path: there is no file {path}.")
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-        raise ValueError(f"path: {path} is no regular file; give the file that was saved.")
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
+        raise ValueError(f"path: {path} is not a regular file; give the file that was saved.")
     data = path.read_bytes()
     metadata = _metadata(data, path)
     text = metadata.get("cl_func")
@@ -146,10 +149,10 @@ def read(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, An
         raise ValueError(f"path: {path} has format {header['format']}, this version of cl_func reads up to {FORMAT}; upgrade it.")
     try:
         tensors = dict(_safetensors().load(data))
-    except Exception as error:  # whatever a library makes of a hostile file
+    except Exception as error:  # a malicious file may make safetensors raise anything
         raise DamagedFile(f"path: {path} is damaged: {error}.") from error
     if digest(tensors, text) != metadata.get("sha256"):
-        raise DamagedFile(f"path: {path} is damaged: its content does not have the checksum that it was written with.")
+        raise DamagedFile(f"path: {path} is damaged: its content does not match its checksum.")
     if header["kind"] not in kinds:
         raise ValueError(f"path: {path} holds {header['kind']!r}, not {' or '.join(map(repr, kinds))}.")
     return tensors, header
@@ -158,11 +161,11 @@ def read(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, An
 def _metadata(data: bytes, path: Path) -> Mapping[str, Any]:
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:
-        raise DamagedFile(f"path: {path} is damaged: {len(data)} bytes, which its header says is too short.")
+        raise DamagedFile(f"path: {path} is damaged: {len(data)} bytes, fewer than its header says.")
     try:
         header = _json(data[8 : 8 + size].decode(), path)
     except UnicodeDecodeError as error:
-        raise DamagedFile(f"path: {path} is damaged: its header is no text.") from error
+        raise DamagedFile(f"path: {path} is damaged: its header is not text.") from error
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict):
         raise ValueError(f"path: {path} is a safetensors file, but not one that cl_func wrote.")
@@ -179,32 +182,31 @@ def _json(text: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"path: {path} is damaged: its header is no JSON of this kind ({error}).") from error
+        raise DamagedFile(f"path: {path} is damaged: its header is not JSON of this kind ({error}).") from error
     if not isinstance(value, dict):
-        raise DamagedFile(f"path: {path} is damaged: its header is no JSON object.")
+        raise DamagedFile(f"path: {path} is damaged: its header is not a JSON object.")
     return value
 
 
 def outline(node: Any, path: str = "") -> dict[str, str]:
-    """The structure of a tree by path: the type of each inner node, with the static fields; leaves are not in it."""
-    inner = (lambda name: f"{path}.{name}") if path else (lambda name: str(name))
+    """The structure of a tree by path: the type of each inner node with its static fields, without leaves."""
     if isinstance(node, Tensor) or node is None:
         return {}
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         fields = dataclasses.fields(node)
         statics = {f.name: _plain(getattr(node, f.name)) for f in fields if f.metadata.get("static")}
         children: Iterable[tuple[Any, Any]] = [(f.name, getattr(node, f.name)) for f in fields if f.name not in statics]
-        said = f"{type(node).__name__}({', '.join(f'{name}={value}' for name, value in statics.items())})"
+        text = f"{type(node).__name__}({', '.join(f'{name}={value}' for name, value in statics.items())})"
     elif isinstance(node, dict):
-        children, said = node.items(), "dict"
+        children, text = node.items(), "dict"
     elif isinstance(node, (tuple, list)):
         names = getattr(node, "_fields", range(len(node)))
-        children, said = zip(names, node, strict=True), type(node).__name__
+        children, text = zip(names, node, strict=True), type(node).__name__
     else:
         return {}
-    found = {path: said}
+    found = {path: text}
     for name, child in children:
-        found |= outline(child, inner(name))
+        found |= outline(child, f"{path}.{name}" if path else str(name))
     return found
 
 
@@ -212,11 +214,11 @@ def _plain(value: Any) -> str:
     plain = isinstance(value, (bool, int, float, str, type(None))) or (
         isinstance(value, tuple) and all(isinstance(v, (bool, int, float, str)) for v in value)
     )
-    return repr(value) if plain else type(value).__qualname__  # the repr of a function holds its address
+    return repr(value) if plain else type(value).__qualname__  # the repr of a function has its address
 
 
 def named(values: Any, prefix: str = "tree") -> dict[str, Tensor]:
-    """The leaves of a tree by "prefix.path". Raises TypeError, naming the path, for a leaf that is no tensor."""
+    """The leaves of a tree by "prefix.path". Raises TypeError, naming the path, for a leaf that is not a tensor."""
     for path, leaf in tree.items(values):
         if not isinstance(leaf, Tensor):
             raise TypeError(f"tree: the leaf {path!r} is {leaf!r}; only tensors can be saved, make it one or a static field.")
@@ -226,12 +228,12 @@ def named(values: Any, prefix: str = "tree") -> dict[str, Tensor]:
             raise TypeError(f"tree: the leaf {path!r} is {leaf.layout}; only dense tensors can be saved, use .to_dense().")
     found = {f"{prefix}.{path}": leaf for path, leaf in tree.items(values)}
     if len(found) != len(tree.items(values)):
-        raise ValueError("tree: two of its leaves have one path; rename a key that holds a dot.")
+        raise ValueError("tree: two of its leaves have the same path; rename a key that contains a dot.")
     return found
 
 
-def fitted(tensors: Mapping[str, Tensor], header: Mapping[str, Any], like: Any, path: str | Path, prefix: str = "tree") -> Any:
-    """The saved leaves in the structure, and on the devices, of `like`; ValueError naming the first thing that does not fit."""
+def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], like: T, path: str | Path, prefix: str = "tree") -> T:
+    """The saved leaves in the structure and on the devices of `like`; ValueError, naming the first difference, if they differ."""
     wanted_outline, saved_outline = outline(like), header.get("outline")
     if not isinstance(saved_outline, dict):
         raise DamagedFile(f"path: {path} is damaged: it holds no outline of its tree.")
@@ -244,10 +246,10 @@ def fitted(tensors: Mapping[str, Tensor], header: Mapping[str, Any], like: Any, 
             raise ValueError(f"like: {at} {path} holds {saved}, `like` has {wanted}; build `like` as the saved tree was built.")
     leaves_like = named(like, prefix)
     given = {name: leaf for name, leaf in tensors.items() if name.startswith(f"{prefix}.")}
-    for words, names in (("lacks", [*leaves_like.keys() - given.keys()]), ("also holds", [*given.keys() - leaves_like.keys()])):
+    for verb, names in (("lacks", [*leaves_like.keys() - given.keys()]), ("also holds", [*given.keys() - leaves_like.keys()])):
         if names:
             listed = ", ".join(sorted(name.removeprefix(f"{prefix}.") for name in names)[:8])
-            raise ValueError(f"like: {path} {words} {len(names)} leaves of this tree: {listed}.")
+            raise ValueError(f"like: {path} {verb} {len(names)} leaves of this tree: {listed}.")
     leaves = []
     for name, leaf in leaves_like.items():
         found, at = given[name], name.removeprefix(f"{prefix}.")

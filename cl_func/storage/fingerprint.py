@@ -1,15 +1,14 @@
-"""What a run is made of, so that it is not gone on with as another: a flat dict from readable paths to short values.
+"""What a run is made of, so that it is not resumed as another one: a flat dict from readable paths to short values.
 
     {"update.0.step.inner.loss.n": "3", "stream.make.data.y": "int64[40] #1c0f...", "code.my_loss": "my_loss code #77ab...", ...}
 
-Looked into: tensors and arrays by content; functions by their code (not by its place, see `codes.py`), defaults, closures, and the
-variables and functions of their module that they use; partials, methods, dataclasses and other objects by what pickle would keep
-of them; classes by their methods. Everything of an installed library, this one included, goes by its name, and the library by its
-version.
+Compared: tensors and arrays by content; functions by their code (wherever it is written, see `codes.py`), defaults, closures, and
+the variables and functions of their module that they use; partials, methods, dataclasses and other objects by what pickle would
+save of them; classes by their methods. Anything from an installed library, this one included, is compared by its name, and the
+library by its version.
 
-Not looked into, and compared by type: what pickle cannot keep (generators, iterators, open files, locks) and objects that hold
-such things; what is nested deeper than 40 levels. Lists, sets and dicts that a function does nothing to but add are its log, no
-part of it.
+Compared by type only: what cannot be pickled (generators, iterators, open files, locks), objects that contain such things, and
+whatever is nested more than 40 levels deep. Lists, sets and dicts that a function only adds to are taken for its log and ignored.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ from cl_func.tree import describe
 Entries = dict[str, str]
 CLOSED = "(not looked into)"
 DEEPEST = 40
-MOST = 1000  # entries of one object; of more there is one for all of them
-WITHIN = 100  # entries of what a library puts around a function; of more the function alone is looked at
+MOST = 1000  # entries of one object; more become a single digest
+WITHIN = 100  # entries of a wrapper that a library puts around a function; with more, only the function is compared
 _ADDING = {"append", "appendleft", "extend", "insert", "add", "update", "clear"}
-# Of a class: what Python or `dataclass` makes of the rest of it, and what only shows it.
+# Attributes of a class that Python or `dataclass` derives from the others, and those that only describe it.
 _DERIVED = {"__init__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__", "__lt__", "__le__", "__gt__", "__ge__"}
-_SHOWING = {"__repr__", "__str__", "__doc__"}
+_DESCRIBING = {"__repr__", "__str__", "__doc__"}
 
 
 def of(**parts: Any) -> Entries:
-    """The fingerprint of some things by name, with the code of the functions and classes that they use, and the versions."""
-    look = _Look()
+    """The fingerprint of named values, with the code of the functions and classes that they use, and the versions of libraries."""
+    walker = _Walker()
     found: Entries = {}
     for name, value in parts.items():
-        found |= _under(name, look(value))
-    found |= look.code()
-    return found | {f"version.{name}": version for name, version in sorted(look.versions.items())}
+        found |= _under(name, walker(value))
+    found |= walker.code()
+    return found | {f"version.{name}": version for name, version in sorted(walker.versions.items())}
 
 
 def _short(text: str) -> str:
@@ -64,13 +63,13 @@ def _under(name: str, entries: Entries) -> Entries:
     return {f"{name}.{path}" if path else name: value for path, value in entries.items()}
 
 
-class _Look:
-    """Looks into values; remembers what it has seen, the functions and classes it has met, and the libraries."""
+class _Walker:
+    """Walks through values, and collects the functions and classes that it comes across and the versions of their libraries."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, tuple[Any, Entries]] = {}  # with the values: an id is unique only among what is alive
+        self.seen: dict[int, tuple[Any, Entries]] = {}  # keeps the values alive, since an id may be reused
         self.names: dict[int, str] = {}
-        self.waiting: list[tuple[str, Any]] = []
+        self.pending: list[tuple[str, Any]] = []  # functions and classes whose code has yet to be read
         self.versions = {
             "python": ".".join(map(str, sys.version_info[:2])),
             "torch": str(torch.__version__),
@@ -84,16 +83,16 @@ class _Look:
         if id(value) not in self.seen:
             if self.depth == DEEPEST:
                 return {"": f"{type(value).__name__} {CLOSED}"}
-            self.seen[id(value)] = value, {"": "itself"}  # for what is met within
+            self.seen[id(value)] = value, {"": "itself"}  # if it contains itself
             self.depth += 1
-            entries = self._into(value)
+            entries = self._entries(value)
             self.depth -= 1
             if len(entries) > MOST:
                 entries = {"": f"{type(value).__name__} of {len(entries)} parts #{_hash(repr(entries))}"}
             self.seen[id(value)] = value, entries
         return self.seen[id(value)][1]
 
-    def _into(self, value: Any) -> Entries:
+    def _entries(self, value: Any) -> Entries:
         if isinstance(value, Tensor):
             value = value if value.layout == torch.strided else value.to_dense()
             return {"": describe(value) if value.is_meta else f"{describe(value)} #{digest(value)}"}
@@ -105,16 +104,16 @@ class _Look:
             return {"": f"{value.dtype}{[*value.shape]} #{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:16]}"}
         if isinstance(value, Dataset):
             return {**value.digests, "n_classes": repr(value.n_classes)}
-        if isinstance(value, (Combinator, Wrapper, Fused)):  # compiled or not, vmapped or not, it is the same
+        if isinstance(value, (Combinator, Wrapper, Fused)):  # the same whether compiled or vmapped or not
             parts = list(in_order(value))
             if len(parts) > 1:
                 return {"": f"{len(parts)} updates"} | self._several(enumerate(parts))
             if parts[0] is not value:
                 return self(parts[0])
         if isinstance(value, Stream):
-            made, places = value.based()
-            within = {} if [*places] == [*range(len(places))] else {"places": places}
-            return {"length": repr(len(value))} | self._several({"make": made, **within}.items())
+            make, indices = value.based()
+            slice_of = {} if [*indices] == [*range(len(indices))] else {"places": indices}
+            return {"length": repr(len(value))} | self._several({"make": make, **slice_of}.items())
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
@@ -154,7 +153,7 @@ class _Look:
         return {"": f"{type(value).__name__} of {len(parts)}"} | self._several(parts.items())
 
     def _object(self, value: Any) -> Entries:
-        """An object by what pickle would keep of it: how it is made, and its attributes."""
+        """An object by what pickle would save of it: how it is made, and its attributes."""
         name, known = self._name(type(value)), getattr(value, "__name__", None)
         closed = {"": f"{name} {known if isinstance(known, str) else CLOSED}"}
         parts = pickled.parts(value)
@@ -164,10 +163,12 @@ class _Look:
         return closed if any(entry.endswith(CLOSED) for entry in found.values()) else {"": name} | found
 
     def _name(self, value: Any) -> str:
-        """The name of a function or class, whose code is looked at later, once, if it is the user's own."""
+        """The name of a function or class; if it is the user's own, its code is read later, once."""
         module = codes.module_of(value)
         full = value.__qualname__ if module in ("__main__", "builtins") else f"{module}.{value.__qualname__}"
-        if codes.installed(module) or (isinstance(value, type) and module not in sys.modules):  # the latter: types of compiled code
+        if codes.installed(module) or (
+            isinstance(value, type) and module not in sys.modules
+        ):  # the latter are types of compiled code
             top = module.partition(".")[0]
             version = getattr(sys.modules.get(top), "__version__", None)
             if isinstance(version, str) and top not in sys.stdlib_module_names:
@@ -176,20 +177,20 @@ class _Look:
         if id(value) not in self.names:
             taken = sum(other.partition(" (")[0] == full for other in self.names.values())
             self.names[id(value)] = f"{full} ({taken + 1})" if taken else full
-            self.waiting.append((self.names[id(value)], value))
+            self.pending.append((self.names[id(value)], value))
         return self.names[id(value)]
 
     def code(self) -> Entries:
-        """What the functions and classes met so far say, and those met in them."""
+        """The code of the functions and classes found so far, and of those that they use in turn."""
         found: Entries = {}
-        while self.waiting:
-            name, value = self.waiting.pop(0)
+        while self.pending:
+            name, value = self.pending.pop(0)
             self.seen[id(value)] = value, {"": name}
             found |= _under(f"code.{name}", self._class(value) if isinstance(value, type) else self._inline(value))
         return found
 
     def _function(self, function: types.FunctionType) -> Entries:
-        # One name may stand for many functions that were made within others.
+        # Functions made inside of others may share a name.
         own = function.__closure__ or "<" in function.__qualname__
         return self._inline(function) if own else {"": self._name(function)}
 
@@ -203,11 +204,11 @@ class _Look:
         closure = zip(code.co_freevars, function.__closure__ or (), strict=True)
         outer = {name: cell.cell_contents for name, cell in closure if cell != types.CellType()}
         if codes.installed(module):
-            said = f" lambda #{codes.digest(code)[:16]}" if function.__name__ == "<lambda>" else ""
+            suffix = f" lambda #{codes.digest(code)[:16]}" if function.__name__ == "<lambda>" else ""
             found = self._several({**parts, **outer}.items())
-            if hasattr(function, "__wrapped__") and len(found) > WITHIN:  # such as a compiler, with all its settings
+            if hasattr(function, "__wrapped__") and len(found) > WITHIN:  # such as a compiler with all its settings
                 found = self._several([("wrapped function", vars(function)["__wrapped__"])])
-            return {"": f"{module}.{code.co_qualname}{said}"} | found
+            return {"": f"{module}.{code.co_qualname}{suffix}"} | found
         found = {"": f"{code.co_name} code #{codes.digest(code)[:16]}"} | self._several(parts.items())
         for name, chains in codes.uses(code).items():
             if name in outer or name in function.__globals__:
@@ -215,7 +216,7 @@ class _Look:
         return found
 
     def _used(self, value: Any, chains: set[codes.Chain]) -> Entries:
-        """What a function takes of an outer variable: all of it, or attributes of a module, a namespace or an object."""
+        """What a function uses of an outer variable: all of it, or some attributes of a module, a namespace or an object."""
         if () in chains:
             return self(value)
         first = {chain[0] for chain in chains}
@@ -231,9 +232,9 @@ class _Look:
 
     def _class(self, kind: type) -> Entries:
         found: Entries = {"": f"class {kind.__name__}"}
-        hidden = _SHOWING | (_DERIVED if dataclasses.is_dataclass(kind) else set())
+        hidden = _DESCRIBING | (_DERIVED if dataclasses.is_dataclass(kind) else set())
         parts = {f"base {i}": base for i, base in enumerate(kind.__bases__)}
-        parts |= {name: _plainly(part) for name, part in vars(kind).items() if name not in hidden}
+        parts |= {name: _underlying(part) for name, part in vars(kind).items() if name not in hidden}
         for name, part in parts.items():
             if isinstance(part, types.FunctionType) and not codes.installed(codes.module_of(part)):
                 found |= _under(name, self._inline(part))
@@ -242,8 +243,8 @@ class _Look:
         return found
 
 
-def _plainly(part: Any) -> Any:
-    """The function in a method or property of a class."""
+def _underlying(part: Any) -> Any:
+    """The function of a method or property of a class."""
     if isinstance(part, (staticmethod, classmethod)):
         return part.__func__
     return part.fget if isinstance(part, property) else part.func if isinstance(part, functools.cached_property) else part

@@ -1,7 +1,7 @@
-"""Reading checkpoints: the newest whole one of a folder, with every field of its header checked before it is used.
+"""Reading checkpoints: the newest intact one of a folder, with every field of its header checked before it is used.
 
-A checksum tells of files that are damaged by accident; a header that was made to mislead has a right one. What it says must fit the
-tensors beside it, or the file counts as damaged.
+The checksum shows accidental damage, but a forged header has a correct one too. A header that does not match the tensors of its
+file counts as damaged.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ PATTERN = "checkpoint-*.safetensors"
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is: whole experiences, calls of the update's functions on the next one, and the orders of passes under way."""
+    """How far a run has come."""
 
-    seen: int = 0
-    calls: int = 0
-    orders: dict[int, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
+    seen: int = 0  # completed experiences
+    calls: int = 0  # calls of the update's functions on the next one
+    orders: dict[int, tuple[Tensor, Tensor]] = dataclasses.field(
+        default_factory=dict
+    )  # rows, valid of the current pass of each loop
     finished: bool = False
 
 
 @dataclasses.dataclass
 class SavedRun:
-    """What a checkpoint tells of a run beside its state: how far it is, and its history."""
+    """What a checkpoint holds of a run besides its state: its progress and its history."""
 
     progress: Progress = dataclasses.field(default_factory=Progress)
-    columns: list[str] = dataclasses.field(default_factory=list)  # the paths of the leaves of an entry
-    history: list[list[Tensor]] = dataclasses.field(default_factory=list)  # of each time the leaves
+    columns: list[str] = dataclasses.field(default_factory=list)  # the paths of the leaves of an entry of the history
+    history: list[list[Tensor]] = dataclasses.field(default_factory=list)  # the leaves of each entry
 
 
 def number(path: Path) -> int:
-    """The number of a checkpoint by its file's name; -1 for other files."""
+    """The number in the file name of a checkpoint; -1 for other files."""
     digits = path.stem.rpartition("-")[2]
     return int(digits) if digits.isdecimal() else -1
 
 
-def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: None) -> tuple[Path, Header] | None:
-    """The newest whole checkpoint of a folder: its path and header. Damaged ones are passed over with a warning.
+def newest(folder: Path, check: Callable[[Header], str | None] | None = None) -> tuple[Path, Header] | None:
+    """The path and the header of the newest intact checkpoint of a folder; None if it has none. Damaged ones give a warning.
 
-    also: gives the name of another field that is wrong, or None. Raises ValueError for a file that an earlier version wrote.
+    check: a further check, which returns the name of an invalid field or None. Raises ValueError for a file that an earlier version
+    of this library wrote.
     """
     for path in sorted(folder.glob(PATTERN), key=number, reverse=True):
         try:
@@ -59,9 +62,9 @@ def newest(folder: Path, also: Callable[[Header], str | None] = lambda header: N
                     "finish it with that version, or give this run a folder of its own."
                 )
             header = Header(fields, tensors)
-            wrong = header.wrong() or also(header)
-            if wrong is not None:
-                raise files.DamagedFile(f"path: {path} is damaged: {wrong!r} in its header cannot be {fields.get(wrong)!r}.")
+            invalid = header.invalid_field() or (None if check is None else check(header))
+            if invalid is not None:
+                raise files.DamagedFile(f"path: {path} is damaged: {invalid!r} in its header cannot be {fields.get(invalid)!r}.")
             return path, header
         except files.DamagedFile as error:
             warnings.warn(f"checkpoint: passed over a damaged file, looking for an older one. {error}", stacklevel=5)
@@ -78,8 +81,8 @@ class Header:
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
 
-    def wrong(self) -> str | None:
-        """The first field that cannot be, by its kind or beside the tensors; None if all is right."""
+    def invalid_field(self) -> str | None:
+        """The first field that is of a wrong type or does not match the tensors; None if all are valid."""
         get, tensors = self.fields.get, self.tensors
         for name in ("seen", "calls", "entries"):
             if type(get(name)) is not int or not 0 <= self[name] < 1 << 62:
@@ -111,7 +114,7 @@ class Header:
         return {n: (self.tensors[f"order.{n}.rows"], self.tensors[f"order.{n}.valid"]) for n in self["orders"]}
 
     def parse_run(self) -> SavedRun:
-        """How far the run was, and its history so far."""
+        """The progress and the history of the run."""
         columns = [self.tensors[f"history.{i}"] for i in range(len(self["columns"]))]
         history = [[column[t] for column in columns] for t in range(self["entries"])]
         return SavedRun(Progress(self["seen"], self["calls"], self._orders(), self["finished"]), self["columns"], history)
@@ -122,7 +125,7 @@ def _distinct(value: Any, kind: type) -> bool:
 
 
 def _fits(leaf: Tensor | None, strides: Any) -> bool:
-    """Whether strides are of a layout of a tensor without gaps or overlaps."""
+    """Whether strides describe a layout of a tensor without gaps or overlaps."""
     if leaf is None or not isinstance(strides, list) or len(strides) != leaf.ndim or any(type(s) is not int for s in strides):
         return False
     dense = 1

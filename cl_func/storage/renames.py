@@ -1,4 +1,4 @@
-"""Files of format 2, written before states and functions got the names that they have now: what can still be compared of them."""
+"""Files of format 2, written before states and functions had their present names: how to read them, and what to compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cl_func.storage.fingerprint import Entries
 
 V = TypeVar("V")
 
-FORMAT = 3  # the first with the names of today
+FORMAT = 3  # the first format with the present names
 CLASSES = {
     "AGEM": "AGEMAgent",
     "BiC": "BiCAgent",
@@ -32,9 +32,9 @@ _OWN = re.compile(r"\bcl_func\.")
 def current_names(
     tensors: Mapping[str, V], outline: Mapping[str, str], like: Mapping[str, str], prefix: str
 ) -> tuple[dict[str, V], dict[str, str]]:
-    """Saved leaves by "prefix.path" and their outline, under the names of today where the outline `like` has those.
+    """Saved leaves by "prefix.path" and their outline, renamed to the present names wherever the outline `like` has these.
 
-    A class of the user's that is called as one of ours was keeps its name.
+    A user's class that has the former name of one of ours keeps its name.
     """
     leaves, renamed = dict(tensors), dict(outline)
     for path, node in outline.items():
@@ -51,7 +51,7 @@ def current_names(
 
 
 def comparable(before: Entries, now: Entries) -> tuple[Entries, Entries]:
-    """What two fingerprints say of data, numbers and the user's code, where both do; nothing of how our functions are called."""
+    """The entries of two fingerprints that can be compared: those of data, numbers and user code that both have."""
 
     def own(entries: Entries) -> set[str]:
         return {path for path, value in entries.items() if _OWN.search(value)}

@@ -1,10 +1,10 @@
-"""Broadcast variables: a value that all tasks of an executor need is brought to each worker once, not with every task.
+"""Broadcast variables: a value that all tasks of an executor need is sent to each worker once, not with every task.
 
-A value is cut in blobs: one pickle, and apart from it the memory of its large tensors, each range once however many views there are
-of it. Blobs are named by the SHA-256 of their content and kept in a private folder as long as the tasks run. A task carries their
-names only; a worker maps the files into its memory, copy on write, so that the workers of a machine share one copy and what nobody
-looks at is not read. A worker that does not see the folder, on another machine without a shared disk, answers which blobs it lacks,
-and is then sent them with a task. Of an executor this needs nothing but `submit`.
+A value is split into blobs: a pickle and, separately, the memory of its large tensors, each range once however many views of it
+there are. Blobs are named by the SHA-256 of their content and kept in a private folder while the tasks run. A task carries only
+their names; a worker maps the files into memory, copy on write, so that the workers of a machine share one copy and pages that are
+never used are never read. A worker that cannot see the folder, being on another machine without a shared disk, answers with the
+blobs that it lacks, and receives them with a later task. The executor only needs a method `submit`.
 
 (Broadcast variables: Zaharia et al., "Spark: cluster computing with working sets", HotCloud 2010.)
 """
@@ -35,13 +35,13 @@ from torch import Tensor
 
 from cl_func import checks
 
-LARGE = 2**20  # bytes; smaller memory travels inside of the pickle, which is a blob itself
-ALIGNED = 64  # bytes, as torch allocates
+LARGE = 2**20  # bytes; smaller ranges are part of the first blob
+ALIGNED = 64  # bytes, as torch aligns its memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What a task carries of a value: the folder, and the digests and sizes of the blobs, of which the first is the pickle."""
+    """What a task carries instead of the value: the folder, and (digest, size) of each blob; the first blob is the pickle."""
 
     folder: str
     blobs: tuple[tuple[str, int], ...]
@@ -49,33 +49,35 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """The answer of a worker that does not see the folder: the digests that it lacks."""
+    """The answer of a worker that cannot see the folder: the digests of the blobs that it lacks."""
 
     digests: frozenset[str]
 
 
 def worker() -> str:
-    """The name of this process, among those of all machines."""
+    """A name of this process that is unique among all machines."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Broadcast:
-    """A value on its way to workers. As a context: inside it the files are there, at its end they are removed."""
+    """A value to be sent to workers. As a context manager it writes the files on entry and removes them on exit."""
 
-    def __init__(self, value: Any, near: Path | None = None) -> None:
-        """near: a folder that the workers see, if one is known; else they may see that of temporary files.
+    def __init__(self, value: Any, shared: Path | None = None) -> None:
+        """shared: a folder that the workers can see, if one is known; by default the folder for temporary files.
 
-        Raises ImportError without cloudpickle, and what pickling raises.
+        Raises ImportError without cloudpickle, and any error of pickling the value.
         """
-        self._memory, self._near, self.blobs = _Memory(), near, dict[str, memoryview]()
+        self._memory, self._shared, self.blobs = _Memory(), shared, dict[str, memoryview]()
         pickled = _pickled(value, self._memory)
         small = bytearray()
-        homes: list[tuple[str | None, int]] = []  # of each range: its blob, or the place in the small ones
+        locations: list[tuple[str | None, int]] = []  # of each range: its blob, or None, and its offset in `small`
         for view in self._memory.ranges():
-            homes.append((self._add(view), 0) if len(view) >= LARGE else (None, len(small)))
+            locations.append((self._add(view), 0) if len(view) >= LARGE else (None, len(small)))
             if len(view) < LARGE:
                 small += bytes(view) + bytes(-len(view) % ALIGNED)
-        first = self._add(memoryview(pickle.dumps((homes, self._memory.places(), small, pickled), pickle.HIGHEST_PROTOCOL)))
+        first = self._add(
+            memoryview(pickle.dumps((locations, self._memory.storage_locations(), small, pickled), pickle.HIGHEST_PROTOCOL))
+        )
         digests = sorted(self.blobs, key=lambda digest: digest != first)
         self.reference = Reference("", tuple((digest, len(self.blobs[digest])) for digest in digests))
 
@@ -85,45 +87,45 @@ class Broadcast:
         return digest
 
     def __enter__(self) -> Broadcast:
-        folder = tempfile.mkdtemp(prefix="broadcast-", dir=self._near)  # for this user only
+        folder = tempfile.mkdtemp(prefix="broadcast-", dir=self._shared)  # readable by this user only
         self.reference = dataclasses.replace(self.reference, folder=folder)
         try:
             for digest, view in self.blobs.items():
                 (Path(folder) / digest).write_bytes(view)
         except OSError:
-            pass  # a full disk: who lacks a blob is sent it
+            pass  # the disk is full: workers that lack a blob are sent it
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.reference.folder, ignore_errors=True)  # a worker keeps what it has mapped
+        shutil.rmtree(self.reference.folder, ignore_errors=True)  # workers keep the files that they have mapped
 
     def content(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Some of the blobs themselves, for a worker that lacks them."""
+        """The bytes of some blobs, for a worker that lacks them."""
         return {digest: bytes(self.blobs[digest]) for digest in sorted(digests)}
 
 
 class _Memory:
-    """The memory behind the tensors of a value: its storages by number, and the ranges of addresses that they cover."""
+    """The memory behind the tensors of a value: its storages, numbered, and the ranges of addresses that they cover."""
 
     def __init__(self) -> None:
         self.numbers: dict[tuple[str, int, int], int] = {}
-        # Each as it is and in the processor's memory; kept, so that no address is used anew while we go by addresses.
+        # Each storage and its copy on the CPU (itself if it is there), kept alive so that no address is reused.
         self.storages: list[tuple[torch.UntypedStorage, torch.UntypedStorage]] = []
 
     def number(self, storage: torch.UntypedStorage) -> int:
-        """The number of a storage, the same for two that are one memory."""
-        place = (str(storage.device), storage.data_ptr(), storage.nbytes())
-        if place not in self.numbers:
-            self.numbers[place] = len(self.storages)
+        """The number of a storage; two storages of the same memory have the same number."""
+        memory = (str(storage.device), storage.data_ptr(), storage.nbytes())
+        if memory not in self.numbers:
+            self.numbers[memory] = len(self.storages)
             self.storages.append((storage, storage.cpu()))
-        return self.numbers[place]
+        return self.numbers[memory]
 
     def _spans(self) -> list[tuple[int, int]]:
         spans: list[tuple[int, int]] = []
-        for start, n in sorted((here.data_ptr(), here.nbytes()) for _, here in self.storages):
+        for start, n in sorted((on_cpu.data_ptr(), on_cpu.nbytes()) for _, on_cpu in self.storages):
             if spans and start < spans[-1][1]:  # they overlap, as views of one numpy array may
                 spans[-1] = (spans[-1][0], max(start + n, spans[-1][1]))
             else:
@@ -131,16 +133,16 @@ class _Memory:
         return spans
 
     def ranges(self) -> list[memoryview]:
-        """All memory that is covered, each byte once."""
+        """All memory behind the tensors, each byte once."""
         return [memoryview((ctypes.c_ubyte * (end - start)).from_address(start)).cast("B") for start, end in self._spans()]
 
-    def places(self) -> list[tuple[int, int, int, str]]:
-        """Where each storage is: (range, offset in it, bytes, device)."""
+    def storage_locations(self) -> list[tuple[int, int, int, str]]:
+        """(index of the range, offset in it, bytes, device) of each storage."""
         starts = [start for start, _ in self._spans()]
         found = []
-        for storage, here in self.storages:
-            i = bisect.bisect_right(starts, here.data_ptr()) - 1
-            found.append((i, here.data_ptr() - starts[i], here.nbytes(), str(storage.device)))
+        for storage, on_cpu in self.storages:
+            i = bisect.bisect_right(starts, on_cpu.data_ptr()) - 1
+            found.append((i, on_cpu.data_ptr() - starts[i], on_cpu.nbytes(), str(storage.device)))
         return found
 
 
@@ -153,11 +155,11 @@ def _pickled(value: Any, memory: _Memory) -> bytes:
             return memory.number(item) if isinstance(item, torch.UntypedStorage) else None
 
         def reducer_override(self, item: Any) -> Any:
-            # As torch does it, but for the storage, which torch wraps into a new object each time: views would not share it.
+            # As torch pickles a tensor, except that torch makes a new storage object each time, which views would not share.
             if type(item) is Tensor and _plain(item):
                 view = (item.storage_offset(), tuple(item.shape), item.stride(), item.requires_grad)
                 return _tensor, (item.untyped_storage(), item.dtype, *view)
-            # cloudpickle takes `exp.classes` in a function that also uses torch for the module torch.classes, which cannot be sent.
+            # In a function that also uses torch, cloudpickle takes `exp.classes` for torch.classes, which cannot be pickled.
             if isinstance(item, type(torch.classes)):
                 return importlib.import_module, (item.__name__,)
             return super().reducer_override(item)
@@ -168,7 +170,7 @@ def _pickled(value: Any, memory: _Memory) -> bytes:
 
 
 def _plain(tensor: Tensor) -> bool:
-    """Whether a tensor is no more than a view of some memory."""
+    """Whether a tensor is nothing but a view of its storage."""
     marked = tensor.is_conj() or tensor.is_neg() or tensor.is_quantized or bool(vars(tensor))
     return tensor.layout == torch.strided and not tensor.is_meta and not marked and tensor.untyped_storage().nbytes() > 0
 
@@ -180,20 +182,20 @@ def _tensor(storage: Any, dtype: torch.dtype, offset: int, shape: Any, stride: A
 
 @dataclasses.dataclass
 class _Held:
-    """What a worker has: the value it worked on last, made ready, and the blobs that it was sent, for the next value."""
+    """What a worker holds on to."""
 
-    digest: str = ""
-    ready: Any = None
-    sent: dict[str, bytearray] = dataclasses.field(default_factory=dict)
+    digest: str = ""  # of the last value
+    ready: Any = None  # what `prepare` made of it
+    sent: dict[str, bytearray] = dataclasses.field(default_factory=dict)  # its blobs that came with a task, for the next value
 
 
 _HELD, _LOCK = _Held(), threading.Lock()
 
 
 def received(reference: Reference, sent: Mapping[str, bytes], prepare: Callable[[Any], Any]) -> Any:
-    """What `prepare` makes of a value, once in this process for all tasks that follow each other; or Missing.
+    """The result of `prepare` for a value, computed once for successive tasks in this process; or Missing.
 
-    sent: blobs that came along, for a process that lacked them.
+    sent: the blobs that came with the task, for a process that lacked them.
     """
     with _LOCK:  # a worker may have several threads
         digest = reference.blobs[0][0]
@@ -211,14 +213,14 @@ def received(reference: Reference, sent: Mapping[str, bytes], prepare: Callable[
         if missing:
             return Missing(missing)
         _HELD.digest, _HELD.ready = "", None
-        gc.collect()  # what was there before goes first, and programs refer to themselves
+        gc.collect()  # frees the previous value first: compiled programs hold reference cycles
         _HELD.ready = prepare(_unpickled(buffers, digest))
         _HELD.digest = digest
         return _HELD.ready
 
 
 def _mapped(path: Path, n: int) -> mmap.mmap | None:
-    """A file's bytes, which may be written to: that changes them here only. None where the file is not to be seen."""
+    """The bytes of a file, mapped copy on write; None if the file cannot be seen."""
     try:
         with open(path, "rb") as file:
             return mmap.mmap(file.fileno(), n, access=mmap.ACCESS_COPY)
@@ -227,21 +229,21 @@ def _mapped(path: Path, n: int) -> mmap.mmap | None:
 
 
 def _unpickled(buffers: Mapping[str, Any], first: str) -> Any:
-    homes, places, small, pickled = pickle.loads(buffers[first])
-    taken: set[str] = set()
+    locations, storages, small, pickled = pickle.loads(buffers[first])
+    used: set[str] = set()
 
     @functools.cache
     def memory(i: int) -> tuple[Any, int]:
-        name, start = homes[i]
+        name, start = locations[i]
         if name is None:
             return small, start
-        buffer = bytearray(buffers[name]) if name in taken else buffers[name]  # of one content, but apart as they were
-        taken.add(name)
+        buffer = bytearray(buffers[name]) if name in used else buffers[name]  # ranges of equal content must not share memory
+        used.add(name)
         return buffer, start
 
     @functools.cache
     def storage(number: int) -> torch.UntypedStorage:
-        i, offset, n, device = places[number]
+        i, offset, n, device = storages[number]
         buffer, start = memory(i)
         return torch.frombuffer(buffer, dtype=torch.uint8, count=n, offset=start + offset).to(device).untyped_storage()
 

@@ -1,10 +1,10 @@
-"""How long compiling takes on this machine: measured by the sweeps that compile, and kept for the choice of the next ones.
+"""How long compiling takes on this machine: measured by sweeps that compile, and stored for the choices of later sweeps.
 
-What was compiled before is in the compiler's own cache on disk and takes a fraction of the time, so times are kept by what is
-compiled: the last time of each, which tells what it takes now, and the first times of all, which tell what something new takes.
+Code that was compiled before comes from the compiler's own cache on disk in a fraction of the time. So two kinds of times are
+stored: the last time of each update, an estimate for that update, and the first times of all, an estimate for a new one.
 
-They are in `compile_times.json` in the folder CL_FUNC_CACHE_DIR, by default cl_func in XDG_CACHE_HOME or ~/.cache. A folder that
-cannot be written to or a file that makes no sense is no error: what is not known is guessed.
+They are in `compile_times.json` in the folder CL_FUNC_CACHE_DIR, by default cl_func in XDG_CACHE_HOME or ~/.cache. If the folder
+cannot be written or the file is not valid, nothing is raised, and unknown times are guessed.
 """
 
 from __future__ import annotations
@@ -25,58 +25,59 @@ import numpy as np
 import torch
 
 from cl_func import tree
+from cl_func.core.kinds import Probe, Update
 from cl_func.storage import files
 from cl_func.transforms import Compiled
 from cl_func.transforms import compile as compiled
 
-GUESS = 8.0  # seconds a function, cold: on the safe side, since what is not compiled is only slower
-KEPT = 200  # what was compiled longer ago than so many others is forgotten
-MEASURABLE = 0.2  # seconds; nothing compiles faster: there was no compiler, or only one look
-MARKS = 200
-FIRSTS = 9  # as many first times as there is a median of: a machine may be busy
+GUESS = 8.0  # seconds for a function that was never compiled; too long rather than too short, since an eager sweep is only slower
+KEPT = 200  # last times to keep
+MEASURABLE = 0.2  # seconds; nothing compiles faster, so there was no compiler or only one measurement
+MARKS = 200  # timestamps to keep; by then all is compiled
+FIRSTS = 9  # first times to keep; their median is used, since a machine may be busy
 
 
 def cache_file() -> Path:
-    """The file."""
+    """The path of the file."""
     folder = os.environ.get("CL_FUNC_CACHE_DIR")
     if folder:
         return Path(folder) / "compile_times.json"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "cl_func" / "compile_times.json"
 
 
-def expected(update: Any, state: Any, exp: Any, lanes: int) -> float:
-    """The seconds that it takes to compile an update, and a probe: as it did last, else as other functions did, else a guess."""
+def expected(update: Update, state: Any, exp: Any, lanes: int) -> float:
+    """The expected seconds to compile an update and its probe: as last time, else as other functions took, else a guess."""
     first, last = _read()
     name, functions = _compiled(update, state, exp, lanes)
     return last.get(name, functions * (float(np.median(first)) if first else GUESS))
 
 
 class Watch:
-    """The time at the beginning of a run, and before and after each look at it, with how many programs there were by then."""
+    """Timestamps at the start of a run and before and after each measurement of it, with the number of programs by then."""
 
-    def __init__(self, update: Any, probe: Any) -> None:
+    def __init__(self, update: Update, probe: Probe) -> None:
         self.leaves = [leaf for leaf in (*tree.leaves(update), *tree.leaves(probe)) if isinstance(leaf, Compiled)]
         self.marks: list[tuple[float, int]] = []
         self.mark()
 
     def mark(self) -> None:
-        """Note the time; after many looks all is compiled, and there is nothing more to note."""
+        """Take a timestamp."""
         if len(self.marks) < MARKS:
             programs = sum(len(found) for leaf in self.leaves for found in [*leaf.programs.values()])
             self.marks.append((time.perf_counter(), programs))
 
     def seconds(self) -> float:
-        """What compiling took: how much longer training, and looking, took where there were new programs afterwards."""
-        took = [(after - before, new > old) for (before, old), (after, new) in itertools.pairwise(self.marks)]
+        """What compiling took: how much longer training and measuring took whenever new programs appeared."""
+        intervals = [(after - before, new > old) for (before, old), (after, new) in itertools.pairwise(self.marks)]
         total = 0.0
-        for part in (took[0::2], took[1::2]):
+        for part in (intervals[0::2], intervals[1::2]):  # training, measuring
             others = [seconds for seconds, new in part if not new] or [min((seconds for seconds, _ in part), default=0.0)]
             total += sum(max(0.0, seconds - float(np.median(others))) for seconds, new in part if new)
         return total
 
 
-def record(update: Any, state: Any, exp: Any, lanes: int, seconds: float) -> None:
-    """Keep what compiling an update and a probe took."""
+def record(update: Update, state: Any, exp: Any, lanes: int, seconds: float) -> None:
+    """Store what compiling an update and its probe took."""
     if seconds < MEASURABLE:
         return
     first, last = _read()
@@ -85,18 +86,18 @@ def record(update: Any, state: Any, exp: Any, lanes: int, seconds: float) -> Non
         first = [*first, seconds / functions][-FIRSTS:]
     last.pop(name, None)
     last = dict([*last.items(), (name, seconds)][-KEPT:])
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # RuntimeError: there is no home; ValueError: no such path can be
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # RuntimeError: no home folder; ValueError: an invalid path
         cache_file().parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(cache_file(), json.dumps({"first": first, "last": last}).encode())
 
 
-def _compiled(update: Any, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
-    """A name for what is compiled, with this version of torch, and how many functions that are, with the probe."""
+def _compiled(update: Update, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
+    """A digest that identifies what is compiled, and by which torch; and the number of functions, the probe included."""
     leaves = tree.leaves(update)
     functions = [_function_name(leaf) for leaf in leaves]
     shapes = [(path, tuple(leaf.shape), str(leaf.dtype), str(leaf.device)) for path, leaf in tree.items(state)]
-    seen = [(tuple(leaf.shape[-1:]), str(leaf.dtype)) for leaf in tree.leaves(exp)]
-    text = repr((torch.__version__, lanes, files.outline(update), functions, shapes, seen))
+    inputs = [(tuple(leaf.shape[-1:]), str(leaf.dtype)) for leaf in tree.leaves(exp)]
+    text = repr((torch.__version__, lanes, files.outline(update), functions, shapes, inputs))
     return hashlib.sha256(text.encode()).hexdigest()[:16], len(tree.leaves(compiled(update))) + 1
 
 
@@ -120,5 +121,5 @@ def _read() -> tuple[list[float], dict[str, float]]:
         first, last = list(found["first"]), dict(found["last"])
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, RecursionError):
         return [], {}
-    sound = all(isinstance(value, float) and math.isfinite(value) and value >= 0 for value in [*first, *last.values()])
-    return (first, last) if sound else ([], {})
+    valid = all(isinstance(value, float) and math.isfinite(value) and value >= 0 for value in [*first, *last.values()])
+    return (first, last) if valid else ([], {})

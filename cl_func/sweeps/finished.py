@@ -1,4 +1,4 @@
-"""The ledger of a sweep: which runs are finished, with their histories, in memory and, if asked, in a folder."""
+"""The finished runs of a sweep with their histories, in memory and optionally in a folder."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ from torch import Tensor
 
 from cl_func.storage import files, resuming
 from cl_func.storage.resuming import OnChange
+from cl_func.sweeps.run_config import Run
+
+History = dict[str, np.ndarray]  # name -> [time, ...]
 
 
 class FinishedRuns:
-    """Histories by run. With a folder, each chunk is written to a file when it is finished, and read again at the start.
+    """The histories of finished runs. With a folder, each finished chunk is written to a file, and all are read at the start.
 
-    A run is known by its seed and values, so a folder may hold runs of larger and smaller sweeps of the same kind.
+    A run is identified by its seed and values, so a folder may hold runs of larger and smaller sweeps of the same kind.
+
+    fingerprint: gives what the sweep is made of; called only if there is a folder, whose sweep must be made of the same.
     """
 
     def __init__(
         self,
-        runs: Sequence[Any],
+        runs: Sequence[Run],
         shape: list[int],
         folder: str | Path | None,
-        of: Callable[[], dict[str, str]] = dict,
+        fingerprint: Callable[[], dict[str, str]] = dict,
         on_change: OnChange = "error",
     ) -> None:
         self.names, self.shape, self.folder = [run.name for run in runs], shape, None if folder is None else Path(folder)
-        self.histories: dict[str, dict[str, Any]] = {}
+        self.histories: dict[str, History] = {}
         if self.folder is None:
             return
-        _settle(self.folder, of(), on_change)
+        _check_folder(self.folder, fingerprint(), on_change)
         for path in sorted(self.folder.glob("chunk-*.safetensors")):
             try:
-                self.histories |= _chunk(path)
+                self.histories |= _read_chunk(path)
             except files.DamagedFile as error:
                 warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}", stacklevel=4)
 
@@ -53,14 +58,14 @@ class FinishedRuns:
         """How many of the runs are finished."""
         return sum(map(self.has, range(len(self.names))))
 
-    def add(self, runs: Sequence[Any], histories: Sequence[dict[str, Any]]) -> None:
-        """Enter finished runs; the file appears whole or not at all. ValueError for histories that are unlike those there are."""
+    def add(self, runs: Sequence[Run], histories: Sequence[History]) -> None:
+        """Add a chunk of finished runs, and write its file. ValueError for histories that differ in names, shapes or dtypes."""
         for history in histories:
             for like in itertools.islice(self.histories.values(), 1):
                 if _outline(history) != _outline(like):
                     raise ValueError(
-                        f"probe: these runs give {_outline(history)} and those in {self.folder} {_outline(like)}, which cannot "
-                        "stand beside each other; give the probe that the sweep began with, or a folder of its own."
+                        f"probe: these runs give {_outline(history)} and those in {self.folder} {_outline(like)}, which do "
+                        "not fit together; give the probe that the sweep began with, or a folder of its own."
                     )
         names = [self.names[run.index] for run in runs]
         self.histories |= dict(zip(names, histories, strict=True))
@@ -74,7 +79,7 @@ class FinishedRuns:
                 shutil.rmtree(partial.parent, ignore_errors=True)
 
     def collect(self) -> tuple[dict[str, Tensor], Tensor]:
-        """(history: name -> [*shape, time, ...], finished [*shape]); floating histories of missing runs are NaN, others 0."""
+        """The histories, name -> [*shape, time, ...], and finished [*shape] bool; missing runs are NaN, or 0 if not floating."""
         n = math.prod(self.shape)
         finished = torch.tensor([self.has(i) for i in range(n)])
         if not self.histories:
@@ -86,12 +91,13 @@ class FinishedRuns:
         return {k: v.reshape(*self.shape, *v.shape[1:]) for k, v in history.items()}, finished.reshape(self.shape)
 
 
-def _outline(history: dict[str, Any]) -> dict[str, str]:
+def _outline(history: History) -> dict[str, str]:
+    """The dtype and shape of each array."""
     return {name: f"{value.dtype}{[*value.shape]}" for name, value in history.items()}
 
 
-def _settle(folder: Path, run: dict[str, str], on_change: OnChange) -> None:
-    """Write down what the sweep of a folder is made of, after a check that it is what was written there before."""
+def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> None:
+    """Check that the sweep in a folder is made of the same as this one, then write down what this one is made of."""
     plan = folder / "sweep.json"
     if plan.exists():
         try:
@@ -119,30 +125,30 @@ def _settle(folder: Path, run: dict[str, str], on_change: OnChange) -> None:
 
 def _damaged(plan: Path, reason: str) -> files.DamagedFile:
     return files.DamagedFile(
-        f"resume: {plan} is damaged: {reason}. Without it nobody knows what the runs in its folder are made of; "
+        f"resume: {plan} is damaged: {reason}. Without it there is no telling what the runs in its folder are made of; "
         "give this sweep a folder of its own."
     )
 
 
-def _chunk(path: Path) -> dict[str, dict[str, Any]]:
-    """The histories in the file of a chunk, by run; DamagedFile where they do not fit together."""
+def _read_chunk(path: Path) -> dict[str, History]:
+    """The histories in the file of a chunk, by run; DamagedFile if they are inconsistent."""
     tensors, header = files.read(path, "chunk")
     runs: Any = header.get("runs")
     if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs) or len(set(runs)) != len(runs):
         raise files.DamagedFile(f"path: {path} is damaged: its header does not name its runs.")
-    histories: list[dict[str, Any]] = [{} for _ in runs]
+    histories: list[History] = [{} for _ in runs]
     for name, value in tensors.items():
         number, _, path_in_history = name.partition(".")
         if not number.isdecimal() or int(number) >= len(runs):
-            raise files.DamagedFile(f"path: {path} is damaged: {name!r} is of none of its runs.")
+            raise files.DamagedFile(f"path: {path} is damaged: {name!r} belongs to none of its runs.")
         histories[int(number)][path_in_history] = value.numpy()
     if any(not history or _outline(history) != _outline(histories[0]) for history in histories):
-        raise files.DamagedFile(f"path: {path} is damaged: its runs have other histories than each other.")
+        raise files.DamagedFile(f"path: {path} is damaged: the histories of its runs differ in names, shapes or dtypes.")
     return dict(zip(runs, histories, strict=True))
 
 
 def _listed(path: Path) -> set[Any]:
-    """The runs in a list of interrupted ones; of a list that cannot be read, one that is never finished."""
+    """The names in a list of interrupted runs; for a list that cannot be read, one name that is never that of a finished run."""
     try:
         return set(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError, OSError):

@@ -1,4 +1,4 @@
-"""Runs of a sweep that were interrupted: read from the checkpoints of their chunks, one by one, and put side by side again."""
+"""Interrupted runs of a sweep: read one by one from the checkpoints of their chunks, and stacked into new chunks."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from cl_func.storage.format import Header, SavedRun, newest
 
 @dataclasses.dataclass(frozen=True)
 class InterruptedRun:
-    """One run of a sweep that was interrupted: its state by path, its history and its progress, as its chunk saved them."""
+    """One interrupted run of a sweep, as the checkpoint of its chunk holds it."""
 
-    path: Path
-    state: dict[str, Tensor]
+    path: Path  # of the checkpoint
+    state: dict[str, Tensor]  # by "state.path"
     header: dict[str, Any]
     saved: SavedRun
 
     @property
     def position(self) -> tuple[int, int]:
-        """How far it is; runs that are equally far can share a chunk."""
+        """(experiences, calls on the next one) done so far; runs at the same position can share a chunk."""
         return self.saved.progress.seen, self.saved.progress.calls
 
 
 def interrupted_runs(folder: Path) -> dict[str, InterruptedRun]:
-    """The interrupted runs of a sweep's folder by their names; of several chunks that held a run, the one that got furthest."""
+    """The interrupted runs in the folder of a sweep, by name; if several chunks held a run, from the one that got furthest."""
     found: dict[str, InterruptedRun] = {}
     for chunk in sorted(folder.glob("partial-*")):
-        saved = newest(chunk, _of_lanes)
+        saved = newest(chunk, _invalid_field)
         if saved is None:
             continue
         path, header = saved
-        whole = header.parse_run()
+        all_lanes = header.parse_run()
         state = {name: leaf for name, leaf in header.tensors.items() if name.startswith("state.")}
         for i, run in enumerate(header["runs"]):
             lane = _Lane(i if header["lanes"] > 1 else None)
-            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in whole.progress.orders.items()}
+            orders = {j: (lane(rows), lane(valid)) for j, (rows, valid) in all_lanes.progress.orders.items()}
             own = InterruptedRun(
                 path,
                 {name: lane(leaf) for name, leaf in state.items()},
                 header.fields,
                 SavedRun(
-                    dataclasses.replace(whole.progress, orders=orders),
-                    whole.columns,
-                    [[lane(leaf) for leaf in entry] for entry in whole.history],
+                    dataclasses.replace(all_lanes.progress, orders=orders),
+                    all_lanes.columns,
+                    [[lane(leaf) for leaf in entry] for entry in all_lanes.history],
                 ),
             )
             if run not in found or found[run].position < own.position:
@@ -56,29 +56,31 @@ def interrupted_runs(folder: Path) -> dict[str, InterruptedRun]:
     return found
 
 
-def _of_lanes(header: Header) -> str | None:
-    """Which field of a header cannot be, if it is of some runs side by side; None if all is right."""
+def _invalid_field(header: Header) -> str | None:
+    """The field about lanes in the header of a chunk's checkpoint that is invalid, or None."""
     runs, lanes = header.fields.get("runs"), header.fields.get("lanes")
     if not isinstance(runs, list) or not runs or not all(isinstance(run, str) for run in runs):
         return "runs"
     if type(lanes) is not int or not len(runs) <= lanes:
         return "lanes"
-    axis = {name: 1 if name.startswith("history.") else 0 for name in header.tensors}  # of a history, time is first
-    wide = all(leaf.ndim > axis[name] and leaf.shape[axis[name]] == lanes for name, leaf in header.tensors.items())
-    return None if lanes == 1 or wide else "lanes"
+    axis = {name: 1 if name.startswith("history.") else 0 for name in header.tensors}  # in a history the first axis is time
+    stacked = all(leaf.ndim > axis[name] and leaf.shape[axis[name]] == lanes for name, leaf in header.tensors.items())
+    return None if lanes == 1 or stacked else "lanes"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Lane:
+    """Takes one lane of a leaf; the leaf itself if it has no lane axis."""
+
     index: int | None
 
     def __call__(self, leaf: Tensor) -> Tensor:
-        # A copy: sent to a worker, a view would take the other lanes along.
+        # A copy, since pickling a view would send the other lanes to the worker too.
         return leaf if self.index is None else leaf[self.index].clone()
 
 
-def side_by_side(runs: Sequence[InterruptedRun], lanes: int) -> SavedRun:
-    """Where a chunk goes on from whose lanes are these runs, all equally far."""
+def stack_runs(runs: Sequence[InterruptedRun], lanes: int) -> SavedRun:
+    """Where a chunk of these runs, all at the same position, resumes."""
 
     def stacked(leaves: Sequence[Tensor]) -> Tensor:
         return leaves[0] if lanes == 1 else torch.stack(list(leaves))

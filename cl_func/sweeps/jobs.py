@@ -1,4 +1,4 @@
-"""The job that a sweep hands out: a chunk of runs, trained and measured side by side, here or in another process."""
+"""The job of a sweep: a chunk of runs, trained and measured side by side, in this process or another one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from cl_func import tree
 from cl_func.compiler.tracing import TraceError
+from cl_func.core.kinds import Probe, Update
 from cl_func.core.loop import run_stream
 from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark
@@ -18,73 +19,82 @@ from cl_func.storage import files
 from cl_func.storage.checkpoint import Checkpoint
 from cl_func.storage.run_checkpointer import RunCheckpointer
 from cl_func.sweeps import compile_times
-from cl_func.sweeps.interrupted import InterruptedRun, side_by_side
+from cl_func.sweeps.finished import History
+from cl_func.sweeps.interrupted import InterruptedRun, stack_runs
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig, streams
+from cl_func.transforms import _lenient, _vmap
 from cl_func.transforms import compile as compiled
-from cl_func.transforms import lenient, mapped, vmap
+
+F = TypeVar("F")
+AutoInt = int | Literal["auto"]
+AutoBool = bool | Literal["auto"]
+Prepared = tuple[Update, Probe | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How the chunks of a sweep are run; chosen by `autotune`."""
+    """How the chunks of a sweep are executed; chosen by `autotune`."""
 
     lanes: int
     compiled: bool
-    lenient: bool = False  # compiled by the choice of "auto": what cannot be traced runs eagerly
-    compile_seconds: float | None = None  # what compiling is expected to take, where that is known
-    fault: str | None = None  # why there is one run a chunk, where that is no choice
+    lenient: bool = False  # compiled because of "auto": functions that cannot be traced run eagerly
+    compile_seconds: float | None = None  # what compiling is expected to take, if known
+    fault: str | None = None  # why runs cannot share a chunk, if they cannot
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepJob:
-    """All that a chunk of runs needs."""
+    """Everything that is needed to run a chunk."""
 
     config: RunConfig
     execution: Execution
     checkpoint: Checkpoint | None = None
 
-    def prepare(self, probe: Any = None) -> tuple[Any, Any]:
-        """The update and the probe as they are called; compiled programs live in them and are shared by all chunks.
+    def prepare(self) -> Prepared:
+        """The update and the probe, vmapped and compiled; all chunks share them, and with them the compiled programs.
 
-        probe: for runs that have no probe in common. Without one, there is None for those.
+        The probe is None if it differs from chunk to chunk, being the evaluation on a test stream of each run's own.
         """
-        strategy, benchmark, how = self.config.strategy, self.config.benchmark, self.execution
-        update, probe = strategy.update, self.config.probe or probe
+        strategy, benchmark, probe = self.config.strategy, self.config.benchmark, self.config.probe
         if probe is None and isinstance(benchmark, Benchmark):
             probe = evaluate(strategy.model, benchmark.test)
-        if how.lanes > 1:
-            update, probe = vmap(update), None if probe is None else mapped(probe, "probe")
-        if how.compiled:
-            update, probe = compiled(update), None if probe is None else compiled(probe)
-        return (lenient(update), lenient(probe)) if how.lenient else (update, probe)
+        return self._transform(strategy.update, "update"), None if probe is None else self._transform(probe, "probe")
+
+    def _transform(self, function: F, name: str) -> F:
+        """An update or a probe, vmapped and compiled as this execution has it; `name` is what error messages call it."""
+        if self.execution.lanes > 1:
+            function = _vmap(function, name)
+        if self.execution.compiled:
+            function = compiled(function)
+        return _lenient(function) if self.execution.lenient else function
 
     def __call__(
         self,
         runs: Sequence[Run],
-        prepared: tuple[Any, Any],
+        prepared: Prepared,
         *,
         first: FirstRun | None = None,
         interrupted: Sequence[InterruptedRun] = (),
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
         compiles: bool = False,
-    ) -> list[dict[str, Any]]:
-        """The histories of some runs, name -> array [time, ...] each.
+    ) -> list[History]:
+        """The histories of some runs.
 
-        prepared: what `prepare` gives. first: a run that is made already, in case it is among these.
-        interrupted: how far each of the runs came before, all equally far. tick: called whenever they are measured.
-        compiles: this is the chunk that compiles, for the others as well; how long that takes is kept.
+        prepared: the result of `prepare`. first: the first run of the sweep, which need not be made again if it is among these.
+        interrupted: where the runs were interrupted, all at the same position. tick: called at each measurement.
+        compiles: whether this chunk compiles, for the others as well; the time that it takes is stored.
         """
         config, lanes = self.config, self.execution.lanes
-        missing = lanes - len(runs)  # one shape for all chunks: no second program for the last
-        own = [first.benchmark if first is not None and run == first.run else config.benchmark_of(run) for run in runs]
-        train, test = streams([*own, *[own[-1]] * missing])
+        missing = lanes - len(runs)  # all chunks have the same shape, so the last one needs no program of its own
+        benchmarks = [first.benchmark if first is not None and run == first.run else config.benchmark_of(run) for run in runs]
+        train, test = streams([*benchmarks, *[benchmarks[-1]] * missing])
         update, probe = prepared
         if probe is None:
-            probe = self.prepare(evaluate(config.strategy.model, test))[1]
+            probe = self._transform(evaluate(config.strategy.model, test), "probe")
         states = [first.state if first is not None and run == first.run else config.start(run) for run in runs]
         single = states[0]
         if interrupted:
-            states = [files.fitted(i.state, i.header, s, i.path, "state") for i, s in zip(interrupted, states, strict=True)]
+            states = [files.restore(i.state, i.header, s, i.path, "state") for i, s in zip(interrupted, states, strict=True)]
         checkpointer = self._checkpointer(runs, [*interrupted, *[interrupted[-1]] * missing] if interrupted else [])
         state = states[0] if lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
         watch = compile_times.Watch(update, probe) if compiles and self.execution.compiled else None
@@ -92,7 +102,8 @@ class SweepJob:
         def measure(state: Any, exp: Any) -> Any:
             if watch is not None:
                 watch.mark()
-            tick()
+            if tick is not None:
+                tick()
             entry = probe(state, exp)
             if watch is not None:
                 watch.mark()
@@ -108,18 +119,18 @@ class SweepJob:
                 raise
             raise ValueError(f"lanes: {fault} Or use lanes=1.") from error
         if watch is not None:
-            compile_times.record(config.strategy.update, single, own[0].train[0], lanes, watch.seconds())
+            compile_times.record(config.strategy.update, single, benchmarks[0].train[0], lanes, watch.seconds())
         by_lane = [history] if lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
         return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in by_lane]
 
     def _checkpointer(self, runs: Sequence[Run], interrupted: Sequence[InterruptedRun]) -> RunCheckpointer | None:
-        """What saves a chunk on its way, in a folder of its own; it goes on from where its runs were interrupted."""
+        """The checkpointer of a chunk, with its own folder; it resumes where the runs were interrupted."""
         if self.checkpoint is None:
             return None
         folder = Path(self.checkpoint.folder) / f"partial-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}"
         extra = {"runs": [run.name for run in runs], "lanes": self.execution.lanes}
         folder.mkdir(parents=True)
         files.write_bytes(folder / "runs.json", json.dumps(extra["runs"]).encode())
-        saved = side_by_side(interrupted, self.execution.lanes) if interrupted else None
-        # Without a fingerprint: the sweep knows what its runs are made of.
+        saved = stack_runs(interrupted, self.execution.lanes) if interrupted else None
+        # Without a fingerprint, since the sweep compares that.
         return RunCheckpointer(dataclasses.replace(self.checkpoint, folder=folder), {}, extra=extra, saved=saved)

@@ -1,15 +1,14 @@
-"""Chunks of a sweep in this process: on threads, one a core, or one after the other."""
+"""Running the chunks of a sweep in this process: on one thread per core, or one after the other."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import threading
-from typing import Any
 
 import torch
 
 from cl_func.sweeps.autotune import cores
-from cl_func.sweeps.finished import FinishedRuns
+from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
 from cl_func.sweeps.jobs import Execution, SweepJob
 from cl_func.sweeps.progress import ProgressBar
@@ -17,7 +16,7 @@ from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 
 
 def threads(config: RunConfig, execution: Execution, chunks: int) -> int:
-    """On how many threads so many chunks run, side by side."""
+    """How many threads run that many chunks."""
     return min(chunks, cores()) if execution.compiled and config.device is None else 1
 
 
@@ -29,7 +28,7 @@ def run_here(
     finished: FinishedRuns,
     bar: ProgressBar,
 ) -> None:
-    """Run chunks on threads, each computing on one core: whole chunks side by side scale better than each kernel does."""
+    """Run chunks on threads that use one core each, which scales better than kernels that use all cores."""
     prepared, stopped, threads_before = job.prepare(), threading.Event(), torch.get_num_threads()
     workers = threads(job.config, job.execution, len(chunks))
 
@@ -38,11 +37,11 @@ def run_here(
         if stopped.is_set():
             raise KeyboardInterrupt
 
-    def work(chunk: list[Run]) -> list[dict[str, Any]]:
+    def work(chunk: list[Run]) -> list[History]:
         if workers > 1:
             torch.set_num_threads(1)
-        before = [interrupted[run.name] for run in chunk if run.name in interrupted]
-        return job(chunk, prepared, first=first, interrupted=before, tick=tick, compiles=chunk is chunks[0])
+        resumed = [interrupted[run.name] for run in chunk if run.name in interrupted]
+        return job(chunk, prepared, first=first, interrupted=resumed, tick=tick, compiles=chunk is chunks[0])
 
     if workers == 1:
         for chunk in chunks:

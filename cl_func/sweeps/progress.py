@@ -1,76 +1,88 @@
-"""What a sweep shows while it runs: a bar where tqdm is installed, else a line now and then; while it compiles, that it does."""
+"""The progress of a sweep: a bar if tqdm is installed, else a line from time to time."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from typing import Any
+from typing import Protocol
 
 from cl_func import checks
 
-LINES = 10  # without tqdm: so many lines, evenly over the work
+LINES = 10  # without tqdm: how many lines are printed, evenly over the work
 
 
 class ProgressBar:
-    """Looks at runs that are done, of so many; from any thread.
+    """Counts the measurements done, out of a total; may be updated from any thread.
 
-    what: a word on how the sweep runs. compiling: while compiling what is shown instead, until more than `before` looks are done.
+    label: a few words on how the sweep runs. compiling: the label until more than `warmup` measurements are done, since they are
+    held up by compilation.
     """
 
-    def __init__(self, shown: bool, total: int, what: str, compiling: str | None = None, before: int = 0) -> None:
-        self.done, self.what, self.before, self.lock = 0, what, before, threading.Lock()
+    def __init__(self, shown: bool, total: int, label: str, compiling: str | None = None, warmup: int = 0) -> None:
+        self.done, self.label, self.warmup, self.lock = 0, label, warmup, threading.Lock()
         self.compiling = compiling is not None
-        self.bar = _shown(total, what if compiling is None else compiling) if shown else None
+        self.bar = _make_bar(total, label if compiling is None else compiling) if shown else None
 
     def update(self, n: int) -> None:
-        """So many more are done."""
+        """Count n more measurements."""
         if self.bar is None:
             return
         with self.lock:
             self.done += n
-            if self.compiling and self.done > self.before:
+            if self.compiling and self.done > self.warmup:
                 self.compiling = False
-                self.bar.set_description(self.what)
+                self.bar.set_description(self.label)
             self.bar.update(n)
 
     def close(self) -> None:
-        """It has ended, with what is done by now."""
+        """End the bar as it is."""
         if self.bar is not None:
             self.bar.close()
 
 
-def _shown(total: int, what: str) -> Any:
+class _Bar(Protocol):
+    """What a bar of tqdm can do, as far as it is used."""
+
+    def set_description(self, label: str, /) -> None: ...
+
+    def update(self, n: int, /) -> object: ...
+
+    def close(self) -> None: ...
+
+
+def _make_bar(total: int, label: str) -> _Bar:
     try:
         tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
     except ImportError as error:
-        return _Lines(total, what, str(error))
-    return tqdm(total=total, desc=what, unit="look")
+        return _Lines(total, label, str(error))
+    bar: _Bar = tqdm(total=total, desc=label, unit=" probes")
+    return bar
 
 
 class _Lines:
-    """What there is of a progress bar without tqdm."""
+    """A progress bar without tqdm: prints a line from time to time."""
 
-    def __init__(self, total: int, what: str, note: str) -> None:
-        self.total, self.what, self.n, self.start = total, what, 0, time.perf_counter()
-        self._say(f"({note})")
+    def __init__(self, total: int, label: str, note: str) -> None:
+        self.total, self.label, self.n, self.start = total, label, 0, time.perf_counter()
+        self._print(f"({note})")
 
-    def _say(self, rest: str) -> None:
-        print(f"{self.what}: {self.n} of {self.total} looks {rest}", file=sys.stderr, flush=True)
+    def _print(self, rest: str) -> None:
+        print(f"{self.label}: {self.n} of {self.total} probes {rest}", file=sys.stderr, flush=True)
 
     def _times(self) -> str:
-        passed = time.perf_counter() - self.start
-        left = "" if self.n >= self.total else f", {passed / self.n * (self.total - self.n):.0f} s to go"
-        return f"after {passed:.0f} s{left}"
+        elapsed = time.perf_counter() - self.start
+        remaining = "" if self.n >= self.total else f", {elapsed / self.n * (self.total - self.n):.0f} s to go"
+        return f"after {elapsed:.0f} s{remaining}"
 
-    def set_description(self, what: str) -> None:
-        self.what = what
+    def set_description(self, label: str) -> None:
+        self.label = label
 
     def update(self, n: int) -> None:
         before, self.n = self.n, self.n + n
         if before * LINES // self.total != self.n * LINES // self.total:
-            self._say(self._times())
+            self._print(self._times())
 
     def close(self) -> None:
         if self.n < self.total:
-            self._say(f"when it stopped, after {time.perf_counter() - self.start:.0f} s")
+            self._print(f"when it stopped, after {time.perf_counter() - self.start:.0f} s")

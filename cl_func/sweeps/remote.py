@@ -1,4 +1,4 @@
-"""Chunks of a sweep on an executor: what all runs share is brought to each worker once, and failures are named at the end."""
+"""Running the chunks of a sweep on an executor: what all runs share is sent to each worker once; failures are named at the end."""
 
 from __future__ import annotations
 
@@ -10,33 +10,50 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cl_func.storage.checkpoint import Checkpoint
 from cl_func.sweeps import broadcast
 from cl_func.sweeps.autotune import autotune
-from cl_func.sweeps.finished import FinishedRuns
+from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
-from cl_func.sweeps.jobs import Execution, SweepJob
+from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, Prepared, SweepJob
 from cl_func.sweeps.progress import ProgressBar
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 
 T = TypeVar("T")
 
 
+class Future(Protocol):
+    """What an executor returns for a task."""
+
+    def done(self) -> bool: ...
+
+    def result(self) -> Any: ...
+
+    def cancel(self) -> Any: ...
+
+
+class Executor(Protocol):
+    """What a sweep needs of an executor: `concurrent.futures.Executor`, Dask's or submitit's, for example."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+        """A `Future` of `function(*arguments)`, computed on a worker."""
+
+
 @dataclasses.dataclass
 class _Worker:
-    """What a worker keeps between tasks: what all runs share, on its device, and its compiled programs."""
+    """What a worker keeps between tasks: what all runs share, on its device, and the compiled programs."""
 
     config: RunConfig
     checkpoint: Checkpoint | None
-    prepared: dict[Execution, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    prepared: dict[Execution, Prepared] = dataclasses.field(default_factory=dict)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # a worker may have several threads
 
-    def autotune(self, run: Run, n_runs: int, compile: Any, lanes: Any) -> Execution:
+    def autotune(self, run: Run, n_runs: int, compile: AutoBool, lanes: AutoInt) -> Execution:
         return autotune(FirstRun(self.config, run), n_runs, compile, lanes)
 
-    def train(self, execution: Execution, runs: Sequence[Run], interrupted: Sequence[InterruptedRun]) -> list[dict[str, Any]]:
+    def train(self, execution: Execution, runs: Sequence[Run], interrupted: Sequence[InterruptedRun]) -> list[History]:
         job = SweepJob(self.config, execution, self.checkpoint)
         with self.lock:
             compiles = execution not in self.prepared  # a worker that takes several chunks compiles in its first one
@@ -45,34 +62,34 @@ class _Worker:
         return job(runs, self.prepared[execution], interrupted=interrupted, compiles=compiles)
 
 
-def _worker(shared: tuple[RunConfig, Checkpoint | None]) -> _Worker:
+def _make_worker(shared: tuple[RunConfig, Checkpoint | None]) -> _Worker:
     config, checkpoint = shared
     return _Worker(config.on_device(), checkpoint)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Answer:
-    """What a worker answers: its name, and what a task gives, or what the worker lacks to do it."""
+    """The answer of a worker: its name, and the result of the task or the blobs that it lacks."""
 
     worker: str
     value: Any
 
 
 def _do(reference: broadcast.Reference, sent: Mapping[str, bytes], task: str, arguments: tuple[Any, ...]) -> _Answer:
-    worker = broadcast.received(reference, sent, _worker)
+    worker = broadcast.received(reference, sent, _make_worker)
     value = worker if isinstance(worker, broadcast.Missing) else getattr(worker, task)(*arguments)
     return _Answer(broadcast.worker(), value)
 
 
 class Workers:
-    """The workers of an executor. As a context: inside it they can get at what all runs share.
+    """The workers of an executor. A context manager, inside of which they can read what all runs share.
 
-    folder: that of the sweep's finished runs, if it has one.
+    folder: of the finished runs of the sweep, if there is one.
     """
 
-    def __init__(self, executor: Any, config: RunConfig, checkpoint: Checkpoint | None, folder: Path | None) -> None:
+    def __init__(self, executor: Executor, config: RunConfig, checkpoint: Checkpoint | None, folder: Path | None) -> None:
         self._executor, self._folder = executor, folder
-        self._data = broadcast.Broadcast((config, checkpoint), _near(executor, folder))
+        self._data = broadcast.Broadcast((config, checkpoint), _shared_folder(executor, folder))
 
     def __enter__(self) -> Workers:
         self._data.__enter__()
@@ -81,8 +98,8 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self._data.__exit__()
 
-    def autotune(self, first: FirstRun, n_runs: int, compile: bool | Literal["auto"], lanes: int | Literal["auto"]) -> Execution:
-        """How to run so many runs, chosen on a worker, whose machine may be another than this one."""
+    def autotune(self, first: FirstRun, n_runs: int, compile: AutoBool, lanes: AutoInt) -> Execution:
+        """How to execute n_runs runs; chosen on a worker, which may be on another machine than this process."""
         if compile != "auto" and lanes != "auto":
             return Execution(lanes, compile)
         ((_, outcome),) = self._outcomes([first.run], "autotune", lambda run: (run, n_runs, compile, lanes))
@@ -101,7 +118,7 @@ class Workers:
         finished: FinishedRuns,
         bar: ProgressBar,
     ) -> None:
-        """Run chunks; results are taken as they come. RuntimeError that names the runs that failed, when all are done."""
+        """Run chunks, and add their results as they come. RuntimeError at the end, naming the runs that failed."""
         failed: list[Run] = []
         cause: Exception | None = None
 
@@ -125,14 +142,14 @@ class Workers:
             ) from cause
 
     def _outcomes(self, items: Sequence[T], task: str, arguments: Callable[[T], tuple[Any, ...]]) -> Iterator[tuple[T, Any]]:
-        """What a task of a worker gives for each item, or the exception that it raises, as they come."""
-        futures: dict[Any, tuple[T, bool]] = {}
-        lacking: dict[str, frozenset[str]] = {}  # the blobs that workers lack that see no files, by the worker's name
-        returned: list[T] = []  # the items that they gave back
+        """Each item with the result of a task on a worker, or with the exception that it raised, as they come."""
+        futures: dict[Future, tuple[T, bool]] = {}  # item, whether blobs were sent with it
+        lacking: dict[str, frozenset[str]] = {}  # worker -> the blobs that it lacks, since it cannot see the files
+        returned: list[T] = []  # the items that such workers gave back
 
         def submit(item: T, digests: frozenset[str] = frozenset()) -> None:
             with warnings.catch_warnings():
-                if digests:  # Dask advises against large tasks; these are as few as can be
+                if digests:  # Dask warns of large tasks; there are as few of them as possible
                     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
                 future = self._executor.submit(_do, self._data.reference, self._data.content(digests), task, arguments(item))
             futures[future] = (item, bool(digests))
@@ -140,7 +157,7 @@ class Workers:
         try:
             for item in items:
                 submit(item)
-            # Polled, because jobs of schedulers such as submitit's are not concurrent.futures.Future.
+            # Polled, since the jobs of schedulers such as submitit are not of the class concurrent.futures.Future.
             while futures or returned:
                 done = [future for future in futures if future.done()]
                 for future in done:
@@ -156,12 +173,12 @@ class Workers:
                     else:
                         lacking.pop(answer.worker, None)
                         yield item, answer.value
-                # The data go with as many items as there are workers without them, not with all that were given back.
-                while returned and (not lacking or sum(loaded for _, loaded in futures.values()) < len(lacking)):
+                # The data are sent with one item for each worker that lacks them, not with every item that was given back.
+                while returned and (not lacking or sum(with_blobs for _, with_blobs in futures.values()) < len(lacking)):
                     item = returned.pop(0)
                     try:
                         submit(item, frozenset().union(*lacking.values()))
-                    except Exception as error:  # the pool broke meanwhile
+                    except Exception as error:  # the pool has broken
                         yield item, error
                 if not done:
                     time.sleep(0.02)
@@ -170,15 +187,15 @@ class Workers:
                 future.cancel()
 
 
-def _near(executor: Any, folder: Path | None) -> Path | None:
-    """A folder that the workers see as well, if one is known: that of the sweep, or that of a scheduler's executor."""
+def _shared_folder(executor: Executor, folder: Path | None) -> Path | None:
+    """A folder that the workers can see too, if one is known: that of the sweep, or that of a scheduler's executor."""
     if folder is not None:
-        for left in folder.glob("broadcast-*"):  # of a sweep that was killed; the folder is locked
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in folder.glob("broadcast-*"):  # of a sweep that was killed: no other can use the folder, which is locked
+            shutil.rmtree(leftover, ignore_errors=True)
         return folder.resolve()
     own = getattr(executor, "folder", None)
     if not isinstance(own, (str, Path)) or not str(own):
         return None
     own = Path(own).expanduser().resolve()
-    shared = next(parent for parent in (own, *own.parents) if "%" not in str(parent))  # "log/%j" is one for each job
+    shared = next(parent for parent in (own, *own.parents) if "%" not in str(parent))  # "log/%j" is a folder for each job
     return shared if shared.is_dir() else None

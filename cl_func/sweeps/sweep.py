@@ -1,8 +1,8 @@
-"""Sweeps: seeds times hyperparameters of one strategy as few vmapped, compiled programs.
+"""Sweeps: one strategy with many seeds and hyperparameters, run by a few vmapped, compiled programs.
 
 The runs are cut into chunks of lanes; each chunk is one fold of `cl.compile(cl.vmap(update))`, and chunks run side by side: on
 threads of this process, or on any `concurrent.futures.Executor`. Lane i of a chunk equals the single run with its seed and
-values, so the result depends neither on the chunks nor on where they ran.
+values, so the result depends neither on the chunks nor on where they are run.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import operator
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import Strategy
+from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
 from cl_func.experiences import Benchmark
 from cl_func.storage import fingerprint, resuming
@@ -31,10 +33,10 @@ from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
 from cl_func.sweeps.interrupted import InterruptedRun, interrupted_runs
-from cl_func.sweeps.jobs import Execution, SweepJob
+from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, SweepJob
 from cl_func.sweeps.local import run_here, threads
 from cl_func.sweeps.progress import ProgressBar
-from cl_func.sweeps.remote import Workers
+from cl_func.sweeps.remote import Executor, Workers
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs
 
@@ -45,13 +47,13 @@ def sweep(
     *,
     seeds: int | Sequence[int] = 10,
     hparams: Grid | None = None,
-    probe: Any = None,
+    probe: Probe | None = None,
     every: int = 1,
     compile: bool | Literal["auto"] = "auto",
     lanes: int | Literal["auto"] = "auto",
-    executor: Any = None,
+    executor: Executor | None = None,
     progress: bool = True,
-    device: Any = None,
+    device: str | torch.device | None = None,
     resume: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     on_change: Literal["error", "warn"] = "error",
@@ -60,30 +62,32 @@ def sweep(
 
     benchmark: a Benchmark; or a function from a key to one, called with a key of each seed, for a class order per seed:
         `lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)`. The datasets are shared, not copied.
-    seeds: how many (0, 1, ...), or which. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; paths of leaves of the state.
-    probe: what is measured after every experience; by default the evaluation of `strategy.model` on the test stream. With
-        `device`, make its stream there.
-    every: measure only after every so many experiences, and after the last; for online streams.
-    compile: "auto" compiles if an eager sweep would take clearly longer than compiling, by what that took on this machine before
-        (kept in ~/.cache/cl_func, or the folder CL_FUNC_CACHE_DIR).
-    lanes: runs per chunk; "auto" takes what fits the cache, or 1 where a few timed steps show that vmapping loses, or, with a
-        warning that names the reason, cannot be. ValueError where it cannot be and more are asked for.
-    device: where the runs are, such as "cuda"; initial states and streams are moved there. None: where `init` makes them.
-    executor: chunks are submitted to it (a process pool, `dask_client.get_executor()`, a submitit executor), which needs the
-        cloudpickle package. The data are brought to each worker once, by files that are there while the sweep runs: in the folder
-        of `resume`, in `executor.folder`, or among temporary files; a worker that sees none of these is sent them. Without an
-        executor chunks run here, on a thread per core if compiled.
-    resume: a folder that keeps finished runs; a sweep that finds them there goes on with the rest, whatever the chunks. Seeds and
-        points of a grid may be added or left out: a run is known by its seed and its values.
-    progress: show a bar over the looks at chunks on stderr (with tqdm), or now and then a line (without).
-    checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and saves the others on their way, also within an experience.
-    on_change: for a folder of a sweep with another update, probe, `every`, initial state or other data: "error" raises ValueError
-        with a list of what has changed, "warn" takes its runs all the same, after a warning.
+    seeds: how many (0, 1, ...), or a sequence of them. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; its paths are those
+        of leaves of the state.
+    probe: what to measure after every experience; by default the evaluation of `strategy.model` on the test stream. If you give
+        `device`, make the stream of the probe there.
+    every: measure only after every `every`-th experience and after the last one; for online streams.
+    compile: "auto" compiles if an eager sweep is expected to take clearly longer than compiling, judging by how long that took on
+        this machine before (stored in ~/.cache/cl_func, or in the folder CL_FUNC_CACHE_DIR).
+    lanes: runs per chunk; "auto" takes as many as fit the cache, but 1 if a few timed steps show that vmapping is slower, or, with
+        a warning that gives the reason, that it is impossible. ValueError if it is impossible and more lanes are given.
+    device: where to run, such as "cuda"; initial states and streams are moved there. None: where `init` makes them.
+    executor: where to submit chunks (a process pool, `dask_client.get_executor()`, a submitit executor); needs the cloudpickle
+        package. The data are sent to each worker once, in files that exist while the sweep runs: in the folder of `resume`, in
+        `executor.folder`, or in the folder for temporary files; a worker that can see none of these receives the data with a task.
+        Without an executor chunks run in this process, if compiled on one thread per core.
+    resume: a folder that keeps the finished runs; a sweep that finds some there runs the others, whatever their chunks were. Seeds
+        and points of the grid may be added or left out: a run is identified by its seed and its values.
+    progress: show a progress bar on stderr (with tqdm), or a line from time to time (without).
+    checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and also saves the others as they proceed, even within an
+        experience.
+    on_change: if the folder holds a sweep with another update, probe, `every`, initial state or other data: "error" raises
+        ValueError with a list of the changes, "warn" uses its runs all the same, after a warning.
 
-    Ctrl-C returns the finished runs, after a warning; the others are NaN. It is raised where none is finished. On an executor, a
-    chunk that fails or whose worker dies is reported as a RuntimeError that names its runs, when all others are done; state classes
-    of your own must then be importable, not defined in the script that is run. Raises TypeError or ValueError for other arguments,
-    unknown paths, no probe, bad seeds.
+    Ctrl-C returns the finished runs after a warning, and NaN for the others; it is raised if none is finished. On an executor, a
+    chunk that fails or whose worker dies leads to a RuntimeError that names its runs, once all others are done; your own state
+    classes must then be importable, not defined in the script that is run. Raises TypeError or ValueError for bad arguments,
+    unknown paths, bad seeds, or if there is nothing to measure.
     """
     started = time.perf_counter()
     if not isinstance(strategy, Strategy):
@@ -98,24 +102,25 @@ def sweep(
     resuming.on_change(on_change)
     if probe is not None:
         checks.function("probe", probe)
-    asked: Any = lanes if isinstance(lanes, str) and lanes == "auto" else positive_int("lanes", lanes)
+    if not (isinstance(lanes, str) and lanes == "auto"):
+        positive_int("lanes", lanes)
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
         raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
-    numbers = _seeds(seeds)
+    seed_list = _seeds(seeds)
     if probe is None and strategy.model is None:
         raise ValueError(
             "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
         )
     hparams = hparams or Grid()
-    runs = [Run(0, seed, point) for point in hparams.points() for seed in numbers]
+    runs = [Run(0, seed, point) for point in hparams.points() for seed in seed_list]
     runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
     names = [*(name for name, _ in hparams.axes), "seed"]
     if len(set(names)) < len(names):
         raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
     axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in hparams.axes}
-    axes["seed"] = list(numbers)
+    axes["seed"] = list(seed_list)
     if checkpoint is not None:
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
@@ -128,36 +133,37 @@ def sweep(
     if executor is None:
         config = config.on_device()
     first = FirstRun(config, runs[0])
-    first.check(runs)  # before anything is written down
+    first.check(runs)  # before anything is written
     with contextlib.nullcontext() if resume is None else locked(resume):
-        insist: Any = "warn" if checkpoint is not None and checkpoint.on_change == "warn" else on_change
-        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, lambda: _fingerprint(first), insist)
-        left = [run for run in runs if not finished.has(run.index)]
-        if left:
-            _run(first, left, finished, checkpoint, compile, asked, executor, progress)
+        if checkpoint is not None and checkpoint.on_change == "warn":
+            on_change = "warn"
+        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, partial(_fingerprint, first), on_change)
+        missing = [run for run in runs if not finished.has(run.index)]
+        if missing:
+            _run(first, missing, finished, checkpoint, compile, lanes, executor, progress)
     return Runs(axes, *finished.collect(), time.perf_counter() - started, _Replay(config, runs))
 
 
 def _run(
     first: FirstRun,
-    left: list[Run],
+    missing: list[Run],
     finished: FinishedRuns,
     checkpoint: Checkpoint | None,
-    compile: Any,
-    lanes: Any,
-    executor: Any,
+    compile: AutoBool,
+    lanes: AutoInt,
+    executor: Executor | None,
     progress: bool,
 ) -> None:
-    """Run what is left of a sweep: choose how, cut it in chunks, and do these here or on an executor."""
+    """Run what is missing of a sweep: choose how, cut it into chunks, and run these here or on an executor."""
     interrupted = {} if checkpoint is None else interrupted_runs(Path(checkpoint.folder))
     remote = None if executor is None else Workers(executor, first.config, checkpoint, finished.folder)
     bar = None
     try:
         with contextlib.nullcontext() if remote is None else remote as workers:
-            execution = (autotune if workers is None else workers.autotune)(first, len(left), compile, lanes)
+            execution = (autotune if workers is None else workers.autotune)(first, len(missing), compile, lanes)
             if execution.fault is not None:
-                warnings.warn(f"sweep: one run a chunk, since {execution.fault} lanes=1 says that this is meant.", stacklevel=3)
-            chunks = _chunks(left, interrupted, execution.lanes)
+                warnings.warn(f"sweep: one run a chunk, since {execution.fault} Give lanes=1 if this is intended.", stacklevel=3)
+            chunks = _chunks(missing, interrupted, execution.lanes)
             bar = _bar(progress, first, execution, chunks, workers is None)
             if workers is None:
                 run_here(SweepJob(first.config, execution, checkpoint), first, chunks, interrupted, finished, bar)
@@ -175,7 +181,7 @@ def _run(
 
 @dataclasses.dataclass(frozen=True)
 class _Replay:
-    """Trains a run of a sweep again, alone and eagerly, and gives the state that it ends in."""
+    """Trains one run of a sweep again, alone and eagerly, and returns its final state."""
 
     config: RunConfig
     runs: list[Run]
@@ -186,7 +192,7 @@ class _Replay:
 
 
 def _chunks(runs: list[Run], interrupted: dict[str, InterruptedRun], lanes: int) -> list[list[Run]]:
-    """Runs cut into lanes; those that were interrupted go with others that are as far."""
+    """Cut runs into chunks of lanes; interrupted ones share a chunk with others at the same position."""
 
     def position(run: Run) -> tuple[int, int]:
         return interrupted[run.name].position if run.name in interrupted else (0, 0)
@@ -196,12 +202,12 @@ def _chunks(runs: list[Run], interrupted: dict[str, InterruptedRun], lanes: int)
 
 
 def _is_folder(path: Any) -> bool:
-    """Whether a path is that of a folder, or of nothing yet."""
+    """Whether a path is that of a folder, or of nothing that exists yet."""
     return str(checks.instance("resume", path, (str, Path), "the path of a folder")) != "" and not Path(path).is_file()
 
 
 def _seeds(seeds: Any) -> list[int]:
-    """Which seeds: as many as a number says, or those given, as Python's integers."""
+    """The seeds as Python integers: 0, 1, ... for a number of them, or those given."""
     expected = "how many, or a sequence of distinct integers"
     if isinstance(seeds, (int, np.integer)):
         return list(range(positive_int("seeds", seeds if isinstance(seeds, int) else int(seeds))))
@@ -219,25 +225,25 @@ def _seeds(seeds: Any) -> list[int]:
 
 
 def _fingerprint(first: FirstRun) -> dict[str, str]:
-    """What a resumed sweep must have in common with its folder; of the initial states that of seed 0, besides what makes them."""
+    """The fingerprint that a sweep must share with its folder; of the initial states it has that of seed 0."""
     config = first.config
     strategy, bench = config.strategy, config.benchmark
     parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
-    probe = strategy.model if config.probe is None else config.probe  # evaluated on the test stream
+    probe = strategy.model if config.probe is None else config.probe  # the model is evaluated on the test stream
     if config.probe is not None:
         parts.pop("test", None)
-    state = first.made if first.run.seed == 0 else strategy.init(random.key(0))
+    state = first.initial if first.run.seed == 0 else strategy.init(random.key(0))
     return fingerprint.of(update=strategy.update, init=strategy.init, state=state, probe=probe, every=config.every, **parts)
 
 
-def _bar(shown: bool, first: FirstRun, execution: Execution, chunks: list[list[Run]], here: bool) -> ProgressBar:
-    """A progress bar over the measurements of chunks."""
+def _bar(shown: bool, first: FirstRun, execution: Execution, chunks: list[list[Run]], local: bool) -> ProgressBar:
+    """A progress bar over the measurements of all chunks."""
     total, lanes = len(chunks) * first.length, execution.lanes
-    what = f"sweep ({'compiled' if execution.compiled else 'eager'}, {lanes} run{'s' if lanes > 1 else ''} a chunk)"
+    label = f"sweep ({'compiled' if execution.compiled else 'eager'}, {lanes} run{'s' if lanes > 1 else ''} a chunk)"
     if not shown or not execution.compiled:
-        return ProgressBar(shown, total, what)
-    once = "once" if here else "once a worker, in its first chunk"
-    known = execution.compile_seconds
-    compiling = f"sweep: compiling ({once})" if known is None else f"sweep: compiling (about {known:.0f} s, {once})"
-    # The first measurement of each thread is compiled after it was counted.
-    return ProgressBar(shown, total, what, compiling, threads(first.config, execution, len(chunks)) if here else 0)
+        return ProgressBar(shown, total, label)
+    once = "once" if local else "once a worker, in its first chunk"
+    seconds = execution.compile_seconds
+    compiling = f"sweep: compiling ({once})" if seconds is None else f"sweep: compiling (about {seconds:.0f} s, {once})"
+    # The first measurement of each thread is counted before it is compiled.
+    return ProgressBar(shown, total, label, compiling, threads(first.config, execution, len(chunks)) if local else 0)

@@ -88,7 +88,7 @@ def _recorded(uses: KeyUses, name: str, function: Callable[..., Tensor], key: Te
 
 
 def _numbers(key: Tensor) -> set[int]:
-    return set(tree.unwrapped(key).flatten().tolist())
+    return set(tree._unwrap_all(key).flatten().tolist())
 
 
 def _line() -> str:

@@ -1,4 +1,4 @@
-"""Rewritten graphs compute what they did: updates of weights as products that add, gathers of all rows, running counts."""
+"""Rewritten graphs compute the same values: updates of weights as accumulating products, gathers of all rows, running counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADD_PRODUCT = torch.ops.cl_func.add_product.default
 
 
 def rewritten(function, *leaves):
-    """The graph of a function, rewritten; and the targets of its operations."""
+    """The rewritten graph of a function, and the targets of its operations."""
     graph = make_fx(function)(*(leaf.clone() for leaf in leaves))
     rewrites.rewrite(graph.graph)
     graph.recompile()
@@ -23,7 +23,7 @@ def rewritten(function, *leaves):
 
 
 def check(function, *leaves, fused):
-    """Runs the function, which writes over its leaves, before and after; whether the update became a product that adds."""
+    """Compares a function that overwrites its leaves with its rewritten form; whether its update became an accumulating product."""
     graph, targets = rewritten(function, *leaves)
     assert (ADD_PRODUCT in targets) is fused
     before, after = [leaf.clone() for leaf in leaves], [leaf.clone() for leaf in leaves]
@@ -207,7 +207,7 @@ def test_operands_are_read_before_anything_is_written(function, leaves, fused):
 
 
 def test_a_closed_gate_keeps_what_is_not_a_number_out():
-    """0 times NaN is NaN: a lane that is not to move must not, whatever its gradient is."""
+    """0 times NaN is NaN: a gated lane must not move, whatever its gradient is."""
 
     def step(weight, a, b, gate):
         weight.copy_(torch.where(gate, weight + torch.matmul(a, b), weight))
@@ -294,7 +294,7 @@ def test_a_running_count_is_a_sum_over_pairs(dtype, shape):
     ],
 )
 def test_strategies(optimizer, fused, monkeypatch):
-    """The steps of real strategies, lanes with learning rates and decays of their own: plain SGD is rewritten, others are not."""
+    """The steps of real strategies, with a learning rate and a decay for each lane: plain SGD is rewritten, others are not."""
     found = []
 
     def spy(graph):

@@ -1,4 +1,4 @@
-"""What cannot be compiled is refused or runs eagerly, and says so; what is compiled copies no data."""
+"""Functions that cannot be compiled are refused or run eagerly, and say so; compiling copies no data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import cl_func as cl
 from cl_func import testing, transforms
 from cl_func.compiler import program
 from cl_func.compiler.tracing import TraceError
-from cl_func.sweeps import autotune
+from cl_func.sweeps import compile_times
 
 EXP, MODEL, SGD = registry.BENCH.train[0], registry.MODEL, cl.optim.sgd(0.1)
 STATE = registry.init(cl.key(0), optimizer=SGD)
@@ -54,7 +54,7 @@ CASES = [
 @pytest.mark.parametrize("wrap", [lambda update: update, cl.vmap], ids=["plain", "vmapped"])
 @pytest.mark.parametrize(("name", "loss", "why", "fix"), CASES, ids=[case[0] for case in CASES])
 def test_what_depends_on_values_is_refused(name, loss, why, fix, wrap):
-    """Naming the line of the user's function: eagerly it runs, compiled it would keep what it first found."""
+    """The error names the user's line: the function works eagerly, but compiled it would keep the values of its first call."""
     step = cl.train_step(loss, SGD)
     step(STATE, EXP)
     state = STATE if wrap is not cl.vmap else cl.tree.stack([STATE, STATE])
@@ -81,7 +81,7 @@ def test_a_sweep_that_chose_to_compile_goes_on_eagerly(monkeypatch):
     eager = cl.sweep(strategy, registry.BENCH, compile=False, **asked)
     with pytest.raises(TraceError, match="mask"):
         cl.sweep(strategy, registry.BENCH, compile=True, **asked)
-    monkeypatch.setattr(autotune, "compile_seconds", lambda job, run: 0.0)
+    monkeypatch.setattr(compile_times, "expected", lambda *args: 0.0)
     monkeypatch.setattr(transforms, "_WARNED", set())
     with pytest.warns(UserWarning, match="the shape of a result depends.*It runs eagerly now") as warned:
         chosen = cl.sweep(strategy, registry.BENCH, compile="auto", **asked)
@@ -119,7 +119,7 @@ def test_graphs_are_left_as_they_are_on_request(monkeypatch):
 
 
 def run(script: str, **environment: str) -> str:
-    """What a script prints, in a process of its own in which warnings are printed."""
+    """What a script prints in a process of its own, warnings included."""
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -185,7 +185,7 @@ def test_an_interrupt_while_the_compiler_is_imported_does_no_harm():
 
 
 def test_compiling_copies_no_data():
-    """The peak of the memory does not grow by the size of the data set when a step on it is compiled."""
+    """Compiling a step does not raise the peak memory by the size of the data set."""
     grown = run(
         """
         import resource

@@ -30,7 +30,7 @@ def start(**fields):
 
 
 def run(change, n=1, at=1, state=None):
-    """Fold an update over n experiences that counts, and from experience `at` on changes the state."""
+    """Fold an update over n experiences; it counts, and from experience `at` on it changes the state."""
 
     def update(state, exp):
         update.seen += 1
@@ -64,8 +64,8 @@ def test_a_change_is_named_and_how_to_mend_it(name):
 
 
 @pytest.mark.parametrize(("n", "at"), [(1, 1), (3, 2), (3, 3)])
-def test_what_is_no_tensor_any_more_is_named(n, at):
-    """In the words that a single step has for it (`contracts`)."""
+def test_a_leaf_that_is_no_longer_a_tensor_is_named(n, at):
+    """With the message that a single step has for it (`contracts`)."""
     with pytest.raises(TypeError, match=r"update: .*'count'.* 3; .*tensor"):
         run(lambda s: s.replace(count=3), n=n, at=at)
 
@@ -80,11 +80,11 @@ def test_a_change_that_stays_is_found_whenever_it_comes(n, data):
     assert int(first) <= at <= int(last[0] or first)
 
 
-def test_few_of_many_states_are_looked_at(monkeypatch):
-    looks = []
-    monkeypatch.setattr(closed.Closed, "_look", lambda self, state: looks.append(self.seen))
+def test_few_of_many_states_are_compared(monkeypatch):
+    compared = []
+    monkeypatch.setattr(closed.ClosedCheck, "_compare", lambda self, state: compared.append(self.seen))
     run(None, n=100, at=101)
-    assert looks == [1, 2, 4, 8, 16, 32, 64, 100]
+    assert compared == [1, 2, 4, 8, 16, 32, 64, 100]
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
@@ -105,14 +105,14 @@ def test_what_was_filled_stays_as_it_is():
         run(fill, n=2, state=start(extra=None))
 
 
-def test_lanes_and_donated_runs_are_watched_too():
+def test_lanes_and_donated_runs_are_checked_too():
     lanes = tree.stack([start(), start()])
     for donate in (False, True):
         with pytest.raises(TypeError, match=r"'count' was int64\[2\], and is float32\[2\]"):
             cl.fold(cl.vmap(lambda s, e: s.replace(count=s.count / 2)), lanes, BENCH.train, donate=donate)
 
 
-def test_a_resumed_run_is_watched_from_where_it_goes_on(tmp_path):
+def test_a_resumed_run_is_checked_from_where_it_resumes(tmp_path):
     keep = cl.Checkpoint(tmp_path / "kept", every=1)
     stop = tmp_path / "stop"
 

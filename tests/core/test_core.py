@@ -115,7 +115,7 @@ def test_fold_and_scan():
     assert history["count"].tolist() == [1, 2, 3, 4, 5]
     assert history["row"].tolist() == [0, 1, 2, 3, 4]
     _, history = cl.scan(note, log(), stream, lambda s, e: s.count, every=2)
-    assert history.tolist() == [2, 4, 5]  # the last experience is always looked at
+    assert history.tolist() == [2, 4, 5]  # the last experience is always measured
     state, history = cl.scan(note, log(), stream)
     assert history is None
     assert state.count == 5

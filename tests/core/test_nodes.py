@@ -1,4 +1,4 @@
-"""A combinator that the library does not know, made as the documentation says, works with all that walks an update."""
+"""A user's combinator, made as the documentation says, works with everything that walks an update."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_sweep_runs_it():
 
 
 def test_the_loss_is_seen_through_all_that_is_around_a_step():
-    """GDumb trains on its memory: the step is within what takes the rows from there."""
+    """GDumb trains on its memory: the step is inside of the loop that takes its rows from there."""
     strategy = cl.strategies.gdumb(MODEL, cl.optim.sgd(0.1), capacity=6, batch_size=3)
     data = BENCH.train[0].source
     bad = tree.replace(BENCH.train[0], source=tree.replace(data, x=data.x * float("nan")))

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that stops anywhere goes on to the same bits."""
+"""Checkpoints: a run that stops anywhere resumes with the same bits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killing(monkeypatch):
-    """After so many writes, the next one dies half way."""
+    """After that many writes, the next one dies halfway."""
 
     def after(n):
         left, write = iter(range(n)), files.write
@@ -186,7 +186,7 @@ def test_two_processes_on_one_folder(tmp_path):
         with pytest.raises(RuntimeError, match="in use by another run"):
             cl.sweep(STRATEGY, BENCH, seeds=1, checkpoint=cl.Checkpoint(tmp_path), progress=False)
         other.kill()
-    cl.fold(STRATEGY.update, START, BENCH.train, checkpoint=cl.Checkpoint(tmp_path))  # the dead hold nothing
+    cl.fold(STRATEGY.update, START, BENCH.train, checkpoint=cl.Checkpoint(tmp_path))  # a dead process holds no lock
 
 
 def test_left_over_temporary_files_go(tmp_path):
@@ -224,7 +224,7 @@ def test_the_state_before_a_fault_is_saved(tmp_path, lanes):
         cl.fold(cl.check_finite(update, save=tmp_path / "fault"), start, BENCH.train)
     before = cl.load(tmp_path / "fault", like=expected)
     assert all(bool(leaf.isfinite().all()) for leaf in cl.tree.leaves(before))
-    # The fault is there again at the next minibatch: the state is the one just before it.
+    # The saved state is the one just before the fault, so the next minibatch shows it again.
     with pytest.raises(FloatingPointError):
         cl.fold(cl.check_finite(update), before, BENCH.train)
 
@@ -237,7 +237,7 @@ ASKED = {"seeds": 4, "hparams": cl.grid({"opt.lr": [1e-3, 1e-2]}), "compile": Fa
 
 @pytest.mark.parametrize(("first", "then"), [(2, 2), (4, 2), (2, 4), (3, 8), (1, 1)])
 def test_sweeps_with_any_lanes(tmp_path, killing, monkeypatch, first, then):
-    """Runs that are interrupted in the middle of an experience go on in chunks of another size."""
+    """Runs that are interrupted in the middle of an experience resume in chunks of another size."""
     expected = cl.sweep(STRATEGY, BENCH, lanes=then, **ASKED)
     keep = cl.Checkpoint(tmp_path, steps=2)
     killing(25)

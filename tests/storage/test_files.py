@@ -50,7 +50,7 @@ VIEWS = [
 
 @st.composite
 def leaves(draw):
-    """Tensors of any dtype and shape, 0-d and empty ones too, and views that are not contiguous; with NaN, infinity and -0."""
+    """Tensors of any dtype and shape, also 0-d, empty or not contiguous, with NaN, infinity and -0."""
     shape, dtype = draw(st.lists(st.integers(0, 3), max_size=3)), draw(st.sampled_from(DTYPES))
     values = torch.arange(torch.Size(shape).numel()).reshape(shape) % 7
     if dtype.is_floating_point and dtype.itemsize > 1:
@@ -58,7 +58,7 @@ def leaves(draw):
     return draw(st.sampled_from(VIEWS))(values.to(dtype))
 
 
-# Names with dots, of several scripts, and such as a file has itself.
+# Names with dots, in several scripts, and names that a file uses itself.
 NAMES = st.text(max_size=4) | st.sampled_from(["seed", "tree", "tree.a", "a.b", "0", "__metadata__", "zz", "\u00e9t\u00e9", "\0"])
 
 
@@ -67,7 +67,7 @@ NAMES = st.text(max_size=4) | st.sampled_from(["seed", "tree", "tree.a", "a.b", 
 def test_round_trip_of_any_tree(tmp_path_factory, tree):
     path = tmp_path_factory.mktemp("trees") / "tree"
     if len(files_of := [p for p, _ in cl.tree.items(tree)]) != len(set(files_of)):
-        with pytest.raises(ValueError, match="two of its leaves have one path"):
+        with pytest.raises(ValueError, match="two of its leaves have the same path"):
             cl.save(path, tree)
         return
     cl.testing.check_round_trip(tree)
@@ -190,9 +190,9 @@ def test_other_files(tmp_path):
     with pytest.raises(ValueError, match="not one that cl_func wrote"):
         cl.load(tmp_path / "foreign")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         cl.load(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         cl.load(tmp_path)
     files.write(tmp_path / "newer", {}, {"kind": "tree", "outline": {}, "format": files.FORMAT + 1})
     with pytest.raises(ValueError, match="upgrade it"):
@@ -217,7 +217,7 @@ def rebuilt(header, body, text=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The bytes of a small file, and a function that loads altered ones and says what came of it."""
+    """The bytes of a small file, and a function that loads altered bytes and returns the outcome."""
     folder = tmp_path_factory.mktemp("fuzz")
     tree = {"a": torch.arange(6.0), "b": (torch.tensor(3), torch.ones(2, 2, dtype=torch.bool)), "c": torch.arange(4.0) + 9}
     cl.save(folder / "f", tree)
@@ -240,7 +240,7 @@ def test_truncation_at_every_byte(whole):
 
 
 def test_ten_thousand_bit_flips(whole):
-    """Wherever bits turn, there is our error; no case gives a tree, neither a wrong one nor the right one."""
+    """Whichever bits are flipped, our error is raised; in no case is a tree returned, not even the right one."""
     data, load = whole
     draw, start = random.Random(0), time.monotonic()
     for case in range(10_000):
@@ -318,7 +318,7 @@ def test_hostile_runs(tmp_path):
 
 
 def test_no_room_keeps_what_was_there(tmp_path):
-    """A limit on the size of files stands for a full disk: the kernel refuses the write half way."""
+    """A limit on the size of files imitates a full disk: the kernel refuses the write halfway."""
     state, _ = states()
     path = tmp_path / "state"
     cl.save(path, state)

@@ -1,4 +1,4 @@
-"""Fingerprints: equal for what is equal, however it was made; different, by name, for what is not."""
+"""Fingerprints: the same for equal values, however they were made; different, naming the part, for others."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_what_does_something_else_is_named(monkeypatch, a, b, path):
 
 
 def test_of_a_module_what_is_used_counts():
-    """`import helpers` and `helpers.loss(...)`: the function there is looked at, its neighbours are not."""
+    """With `import helpers` and `helpers.loss(...)` only that function of the module counts, not its neighbours."""
 
     def using(helpers):
         exec_globals = {"helpers": helpers, "__name__": "mine"}
@@ -315,7 +315,7 @@ def test_circles_and_depths_end():
 
 
 def test_many_paths_to_one_object_are_looked_at_once():
-    """Without a memory these would be 2**40 looks."""
+    """Without remembering what it has seen, this would take 2**40 steps."""
     value: list = [torch.ones(1)]
     for _ in range(30):
         value = [value, value]
@@ -357,7 +357,7 @@ for i, case in enumerate(registry.ALL):
 
 
 def test_every_component_has_one_fingerprint_in_every_process():
-    """Hashes of strings, places in memory and what was done before do not show in it."""
+    """It does not depend on hash seeds, addresses in memory or what was done before."""
     said = []
     for seed, before in ((1, ""), (2, "taken = [object() for _ in range(10**5)]\n")):
         environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -390,16 +390,16 @@ def test_a_data_set_is_hashed_once(monkeypatch):
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 7])
-def test_what_was_passed_is_known_however_it_was_counted(n):
+def test_seen_experiences_have_one_digest_however_they_were_counted(n):
     bench = cl.testing.small_benchmark(n_experiences=4)
     for stream in (bench.train, list(bench.train), bench.train[::2], cl.streams.split_online(bench, 4).train):
-        steps = resuming.Passed(stream)
+        steps = resuming.SeenExperiences(stream)
         for i in range(n):
             steps.first(i)
-        assert steps.first(n) == resuming.Passed(stream).first(n)
-        whole = resuming.Passed(stream).first(len(stream))
+        assert steps.first(n) == resuming.SeenExperiences(stream).first(n)
+        whole = resuming.SeenExperiences(stream).first(len(stream))
         assert steps.differences(whole, len(stream)) == []
-        assert resuming.Passed(stream[::-1]).differences(whole, len(stream)) != []
+        assert resuming.SeenExperiences(stream[::-1]).differences(whole, len(stream)) != []
 
 
 log = args = settings = None  # what `test_codes_tell_what_names_are_used_for` names

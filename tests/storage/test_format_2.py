@@ -1,4 +1,4 @@
-"""Files of format 2, written by the version before states and functions got their present names, are read and gone on with."""
+"""Files of format 2, written before states and functions had their present names, are read and resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def old(tmp_path):
 
 
 def close(one, other):
-    """Equal but for the last digits, which differ by machine."""
+    """Equal except for the last digits, which depend on the machine."""
     for (path, a), (_, b) in zip(cl.tree.items(one), cl.tree.items(other), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=lambda said, path=path: f"{path}: {said}")
 
@@ -50,7 +50,7 @@ def test_a_run_goes_on(name, old):
     whole, whole_history = cl.scan(*run)
     close(state, whole)
     close(history, whole_history)
-    # What is written now is of the present format, and is gone on with in silence.
+    # What is written now has the present format, and is resumed without a warning.
     _, header = files.read(max((old / name).glob("*.safetensors")), "checkpoint")
     assert header["format"] == files.FORMAT
     close(cl.scan(*run, checkpoint=cl.Checkpoint(old / name))[0], state)
@@ -68,7 +68,7 @@ def test_a_sweep_goes_on(old):
 
 @pytest.mark.filterwarnings("ignore:.*was begun with cl_func")
 def test_what_can_be_compared_still_is(old):
-    """Other data, another first state, other numbers and other code of the user's are refused as ever."""
+    """Other data, another initial state, other numbers and other user code are refused as always."""
     strategy = make.strategies()["er"]
     start, train = strategy.init(cl.key(0)), make.BENCH.train
     probe = cl.evaluate(strategy.model, make.BENCH.test)
@@ -98,7 +98,7 @@ def test_a_newer_format_is_refused(old):
 
 
 def test_a_class_of_the_users_keeps_its_name(tmp_path):
-    """A state of the user's called as one of ours once was is neither renamed nor taken for ours."""
+    """A user's state class with the former name of one of ours is neither renamed nor mistaken for ours."""
 
     @cl.state
     class ER(cl.Agent):
@@ -118,5 +118,5 @@ def test_names_of_ours_are_not_compared_and_all_else_is():
     now = {"a": "4", "b": "cl_func.new.g", "d": "1", "code.mine": "mine code #2222222222222222", "version.cl_func": "0 #2"}
     before["version.python"] = now["version.python"] = "3.11"
     assert resuming.changes(*renames.comparable(before, now)) == ["a: 3 -> 4", "code.mine: other code"]
-    now["version.python"] = "3.12"  # the same code looks otherwise there
+    now["version.python"] = "3.12"  # which compiles the same code differently
     assert resuming.changes(*renames.comparable(before, now)) == ["a: 3 -> 4"]

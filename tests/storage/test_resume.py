@@ -1,4 +1,4 @@
-"""What may go on and what may not: a run is resumed if nothing that it is made of has changed, else refused by name."""
+"""A run is resumed if nothing that it is made of has changed; otherwise it is refused, naming the change."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def asked(strategy=None, **changes):
     return Asked(**{"update": (strategy or er()).update, "start": START, **changes})
 
 
-class Stop(Exception):  # noqa: N818 - no error: stands for whatever stops a run
+class Stop(Exception):  # noqa: N818 - not an error: whatever may stop a run
     pass
 
 
 @contextlib.contextmanager
 def dying(monkeypatch, writes):
-    """After so many writes the process is stopped."""
+    """The process is stopped after that many writes."""
     left, write = iter(range(writes)), files.write
 
     def stopped(*args):
@@ -86,7 +86,7 @@ def dying(monkeypatch, writes):
 
 
 def interrupted(run, folder, after=2, **options):
-    """Start a run and stop it when it has been looked at so many times."""
+    """Start a run and stop it when it has been measured that many times."""
 
     def tap(time, entry):
         if time + 1 == after:
@@ -96,7 +96,7 @@ def interrupted(run, folder, after=2, **options):
         run(folder, tap=tap, **options)
 
 
-# Functions of one's own, as scripts have them.
+# A user's functions, as scripts have them.
 
 WEIGHT, SCALES = 0.5, {"bias": [1.0, 2.0]}
 
@@ -206,12 +206,12 @@ CHANGES = {
 def test_what_has_changed_is_refused_by_name(tmp_path, name):
     before, after, said = CHANGES[name]
     interrupted(before, tmp_path, after=1 if before.probe is None else 2)
-    there = sorted(p.name for p in tmp_path.glob("checkpoint*"))
+    names = sorted(p.name for p in tmp_path.glob("checkpoint*"))
     with pytest.raises(ValueError, match=rf"(?s)holds another run.*{said}.*on_change='warn'"):
         after(tmp_path)
-    assert sorted(p.name for p in tmp_path.glob("checkpoint*")) == there
+    assert sorted(p.name for p in tmp_path.glob("checkpoint*")) == names
     expected = cl.scan(before.update, before.start, before.stream, before.probe, every=before.every)
-    assert cl.tree.difference(before(tmp_path), expected) is None  # what was refused has harmed nothing
+    assert cl.tree.difference(before(tmp_path), expected) is None  # the refused attempts have done no harm
 
 
 def test_a_global_constant_is_seen(tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ def test_to_insist_gives_a_warning(tmp_path):
     assert history["accuracy"].shape == (4, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = asked(er(replay_size=5))(tmp_path)  # from now on it is the run of what it went on with
+        again = asked(er(replay_size=5))(tmp_path)  # from now on the folder belongs to the changed run
     assert cl.tree.equal(again, (state, history))
 
 
@@ -254,7 +254,7 @@ def test_to_insist_with_another_probe_is_told_before_training(tmp_path):
     assert not calls
 
 
-# What is no change
+# What does not count as a change
 
 
 @cl.state
@@ -368,7 +368,7 @@ def script(folder, seed, **changes):
 
 
 def test_in_another_process(tmp_path):
-    """With other hashes, at other lines: the same; with one constant changed, named."""
+    """Other hash seeds and line numbers make no difference; a changed constant is named."""
     expected = script(tmp_path / "whole", 0)
     assert expected.returncode == 0, expected.stderr
     stopped = script(tmp_path / "stopped", 1, stop=True)
@@ -423,13 +423,13 @@ def test_a_shorter_stream_is_told(tmp_path, kind, within):
 
 
 def stand_in(monkeypatch):
-    """`cl.compile` with its structure and without its compiler."""
-    monkeypatch.setattr(cl.transforms, "compiler_available", lambda: False)
+    """`cl.compile` fuses leaves as usual, but they run eagerly."""
+    monkeypatch.setattr(cl.transforms, "_compiler_available", lambda: False)
 
 
 @pytest.mark.parametrize(("first", "at"), [("eager", at) for at in range(1, 24)] + [("compiled", at) for at in range(1, 21)])
 def test_compiled_and_eager_go_on_with_each_other(tmp_path, monkeypatch, at, first):
-    """Compiled neighbours are one call, and a run may be stopped between them."""
+    """Neighbours that are compiled to one call are separate when eager, and a run may be stopped between them."""
     stand_in(monkeypatch)
     strategy = cl.strategies.er_lwf(MODEL, cl.optim.adam(1e-2), capacity=6, replay_size=4, batch_size=5)
     eager = cl.compose(
@@ -452,7 +452,7 @@ def newest(folder):
 
 
 def rewritten(folder, keep_older=False, **changes):
-    """The newest checkpoint with another header, its checksum as it should be."""
+    """The newest checkpoint with another header and the right checksum for it."""
     path = newest(folder)
     tensors, header = files.read(path, "checkpoint")
     for name, value in changes.items():
@@ -611,7 +611,7 @@ def test_seeds_and_points_are_added_and_left_out(tmp_path):
 
 
 def test_seeds_are_added_to_interrupted_sweeps(tmp_path, monkeypatch):
-    """Of the runs under way, those asked for go on, in whatever order."""
+    """Of the interrupted runs those that are asked for resume, in any order."""
     keep = cl.Checkpoint(tmp_path, steps=2)
     with dying(monkeypatch, 9):
         sweep(seeds=3, checkpoint=keep)
@@ -624,7 +624,7 @@ def test_seeds_are_added_to_interrupted_sweeps(tmp_path, monkeypatch):
 @pytest.mark.parametrize("at", range(2, 22))
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_sweep_goes_on_compiled_or_not(tmp_path, monkeypatch, at, compiled):
-    """With compile="auto" nobody knows which it will be; neighbours that are one call are no reason to leave one out."""
+    """compile="auto" may choose either; no function is left out because compiled neighbours are one call."""
     stand_in(monkeypatch)
     update = cl.compose(er().update, cl.optim.exponential_decay(0.5), cl.optim.exponential_decay(0.9))
     strategy, keep = dataclasses.replace(er(), update=update), cl.Checkpoint(tmp_path, steps=1)

@@ -1,4 +1,4 @@
-"""How a sweep chooses: lanes where vmap can, compilation by what it takes on this machine, and that it says what it does."""
+"""How a sweep chooses lanes and compilation, and that it says what it does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def strategy(loss):
 
 
 def wrong(spoil):
-    """A loss with something in it that vmap cannot do."""
+    """A strategy whose loss does something that vmap cannot do."""
     plain = cl.losses.cross_entropy(MODEL)
 
     def loss(params, state, exp):
@@ -77,10 +77,10 @@ CASES = {
 @pytest.mark.parametrize("spoil", CASES, ids=lambda f: f.__name__)
 def test_a_loss_that_cannot_be_vmapped_takes_one_lane_and_says_why(spoil):
     made = wrong(spoil)
-    with pytest.warns(UserWarning, match="one run a chunk, since the update cannot be vmapped") as told:
+    with pytest.warns(UserWarning, match="one run a chunk, since the update cannot be vmapped") as warned:
         runs = cl.sweep(made, BENCH, seeds=3, **PLAIN)
     assert bool(runs.finished.all())
-    (message,) = [str(w.message) for w in told]
+    (message,) = [str(w.message) for w in warned]
     assert f"vmapped: {CASES[spoil]}" in message
     assert f"test_autotune.py:{spoil.__code__.co_firstlineno + 1}, in {spoil.__name__}: `return" in message
     with warnings.catch_warnings():
@@ -133,7 +133,7 @@ UPDATE, FIRST = NAIVE.update, (NAIVE.init(cl.key(0)), BENCH.train[0])
 
 
 def marked(*marks):
-    """A watch with marks (seconds since the last, programs by then), begun at 0."""
+    """A watch that starts at 0, with marks (seconds since the last one, programs by then)."""
     watch = compile_times.Watch(NAIVE.update, None)
     watch.marks, now = [(0.0, 0)], 0.0
     for seconds, programs in marks:
@@ -152,7 +152,7 @@ def marked(*marks):
         ),  # the next is longer, and one more program
         ([(20.5, 2), (4.1, 3), (0.5, 3), (0.1, 3), (9.5, 3), (0.1, 3)], 20.5 - 5.0 + 4.0),  # a longer one compiled nothing
         ([(20.5, 2), (4.1, 3), (2.5, 4), (0.1, 4)], 18.0 + 4.0),  # all compiled
-        ([(20.5, 2), (4.1, 3)], 0.0),  # one look: what of it was compiling is not known
+        ([(20.5, 2), (4.1, 3)], 0.0),  # a single measurement: how much of it was compiling is unknown
         ([(20.5, 0), (0.1, 0), (0.5, 0), (0.1, 0)], 0.0),  # no compiler
         ([], 0.0),
     ],
@@ -239,7 +239,7 @@ def test_the_place_is_the_users_cache(monkeypatch, tmp_path):
 
 
 def test_whether_to_compile_follows_from_what_it_took(kept, monkeypatch):
-    """A sweep that takes 28 s eagerly is not compiled on a machine where that takes 60 s, and is where it takes 10."""
+    """A sweep of 28 s is left eager on a machine where compiling takes 60 s, and compiled where it takes 10 s."""
     calls = sum(nodes.calls(NAIVE.update, len(exp)) for exp in BENCH.train)
     monkeypatch.setattr(autotune, "seconds_per_call", lambda *args: 28 / calls)
     chosen = []
@@ -258,7 +258,7 @@ def test_whether_to_compile_follows_from_what_it_took(kept, monkeypatch):
 
 
 def test_a_sweep_measures_what_it_compiles(kept, capsys):
-    """And tells that it compiles, for about how long, until it does not."""
+    """And says that it is compiling, and for about how long, until that is over."""
     cl.sweep(NAIVE, BENCH, seeds=2, lanes=1, compile=True)
     (seconds,) = json.loads(kept.read_text())["last"].values()
     assert 0.2 < seconds < 600
@@ -278,10 +278,10 @@ def test_progress_is_never_silent(there, monkeypatch, capsys):
     cl.sweep(NAIVE, BENCH, seeds=60, lanes=1, compile=False)
     said = capsys.readouterr().err
     assert "sweep (eager, 1 run a chunk)" in said
-    assert ("120/120" if there else "120 of 120 looks") in said
+    assert ("120/120" if there else "120 of 120 probes") in said
     if not there:
         lines = said.splitlines()
-        assert lines[0].endswith('0 of 120 looks (a progress bar needs tqdm: pip install "cl_func[progress]")')
+        assert lines[0].endswith('0 of 120 probes (a progress bar needs tqdm: pip install "cl_func[progress]")')
         assert len(lines) == 11
     cl.sweep(NAIVE, BENCH, seeds=1, **PLAIN)
     assert capsys.readouterr() == ("", "")
@@ -289,12 +289,12 @@ def test_progress_is_never_silent(there, monkeypatch, capsys):
 
 def test_what_stopped_says_where(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    bar = ProgressBar(True, 10, "sweep", "compiling (about 20 s, once)", before=2)
+    bar = ProgressBar(True, 10, "sweep", "compiling (about 20 s, once)", warmup=2)
     bar.update(1)
     bar.update(1)
     bar.update(1)
     bar.close()
-    said = [line.split(" looks")[0] for line in capsys.readouterr().err.splitlines()]
+    said = [line.split(" probes")[0] for line in capsys.readouterr().err.splitlines()]
     assert said == [f"{what}: {n} of 10" for n, what in enumerate(["compiling (about 20 s, once)"] * 3 + ["sweep"])] + [
         "sweep: 3 of 10"
     ]

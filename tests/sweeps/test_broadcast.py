@@ -1,4 +1,4 @@
-"""What is sent to an executor: every byte once, and what comes out there is what went in here, view for view."""
+"""Sending a value to an executor: every byte once, and the worker gets the same value, view for view."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _nothing_held():
 
 
 def there(value, folder=None):
-    """A value as a worker has it."""
+    """A value as a worker receives it."""
     with broadcast.Broadcast(value, folder) as data:
         return broadcast.received(data.reference, {}, lambda made: made)
 
 
 def total(value):
-    """How many bytes a worker has to be brought."""
+    """How many bytes are sent to a worker."""
     with broadcast.Broadcast(value) as data:
         return sum(size for _, size in data.reference.blobs)
 
@@ -47,7 +47,7 @@ def address(tensor):
 @settings(max_examples=60, deadline=None, database=None)
 @given(st.data())
 def test_tensors_arrive_as_they_are(data):
-    """Any dtype, offset, shape and stride, of small and of large memory; what shared memory shares it there."""
+    """Any dtype, offset, shape and stride, in small and large memory; tensors that shared memory still share it."""
     dtype = data.draw(st.sampled_from(DTYPES))
     elements = data.draw(st.sampled_from([0, 1, 7, 1000, 300_000, N]))
     whole = torch.randint(0, 2, (elements,)).to(dtype)
@@ -106,7 +106,7 @@ def test_what_overlaps_in_numpy_is_sent_once():
 
 
 def test_a_worker_writes_to_no_memory_but_its_own():
-    """Equal content is one file; whoever writes to it, changes neither the file, nor another tensor, nor the sender's."""
+    """Equal content is one file; writing to one tensor changes neither the file nor another tensor nor the sender's."""
     first, second = torch.zeros(N), torch.zeros(N)
     assert total([first, second]) < 1.01 * 4 * N
     with broadcast.Broadcast([first, second]) as data:
@@ -158,7 +158,7 @@ def test_threads_of_a_worker_prepare_once():
 
 
 def test_a_worker_that_sees_no_files_says_what_it_lacks():
-    """And keeps what it was sent for the next value with the same data, which then brings its own pickle only."""
+    """And keeps what it was sent for the next value with the same data, of which only the pickle is then sent."""
     data = torch.rand(N)
     first, second = broadcast.Broadcast([data, 1]), broadcast.Broadcast([data, 2])
     missing = broadcast.received(first.reference, {}, lambda made: made)
@@ -198,7 +198,7 @@ BENCH = bench(cl.Dataset(X[:4000], Y[:4000]))
 
 
 class Recorder:
-    """An executor that works at once, and says how many bytes each task was."""
+    """An executor that runs tasks at once, and records the size of each in bytes."""
 
     def __init__(self):
         self.sizes, self.seen = [], []
@@ -262,7 +262,7 @@ def test_processes_that_see_no_files_are_sent_the_data_once(start, alone, monkey
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(start)) as pool:
         equal(cl.sweep(STRATEGY, BENCH, executor=pool, **PLAIN), alone)
         times = sum(bool(digests) for digests in sent)
-        assert 1 <= times <= 3  # once a worker, and once more where the other worker took what was meant for one
+        assert 1 <= times <= 3  # once for each worker, and once more if the other worker took it
         cl.sweep(STRATEGY, BENCH, executor=pool, **PLAIN)
         assert sum(bool(digests) for digests in sent) <= 3
 
@@ -286,7 +286,7 @@ def test_files_are_gone_after_a_sweep_however_it_ends(tmp_path, alone, monkeypat
 
 
 def test_the_folder_of_a_scheduler_or_of_the_sweep_is_used(tmp_path):
-    """Their jobs run on other machines, which see that folder but not the temporary files of this one."""
+    """Their jobs run on other machines, which can see that folder but not the temporary files of this one."""
     recorder, folder = Recorder(), tmp_path / "log"
     folder.mkdir()
     left = tmp_path / "kept" / "broadcast-killed"
@@ -308,7 +308,7 @@ def test_the_folder_of_a_scheduler_or_of_the_sweep_is_used(tmp_path):
 
 
 def test_an_interrupted_run_is_sent_without_its_neighbours(tmp_path):
-    """A lane of a checkpoint was a view, with which all lanes would have been sent."""
+    """If a lane of a checkpoint were a view, all lanes would be sent with it."""
     strategy = cl.strategies.naive(cl.models.mlp(784, hidden=(64,), n_classes=4), cl.optim.sgd(0.1), batch_size=16)
     looks = []
 

@@ -1,4 +1,4 @@
-"""The first run of a sweep is made once, checked once, and all else is chosen by it; on an executor a worker chooses."""
+"""The first run of a sweep is made and checked once, and decides how to run the others; on an executor a worker decides."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Counting:
 @pytest.mark.parametrize("compile", [False, True, "auto"])
 @pytest.mark.parametrize("lanes", [1, 2, "auto"])
 def test_each_run_is_made_once(lanes, compile, seeds):
-    """However it is run, each initial state and each benchmark is made once: no others than those that are trained."""
+    """However the sweep is run, each initial state and each benchmark is made once, and only for runs that are trained."""
     init, benchmark = Counting(NAIVE.init), Counting(lambda key: BENCH)
     grid = cl.grid({"opt.lr": [0.1, 0.05]})
     strategy = cl.Strategy(init, NAIVE.update, MODEL)
@@ -46,7 +46,7 @@ def test_each_run_is_made_once(lanes, compile, seeds):
 
 
 def test_a_folder_takes_no_state_more_than_a_sweep(tmp_path):
-    """What the folder keeps of the initial states is that of seed 0, which is there already if seed 0 is the first."""
+    """Of the initial states the folder's fingerprint has that of seed 0, which need not be made again if seed 0 is the first."""
     init = Counting(NAIVE.init)
     strategy = cl.Strategy(init, NAIVE.update, MODEL)
     cl.sweep(strategy, BENCH, seeds=2, lanes=2, compile=False, progress=False, resume=tmp_path)
@@ -60,7 +60,7 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
 
 
 class Elsewhere(concurrent.futures.Executor):
-    """Runs what it is given in this thread, and notes which tasks of a worker there were."""
+    """Runs tasks in this thread, and records which tasks of a worker they were."""
 
     def __init__(self):
         self.tasks = []
@@ -78,7 +78,7 @@ class Elsewhere(concurrent.futures.Executor):
 
 @pytest.mark.parametrize(("lanes", "compile", "asked"), [("auto", False, 1), (2, "auto", 1), ("auto", "auto", 1), (2, False, 0)])
 def test_a_worker_chooses_how_to_run(lanes, compile, asked, monkeypatch):
-    """Nothing is timed here but on the worker; without a choice there is no task for it."""
+    """Steps are timed on the worker, not here; if there is nothing to choose, no such task is sent."""
     inside = []
     plain = remote._Worker.autotune
     monkeypatch.setattr(remote._Worker, "autotune", lambda *a: (inside.append(1), plain(*a), inside.pop())[1])
@@ -96,7 +96,7 @@ def test_a_worker_chooses_how_to_run(lanes, compile, asked, monkeypatch):
 
 
 def spoiled(spoil):
-    """A strategy whose loss has something more in it."""
+    """A strategy whose loss has an additional term."""
     plain = cl.losses.cross_entropy(MODEL)
 
     def loss(params, state, exp):
@@ -111,7 +111,7 @@ def fail(value):
 
 
 def test_what_a_worker_finds_is_said_here():
-    """A reason for one lane is warned of in this process; what is wrong with an update is raised as it is."""
+    """This process warns of the reason for a single lane; an update that does not work raises its own error."""
     asked = {"seeds": 3, "compile": False, "progress": False}
     with pytest.warns(UserWarning, match="one run a chunk, since the update cannot be vmapped: the value of a tensor"):
         cl.sweep(spoiled(lambda value: 0 * value.item()), BENCH, executor=Elsewhere(), **asked)

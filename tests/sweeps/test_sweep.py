@@ -1,4 +1,4 @@
-"""Sweeps: equal to single runs however they are cut, compiled or sent; nothing lost to interrupts, crashes or killed workers."""
+"""Sweeps equal single runs however they are cut, compiled or sent, and lose nothing to interrupts, crashes or killed workers."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
 
 
 def test_a_resumed_sweep_gives_back_every_history_under_its_name(tmp_path):
-    """What a folder keeps comes back as it was: names with dots, of other scripts, and such as the axes have."""
+    """A folder gives back what it was given: names with dots, in other scripts, and names that the axes have."""
 
     def probe(state, exp):
         lr, strength = state.opt.lr, state.lwf.strength
@@ -305,7 +305,7 @@ def test_errors(call, error, match):
 
 
 def test_numpy_and_tensor_values_become_labels(tmp_path):
-    """What names a run is Python's own number, or a list of them, so that it can be looked up and saved."""
+    """Labels of runs are Python numbers, or lists of them, so that they can be looked up and saved."""
     values = {"opt.lr": np.array([0.1, 0.2], dtype=np.float32), "model.params.2.bias": [torch.zeros(4), torch.ones(4)]}
     runs = cl.sweep(STRATEGY, BENCH, seeds=np.array([3, 5]), hparams=cl.grid(values), **PLAIN)
     assert runs.axes["seed"] == [3, 5]
