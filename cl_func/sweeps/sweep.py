@@ -137,7 +137,7 @@ def sweep(
     with contextlib.nullcontext() if resume is None else locked(resume):
         if checkpoint is not None and checkpoint.on_change == "warn":
             on_change = "warn"
-        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, partial(_fingerprint, first), on_change)
+        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, partial(_fingerprint, first, benchmark), on_change)
         missing = [run for run in runs if not finished.has(run.index)]
         if missing:
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress)
@@ -224,10 +224,10 @@ def _seeds(seeds: Any) -> list[int]:
     return numbers
 
 
-def _fingerprint(first: FirstRun) -> dict[str, str]:
-    """The fingerprint that a sweep must share with its folder; of the initial states it has that of seed 0."""
+def _fingerprint(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmark]) -> dict[str, str]:
+    """The fingerprint that a sweep must share with its folder, on any device; of the initial states it has that of seed 0."""
     config = first.config
-    strategy, bench = config.strategy, config.benchmark
+    strategy = config.strategy
     parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
     probe = strategy.model if config.probe is None else config.probe  # the model is evaluated on the test stream
     if config.probe is not None:

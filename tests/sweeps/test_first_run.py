@@ -12,6 +12,7 @@ import registry
 import torch
 
 import cl_func as cl
+from cl_func import testing
 from cl_func.sweeps import autotune, remote
 
 BENCH, MODEL, OPT = registry.BENCH, registry.MODEL, registry.SGD
@@ -57,6 +58,25 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"opt\.rate"):
         cl.sweep(NAIVE, BENCH, hparams=cl.grid({"opt.rate": [0.1]}), seeds=1, resume=tmp_path / "new", progress=False)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_is_of_any_device(tmp_path):
+    """What was run where `init` makes the states goes on when a device is given, and the other way round."""
+    asked = {"lanes": 2, "compile": False, "progress": False, "resume": tmp_path}
+    for benchmark in (BENCH, lambda key: BENCH):
+        for device, n in ((None, 1), ("cpu", 2), (None, 3)):
+            folder = tmp_path / type(benchmark).__name__
+            runs = cl.sweep(NAIVE, benchmark, seeds=n, device=device, **{**asked, "resume": folder})
+            assert bool(runs.finished.all())
+        assert len(list(folder.glob("chunk-*"))) == 3
+
+
+def test_runs_are_pickled():
+    """With what trains a run again."""
+    runs = cl.sweep(NAIVE, BENCH, seeds=2, lanes=2, compile=False, progress=False)
+    back = pickle.loads(pickle.dumps(runs))
+    assert torch.equal(back["loss"], runs["loss"])
+    testing.laws.assert_equal(back.state(seed=1), runs.state(seed=1), "pickled")
 
 
 class Elsewhere(concurrent.futures.Executor):
