@@ -9,6 +9,7 @@ the permutations are the same for all seeds; seeds differ in weights, minibatche
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,36 @@ METHODS = (
 )
 
 
+def all_methods() -> tuple[Method, ...]:
+    """The methods above, then those of the library without an entry, whose factories require no arguments but the usual ones."""
+    factories = [name for name in cl.strategies.__all__ if not isinstance(getattr(cl.strategies, name), type)]
+    others = [name for name in factories if all(m.name != name for m in METHODS)]
+    return (*METHODS, *(Method(name, _usual(name), passes=None) for name in others))
+
+
+def _usual(name: str) -> Callable[[Problem], Mapping[str, Any]]:
+    """What the protocol says of the arguments that a factory requires. Raises ValueError for one that it does not know."""
+    required = [
+        parameter.name
+        for parameter in inspect.signature(getattr(cl.strategies, name)).parameters.values()
+        if parameter.default is inspect.Parameter.empty and parameter.name not in ("model", "optimizer")
+    ]
+    known = {"capacity", "replay_size", "strength"}
+    if not set(required) <= known:
+        raise ValueError(f"{name}: give it an entry in benchmarks/methods.py, for {', '.join(sorted(set(required) - known))}.")
+
+    def arguments(p: Problem) -> Mapping[str, Any]:
+        values = {**_replay(p), **_strength(p)}
+        return {argument: values[argument] for argument in required}
+
+    return arguments
+
+
 def find(name: str) -> Method:
     """The method of that name. Raises ValueError that lists the names."""
-    found = [m for m in METHODS if m.name == name]
+    found = [m for m in all_methods() if m.name == name]
     if not found:
-        raise ValueError(f"{name}: no such method; there are {', '.join(m.name for m in METHODS)}.")
+        raise ValueError(f"{name}: no such method; there are {', '.join(m.name for m in all_methods())}.")
     return found[0]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cl_func as cl
-from benchmarks.methods import METHODS, Method, Problem, synthetic
+from benchmarks.methods import Method, Problem, all_methods, synthetic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 HEAD = """# Methods
@@ -81,10 +81,10 @@ def row(entry: Method, problem: Problem) -> str:
 def page() -> str:
     """The whole page."""
     problem = synthetic(2000, 1)
-    return HEAD + "\n".join(row(entry, problem) for entry in METHODS if entry.available) + "\n"
+    return HEAD + "\n".join(row(entry, problem) for entry in all_methods() if entry.available) + "\n"
 
 
 if __name__ == "__main__":
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
-    print(f"written: {PAGE.name}, {len(METHODS)} methods")
+    print(f"written: {PAGE.name}, {len(all_methods())} methods")

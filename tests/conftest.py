@@ -1,5 +1,6 @@
 """One thread a process: the tensors of tests are small, and threads of several processes on few cores wait for each other."""
 
+import atexit
 import os
 import tempfile
 
@@ -17,4 +18,5 @@ rewrites.SMALLEST = 1
 
 # What tests measure is not kept for the user's own sweeps; the folder is removed at the end.
 CACHE = tempfile.TemporaryDirectory(prefix="cl_func-tests-")
+atexit.register(CACHE.cleanup)  # left to itself, it would warn
 os.environ["CL_FUNC_CACHE_DIR"] = CACHE.name

@@ -8,6 +8,7 @@ be refused. A public callable that has no call here, and is no record, fails a t
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import struct
 import tempfile
@@ -818,39 +819,18 @@ call(
     {"student": tensor(LOGITS), "lwf": kind(bad=(STATE,)), "heads": tensor(torch.ones(1, 4) > 0, "none", shapes=False)},
 )
 
-# -- strategies
-SIZES = {"capacity": 6, "replay_size": 4}
+# -- strategies: the registry says what each needs; all other arguments are tried around their defaults, or around these
 BATCHES = {"batch_size": 5, "epochs": 1, "iterations": 3}
-TEACHER = {"strength": 1.0, "temperature": 2.0}
-SOLD = {"labels": "true", "importance_batch_size": 4, "importance_samples": 8}
-METHODS: dict[str, dict[str, Any]] = {
-    "agem": {"capacity": 6, "sample_size": 4},
-    "bic": {"capacity": 20, "replay_size": 4, "validation": 0.25, "temperature": 2.0, "decay": 1e-3},
-    "cumulative": {},
-    "der": {**SIZES, "alpha": 0.5},
-    "der_pp": {**SIZES, "alpha": 0.5, "beta": 0.5},
-    "er": SIZES,
-    "er_ace": SIZES,
-    "er_lwf": {**SIZES, **TEACHER},
-    "ewc": {"strength": 1.0, **SOLD},
-    "ewc_online": {"strength": 1.0, "decay": 0.9, **SOLD},
-    "from_scratch": {},
-    "gdumb": {"capacity": 6},
-    "gem": {"memory_per_experience": 4, "n_experiences": 2, "margin": 0.5, "which": projections.gem.by_index},
-    "gss": {**SIZES, "subset_size": 3},
-    "icarl": SIZES,
-    "joint": {},
-    "lwf": TEACHER,
-    "mas": {"strength": 1.0, "decay": 0.9, "importance_batch_size": 4, "importance_samples": 8},
-    "mir": {**SIZES, "candidates": 5, "virtual_lr": 0.1},
-    "naive": {},
-    "ncm": {"train": "first", "weights": None},
-    "ogd": {"capacity": 6, "per_experience": 3},
-    "owm": {"alpha": 1e-3},
-    "rwalk": {"strength": 1.0, "alpha": 0.9, "damping": 1e-3, "interval": 3, "labels": "true", "importance_batch_size": 4},
-    "si": {"strength": 1.0, "damping": 0.1},
-    "slda": {"shrinkage": 1e-4, "weights": None},
-}
+INSTEAD_OF_NONE = {"importance_batch_size": 4, "importance_samples": 8, "candidates": 5}
+
+
+def own_arguments(name: str) -> dict[str, Any]:
+    """The arguments of a strategy's factory that are its own, with values that it takes."""
+    parameters = inspect.signature(getattr(strategies, name)).parameters
+    values = {key: INSTEAD_OF_NONE.get(key, parameter.default) for key, parameter in parameters.items()} | registry.ARGUMENTS[name]
+    return {key: value for key, value in values.items() if key not in {"model", "optimizer", *BATCHES}}
+
+
 RANGES: dict[str, dict[str, Kind]] = {
     "gem": {"n_experiences": SIZE},
     "ewc_online": {"decay": PROBABILITY},
@@ -860,7 +840,8 @@ RANGES: dict[str, dict[str, Kind]] = {
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
-for name, own in METHODS.items():
+for name in registry.ARGUMENTS:
+    own = own_arguments(name)
     call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES}, RANGES.get(name))
     call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own, batch_size=5).init)
 

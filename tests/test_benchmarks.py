@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import cl_func as cl
-from benchmarks import page, results
+from benchmarks import methods, page, results
 from benchmarks.accuracy.table import Results, summary
 from benchmarks.accuracy.tuning import Protocol, tune
-from benchmarks.methods import METHODS, find, synthetic
+from benchmarks.methods import METHODS, all_methods, find, synthetic
 from benchmarks.peers.against_avalanche import PAIRS, verdict
 from benchmarks.speed.cost import flops, forward_flops
 
@@ -28,9 +28,17 @@ def test_factories_take_the_protocol_and_grids_name_leaves(entry):
             assert math.isclose(float(cl.tree.get(cl.tree.set(state, point), path)), value, rel_tol=1e-6)
 
 
-def test_every_strategy_is_in_the_registry():
-    factories = {name for name in cl.strategies.__all__ if name.islower() and callable(getattr(cl.strategies, name))}
-    assert factories <= {m.name for m in METHODS}
+def test_a_strategy_without_an_entry_is_measured_with_the_usual_arguments(monkeypatch):
+    """The protocol is for any method: its entry is needed for a grid, for what a step costs, and for arguments of its own."""
+    assert [m.name for m in all_methods()] == [m.name for m in METHODS]  # today all have one
+    others = ("er", "ewc", "lwf", "naive")
+    monkeypatch.setattr(methods, "METHODS", tuple(m for m in METHODS if m.name not in others))
+    assert {m.name for m in all_methods()[-len(others) :]} == set(others)
+    for name in others:
+        assert find(name).strategy(PROBLEM).init(cl.key(0)) is not None
+    monkeypatch.setattr(methods, "METHODS", tuple(m for m in METHODS if m.name != "gem"))
+    with pytest.raises(ValueError, match=r"gem: give it an entry in benchmarks/methods.py, for memory_per_experience, n_exp"):
+        find("gem")
 
 
 def test_pairs_set_leaves_that_exist():
