@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 
 import cl_func as cl
 from cl_func import tree
-from cl_func.sweeps import jobs
+from cl_func.sweeps.run_config import RunConfig
 from cl_func.testing.fake_device import DEVICE
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -44,13 +44,13 @@ def test_a_sweep_moves_each_source_once():
     train, test = cl.data.digits()
     whole = cl.streams.split_by_class(train, test, n_experiences=5)
     per_key = lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)  # noqa: E731
-    job = jobs.SweepJob(None, whole, None, False, 1, "cpu").on_device()
-    sources = {id(exp.source) for _ in range(2) for exp in (*job.benchmark.train, *job.benchmark.test)}
+    config = RunConfig(None, whole, device="cpu").on_device()
+    sources = {id(exp.source) for _ in range(2) for exp in (*config.benchmark.train, *config.benchmark.test)}
     assert len(sources) == 2
-    job = jobs.SweepJob(None, per_key, None, False, 1, "cpu").on_device()
-    streams = [job.benchmark(cl.key(seed)) for seed in range(3)]
+    config = RunConfig(None, per_key, device="cpu").on_device()
+    streams = [config.benchmark(cl.key(seed)) for seed in range(3)]
     assert len({id(exp.source) for bench in streams for exp in bench.train}) == 1
-    assert jobs.SweepJob(None, whole, None, False, 1, None).on_device().benchmark is whole
+    assert RunConfig(None, whole).on_device().benchmark is whole
 
 
 @CUDA
