@@ -35,12 +35,15 @@ class Checkpointer(Protocol):
 
     def resume(self, start: S) -> S:
         """The state to continue from: the saved one, or `start` if nothing has been saved."""
+        ...
 
     def instrument(self, update: Update) -> Update:
         """The update, with each of its functions counted and skipped if it had been called before the interruption."""
+        ...
 
     def remaining(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]:
         """The last experience already seen, or None; an iterator over the rest; whether there are any."""
+        ...
 
     def check_history_length(self, entries: int) -> None:
         """Check that the saved history has as many entries as it must have by now."""
@@ -68,6 +71,7 @@ class CheckpointConfig(Protocol):
         self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int
     ) -> AbstractContextManager[Checkpointer]:
         """The checkpointer of the run that these arguments of `scan` describe."""
+        ...
 
 
 Tap = Callable[[int, Any], None]  # called with (time, entry) for each entry of the history

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from optree import PyTreeSpec
 from torch import Tensor
 
 from cl_func import checks, contracts, tree
@@ -97,7 +98,7 @@ def run_stream(
     if checkpointer is not None:
         update, seen, history = checkpointer.instrument(update), checkpointer.progress.seen, checkpointer.history
     closed, experiences, exp = ClosedCheck(state, seen), iter(stream), None
-    structure: Any = None  # of an entry of the history
+    structure: PyTreeSpec | None = None  # of an entry of the history
     if checkpointer is not None:
         exp, experiences, has_more = checkpointer.remaining(stream)
         final = 1 if checkpointer.progress.finished and seen % every else 0  # the entry for the end of a stream that is longer now
@@ -106,8 +107,9 @@ def run_stream(
             checkpointer.check_entry(contracts.probe_output(probe(state, exp)))
         if has_more and final and probe is not None:
             del history[-1]
-        if tap is not None and hasattr(tap, "resume"):
-            tap.resume(len(history))
+        resume: Callable[[int], None] | None = getattr(tap, "resume", None)
+        if resume is not None:
+            resume(len(history))
 
     def measure(probe: Probe, exp: Any) -> None:
         nonlocal structure
@@ -140,9 +142,9 @@ def run_stream(
         measure(probe, exp)
     if checkpointer is not None and not checkpointer.progress.finished:
         checkpointer.finish(state)
-    if not history:
+    if not history or probe is None:
         return state, None
-    if structure is None and probe is not None:  # every entry came from the checkpoint
+    if structure is None:  # every entry came from the checkpoint
         structure = tree.flatten(probe(state, exp))[1]
     return state, tree.unflatten(structure, [_stack(column) for column in zip(*history, strict=True)])
 
