@@ -3,7 +3,7 @@
 An `Experience` holds row numbers, not data: `exp.x` gathers `source.x[rows]`. So a minibatch copies nothing until it is used,
 and in a vmapped run every lane has its own `rows` over one shared source.
 
-Lanes: every field but `source` may carry one leading axis, the lanes; `lane_axes` tells by the number of dimensions.
+Lanes: every field but `source` may have a leading axis, the lanes; `lane_axes` recognises it by the number of dimensions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from cl_func.tree import describe, state, static
 class Dataset:
     """Labelled data that experiences share: `Dataset(x, y)`.
 
-    Labels are 0..n_classes-1; without `n_classes` the largest label tells. uint8 data stays uint8 in memory and is scaled to
-    [0, 1] float32 when it is gathered. Raises TypeError or ValueError on wrong types, dtypes, lengths and labels.
+    Labels are 0..n_classes-1; `n_classes` is the largest label plus one where it is not given. uint8 data stays uint8 in memory and
+    is scaled to [0, 1] float32 when it is gathered. Raises TypeError or ValueError for wrong types, dtypes, lengths and labels.
     """
 
     x: Tensor  # [N, ...] floating or uint8
     y: Tensor  # [N] int64
-    task: Tensor | None = None  # [N] int64, for rows of different tasks; None: the experience's label holds for all rows
+    task: Tensor | None = None  # [N] int64, for rows of different tasks; None: all rows have the experience's label
     n_classes: int = static(default=0)
 
     def __post_init__(self) -> None:
@@ -72,20 +72,20 @@ class Dataset:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """Of x, y and task: dtype, shape and a digest of the values; about 1 s for 1.5 GB.
+        """Dtype, shape and a digest of the values of x, y and task, by name; takes about 1 s for 1.5 GB.
 
-        Computed once and kept: tensors that are written over in place later, which nothing here does, keep the old digest.
+        Computed once and cached: tensors changed in place later, which nothing in the library does, keep the old digest.
         """
         return {name: f"{describe(leaf)} #{digest(leaf)}" for name, leaf in tree.items(self)}
 
 
 def digest(values: Tensor) -> str:
-    """The start of the SHA-256 of the values of a tensor, in their order, as hexadecimal digits; of what is dense no copy."""
+    """The first 16 hexadecimal digits of the SHA-256 of a tensor's values, in their order; a contiguous tensor is not copied."""
     return hashlib.sha256(as_bytes(values).numpy().data).hexdigest()[:16]
 
 
 def as_bytes(values: Tensor) -> Tensor:
-    """The bytes of the values of a tensor, in their order, uint8: equal where even NaN and the sign of 0 are."""
+    """The bytes of a tensor's values, in their order, [n] uint8; they tell NaN of different bits, and 0 and -0, apart."""
     return values.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
@@ -102,7 +102,7 @@ class Experience:
     valid: Tensor  # [n] bool, False marks padding
     task: Tensor  # () int64, task label
     classes: Tensor  # [C] bool, the classes of this experience
-    index: Tensor  # () int64, place in the stream
+    index: Tensor  # () int64, position in the stream
 
     def __len__(self) -> int:
         return self.rows.shape[-1]
@@ -128,7 +128,7 @@ class Experience:
 
 
 def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
-    """Which class each row belongs to, [n, C] bool, of labels [n] and valid [n]; none for rows that are not valid."""
+    """The class of each row, [n, C] bool, from labels [n] and valid [n]; all False for rows that are not valid."""
     return (labels[:, None] == torch.arange(n_classes, device=labels.device)) & valid[:, None]
 
 
@@ -147,8 +147,8 @@ def experience(
 ) -> Experience:
     """Make an experience of some rows [n] int64 of a dataset (all rows by default).
 
-    `classes` [C] bool defaults to the labels that occur. Raises TypeError for rows that are not int64, ValueError for no rows, rows
-    outside the dataset, or a class mask that leaves out a label that occurs.
+    `classes` [C] bool defaults to the labels that occur. Raises TypeError for rows that are not int64; ValueError for no rows, for
+    rows outside the dataset, and for a class mask that leaves out a label that occurs.
     """
     checks.instance("source", source, Dataset, "a cl.Dataset")
     checks.positive_int("task", task, least=0)
@@ -189,9 +189,9 @@ _RANK = {"rows": 1, "valid": 1, "task": 0, "classes": 1, "index": 0}
 
 
 def lane_axes(exp: Any) -> list[int | None]:
-    """For each leaf of `exp`, 0 where it carries a leading lane axis and None where all lanes share it.
+    """For each leaf of `exp`, 0 if it has a leading lane axis, None if all lanes share it.
 
-    The source is always shared. Whatever is not an Experience is shared as a whole.
+    The source is always shared. Anything but an Experience is shared as a whole.
     """
     if not isinstance(exp, Experience):
         return [None] * len(tree.leaves(exp))
@@ -202,7 +202,7 @@ def pad(exp: Experience, n: int) -> Experience:
     """The experience with padding rows appended up to n rows; they repeat its first row and are not valid."""
     missing = n - len(exp)
     if missing < 0:
-        raise ValueError(f"n: expected at least the {len(exp)} rows there are, got {n}.")
+        raise ValueError(f"n: expected at least the {len(exp)} rows of the experience, got {n}.")
     rows = torch.cat([exp.rows, exp.rows[..., :1].expand(*exp.rows.shape[:-1], missing)], dim=-1)
     valid = torch.cat([exp.valid, exp.valid.new_zeros(*exp.valid.shape[:-1], missing)], dim=-1)
     return exp.take(rows, valid)
@@ -229,7 +229,7 @@ class Stream(Sequence[Experience]):
     length: int
 
     def __post_init__(self) -> None:
-        checks.function("make", self.make, "a function from a place to an experience")
+        checks.function("make", self.make, "a function from an index to an experience")
         checks.positive_int("length", self.length, least=0)
 
     def __len__(self) -> int:
@@ -241,7 +241,7 @@ class Stream(Sequence[Experience]):
     def __getitem__(self, index: slice) -> Stream: ...
     def __getitem__(self, index: int | slice) -> Experience | Stream:
         if isinstance(index, slice):
-            return Stream(Picked(self.make, tuple(range(self.length)[index])), len(range(self.length)[index]))
+            return Stream(_Slice(self.make, tuple(range(self.length)[index])), len(range(self.length)[index]))
         if not -self.length <= index < self.length:
             raise IndexError(f"experience {index} of a stream of {self.length}; there are 0..{self.length - 1}.")
         return self.make(index % self.length)
@@ -249,23 +249,24 @@ class Stream(Sequence[Experience]):
     def __iter__(self) -> Iterator[Experience]:
         return (self.make(i) for i in range(self.length))
 
-    def based(self) -> tuple[Any, Sequence[int]]:
-        """What makes its experiences, or the sequence that holds them, and which of those they are."""
-        made: Any = self.make
-        places: Sequence[int] = range(self.length)
-        while isinstance(made, Picked):
-            places, made = [made.indices[i] for i in places], made.make
-        owner = getattr(made, "__self__", None)
-        listed = isinstance(owner, (list, tuple)) and made.__name__ == "__getitem__"
-        return owner if listed else made, places
+    def based(self) -> tuple[Callable[[int], Experience] | Sequence[Experience], Sequence[int]]:
+        """What the stream is a slice of, its `make` or the list that holds the experiences, and their indices in it."""
+        make = self.make
+        indices: Sequence[int] = range(self.length)
+        while isinstance(make, _Slice):
+            indices, make = [make.indices[i] for i in indices], make.make
+        owner = getattr(make, "__self__", None)
+        if isinstance(owner, (list, tuple)) and getattr(make, "__name__", "") == "__getitem__":
+            return owner, indices
+        return make, indices
 
     def __repr__(self) -> str:
         return f"Stream of {self.length} experiences"
 
 
 @dataclasses.dataclass(frozen=True)
-class Picked:
-    """The experiences of another stream at some places, in their order."""
+class _Slice:
+    """The experiences of another stream at some indices, in their order."""
 
     make: Callable[[int], Experience]
     indices: tuple[int, ...]
@@ -280,7 +281,7 @@ class Picked:
 
 
 def stream(experiences: Sequence[Experience]) -> Stream:
-    """A stream of experiences that are already there."""
+    """A stream of experiences that are made already."""
     experiences = tuple(experiences)
     if not experiences:
         raise ValueError("experiences: a stream needs at least one experience.")
@@ -305,3 +306,14 @@ class Benchmark:
     def n_classes(self) -> int:
         """The number of classes C."""
         return self.test[0].classes.shape[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidatedBenchmark(Benchmark):
+    """A Benchmark that has a `valid` stream, as `cl.streams.with_validation` makes it: to a type checker `valid` is never None."""
+
+    valid: Stream = dataclasses.field()  # required: no default is inherited
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.instance("valid", self.valid, Stream, "a cl.Stream(make, length), such as benchmark.valid")

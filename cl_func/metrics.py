@@ -1,13 +1,12 @@
-"""Numbers that sum up a run, from its accuracy matrix R: R[i, j] is the accuracy on test experience j at time i.
+"""Numbers that summarise a run, from its accuracy matrix R: R[i, j] is the accuracy on test experience j at time i.
 
 R is floating [..., time, T]; axes before the last two, such as seeds, are kept. (The history of a vmapped `scan` is
 [time, S, T]: pass `R.movedim(0, -2)`.) All indices below count from 0.
 
-One time per training experience is the usual case. If there are more or fewer (an online stream, `scan(..., every=10)`), pass
-`seen` [time]: how many of the T experiences had been trained on, fully or in part, at each time. From it follow the two things
-that the definitions need:
+Usually there is one time per training experience. If there are more or fewer (an online stream, `scan(..., every=10)`), pass `seen`
+[time]: how many of the T experiences had been trained on, fully or in part, at each time. It determines what the definitions need:
     the newest experience at time i           seen[i] - 1
-    the time at which j has been learned      the last one before another experience begins
+    the time at which j has been learned      the last one before the next experience begins
 By default `seen` is 1..T, so that the newest experience at time i is i, and j has been learned at time j.
 
 These functions check values, so they run on results, not inside a traced or vmapped function.
@@ -29,8 +28,8 @@ from cl_func.tree import describe
 _SLACK = 1e-6  # rounding by which a mean of accuracies may leave [0, 1]
 
 
-def checked(name: str, value: Any, ndim: int) -> Tensor:
-    """The value, if it is a floating tensor of accuracies with at least `ndim` dimensions; ValueError naming it otherwise."""
+def _check_accuracies(name: str, value: Any, ndim: int) -> Tensor:
+    """Check that a value is a floating tensor of accuracies with at least `ndim` dimensions; ValueError naming it otherwise."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ValueError(f"{name}: expected a floating tensor of accuracies, got {describe(value)}; convert it with .float().")
     if value.ndim < ndim or 0 in value.shape:
@@ -40,7 +39,7 @@ def checked(name: str, value: Any, ndim: int) -> Tensor:
     if value.is_meta:
         raise ValueError(f"{name}: it is on the device meta, which holds no values; give the accuracies themselves.")
     if bool(value.isnan().any()):
-        raise ValueError(f"{name}: there are NaN among the accuracies; leave out the diverged runs or the empty test experiences.")
+        raise ValueError(f"{name}: some accuracies are NaN; leave out the diverged runs or the empty test experiences.")
     low, high = value.min().item(), value.max().item()
     if low < -_SLACK or high > 1 + _SLACK:
         raise ValueError(f"{name}: accuracies lie in [0, 1], got values from {low:.6g} to {high:.6g}; divide percentages by 100.")
@@ -48,8 +47,8 @@ def checked(name: str, value: Any, ndim: int) -> Tensor:
 
 
 def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1) -> list[int]:
-    """The number of experiences seen at each time, as a list; checks R too. `least` times and experiences are needed."""
-    time, n = checked("R", R, 2).shape[-2:]
+    """Check R, which needs `least` times and experiences, and `seen`: the number of experiences seen at each time, as a list."""
+    time, n = _check_accuracies("R", R, 2).shape[-2:]
     if n < least or time < least:
         raise ValueError(
             f"R: expected at least {least} times and {least} experiences, got {describe(R)}; there is nothing to compare."
@@ -70,15 +69,15 @@ def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1) -> lis
     return counts
 
 
-def _learned(seen: list[int]) -> Tensor:
-    """[seen[-1]] int64: the time at which each experience seen has been learned, just before the next one begins."""
-    first = [next(i for i, c in enumerate(seen) if c > j) for j in range(seen[-1])]
-    begun_next = [*first[1:], len(seen)]
-    return torch.tensor([max(start, end - 1) for start, end in zip(first, begun_next, strict=True)])
+def _learned_at(counts: list[int]) -> Tensor:
+    """The time at which each experience seen has been learned, just before the next one begins: [counts[-1]] int64."""
+    starts = [next(i for i, c in enumerate(counts) if c > j) for j in range(counts[-1])]
+    ends = [*starts[1:], len(counts)]
+    return torch.tensor([max(start, end - 1) for start, end in zip(starts, ends, strict=True)])
 
 
-def _newer(name: str, counts: list[int]) -> int:
-    """The number of experiences seen before the newest one at the last time."""
+def _n_older(name: str, counts: list[int]) -> int:
+    """The number of experiences seen before the newest one at the last time; ValueError if there is none."""
     if counts[-1] < 2:
         raise ValueError(f"seen: {name} needs a run that saw at least 2 experiences, but seen ends with {counts[-1]}.")
     return counts[-1] - 1
@@ -94,12 +93,12 @@ def average_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> T
     tensor([0.8000, 0.5000])
     """
     counts = torch.tensor(_seen(R, seen), device=R.device)
-    among = torch.arange(R.shape[-1], device=R.device) < counts[:, None]
-    return torch.where(among, R, 0).sum(-1) / counts
+    is_seen = torch.arange(R.shape[-1], device=R.device) < counts[:, None]
+    return torch.where(is_seen, R, 0).sum(-1) / counts
 
 
 def average_anytime_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
-    """The mean over time of the average accuracy, [...]: how good the model was all along, not only at the end.
+    """The mean over time of the average accuracy, [...]: how good the model was throughout the run, not only at its end.
 
     AAA = mean_i A[i]    (Caccia et al., "New insights on reducing abrupt representation change in online continual learning",
     ICLR 2022; the area under the accuracy curve of Koh et al., ICLR 2022, when the times are equally spaced)
@@ -116,15 +115,15 @@ def forgetting_matrix(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> 
     """
     counts = torch.tensor(_seen(R, seen, least=2), device=R.device)
     best = R.cummax(-2).values[..., :-1, :]
-    older = torch.arange(R.shape[-1], device=R.device) < counts[1:, None] - 1
-    below = torch.where(older, best - R[..., 1:, :], 0)
-    return torch.cat([torch.zeros_like(R[..., :1, :]), below], dim=-2)
+    is_older = torch.arange(R.shape[-1], device=R.device) < counts[1:, None] - 1
+    forgotten = torch.where(is_older, best - R[..., 1:, :], 0)
+    return torch.cat([torch.zeros_like(R[..., :1, :]), forgotten], dim=-2)
 
 
 def forgetting_per_experience(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
     """The forgetting at the end of each experience but the newest, [..., T-1] (if all T were seen): last row of the matrix."""
-    older = _newer("forgetting", _seen(R, seen, least=2))
-    return forgetting_matrix(R, seen)[..., -1, :older]
+    n_older = _n_older("forgetting", _seen(R, seen, least=2))
+    return forgetting_matrix(R, seen)[..., -1, :n_older]
 
 
 def forgetting(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
@@ -139,25 +138,25 @@ def forgetting(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
 
 
 def backward_transfer(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
-    """What learning the later experiences did to the earlier ones, [...], in [-1, 1]; negative where they were forgotten.
+    """What training on later experiences did to earlier ones, [...], in [-1, 1]; negative where they were forgotten.
 
     BWT = mean_{j < T-1} (R[T-1, j] - R[j, j])    (eq. 3 of Lopez-Paz & Ranzato, NeurIPS 2017)
     """
     counts = _seen(R, seen, least=2)
-    older = _newer("backward transfer", counts)
-    return (R[..., -1, :older] - _when_learned(R, counts)[..., :older]).mean(-1)
+    n_older = _n_older("backward transfer", counts)
+    return (R[..., -1, :n_older] - _when_learned(R, counts)[..., :n_older]).mean(-1)
 
 
 def forward_transfer(R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
-    """What the earlier experiences did for the later ones before these were trained on, [...], in [-1, 1].
+    """What training on earlier experiences did for later ones, before they were trained on themselves, [...], in [-1, 1].
 
     FWT = mean_{0 < j < T} (R[j-1, j] - baseline[j])    (eq. 4 of Lopez-Paz & Ranzato, NeurIPS 2017)
 
     baseline: the accuracies [T] (or [..., T], one row per run) of the untrained model: `probe(init(key), None)["accuracy"]`.
-    With `seen`, j-1 is the last time before experience j; experiences that the first time has seen already are left out.
+    With `seen`, j-1 is the last time before experience j; experiences seen at the first time already are left out.
     """
     counts = _seen(R, seen, least=2)
-    checked("baseline", baseline, 1)
+    _check_accuracies("baseline", baseline, 1)
     if baseline.shape != R.shape[-1:] and baseline.shape != R.shape[:-2] + R.shape[-1:]:
         raise ValueError(
             f"baseline: expected one accuracy per experience, [{R.shape[-1]}], got {describe(baseline)} for R {describe(R)}."
@@ -170,7 +169,7 @@ def forward_transfer(R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] |
 
 
 def learning_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
-    """The mean accuracy on each experience just after it was learned, [...]: plasticity, whatever is forgotten later.
+    """The mean accuracy on each experience just after it was learned, [...]: plasticity, regardless of later forgetting.
 
     LA = mean_j R[j, j]    (Riemer et al., "Learning to learn without forgetting by maximizing transfer", ICLR 2019)
     """
@@ -178,16 +177,16 @@ def learning_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> 
 
 
 def _when_learned(R: Tensor, counts: list[int]) -> Tensor:
-    """The accuracy on each experience seen at the time at which it has been learned, [..., seen[-1]]."""
-    return R[..., _learned(counts).to(R.device), torch.arange(counts[-1], device=R.device)]
+    """The accuracy on each experience seen, at the time at which it has been learned, [..., counts[-1]]."""
+    return R[..., _learned_at(counts).to(R.device), torch.arange(counts[-1], device=R.device)]
 
 
 def mean_ci(values: Tensor, confidence: float = 0.95, dim: int = 0) -> tuple[Tensor, Tensor]:
     """Mean and half-width of its Student t confidence interval over one axis, the seeds: report `mean ± half_width`.
 
-    half_width = t_{n-1, (1 + confidence) / 2} * s / sqrt(n), s the standard deviation with n - 1 (Student, Biometrika 1908).
-    It is NaN for n = 1: one run says nothing about the spread. Raises ValueError for values that are not floating, for no values,
-    and for a confidence outside (0, 1).
+    half_width = t_{n-1, (1 + confidence) / 2} * s / sqrt(n), with s the standard deviation over n - 1 (Student, Biometrika 1908).
+    It is NaN for n = 1, as one run says nothing about the spread. Raises ValueError for values that are not floating, for no
+    values, and for a confidence outside (0, 1).
 
     >>> mean_ci(torch.tensor([0.70, 0.72, 0.74]))
     (tensor(0.7200), tensor(0.0497))
@@ -210,7 +209,7 @@ def mean_ci(values: Tensor, confidence: float = 0.95, dim: int = 0) -> tuple[Ten
 
 @functools.cache
 def _student_t(df: int, confidence: float) -> float:
-    """The t > 0 for which a Student t variable of integer df lies in [-t, t] with this probability.
+    """The t > 0 for which a Student t variable with integer df lies in [-t, t] with this probability.
 
     With t = sqrt(df) tan(angle) the probability is a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4); bisection over the
     angle gives it to machine precision.

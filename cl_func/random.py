@@ -6,7 +6,7 @@ A key is one int64 tensor of shape (). Draw i of a key is the i-th output of the
 depends on nothing else: not on the number of lanes, not on what was drawn before, not on torch's global generator.
 Child keys come from another finaliser (Murmur3's fmix64) and another increment, so a child is never a draw of its parent.
 
-Use a key once: either draw from it or derive from it, then go on with a child.
+Use a key once: either draw from it or derive children from it, then go on with a child.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _fmix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 33)
 
 
-# The same on numpy's unsigned words, for eager code: less than half of the time of a dozen operations on small tensors.
+# The same on numpy's unsigned words, for eager code: it takes less than half the time of a dozen operations on small tensors.
 def _words(key: Tensor, n: int, increment: int) -> np.ndarray:
     # The key as an array of one: numpy warns of overflow in scalars, not in arrays.
     return np.arange(1, n + 1, dtype=np.uint64) * np.uint64(increment % (1 << 64)) + key.detach().numpy().view(np.uint64)[None]
@@ -93,7 +93,7 @@ def _integer(name: str, value: int | Tensor) -> None:
         raise ValueError(f"{name}: expected an integer of 64 bits, got {value}.")
 
 
-def _own_draws(name: str, value: object, dims: tuple[int, ...]) -> None:
+def _check_broadcast(name: str, value: object, dims: tuple[int, ...]) -> None:
     if isinstance(value, Tensor) and (
         value.ndim > len(dims) or any(n not in (1, m) for n, m in zip(value.shape[::-1], dims[::-1], strict=False))
     ):
@@ -104,7 +104,7 @@ def _own_draws(name: str, value: object, dims: tuple[int, ...]) -> None:
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
-    """The root key of a seed: () int64. Seeds that are close give keys that are not.
+    """The root key of a seed: () int64. Similar seeds give unrelated keys.
 
     >>> key(0)
     tensor(-4258209101828557696)
@@ -123,12 +123,12 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     _check(key)
     _integer("data", data)
     if isinstance(data, Tensor) and (data.ndim or data.device != key.device):
-        raise ValueError(f"data: expected one integer on {key.device}, got {describe(data)}; for many use random.children.")
+        raise ValueError(f"data: expected one integer on {key.device}, got {describe(data)}; for several use random.children.")
     return _child(key, data)
 
 
 def children(key: Tensor, data: Tensor) -> Tensor:
-    """The child of a key for each of many integers, int64 in the shape of `data`: `fold_in(key, i)` for every i in it."""
+    """The children of a key for several integers, int64 in the shape of `data`: `fold_in(key, i)` for every i in it."""
     _check(key)
     if not isinstance(data, Tensor) or data.dtype != torch.int64 or data.device != key.device:
         raise TypeError(f"data: expected an int64 tensor on {key.device}, got {describe(data)}.")
@@ -136,12 +136,12 @@ def children(key: Tensor, data: Tensor) -> Tensor:
 
 
 def _child(key: Tensor, data: int | Tensor) -> Tensor:
-    # Written as (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD; why: see `bits`.
+    # (data + 1 + key / CHILD) * CHILD = key + (data + 1) * CHILD, written in this form for the reason given in `bits`.
     return _fmix((data + 1 + key * CHILD_INVERSE) * CHILD)
 
 
 def split(key: Tensor, n: int = 2) -> Tensor:
-    """n child keys, [n] int64, the i-th being `fold_in(key, i)`; unpack them: `key, draw = split(key)`."""
+    """n child keys, [n] int64, the i-th being `fold_in(key, i)`; unpack them: `key, draw_key = split(key)`."""
     _check(key)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
@@ -156,8 +156,8 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     dims = _shape(shape)
     if tree._is_eager_cpu(key):
         return _mixed(_words(key, math.prod(dims), GAMMA), (30, 27, 31), SPLITMIX).reshape(dims)
-    # Equal by algebra to key + i * GAMMA, which inductor turns into a loop that g++ cuts short: signed overflow is undefined (a
-    # test keeps the case). This form gives it less to conclude from, and cl.compile defines the overflow by -fwrapv.
+    # Algebraically key + i * GAMMA, but inductor makes that a loop which g++ ends too early, since signed overflow is undefined (a
+    # test has the case). From this form g++ concludes less, and cl.compile defines the overflow by -fwrapv.
     counter = torch.arange(1, math.prod(dims) + 1, device=key.device)
     return _splitmix((counter + key * GAMMA_INVERSE) * GAMMA).reshape(dims)
 
@@ -181,13 +181,13 @@ def normal(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = to
 
 
 def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: int | Tensor) -> Tensor:
-    """Integers uniform over [low, high), int64; a bias below (high - low) / 2^63 remains. The bounds may broadcast to `shape`.
+    """Integers uniform over [low, high), int64, with a bias below (high - low) / 2^63. The bounds must broadcast to `shape`.
 
-    With tensor bounds, an empty range cannot be seen while tracing; it gives `low`.
+    With tensor bounds an empty range, which tracing could not see, gives `low`.
     """
     for name, bound in (("low", low), ("high", high)):
         _integer(name, bound)
-        _own_draws(name, bound, _shape(shape))
+        _check_broadcast(name, bound, _shape(shape))
     if isinstance(low, int) and isinstance(high, int) and not 0 < high - low < 1 << 63:
         raise ValueError(f"high: expected more than low = {low}, by less than 2^63, got {high}.")
     span = high - low
@@ -197,17 +197,17 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
 
 
 def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: int | Sequence[int] = ()) -> Tensor:
-    """Bool draws that are True with probability p (a number or a tensor that broadcasts to `shape`)."""
+    """Bool draws, True with probability p: a number, or a floating tensor that broadcasts to `shape`."""
     if isinstance(p, Tensor):
         checks.tensor("p", p, like=key)
     elif not isinstance(p, float) or not 0 <= p <= 1:
         p = checks.number("p", p, 0, 1, ends="[]")
-    _own_draws("p", p, _shape(shape))
+    _check_broadcast("p", p, _shape(shape))
     return uniform(key, shape) < p
 
 
 def permutation(key: Tensor, n: int) -> Tensor:
-    """A uniform permutation of 0..n-1, [n] int64: the order of n random words."""
+    """A uniform permutation of 0..n-1, [n] int64: the argsort of n random words."""
     checks.positive_int("n", n, least=0)
     return torch.argsort(bits(key, n), stable=True)
 

@@ -135,6 +135,11 @@ def with_logits(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     return memory.reservoir.insert(fields=memory.dark.fields(model))(state.replace(replay=store), BENCH.train[1])
 
 
+def insert_inputs_as_logits(state: Any, exp: Any) -> Any:
+    """`memory.dark.insert` of logits that follow from the experience, as a method has them."""
+    return memory.dark.insert(exp.x[:, :4])(state, exp)
+
+
 @cl.state
 class Regularised(cl.Agent):
     """An agent with the slots of the regularisers that hold parameters."""
@@ -196,6 +201,11 @@ def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
 
 
+def inverse(ticks: Tensor) -> Tensor:
+    """A schedule of one's own."""
+    return 1 / (1.0 + ticks)
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -209,6 +219,14 @@ class Case:
 
 
 _MOMENTUM = OPTIMIZERS["sgd_momentum"]
+
+
+def halved(lr: Tensor, exp: Any) -> Tensor:
+    return lr * 0.5
+
+
+def fast(state: Any, exp: Any) -> Tensor:
+    return state.opt.lr > 0.102
 
 
 def _ce(model: Any = MODEL) -> Any:
@@ -254,9 +272,9 @@ UPDATES = [
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=20, iterations=5)),
     Case("minibatches", lambda: cl.minibatches(_step(), batch_size=4, shuffle=False)),
     Case("repeat", lambda: cl.repeat(_step(), 3)),
-    Case("at", lambda: cl.at("opt.lr", lambda lr, exp: lr * 0.5)),
+    Case("at", lambda: cl.at("opt.lr", halved)),
     Case("when", lambda: cl.when(regularizers.lwf.new_classes(), regularizers.lwf.snapshot())),
-    Case("when", lambda: cl.when(lambda s, e: s.opt.lr > 0.102, regularizers.lwf.snapshot())),
+    Case("when", lambda: cl.when(fast, regularizers.lwf.snapshot())),
     Case("losses.mark_seen", lambda: losses.mark_seen()),
     Case("memory.reservoir.insert", lambda: memory.reservoir.insert()),
     Case("memory.balanced.insert", lambda: memory.balanced.insert(), start=BALANCED),
@@ -279,7 +297,7 @@ UPDATES = [
             ("classifiers.slda.insert", classifiers.slda.insert),
         )
     ],
-    Case("memory.dark.insert", lambda: lambda s, e: memory.dark.insert(e.x[:, :4])(s, e), start=with_logits),
+    Case("memory.dark.insert", lambda: insert_inputs_as_logits, start=with_logits),
     Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(NORMED)), NORMED, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot()),
     Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(MODEL), start=regularised),
@@ -327,7 +345,7 @@ UPDATES = [
     Case("regularizers.rwalk.track", lambda: regularizers.rwalk.track(ODD), model=ODD, start=regularised),
     Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), model=ODD, start=regularised),
     Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), model=ODD, start=regularised),
-    Case("optim.schedule", lambda: optim.schedule(lambda ticks: 1 / (1.0 + ticks))),
+    Case("optim.schedule", lambda: optim.schedule(inverse)),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
     Case("optim.cosine_decay", lambda: optim.cosine_decay(10)),

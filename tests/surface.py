@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import losses, memory, models, optim, projections, random, regularizers, strategies, tree
+from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -940,7 +940,6 @@ call(
     {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
     {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
 )
-call("metrics.checked", {"name": "R", "value": R, "ndim": 2}, {"name": ANY, "value": MATRIX, "ndim": ANY}, {"value": "R"})
 call(
     "metrics.mean_ci",
     {"values": R, "confidence": 0.9, "dim": 0},
@@ -1416,7 +1415,64 @@ STORED = memory.reservoir.init(5, ROW)
 for name in ("uniform", "distinct", "class_balanced"):
     known = "memory.balanced.draw" if name == "uniform" else f"memory.draws.{name}"  # the first of its names
     call(known, {"memory": STORED, "key": KEY, "n": 2}, {"memory": MEMORY})
-call("memory.herding.draw", {"memory": memory.herding.init(5, ROW, 4), "key": KEY, "n": 2}, {"memory": MEMORY})
+for store in (memory.herding.init(5, ROW, 4), memory.ring.init(2, ROW, 4)):
+    call("memory.balanced.draw", {"memory": store, "key": KEY, "n": 2}, {"memory": MEMORY})
+for room, store, name, extra, extra_kind in (
+    ("balanced", memory.balanced.init(6, ROW), "group", EXP.y, tensor(EXP.y)),
+    ("gdumb", memory.gdumb.init(6, ROW, 4), "label", EXP.y, tensor(EXP.y)),
+    ("gss", memory.gss.init(6, ROW), "score", LOGITS[:, 0], tensor(LOGITS[:, 0])),
+    ("ring", memory.ring.init(2, ROW, 4), "label", EXP.y, tensor(EXP.y)),
+):
+    call(
+        f"memory.{room}.add",
+        {"memory": store, "key": KEY, "rows": ROWS, "valid": EXP.valid, name: extra},
+        {"memory": MEMORY.but(bad=(EMPTY,)), "rows": ROWS_, "valid": tensor(EXP.valid), name: extra_kind},
+    )
+call(
+    "memory.herding.add",
+    {
+        "memory": memory.herding.init(6, ROW, 4),
+        "key": KEY,
+        "rows": ROWS,
+        "valid": EXP.valid,
+        "label": EXP.y,
+        "embed": lambda rows: rows["x"],
+    },
+    {
+        "memory": MEMORY.but(bad=(EMPTY,)),
+        "rows": ROWS_,
+        "valid": tensor(EXP.valid),
+        "label": tensor(EXP.y),
+        "embed": FUNCTION,
+    },
+)
+call("memory.herding.unit", {"rows": LOGITS}, {"rows": kind(bad=(LOGITS[0], LOGITS.long(), LOGITS.tolist(), LOGITS[None]))})
+for name in ("by_class", "by_experience", "by_task"):
+    call(f"memory.balanced.{name}", {"state": None, "exp": EXP}, {"state": ANY})
+FIELDS = kind(
+    bad=(
+        EXP,
+        {"x": ROWS["x"]},
+        {**ROWS, "y": ROWS["y"].float()},
+        {**ROWS, "y": ROWS["y"][:3]},
+        {**ROWS, "task": None},
+        tree.map(lambda leaf: leaf.to("meta"), ROWS),
+    )
+)
+call(
+    "memory.gss.scores",
+    {"model": MODEL, "net": STATE.model, "rows": ROWS, "others": ROWS, "valid": EXP.valid},
+    {"net": kind("weights"), "rows": FIELDS, "others": FIELDS, "valid": tensor(EXP.valid)},
+)
+call(
+    "memory.union_weights",
+    {"replayed": EXP.valid, "valid": EXP.valid, "share": torch.tensor(0.5)},
+    {
+        "replayed": tensor(EXP.valid, shapes=False, bad=(EXP.valid[None],)),
+        "valid": tensor(EXP.valid, shapes=False, bad=(EXP.valid[None],)),
+        "share": tensor(torch.tensor(0.5), "scalar tensor"),
+    },
+)
 call("memory.rehearse", {"step": update, "slot": "replay", **BATCHES}, {"step": FUNCTION})
 call(
     "memory.recalled",
@@ -1441,9 +1497,41 @@ call(
 call("models.split_heads", {"model": MODEL})
 call("models.feature_function", {"model": MODEL})
 call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
+X6 = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0]))
+call(
+    "models.features",
+    {"model": MODEL, "state": NET, "x": EXP.x, "valid": EXP.valid, "task": EXP.tasks},
+    {"state": kind("weights"), "x": X6, "valid": ANY, "task": ANY},  # the MLP has no use for the last two
+)
+call("models.linear_inputs", {"model": MODEL, "net": NET, "exp": EXP}, {"net": kind("weights")})
+ONES = torch.ones(len(EXP), 2, 4)
+call(
+    "models.row_factors",
+    {"model": MODEL, "net": NET, "x": EXP.x, "task": EXP.tasks, "outputs": torch.tanh, "weights": ONES},
+    {
+        "net": kind("weights"),
+        "x": X6,
+        "task": tensor(EXP.tasks),
+        "outputs": FUNCTION,
+        "weights": tensor(ONES),
+    },
+    {"x": "x|task"},
+)
 call("projections.agem.project", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
     "projections.gem.init", {"n_experiences": 2, "memory_per_experience": 3, "sample": ROW, "margin": 0.5}, {"n_experiences": SIZE}
+)
+call("projections.gem.by_index", {"state": None, "exp": EXP}, {"state": ANY})
+call(
+    "projections.gem.closest",
+    {"g": LOGITS[0], "G": LOGITS, "active": EXP.valid, "margin": torch.tensor(0.5)},
+    {
+        "g": tensor(LOGITS[0]),
+        "G": tensor(LOGITS),
+        "active": tensor(EXP.valid),
+        "margin": tensor(torch.tensor(0.5), "scalar tensor"),
+    },
+    {"G": "G|active"},
 )
 call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index})
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
@@ -1469,7 +1557,30 @@ call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "tr
 call("regularizers.si.consolidate", {"slot": "si"})
 call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
 call("regularizers.importance.sensitivity", {"model": MODEL})
+call(
+    "regularizers.importance.accumulate",
+    {
+        "measure": regularizers.importance.sensitivity(MODEL),
+        "slot": "ewc",
+        "kind": regularizers.EWC,
+        "begin": lambda slot, params: slot,
+        "add": lambda slot, params, part: slot,
+        "batch_size": 4,
+        "samples": 8,
+    },
+    {"measure": kind(bad=(MODEL.apply,)), "kind": kind("class"), "begin": FUNCTION, "add": FUNCTION},
+)
 call("regularizers.quadratic.loss", {"slot": "ewc"})
+call("regularizers.quadratic.fields", {"params": NET.params, "strength": 1.0})
+PART = {"0.weight": NET.params["0.weight"]}
+call(
+    "regularizers.quadratic.penalty",
+    {"params": NET.params, "held": regularizers.ewc.init(NET.params, 1.0)},
+    {
+        "params": kind(bad=(PART, {**NET.params, "2.bias": torch.zeros(5)}, cl.tree.to(NET.params, "meta"))),
+        "held": kind(bad=(NET, STATE.lwf)),
+    },
+)
 call(
     "regularizers.path.train_step",
     {"loss": loss, "optimizer": SGD, "transforms": clip, "slot": "si"},
@@ -1495,6 +1606,29 @@ call("classifiers.slda.insert", {"model": MODEL, "slot": "slda"})
 call(
     "classifiers.bias_correction.init", {"n_classes": 4, "decay": 1e-3, "device": None}, {"decay": POSITIVE, "device": kind("none")}
 )
+ROWS, LABELLED = torch.zeros(len(EXP), 8), {"labels": EXP.y, "valid": EXP.valid}
+LABELLED_ = {"labels": tensor(EXP.y), "valid": tensor(EXP.valid)}
+FEATURES_ = tensor(ROWS, shapes=False, bad=(ROWS[:, :7], ROWS[0], ROWS[None]))
+for name, made in (
+    ("nearest_mean", classifiers.nearest_mean.init(4, FEATURES)),
+    ("slda", classifiers.slda.init(4, FEATURES)),
+):
+    learnt = {"slot": kind(bad=(STATE,))}
+    call(f"classifiers.{name}.logits", {"slot": made, "rows": ROWS}, {**learnt, "rows": FEATURES_})
+    call(
+        f"classifiers.{name}.add",
+        {"slot": made, "rows": ROWS, **LABELLED},
+        {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_},
+        {"rows": "rows|labels"},
+    )
+CORRECTION = {"slot": classifiers.bias_correction.init(4), "logits": LOGITS}
+CORRECTION_ = {"slot": kind(bad=(STATE,)), "logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS[0]))}
+call("classifiers.bias_correction.correct", CORRECTION, CORRECTION_)
+call(
+    "classifiers.bias_correction.fit",
+    {**CORRECTION, **LABELLED, "old": CLASSES, "new": ~CLASSES},
+    {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
+)
 
 # -- files
 call(
@@ -1514,6 +1648,7 @@ call(
 )
 call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
 call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
+call("taps.tensorboard", {"folder": FOLDER / "board"}, {"folder": kind("str")})
 call(
     "Checkpoint",
     {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2, "on_change": "error"},
@@ -1537,6 +1672,7 @@ RECORDS = {
     "core.SkipEmpty",
     "core.Optimizer",
     "core.TrainStep",
+    "memory.Memory",
     "regularizers.path.PathStep",
     "models.CosineLinear",
     "regularizers.importance.Measure",
@@ -1546,46 +1682,6 @@ RECORDS = {
     "taps.Warned",
     "transforms.Compiled",
     "transforms.Vmapped",
-}
-# Functions that only the library's own files call, at every step, with what they have made or checked.
-INNER = {
-    "classifiers.bias_correction.correct",
-    "classifiers.bias_correction.fit",
-    "classifiers.nearest_mean.add",
-    "classifiers.nearest_mean.logits",
-    "classifiers.nearest_mean.one_hot",
-    "classifiers.slda.add",
-    "classifiers.slda.logits",
-    "memory.balanced.add",
-    "memory.balanced.by_class",
-    "memory.balanced.by_experience",
-    "memory.balanced.by_task",
-    "memory.gdumb.add",
-    "memory.gss.add",
-    "memory.gss.cosines",
-    "memory.gss.scores",
-    "memory.herding.add",
-    "memory.herding.herd",
-    "memory.herding.unit",
-    "memory.ring.add",
-    "memory.union_weights",
-    "models.features",
-    "models.linear_inputs",
-    "models.row_factors",
-    "projections.gem.by_index",
-    "projections.gem.closest",
-    "projections.ogd.add",
-    "projections.ogd.gradients",
-    "regularizers.importance.accumulate",
-    "regularizers.importance.row_gradients",
-    "regularizers.importance.row_totals",
-    "regularizers.quadratic.check",
-    "regularizers.quadratic.several_steps",
-    "regularizers.quadratic.fields",
-    "regularizers.quadratic.fraction",
-    "regularizers.quadratic.penalty",
-    "regularizers.quadratic.scalar",
-    "taps.tensorboard",  # needs its package
 }
 
 

@@ -95,7 +95,7 @@ def test_the_table_is_complete():
     public = surface.public()
     names = {call.name for call in TABLE}
     states = {name for name, value in public.items() if getattr(value, "replace", None) is cl.tree.replace}
-    assert set(public) - names - states - surface.RECORDS - surface.INNER == set()
+    assert set(public) - names - states - surface.RECORDS == set()
     assert names - set(public) == set()
     given = {name: {argument for call in TABLE if call.name == name for argument in call.valid} for name in names}
     declared = {name: set(inspect.signature(public[name]).parameters) - {"hyperparameters", "fields"} for name in names}

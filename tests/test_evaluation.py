@@ -37,6 +37,19 @@ def test_hand_worked():
     torch.testing.assert_close(masked["accuracy"], torch.tensor([2 / 3, 1.0]))  # class 2 alone competes in the second
 
 
+class Own:
+    """A model by its functions, of no class of the library's."""
+
+    init, apply = staticmethod(registry.MODEL.init), staticmethod(registry.MODEL.apply)
+    n_classes = registry.MODEL.n_classes
+
+
+def test_a_model_of_ones_own_class():
+    state = registry.init(cl.key(0))
+    expected = cl.evaluate(registry.MODEL, registry.BENCH.test)(state)
+    testing.assert_equal(cl.evaluate(Own(), registry.BENCH.test)(state), expected, "own")
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 14, 512])
 def test_any_chunking_gives_the_same(batch_size):
     state = registry.init(cl.key(0), registry.NORMED)

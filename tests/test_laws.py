@@ -268,7 +268,7 @@ def test_the_law_of_keys_for_losses_transforms_and_probes():
     ("broken", "fault"),
     [
         (lambda s, e: s.replace(seen=torch.zeros(4) > 0), "seen is on cpu, though.*device=exp.rows.device"),
-        (lambda s, e: s.replace(seen=s.seen & (torch.arange(4) > 0)), "a tensor on the processor meets.*test_laws.py:.*arange"),
+        (lambda s, e: s.replace(seen=s.seen & (torch.arange(4) > 0)), "a tensor on the CPU meets.*test_laws.py:.*arange"),
         (lambda s, e: s.replace(seen=s.seen if e.valid.any() else ~s.seen), "the value of a tensor is asked for.*waits.*cl.when"),
         (lambda s, e: s.replace(seen=s.seen.cpu().to(s.seen.device)), "a tensor is moved from its device"),
         (lambda s, e: s.replace(seen=s.seen | (e.y[e.valid].max() > 9)), "the shape of a result depends on the values"),

@@ -265,7 +265,7 @@ def test_equal_runs_have_an_interval_of_zero():
         (lambda: metrics.average_accuracy(torch.ones(0, 2, 2)), "none empty"),
         (lambda: metrics.average_accuracy(R * 100), "R: accuracies lie in .*from 10 to 90; divide percentages by 100"),
         (lambda: metrics.average_accuracy(R - 0.2), "R: accuracies lie in"),
-        (lambda: metrics.average_accuracy(torch.where(R > 0.8, torch.nan, R)), "R: there are NaN"),
+        (lambda: metrics.average_accuracy(torch.where(R > 0.8, torch.nan, R)), "R: some accuracies are NaN"),
         (lambda: metrics.average_accuracy(ONLINE), "seen: R has 4 times but 2 experiences; pass seen="),
         (lambda: metrics.forgetting(R[:2]), "seen: R has 2 times but 3 experiences"),
         (lambda: metrics.average_accuracy(ONLINE, [1, 2]), "seen: expected 4 integers"),

@@ -1,4 +1,4 @@
-"""Classifiers in the place of a network's last layer, or behind it: a slot of the state, how it learns, and the logits it gives."""
+"""Classifiers that replace or follow a network's last layer: a slot of the state, how it learns, and the logits it gives."""
 
 from cl_func.classifiers import bias_correction, nearest_mean, slda
 from cl_func.classifiers.bias_correction import BiasCorrection

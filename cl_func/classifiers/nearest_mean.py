@@ -7,6 +7,7 @@ The means are streaming: rows that come in any number of parts give the mean of 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.tree import state
 
+_EXPECTED = "a NearestMean made by nearest_mean.init"
+
 
 @state
 class NearestMean:
@@ -30,7 +33,7 @@ class NearestMean:
 
 
 def init(n_classes: int, sample: Tensor) -> NearestMean:
-    """No class seen yet, for features like `sample` [F]; `cl.models.sample_features(model, net)` gives one."""
+    """A classifier that has seen no class, for features like `sample` [F], such as `cl.models.sample_features(model, net)`."""
     if not isinstance(sample, Tensor) or sample.ndim != 1:
         raise checks.type_error("sample", "a tensor [F], the features of one row", sample)
     positive_int("n_classes", n_classes)
@@ -41,23 +44,36 @@ def init(n_classes: int, sample: Tensor) -> NearestMean:
 
 
 def add(slot: NearestMean, rows: Tensor, labels: Tensor, valid: Tensor) -> NearestMean:
-    """The classifier after features [n, F] with labels [n], of which the `valid` [n] ones count."""
-    member = one_hot(labels, valid, slot.counts.shape[0])
-    new = member.sum(0)
+    """The classifier after more rows: features [n, F], their labels [n] int64 in 0..C-1, and which of them count, valid [n] bool.
+
+    Raises TypeError or ValueError for other dtypes and shapes, and for features of a wider dtype than the means.
+    """
+    checks.instance("slot", slot, NearestMean, _EXPECTED)
+    _check_features(rows, slot.means)
+    _check_labels(labels, valid, rows)
+    if torch.promote_types(rows.dtype, slot.means.dtype) != slot.means.dtype:
+        raise TypeError(f"rows: the means are {slot.means.dtype}, got {rows.dtype}; convert the features with .to(means.dtype).")
+    belongs = one_hot(labels, valid, slot.counts.shape[0])
+    new = belongs.sum(0)
     counts = slot.counts + new
-    total = member.to(rows.dtype).T @ torch.where(valid[:, None], rows, 0)
-    means = slot.means + (total - new[:, None] * slot.means) / counts.clamp(min=1)[:, None]
-    return slot.replace(means=means, counts=counts)  # type: ignore[attr-defined]
+    sums = belongs.to(rows.dtype).T @ torch.where(valid[:, None], rows, 0)
+    means = slot.means + (sums - new[:, None] * slot.means) / counts.clamp(min=1)[:, None]
+    return tree.replace(slot, means=means, counts=counts)
 
 
 def logits(slot: NearestMean, rows: Tensor) -> Tensor:
-    """The logits [n, C] of features [n, F]: negative squared distances, masked where a class has no rows."""
+    """The logits [n, C] of features [n, F]: negative squared distances, masked where a class has no rows.
+
+    Raises TypeError or ValueError for features of another dtype or shape.
+    """
+    checks.instance("slot", slot, NearestMean, _EXPECTED)
+    _check_features(rows, slot.means)
     seen = slot.counts > 0
-    # Distances do not change with the origin, but far from the rows they would be small differences of large numbers.
+    # Distances do not depend on the origin, but far from the rows they would be small differences of large numbers.
     origin = slot.means.sum(0) / seen.sum().clamp(min=1)
     rows, means = rows - origin, slot.means - origin
-    square = rows.square().sum(1, keepdim=True) - 2 * rows @ means.T + means.square().sum(1)
-    return mask_logits(-square, seen)
+    squared = rows.square().sum(1, keepdim=True) - 2 * rows @ means.T + means.square().sum(1)
+    return mask_logits(-squared, seen)
 
 
 def insert(model: Model, slot: str = "ncm") -> Update:
@@ -65,11 +81,22 @@ def insert(model: Model, slot: str = "ncm") -> Update:
     checks.model("model", model)
     checks.path("slot", slot, "ncm")
     feature_function(model)
+    return partial(_insert, model=model, slot=slot)
 
-    def update(agent: Any, exp: Experience) -> Any:
-        held = checks.slot(agent, slot, NearestMean, "a NearestMean made by nearest_mean.init")
-        labels = replay.labels(exp, held.counts.shape[0])
-        rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
-        return tree.set(agent, {slot: add(held, rows, labels, exp.valid)})
 
-    return update
+def _insert(agent: Any, exp: Experience, *, model: Model, slot: str) -> Any:
+    held: NearestMean = checks.slot(agent, slot, NearestMean, _EXPECTED)
+    labels = replay.labels(exp, held.counts.shape[0])
+    rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
+    return tree.set(agent, {slot: add(held, rows, labels, exp.valid)})
+
+
+def _check_features(rows: Any, means: Tensor) -> None:
+    """Check that features [n, F] fit class means [C, F]."""
+    checks.tensor("rows", rows, rows.shape[:1] + means.shape[1:] if isinstance(rows, Tensor) else None, like=means)
+
+
+def _check_labels(labels: Any, valid: Any, rows: Tensor) -> None:
+    """Check that there is a label, and whether it is valid, for each row of features."""
+    checks.tensor("labels", labels, rows.shape[:1], torch.int64, like=rows)
+    checks.tensor("valid", valid, rows.shape[:1], torch.bool, like=rows)

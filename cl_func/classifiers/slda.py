@@ -5,8 +5,8 @@ analysis", CVPR workshops 2020): one mean per class and one covariance for all, 
     logit_c(f) = mu_c^T Lambda f - mu_c^T Lambda mu_c / 2
 
 Parts of a stream are joined by the exact formula for scatter matrices (Chan, Golub & LeVeque 1983), so the classifier equals batch
-LDA on all rows, in whatever parts and order they came. (The paper's update weighs a row by t / (t + 1) with t the rows of all
-classes, which is near the exact weight n_c / (n_c + 1) only once each class has many rows.)
+LDA on all rows, in whatever parts and order they arrive. (The paper's update weights a row by t / (t + 1) with t the rows of all
+classes, which is close to the exact weight n_c / (n_c + 1) only once each class has many rows.)
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.classifiers import nearest_mean
+from cl_func.classifiers.nearest_mean import _check_features, _check_labels
 from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
 from cl_func.memory import replay
 from cl_func.models import Model, feature_function, features, mask_logits
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.tree import bounded, state
+
+_EXPECTED = "an SLDA made by slda.init"
 
 
 @state
@@ -38,7 +41,7 @@ class SLDA:
 
 
 def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
-    """No row seen yet, for features like `sample` [F]. Raises ValueError for a shrinkage outside (0, 1)."""
+    """A classifier that has seen no row, for features like `sample` [F]. Raises ValueError for a shrinkage outside (0, 1)."""
     if not isinstance(sample, Tensor) or sample.ndim != 1:
         raise checks.type_error("sample", "a tensor [F], the features of one row", sample)
     value = nonnegative("shrinkage", shrinkage, 1e-4, positive=True, below=1)
@@ -53,31 +56,37 @@ def init(n_classes: int, sample: Tensor, shrinkage: float = 1e-4) -> SLDA:
 
 
 def add(slot: SLDA, rows: Tensor, labels: Tensor, valid: Tensor) -> SLDA:
-    """The classifier after features [n, F] with labels [n], of which the `valid` [n] ones count."""
-    member = one_hot(labels, valid, slot.counts.shape[0]).double()
+    """The classifier after more rows: features [n, F], their labels [n] int64 in 0..C-1, and which of them count, valid [n] bool.
+
+    Raises TypeError or ValueError for other dtypes and shapes.
+    """
+    checks.instance("slot", slot, SLDA, _EXPECTED)
+    _check_features(rows, slot.means)
+    _check_labels(labels, valid, rows)
+    belongs = one_hot(labels, valid, slot.counts.shape[0]).double()
     rows = torch.where(valid[:, None], rows.double(), 0)
-    new = member.sum(0)
-    part = member.T @ rows / new.clamp(min=1)[:, None]  # the means of these rows alone
+    new = belongs.sum(0)
+    new_means = belongs.T @ rows / new.clamp(min=1)[:, None]  # of these rows alone
     counts = slot.counts + new.to(torch.int64)
-    within = rows - member @ part
-    gap = (part - slot.means) * (slot.counts * new / counts.clamp(min=1)).sqrt()[:, None]
-    means = slot.means + (part - slot.means) * (new / counts.clamp(min=1))[:, None]
-    return slot.replace(  # type: ignore[attr-defined]
-        means=means, counts=counts, scatter=slot.scatter + within.T @ within + gap.T @ gap
-    )
+    within = rows - belongs @ new_means
+    between = (new_means - slot.means) * (slot.counts * new / counts.clamp(min=1)).sqrt()[:, None]
+    means = slot.means + (new_means - slot.means) * (new / counts.clamp(min=1))[:, None]
+    return tree.replace(slot, means=means, counts=counts, scatter=slot.scatter + within.T @ within + between.T @ between)
 
 
 def logits(slot: SLDA, rows: Tensor) -> Tensor:
     """The logits [n, C] of features [n, F], masked where a class has no rows.
 
-    The system is solved anew at each call, in the order of F^3 operations.
+    Each call solves the linear system anew, in O(F^3). Raises TypeError or ValueError for features of another dtype or shape.
     """
+    checks.instance("slot", slot, SLDA, _EXPECTED)
+    _check_features(rows, slot.means)
     covariance = slot.scatter / slot.counts.sum().clamp(min=1)
     eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
     shrinkage = slot.shrinkage.double()
     # Positive definite, so by Cholesky. (MKL 2024.2 on two threads: LU failed once in hundreds of runs, pivots out of range.)
     factor, failed = torch.linalg.cholesky_ex((1 - shrinkage) * covariance + shrinkage * eye)
-    factor = torch.where(failed == 0, factor, torch.nan)  # one lane that has diverged is no error of the others
+    factor = torch.where(failed == 0, factor, torch.nan)  # a lane that has diverged must not raise an error for the others
     weights = torch.cholesky_solve(slot.means.T, factor)  # [F, C]
     scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
     return mask_logits(scores.to(rows.dtype), slot.counts > 0)
@@ -88,11 +97,11 @@ def insert(model: Model, slot: str = "slda") -> Update:
     checks.model("model", model)
     checks.path("slot", slot, "slda")
     feature_function(model)
+    return partial(_insert, model=model, slot=slot)
 
-    def update(agent: Any, exp: Experience) -> Any:
-        held = checks.slot(agent, slot, SLDA, "an SLDA made by slda.init")
-        labels = replay.labels(exp, held.counts.shape[0])
-        rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
-        return tree.set(agent, {slot: add(held, rows, labels, exp.valid)})
 
-    return update
+def _insert(agent: Any, exp: Experience, *, model: Model, slot: str) -> Any:
+    held: SLDA = checks.slot(agent, slot, SLDA, _EXPECTED)
+    labels = replay.labels(exp, held.counts.shape[0])
+    rows = features(model, agent.model, exp.x, exp.valid, exp.tasks)
+    return tree.set(agent, {slot: add(held, rows, labels, exp.valid)})

@@ -33,45 +33,41 @@ class Checkpointer(Protocol):
     @property
     def changed(self) -> bool: ...  # whether the saved run differs from this one, which only gave a warning
 
-    def resume(self, start: S) -> S:
-        """The state to continue from: the saved one, or `start` if nothing has been saved."""
-        ...
+    # The state to continue from: the saved one, or `start` if nothing has been saved.
+    def resume(self, start: S) -> S: ...
 
-    def instrument(self, update: Update) -> Update:
-        """The update, with each of its functions counted and skipped if it had been called before the interruption."""
-        ...
+    # The update, with each of its functions counted and skipped if it had been called before the interruption.
+    def instrument(self, update: Update) -> Update: ...
 
-    def remaining(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]:
-        """The last experience already seen, or None; an iterator over the rest; whether there are any."""
-        ...
+    # The last experience already seen, or None; an iterator over the rest; whether there are any.
+    def remaining(self, stream: Iterable[Any]) -> tuple[Any, Iterator[Any], bool]: ...
 
-    def check_history_length(self, entries: int) -> None:
-        """Check that the saved history has as many entries as it must have by now."""
+    # Check that the saved history has as many entries as it must have by now.
+    def check_history_length(self, entries: int) -> None: ...
 
-    def check_entry(self, entry: Any) -> None:
-        """Check that a new entry can be stacked with the saved ones."""
+    # Check that a new entry can be stacked with the saved ones.
+    def check_entry(self, entry: Any) -> None: ...
 
-    def on_experience_start(self) -> None:
-        """Called before the update of an experience."""
+    # Called before the update of an experience.
+    def on_experience_start(self) -> None: ...
 
-    def on_update_end(self) -> None:
-        """Called after the update of an experience, before it is measured."""
+    # Called after the update of an experience, before it is measured.
+    def on_update_end(self) -> None: ...
 
-    def on_experience_end(self, state: Any) -> None:
-        """Called when an experience is done and measured."""
+    # Called when an experience is done and measured.
+    def on_experience_end(self, state: Any) -> None: ...
 
-    def finish(self, state: Any) -> None:
-        """Called when the run is over."""
+    # Called when the run is over.
+    def finish(self, state: Any) -> None: ...
 
 
 class CheckpointConfig(Protocol):
     """Where and how often runs are saved: a `cl.Checkpoint`."""
 
+    # The checkpointer of the run that these arguments of `scan` describe.
     def open_run(
         self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int
-    ) -> AbstractContextManager[Checkpointer]:
-        """The checkpointer of the run that these arguments of `scan` describe."""
-        ...
+    ) -> AbstractContextManager[Checkpointer]: ...
 
 
 Tap = Callable[[int, Any], None]  # called with (time, entry) for each entry of the history

@@ -107,9 +107,9 @@ def run_stream(
             checkpointer.check_entry(contracts.probe_output(probe(state, exp)))
         if has_more and final and probe is not None:
             del history[-1]
-        resume: Callable[[int], None] | None = getattr(tap, "resume", None)
-        if resume is not None:
-            resume(len(history))
+        resume_tap = getattr(tap, "resume", None)
+        if resume_tap is not None:
+            resume_tap(len(history))
 
     def measure(probe: Probe, exp: Any) -> None:
         nonlocal structure

@@ -1,4 +1,4 @@
-"""Datasets: one that is shipped, MNIST-format files, arrays and torch Datasets."""
+"""Datasets: one that comes with the library, MNIST-format files, arrays and torch Datasets."""
 
 from cl_func.data.convert import from_arrays, from_torch
 from cl_func.data.idx import idx_folder

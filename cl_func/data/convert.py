@@ -1,7 +1,7 @@
 """Data from elsewhere: numpy arrays, tensors, torch Datasets.
 
-Values are never changed on the way: x keeps its dtype, floating or uint8, and integer labels become int64, the one dtype that
-gathers and losses take. Whatever else comes in is refused with the conversion to write.
+Values are never changed: x keeps its dtype, floating or uint8, and integer labels become int64, the only dtype that gathers and
+losses take. Anything else is refused, with the conversion to write.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _INPUTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.ui
 def from_arrays(x: np.ndarray | Tensor, y: np.ndarray | Tensor, n_classes: int | None = None) -> Dataset:
     """A Dataset of inputs x [N, ...] and labels y [N], each a numpy array or a tensor.
 
-    x is floating or uint8 and keeps its dtype; y is of any integer dtype and becomes int64. `n_classes` defaults to the largest
-    label plus one: give it where the last class may be missing, as in a test set. numpy arrays are copied; tensors are not.
+    x is floating or uint8 and keeps its dtype; y has any integer dtype and becomes int64. `n_classes` defaults to the largest label
+    plus one: give it where the last class may be missing, as in a test set. numpy arrays are copied; tensors are not.
     Raises TypeError for other types and dtypes (labels as floats or bools among them), ValueError as `Dataset` does.
 
     >>> from_arrays(np.zeros((3, 2), dtype=np.float32), np.array([0, 1, 1], dtype=np.uint8))
@@ -39,11 +39,12 @@ def from_torch(dataset: Any, n_classes: int | None = None) -> Dataset:
 
     The items are pairs (x, y): x a floating or uint8 tensor or numpy array [...], the same shape and dtype in all, y an integer
     (a Python int, a numpy integer or a 0-d tensor). Random augmentation is drawn once, when the items are read.
-    Raises TypeError for what is no map-style dataset of such pairs (naming the index) and ValueError for an empty dataset or an
-    item of another shape (naming the index).
+    Raises TypeError for anything but a map-style dataset of such pairs, and ValueError for an empty dataset or items that differ in
+    shape; both name the index of the item.
     """
     if type(dataset) is torch.utils.data.TensorDataset and len(dataset.tensors) == 2:
         return from_arrays(*dataset.tensors, n_classes=n_classes)
+    # torch's own class does not declare len(), so the argument is Any and looked at here.
     indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not indexed or isinstance(dataset, (Mapping, Tensor, np.ndarray, str, bytes)):
         raise TypeError(f"dataset: expected a map-style torch Dataset, with len() and [i], got {type(dataset).__name__}.")
@@ -67,7 +68,7 @@ def from_torch(dataset: Any, n_classes: int | None = None) -> Dataset:
 
 def _classes(n_classes: int | None) -> int:
     if n_classes is None:
-        return 0  # Dataset's word for "the largest label tells"
+        return 0  # for Dataset: the largest label plus one
     return checks.positive_int("n_classes", n_classes)
 
 
@@ -75,7 +76,7 @@ def _tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
-        # A copy in native byte order and row order: torch takes no other, and must not see later writes to the array.
+        # A copy, which later writes to the array do not reach, in native byte order and row order, which torch asks for.
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     raise TypeError(f"{name}: expected a numeric numpy array or a tensor, got {got}; convert it with numpy.asarray(...) first.")

@@ -1,8 +1,8 @@
 """MNIST-format (idx) files: MNIST, Fashion-MNIST, KMNIST, EMNIST.
 
 An idx file is a big-endian header of 32-bit words, then one byte per value. The first word is the magic number 0x0000080d: 08 for
-unsigned bytes, d for the number of dimensions; then follow the d sizes (http://yann.lecun.com/exdb/mnist). Sizes are read from a
-file that anyone may have written, so nothing is allocated on their word: the bytes are read first and must fit them.
+unsigned bytes, d for the number of dimensions; the d sizes follow (http://yann.lecun.com/exdb/mnist). The file is not trusted: no
+memory is allocated by the sizes that it states; the bytes are read first, and must match them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Datase
     """(train, test) from the four idx files of a folder: x uint8 [N, 1, H, W], y int64 [N].
 
     The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or with
-    .gz appended (the plain one is taken if both are there). Both datasets get the same `n_classes`; by default the largest label of
-    the two tells.
-    Raises FileNotFoundError for a folder or file that is not there; ValueError, naming the file, for a wrong magic number, a file
+    .gz appended (the plain one is taken if both exist). Both datasets get the same `n_classes`, by default the largest label of the
+    two plus one.
+    Raises FileNotFoundError for a folder or file that does not exist; ValueError, naming the file, for a wrong magic number, a file
     that is shorter or longer than its header says, a damaged .gz, label and image counts that differ, labels outside
-    0..n_classes-1, or images of other sizes in test than in train.
+    0..n_classes-1, or image sizes that differ between train and test.
     """
     folder = Path(checks.instance("folder", folder, (str, Path), "a path"))
     if n_classes is not None:
@@ -86,15 +86,15 @@ def _read(file: gzip.GzipFile | BufferedReader, path: Path, ndim: int) -> Tensor
         raise ValueError(f"{path}: truncated: it ends within its header of {4 + 4 * ndim} bytes.")
     shape = struct.unpack(f">{ndim}I", header[4:])
     size = math.prod(shape)
-    said = " x ".join(str(n) for n in shape)
+    sizes = " x ".join(str(n) for n in shape)
     if size == 0:
-        raise ValueError(f"{path}: holds no data: its header says {said}.")
-    # In chunks: file.read(size) would allocate what the header claims before reading a byte.
+        raise ValueError(f"{path}: holds no data: its header says {sizes}.")
+    # In chunks: file.read(size) would allocate what the header claims before it has read a byte.
     values = bytearray()
     while len(values) <= size and (chunk := file.read(min(_CHUNK, size + 1 - len(values)))):
         values += chunk
     if len(values) < size:
-        raise ValueError(f"{path}: truncated: its header says {said} = {size} bytes of data, but it holds {len(values)}.")
+        raise ValueError(f"{path}: truncated: its header says {sizes} = {size} bytes of data, but it holds {len(values)}.")
     if len(values) > size:
-        raise ValueError(f"{path}: too long: its header says {said} = {size} bytes of data, but it holds more.")
+        raise ValueError(f"{path}: too long: its header says {sizes} = {size} bytes of data, but it holds more.")
     return torch.frombuffer(values, dtype=torch.uint8).reshape(shape)

@@ -7,6 +7,7 @@ Classes left out by a mask get no probability and no gradient (the "labels trick
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,11 +18,13 @@ from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experiences import Experience
 from cl_func.models import Model, forward, mask_logits
-from cl_func.tree import describe
+from cl_func.tree import PyTree, describe
+
+Mask = Literal["experience", "seen"] | None
 
 
 def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of the values [n] of valid rows, (); 0 if there is none."""
+    """The mean of the values [n] of valid rows, (); 0 if there are none."""
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
         raise checks.type_error("values", "a floating tensor [n], one value per row", values)
     checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
@@ -29,20 +32,20 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def check_classes(logits: Tensor, exp: Experience) -> None:
-    """Raise ValueError if the experience has more classes than the model has logits: its labels would be out of range."""
+    """Raise ValueError if the experience has more classes than there are logits [n, C]: its labels would be out of range."""
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
         raise checks.type_error("logits", "a floating tensor [n, C]", logits)
     if exp.classes.shape[-1] > logits.shape[-1]:
         raise ValueError(
             f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
-            f"labels would lie outside. Build the model with n_classes={exp.classes.shape[-1]}."
+            f"labels would be out of range. Build the model with n_classes={exp.classes.shape[-1]}."
         )
 
 
 def masked_cross_entropy(logits: Tensor, exp: Experience, classes: Tensor | None = None) -> Tensor:
-    """The mean cross-entropy, (), of logits [n, C] over the valid rows: of all classes, or of those in a mask [C] or [n, C].
+    """The mean cross-entropy, (), of logits [n, C] over the valid rows; of all classes, or of those in a mask [C] or [n, C] bool.
 
-    What `cross_entropy(model)` is made of; for a loss that has the logits already.
+    `cross_entropy(model)` computes it; this is for a loss that has the logits already.
     """
     checks.instance("exp", exp, Experience, "an Experience")
     check_classes(logits, exp)
@@ -53,7 +56,7 @@ def masked_cross_entropy(logits: Tensor, exp: Experience, classes: Tensor | None
     return weighted_mean(F.cross_entropy(logits, exp.y, reduction="none"), exp.valid)
 
 
-def cross_entropy(model: Model, mask: Literal["experience", "seen"] | None = None, slot: str = "seen") -> Loss:
+def cross_entropy(model: Model, mask: Mask = None, slot: str = "seen") -> Loss:
     """The Loss of a classifier on a minibatch.
 
     mask: None, all classes compete; "experience", only the classes of the experience (with replayed rows, theirs too); "seen", only
@@ -62,14 +65,14 @@ def cross_entropy(model: Model, mask: Literal["experience", "seen"] | None = Non
     checks.model("model", model)
     checks.choice("mask", mask, None, "experience", "seen")
     checks.path("slot", slot, "seen")
+    return partial(_cross_entropy, model=model, mask=mask, slot=slot)
 
-    def loss(params: Any, state: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, state = forward(model, params, state, exp)
-        if mask == "seen":
-            return masked_cross_entropy(logits, exp, _seen(state, slot, exp)), state
-        return masked_cross_entropy(logits, exp, exp.classes if mask == "experience" else None), state
 
-    return loss
+def _cross_entropy(params: PyTree, state: Any, exp: Experience, *, model: Model, mask: Mask, slot: str) -> tuple[Tensor, Any]:
+    logits, state = forward(model, params, state, exp)
+    if mask == "seen":
+        return masked_cross_entropy(logits, exp, _seen(state, slot, exp)), state
+    return masked_cross_entropy(logits, exp, exp.classes if mask == "experience" else None), state
 
 
 def _seen(state: Any, slot: str, exp: Experience) -> Tensor:
@@ -79,8 +82,8 @@ def _seen(state: Any, slot: str, exp: Experience) -> Tensor:
 def mark_seen(slot: str = "seen") -> Update:
     """The Update that adds the experience's classes to the mask `state.<slot>` [C] bool; compose it before the training."""
     checks.path("slot", slot, "seen")
+    return partial(_mark_seen, slot=slot)
 
-    def update(state: Any, exp: Experience) -> Any:
-        return tree.set(state, {slot: _seen(state, slot, exp) | exp.classes})
 
-    return update
+def _mark_seen(state: Any, exp: Experience, *, slot: str) -> Any:
+    return tree.set(state, {slot: _seen(state, slot, exp) | exp.classes})

@@ -2,8 +2,8 @@
 
     L = T^2 * mean_i KL( softmax(t_i / T) || softmax(z_i / T) )
 
-over the classes of a mask. T^2 keeps the gradient's size independent of the temperature T. The gradient is that of the
-cross-entropy between the two; as a divergence it is 0 exactly where the student agrees with the teacher.
+over the classes of a mask. T^2 keeps the size of the gradient independent of the temperature T. The gradient is that of the
+cross-entropy between the two; being a divergence, L is 0 exactly where the student agrees with the teacher.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _check(student: Any, teacher: Any, temperature: Any) -> None:
 
 
 def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: float | Tensor) -> Tensor:
-    """The distillation loss of each row, [n]."""
+    """The distillation loss of each row, [n]; arguments as of `distillation`."""
     _check(student, teacher, temperature)
     log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
     log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)

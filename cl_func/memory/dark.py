@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,18 +29,21 @@ def sample(model: Model) -> dict[str, Tensor]:
 
 def fields(model: Model) -> Callable[[Any, Experience], dict[str, Tensor]]:
     """The function of (state, exp) that gives the rows with the present model's logits in eval mode, for insertions."""
-
     checks.model("model", model)
+    return partial(_with_model_logits, model=model)
 
-    def with_logits(state: Any, exp: Experience) -> dict[str, Tensor]:
-        net = state.model
-        logits, _ = model.apply(net.params, net.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
-        return {**replay.fields(state, exp), "logits": logits}
 
-    return with_logits
+def _with_model_logits(state: Any, exp: Experience, *, model: Model) -> dict[str, Tensor]:
+    net = state.model
+    logits, _ = model.apply(net.params, net.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+    return {**replay.fields(state, exp), "logits": logits}
 
 
 def insert(logits: Tensor, slot: str = "replay") -> Update:
-    """The Update that offers an experience to the reservoir in `state.<slot>` with logits [n, C] that are there already."""
+    """The Update that offers an experience to the reservoir in `state.<slot>` with logits [n, C] computed before."""
     checks.tensor("logits", logits)
-    return reservoir.insert(slot, lambda state, exp: {**replay.fields(state, exp), "logits": logits.detach()})
+    return reservoir.insert(slot, partial(_with_given_logits, logits=logits.detach()))
+
+
+def _with_given_logits(state: Any, exp: Experience, *, logits: Tensor) -> dict[str, Tensor]:
+    return {**replay.fields(state, exp), "logits": logits}

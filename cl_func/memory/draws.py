@@ -1,7 +1,7 @@
 """Drawing rows from any memory, for `losses.with_replay(loss, n, draw=...)`: `draw(memory, key, n) -> (rows [n, ...], valid [n])`.
 
-A memory is whatever has `data`, a tree of [capacity, ...], and `occupied`, [capacity] bool; rows that are not occupied are never
-drawn. While fewer than n rows are occupied, only as many of those drawn are valid; from an empty memory none is.
+Rows that are not occupied are never drawn: while fewer than n rows are occupied only as many of those drawn are valid, and from an
+empty memory none is.
 """
 
 from __future__ import annotations
@@ -12,54 +12,61 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.memory import places, reservoir
-from cl_func.memory.reservoir import Reservoir
+from cl_func.memory.buffer import LAST, flatnonzero
+from cl_func.memory.kinds import Memory, Packed
 from cl_func.tree import PyTree
 
-LAST = torch.iinfo(torch.int64).max
 
-
-def _rows(memory: Any, place: Tensor) -> tuple[PyTree, Tensor]:
-    valid = torch.arange(place.shape[0], device=place.device) < memory.occupied.sum()
-    return tree.map(lambda slot: slot[place], memory.data), valid
-
-
-def _check(memory: Any, key: Tensor, n: int) -> Tensor:
-    """Which rows are occupied, [capacity] bool, after a look at the arguments."""
-    occupied = checks.occupied("memory", memory)
-    checks.tensor("key", key, (), torch.int64, like=occupied)
+def _check(key: Any, n: Any, like: Tensor) -> None:
+    checks.tensor("key", key, (), torch.int64, like=like)
     checks.positive_int("n", n)
-    return occupied
 
 
-def uniform(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
+def _take(memory: Memory, index: Tensor, n_occupied: Tensor) -> tuple[PyTree, Tensor]:
+    """The rows at an index [n], and which of them are valid: as many as are occupied."""
+    valid = torch.arange(index.shape[0], device=index.device) < n_occupied
+    return tree.map(lambda stored: stored[index], memory.data), valid
+
+
+def uniform(memory: Memory, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n rows drawn uniformly with replacement from the occupied ones."""
-    if isinstance(memory, Reservoir):
-        return reservoir.draw(memory, key, n)  # the same, but its filled rows come first and need not be looked for
-    occupied = _check(memory, key, n)
-    turn = random.randint(key, n, 0, occupied.sum())
-    return _rows(memory, places.where(occupied)[turn].clamp(max=occupied.shape[0] - 1))
+    if isinstance(memory, Packed):
+        n_filled = memory.filled
+        _check(key, n, n_filled)
+        return _take(memory, random.randint(key, n, 0, n_filled), n_filled)
+    occupied = checks.occupied("memory", memory)
+    _check(key, n, occupied)
+    n_occupied = occupied.sum()
+    position = random.randint(key, n, 0, n_occupied)
+    return _take(memory, flatnonzero(occupied)[position].clamp(max=occupied.shape[0] - 1), n_occupied)
 
 
-def distinct(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
+def distinct(memory: Memory, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
     """n different rows drawn uniformly (without replacement) from the occupied ones; ValueError if n is above the capacity."""
-    occupied = _check(memory, key, n)
+    occupied = checks.occupied("memory", memory)
+    _check(key, n, occupied)
     if n > occupied.shape[0]:
         raise ValueError(f"n: {n} different rows were asked of a memory of {occupied.shape[0]}; draw fewer, or with replacement.")
-    words = random.bits(key, occupied.shape[0]) >> 1
-    return _rows(memory, torch.argsort(torch.where(occupied, words, LAST), stable=True)[:n])
+    sort_keys = random.bits(key, occupied.shape[0]) >> 1
+    order = torch.argsort(torch.where(occupied, sort_keys, LAST), stable=True)
+    return _take(memory, order[:n], occupied.sum())
 
 
-def class_balanced(memory: Any, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
-    """n rows drawn with replacement, the class first, uniformly among those in the memory, then a row of it; rows need y."""
-    _check(memory, key, n)
-    occupied, label = memory.occupied, memory.data["y"]
-    which_class, which_row = random.split(key)
-    label = torch.where(occupied, label, LAST)
+def class_balanced(memory: Memory, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
+    """n rows drawn with replacement: first a class, uniformly among those in the memory, then one of its rows.
+
+    The memory must store the labels, as y.
+    """
+    occupied = checks.occupied("memory", memory)
+    _check(key, n, occupied)
+    n_occupied = occupied.sum()
+    class_key, row_key = random.split(key)
+    label = torch.where(occupied, memory.data["y"], LAST)
     by_class = torch.argsort(label, stable=True)
     label = label[by_class]
-    starts = torch.cat([label[:1] < LAST, (label[1:] != label[:-1]) & (label[1:] < LAST)])
-    turn = random.randint(which_class, n, 0, starts.sum())
-    start = places.where(starts)
-    first, end = start[turn], start[turn + 1].clamp(max=occupied.sum())
-    return _rows(memory, by_class[random.randint(which_row, n, first, end).clamp(max=occupied.shape[0] - 1)])
+    starts_class = torch.cat([label[:1] < LAST, (label[1:] != label[:-1]) & (label[1:] < LAST)])
+    drawn_class = random.randint(class_key, n, 0, starts_class.sum())
+    starts = flatnonzero(starts_class)
+    start, end = starts[drawn_class], starts[drawn_class + 1].clamp(max=n_occupied)
+    index = by_class[random.randint(row_key, n, start, end).clamp(max=occupied.shape[0] - 1)]
+    return _take(memory, index, n_occupied)

@@ -1,17 +1,18 @@
 """GDumb's greedy balancing sampler (Prabhu, Torr & Dokania, "GDumb: a simple approach that questions our progress in continual
 learning", ECCV 2020, Algorithm 1).
 
-A row is taken if its class has not had its share of the places yet, capacity / classes seen so far (rounded down, at least 1);
-where the memory is full it takes the place of a random row of the largest class. So of each class the first rows are taken, and
-its number shrinks as more classes come; the last rows of a long experience never get in, which is what tells it from `balanced`.
+A row is accepted if its class has not had its share of the memory yet, capacity / classes seen so far (rounded down, at least 1);
+if the memory is full it replaces a random row of the largest class. So the first rows of each class are accepted, and a class
+shrinks as more classes come. The last rows of a long experience never get in: that is the difference to `balanced`.
 
-A class that has had its share takes no more, and loses rows only after that. So which rows are taken follows from counting what
-was offered, and which are replaced from priorities as in `balanced`: of the largest class the row with the largest random one goes.
+A class that has had its share accepts no more rows, and loses rows only after that. So which rows are accepted follows from
+counting what was offered, and which are replaced follows from priorities as in `balanced`: the row of the largest class with the
+largest priority.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
-from cl_func.memory import balanced, replay
+from cl_func.memory import balanced, buffer, replay
 from cl_func.memory.draws import uniform as draw
+from cl_func.memory.kinds import Fields
 from cl_func.tree import PyTree, state
 
 __all__ = ["GDumb", "add", "draw", "init", "insert"]
@@ -36,7 +38,7 @@ class GDumb(balanced.Balanced):
 
 
 def init(capacity: int, sample: PyTree, n_classes: int) -> GDumb:
-    """An empty memory for rows like `sample`, a tree of tensors, of labels 0..n_classes-1; errors as in `reservoir.init`."""
+    """An empty memory for rows like `sample`, a tree of tensors, with labels 0..n_classes-1; errors as in `reservoir.init`."""
     positive_int("n_classes", n_classes)
     empty = balanced.init(capacity, sample)
     return GDumb(
@@ -52,28 +54,29 @@ def init(capacity: int, sample: PyTree, n_classes: int) -> GDumb:
 def add(memory: GDumb, key: Tensor, rows: PyTree, valid: Tensor, label: Tensor) -> GDumb:
     """Offer n rows at once: the same as offering the valid ones one by one in order.
 
-    rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; label: [n] int64.
+    rows: leaves [n, ...] in the structure of `memory.data`; valid: [n] bool; label: [n] int64 in 0..C-1.
     """
-    counts = memory.offered + torch.cumsum(one_hot(label, valid, memory.offered.shape[0]), 0)  # [n, C], with the row itself
+    rows = buffer.check_add(memory, GDumb, "gdumb.init", key, rows, valid)
+    checks.tensor("label", label, valid.shape, torch.int64, like=valid)
+    counts = memory.offered + torch.cumsum(one_hot(label, valid, memory.offered.shape[0]), 0)  # [n, C], the row itself included
     share = (memory.capacity // (counts > 0).sum(1).clamp(min=1)).clamp(min=1)
-    taken = valid & (counts.gather(1, label[:, None])[:, 0] <= share)
-    memory = balanced.add(memory, key, rows, taken, label)
-    return memory.replace(offered=counts[-1])  # type: ignore[attr-defined]
+    accepted = valid & (counts.gather(1, label[:, None])[:, 0] <= share)
+    return tree.replace(balanced._add(memory, key, rows, accepted, label), offered=counts[-1])
 
 
-def insert(slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:
+def insert(slot: str = "replay", fields: Fields = replay.fields) -> Update:
     """The Update that offers all rows of an experience, in their order, to the memory in `state.<slot>`.
 
-    The order decides which rows of a class are taken; the numbers of rows of the classes follow from it up to one row each.
-    `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
+    The order decides which rows of a class are stored; how many, it changes by at most one row per class. `fields(state, exp)` says
+    what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
     checks.path("slot", slot, "replay")
     checks.function("fields", fields, "a function fields(state, exp)")
+    return partial(_insert, slot=slot, fields=fields)
 
-    def update(state: Any, exp: Experience) -> Any:
-        key, draw = random.split(state.key)
-        memory = checks.slot(state, slot, GDumb, "a GDumb made by gdumb.init")
-        label = replay.labels(exp, memory.offered.shape[0])
-        return tree.set(state.replace(key=key), {slot: add(memory, draw, fields(state, exp), exp.valid, label)})
 
-    return update
+def _insert(state: Any, exp: Experience, *, slot: str, fields: Fields) -> Any:
+    key, draw_key = random.split(state.key)
+    memory: GDumb = checks.slot(state, slot, GDumb, "a GDumb made by gdumb.init")
+    label = replay.labels(exp, memory.offered.shape[0])
+    return tree.set(state.replace(key=key), {slot: add(memory, draw_key, fields(state, exp), exp.valid, label)})

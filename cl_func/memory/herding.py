@@ -6,16 +6,18 @@ herding order, chosen one after the other so that the mean of those chosen follo
 
     p_k = argmin_x | mu - 1/k [ phi(x) + sum_{j < k} phi(p_j) ] |,    mu = mean of phi over the rows of the class
 
-with features phi of unit length. To make room a class keeps its first exemplars. The paper gives each class once; where one comes
-again it is herded anew from its exemplars and the new rows together.
+with features phi of unit length. To make room a class keeps its first exemplars. In the paper each class comes once; a class that
+comes again is herded anew, from its exemplars and the new rows together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, tree
@@ -23,36 +25,30 @@ from cl_func.checks import positive_int
 from cl_func.compiler.operators import opaque
 from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
-from cl_func.memory import draws, replay, reservoir
-from cl_func.models import Model, feature_function, features
+from cl_func.memory import buffer, replay
+from cl_func.memory.draws import uniform as draw
+from cl_func.memory.kinds import Fields, Packed
+from cl_func.models import Model, ModelState, feature_function, features
 from cl_func.tree import PyTree, state
 
-TIE = 1e-5  # scores closer than this are a tie: which of two rows represents their mean best, float32 cannot say
+__all__ = ["Herding", "add", "draw", "init", "insert", "unit"]
+
+TIE = 1e-5  # scores closer than this are a tie: float32 cannot tell which of two rows represents their mean best
 
 
 @state
-class Herding:
+class Herding(Packed):
     """A memory of exemplars. The first `filled` rows are filled, in no particular order; the others are 0."""
 
     data: PyTree  # leaves [capacity, ...]; by default x, y and task
     label: Tensor  # [capacity] int64, the class of each exemplar
-    rank: Tensor  # [capacity] int64, its place in the herding order of its class, from 0
+    rank: Tensor  # [capacity] int64, its position in the herding order of its class, from 0
     filled: Tensor  # () int64, how many rows are filled
     seen: Tensor  # [C] bool, classes offered so far
 
-    @property
-    def capacity(self) -> int:
-        """How many rows fit in."""
-        return self.label.shape[0]
-
-    @property
-    def occupied(self) -> Tensor:
-        """Which rows are filled, [capacity] bool."""
-        return torch.arange(self.capacity, device=self.filled.device) < self.filled
-
 
 def init(capacity: int, sample: PyTree, n_classes: int) -> Herding:
-    """An empty memory for rows like `sample`: a tree of tensors, each the shape and dtype of one row.
+    """An empty memory for rows like `sample`: a tree of tensors, each with the shape and dtype of one row.
 
     Raises ValueError for a capacity below the number of classes, or a sample without tensors.
     """
@@ -60,7 +56,7 @@ def init(capacity: int, sample: PyTree, n_classes: int) -> Herding:
         raise ValueError(
             f"capacity: {capacity} rows for {n_classes} classes leave none to some; give a capacity of at least {n_classes}."
         )
-    data = reservoir.init(capacity, sample).data
+    data = buffer.allocate(capacity, sample)
     device = tree.leaves(sample)[0].device
     zeros = torch.zeros(capacity, dtype=torch.int64, device=device)
     seen = torch.zeros(n_classes, dtype=torch.bool, device=device)
@@ -69,12 +65,14 @@ def init(capacity: int, sample: PyTree, n_classes: int) -> Herding:
 
 def unit(rows: Tensor) -> Tensor:
     """Features [n, F] scaled to length 1; 0 stays 0."""
-    return torch.nn.functional.normalize(rows, dim=-1)
+    if not isinstance(rows, Tensor) or rows.ndim != 2 or not rows.is_floating_point():
+        raise checks.type_error("rows", "floating features [n, F]", rows)
+    return F.normalize(rows, dim=-1)
 
 
 @opaque("rows, group, steps", like=lambda rows, group, steps: torch.empty_like(group))
-def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
-    """The place of each row in the herding order of its group, int64 [n], or n where it is not among the first `steps`.
+def _herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
+    """The position of each row in the herding order of its group, int64 [n]; n for a row that is not among the first `steps`.
 
     rows: features [n, F]; group: [n] int64, -1 for rows that take no part; steps: () int64. Of equally good rows the first is
     chosen.
@@ -87,52 +85,57 @@ def herd(rows: Tensor, group: Tensor, steps: Tensor) -> Tensor:
         phi = rows[members]
         mean = phi.mean(0)
         half = phi.square().sum(1) / 2
-        left = torch.zeros(len(members), dtype=rows.dtype, device=rows.device)  # minus infinity once a row is chosen
+        penalty = torch.zeros(len(members), dtype=rows.dtype, device=rows.device)  # minus infinity once a row is chosen
         chosen = torch.zeros_like(mean)
         for k in range(min(int(steps), len(members))):
             # |mean - (phi + chosen) / (k + 1)|^2 falls as this grows:
-            score = phi @ ((k + 1) * mean - chosen) - half + left
-            pick = (score >= score.max() - TIE).to(torch.int8).argmax()
-            rank[members[pick]] = k
-            left[pick] = -torch.inf
-            chosen = chosen + phi[pick]
+            score = phi @ ((k + 1) * mean - chosen) - half + penalty
+            best = (score >= score.max() - TIE).to(torch.int8).argmax()
+            rank[members[best]] = k
+            penalty[best] = -torch.inf
+            chosen = chosen + phi[best]
     return rank
 
 
-def add(memory: Herding, rows: PyTree, labels: Tensor, valid: Tensor, embed: Callable[[PyTree], Tensor]) -> Herding:
-    """The memory after n rows: leaves [n, ...] in the structure of `memory.data`, labels [n] int64, valid [n] bool.
+def add(memory: Herding, key: Tensor, rows: PyTree, valid: Tensor, label: Tensor, embed: Callable[[PyTree], Tensor]) -> Herding:
+    """Offer n rows at once, and choose the exemplars of their classes anew.
 
-    `embed(rows [m, ...]) -> [m, F]` gives the features; it is asked for the stored rows and the new ones at once.
+    key: not drawn from, here so that all memories take the same arguments; rows: leaves [n, ...] in the structure of `memory.data`;
+    valid: [n] bool; label: [n] int64 in 0..C-1; embed: gives the features [m, F] of rows [m, ...], called once with the stored rows
+    and the new ones together.
     """
-    rows = replay.fit(rows, memory.data)
+    rows = buffer.check_add(memory, Herding, "herding.init", key, rows, valid)
+    checks.tensor("label", label, valid.shape, torch.int64, like=valid)
+    checks.function("embed", embed, "a function embed(rows)")
     capacity = memory.capacity
     candidates = tree.map(lambda old, new: torch.cat([old, new]), memory.data, rows)
-    label = torch.cat([memory.label, labels])
-    there = torch.cat([memory.occupied, valid])
-    coming = one_hot(labels, valid, memory.seen.shape[0]).any(0)
-    seen = memory.seen | coming
+    labels = torch.cat([memory.label, label])
+    present = torch.cat([memory.occupied, valid])
+    arriving = one_hot(label, valid, memory.seen.shape[0]).any(0)
+    seen = memory.seen | arriving
     quota = capacity // seen.sum().clamp(min=1)
 
-    # Only the rows of classes that come now are herded; the others keep the order that they have.
-    anew = there & coming[label]
-    old = torch.cat([memory.rank, torch.zeros_like(labels)])
-    phi = unit(embed(candidates)).detach()
-    rank = torch.where(anew, herd(phi, torch.where(anew, label, -1), quota), old)
-    keep = there & (rank < quota)
+    # Only the classes of the new rows are herded; the others keep the order that they have.
+    herded = present & arriving[labels]
+    old_rank = torch.cat([memory.rank, torch.zeros_like(label)])
+    phi = embed(candidates)
+    if not isinstance(phi, Tensor) or phi.ndim != 2 or not phi.is_floating_point() or phi.shape[0] != labels.shape[0]:
+        raise checks.type_error("embed", f"it to give floating features [{labels.shape[0]}, F], one row for each row", phi)
+    phi = unit(phi).detach()
+    rank = torch.where(herded, _herd(phi, torch.where(herded, labels, -1), quota), old_rank)
+    keep = present & (rank < quota)
     filled = keep.sum()
-    place = torch.argsort((~keep).to(torch.int8), stable=True)[:capacity]
+    index = torch.argsort((~keep).to(torch.int8), stable=True)[:capacity]
     kept = torch.arange(capacity, device=label.device) < filled
 
     def pack(values: Tensor) -> Tensor:
-        values = values[place]
+        values = values[index]
         return tree.where(kept, values, torch.zeros_like(values))
 
-    return memory.replace(  # type: ignore[attr-defined]
-        data=tree.map(pack, candidates), label=pack(label), rank=pack(rank), filled=filled, seen=seen
-    )
+    return tree.replace(memory, data=tree.map(pack, candidates), label=pack(labels), rank=pack(rank), filled=filled, seen=seen)
 
 
-def insert(model: Model, slot: str = "replay", fields: Callable[[Any, Experience], PyTree] = replay.fields) -> Update:
+def insert(model: Model, slot: str = "replay", fields: Fields = replay.fields) -> Update:
     """The Update that offers all rows of an experience to the memory in `state.<slot>`, by the model's features as they are now.
 
     `fields(state, exp)` says what is stored of its n rows, a tree of [n, ...] with x and task in it; by default x, y and task.
@@ -141,21 +144,15 @@ def insert(model: Model, slot: str = "replay", fields: Callable[[Any, Experience
     checks.path("slot", slot, "replay")
     checks.function("fields", fields, "a function fields(state, exp)")
     feature_function(model)
-
-    def update(agent: Any, exp: Experience) -> Any:
-        def embed(rows: Any) -> Tensor:
-            return features(model, agent.model, rows["x"], task=rows["task"])
-
-        memory = checks.slot(agent, slot, Herding, "a Herding made by herding.init")
-        memory = add(memory, fields(agent, exp), replay.labels(exp, memory.seen.shape[0]), exp.valid, embed)
-        return tree.set(agent, {slot: memory})
-
-    return update
+    return partial(_insert, model=model, slot=slot, fields=fields)
 
 
-def draw(memory: Herding, key: Tensor, n: int) -> tuple[PyTree, Tensor]:
-    """n rows drawn uniformly with replacement from the filled ones: (tree of [n, ...], valid [n] bool).
+def _insert(state: Any, exp: Experience, *, model: Model, slot: str, fields: Fields) -> Any:
+    memory: Herding = checks.slot(state, slot, Herding, "a Herding made by herding.init")
+    rows, label = fields(state, exp), replay.labels(exp, memory.seen.shape[0])
+    memory = add(memory, state.key, rows, exp.valid, label, partial(_embed, model=model, net=state.model))
+    return tree.set(state, {slot: memory})
 
-    While fewer than n rows are filled only as many are valid; from an empty memory none is.
-    """
-    return draws.uniform(memory, key, n)
+
+def _embed(rows: PyTree, *, model: Model, net: ModelState) -> Tensor:
+    return features(model, net, rows["x"], task=rows["task"])

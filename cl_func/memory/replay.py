@@ -9,30 +9,31 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.experiences import Experience, one_hot
-from cl_func.tree import describe
+from cl_func.models import Model
 
 
-def sample(model: Any) -> dict[str, Tensor]:
+def sample(model: Model) -> dict[str, Tensor]:
     """One row of what a memory stores by default, for allocation: x of the model's input shape, float32; y and task, int64.
 
-    Raises ValueError for a model that does not tell its input shape.
+    Raises ValueError for a model without `input_shape`.
     """
-    if checks.model("model", model).input_shape is None:
+    shape = checks.model("model", model).input_shape
+    if shape is None:
         raise ValueError(
             "model: a replay memory must know the shape of one input to allocate its rows; "
             "build the model with from_module(factory, n_classes=..., input_shape=(...))."
         )
-    return {"x": torch.zeros(model.input_shape), "y": torch.tensor(0), "task": torch.tensor(0)}
+    return {"x": torch.zeros(shape), "y": torch.tensor(0), "task": torch.tensor(0)}
 
 
 def fields(state: Any, exp: Experience) -> dict[str, Tensor]:
-    """The rows of an experience as a memory stores them by default: x [n, ...], y [n], task [n]; the state is not looked at."""
+    """The rows of an experience as a memory stores them by default: x [n, ...], y [n], task [n]; the state is not used."""
     checks.instance("exp", exp, Experience, "an Experience")
     return {"x": exp.x, "y": exp.y, "task": exp.tasks}
 
 
 def labels(exp: Experience, n_classes: int) -> Tensor:
-    """The labels [n] of an experience, for a memory with places for n_classes; ValueError if the data has more classes."""
+    """The labels [n] of an experience, for a memory made for n_classes; ValueError if the data has more classes."""
     if exp.classes.shape[-1] > n_classes:
         raise ValueError(
             f"n_classes: the memory was made for {n_classes} classes, the data has {exp.classes.shape[-1]}; "
@@ -41,47 +42,32 @@ def labels(exp: Experience, n_classes: int) -> Tensor:
     return exp.y
 
 
-def fit(rows: Any, data: Any, name: str = "rows", n: int | None = None) -> Any:
-    """Bring rows [n, ...] into the shape of a memory's leaves [capacity, ...] (a reshape); the dtypes must agree.
+def check_fields(name: str, rows: Any, like: Tensor, valid: Tensor | None = None) -> None:
+    """Check that rows are a dict of tensors [m, ...] on the device of `like`, with x, y [m] and task [m]; m is that of `valid`.
 
-    Raises ValueError when the structure, the number of values per row or a dtype differs, or there are not `n` rows.
+    Without `valid` it is that of x. Raises TypeError or ValueError that names the field.
     """
-    if tree.flatten(rows)[1] != tree.flatten(data)[1]:
-        raise ValueError(f"{name}: the memory stores {describe(data)}, got {describe(rows)}; give the same fields.")
-
-    def fit_leaf(row: Tensor, slot: Tensor) -> Tensor:
-        if not isinstance(row, Tensor) or row.ndim == 0 or row.device != slot.device:
-            raise ValueError(f"{name}: expected tensors [n, ...] on {slot.device}, got {describe(row)}; move them there.")
-        if row.shape[1:].numel() != slot.shape[1:].numel() or row.dtype != slot.dtype:
-            raise ValueError(
-                f"{name}: the memory stores {describe(slot)}, rows come as {describe(row)}; "
-                "allocate it for rows of this shape and dtype, or convert the data."
-            )
-        if n is not None and row.shape[0] != n:
-            raise ValueError(f"{name}: expected {n} rows, one for each of valid, got {describe(row)}.")
-        return row.reshape(row.shape[0], *slot.shape[1:])
-
-    return tree.map(fit_leaf, rows, data)
+    if not isinstance(rows, dict) or not {"x", "y", "task"} <= rows.keys():
+        raise checks.type_error(name, "a dict of the fields x, y and task, as a memory draws them", rows)
+    for field, values in rows.items():
+        if not isinstance(values, Tensor) or values.ndim == 0 or values.device != like.device:
+            raise checks.type_error(f"{name}[{field!r}]", f"a tensor [m, ...] on {like.device}", values)
+    shape = rows["x"].shape[:1] if valid is None else valid.shape
+    for field in ("y", "task"):
+        checks.tensor(f"{name}[{field!r}]{'' if valid is None else ', valid'}", rows[field], shape, torch.int64)
 
 
 def _check_rows(exp: Experience, rows: Any, valid: Tensor) -> None:
-    checks.tensor("valid", valid, dtype=torch.bool, like=exp.rows)
-    if not isinstance(rows, dict) or not {"x", "y", "task"} <= rows.keys():
-        raise checks.type_error("rows", "a dict of the fields x, y and task, as a memory draws them", rows)
-    for name, field in rows.items():
-        if not isinstance(field, Tensor) or field.ndim == 0 or field.device != exp.rows.device:
-            raise checks.type_error(f"rows[{name!r}]", f"a tensor [m, ...] on {exp.rows.device}", field)
-    for name in ("y", "task"):
-        checks.tensor(f"rows[{name!r}], valid", rows[name], valid.shape, torch.int64)
+    checks.instance("exp", exp, Experience, "an Experience")
+    check_fields("rows", rows, exp.rows, checks.tensor("valid", valid, dtype=torch.bool, like=exp.rows))
 
 
-def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
+def join(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
     """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) followed by a minibatch of b rows: an Experience of m + b rows.
 
     Its classes are those of the experience and of the valid rows that join. The replayed rows come first, so that padding at the
-    end of the minibatch moves no other row: draws by position, as of dropout, stay the same.
+    end of the minibatch shifts no other row: what is drawn by position, such as dropout, stays the same.
     """
-    checks.instance("exp", exp, Experience, "an Experience")
     _check_rows(exp, rows, valid)
     inputs = exp.x
     if inputs.shape[1:].numel() != rows["x"].shape[1:].numel():
@@ -106,12 +92,11 @@ def join(exp: Experience, rows: Any, valid: Tensor) -> Experience:
     )
 
 
-def recalled(exp: Experience, rows: Any, valid: Tensor) -> Experience:
-    """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) as an Experience by themselves, in the place of exp's own.
+def recalled(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
+    """m rows from a memory (x [m, ...], y [m], task [m], valid [m]) as an Experience of their own, in place of those of `exp`.
 
-    Its classes are those of the valid rows; its index and its task label stay those of `exp`, while `tasks` are the rows' own.
+    Its classes are those of the valid rows; its index and its task label are those of `exp`, while `tasks` are the rows' own.
     """
-    checks.instance("exp", exp, Experience, "an Experience")
     _check_rows(exp, rows, valid)
     return tree.replace(
         exp,
@@ -122,10 +107,16 @@ def recalled(exp: Experience, rows: Any, valid: Tensor) -> Experience:
     )
 
 
-def union_weights(there: Tensor, valid: Tensor, share: Tensor) -> Tensor:
-    """Weights [m + b] for the rows of `join`, m drawn from a memory (there [m] bool) and a minibatch of b (valid [b] bool).
+def union_weights(replayed: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    """Weights [m + b] for the rows of `join`: m from a memory, valid where `replayed` [m], and b of a minibatch, where `valid` [b].
 
-    The sum of weights times values estimates the mean over memory and experience together, of which the memory is the part
-    `share` () of the rows: training on their union, as if all exemplars were added to the data, for methods that say so.
+    The sum of weights times values estimates the mean over memory and experience together, where the memory is the part `share` (),
+    floating, of the rows: training on their union, as if all exemplars were added to the data, for methods defined that way.
     """
-    return torch.cat([there * (share / there.sum().clamp(min=1)), valid * ((1 - share) / valid.sum().clamp(min=1))])
+    for name, mask in (("replayed", replayed), ("valid", valid)):
+        if checks.tensor(name, mask, dtype=torch.bool).ndim != 1:
+            raise checks.type_error(name, "bool[n], one for each row", mask)
+    if valid.device != replayed.device:
+        raise ValueError(f"replayed, valid: on {replayed.device} and {valid.device}; move one with .to(device).")
+    checks.tensor("share", share, (), like=valid)
+    return torch.cat([replayed * (share / replayed.sum().clamp(min=1)), valid * ((1 - share) / valid.sum().clamp(min=1))])

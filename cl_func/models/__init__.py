@@ -1,8 +1,8 @@
 """Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
 
-`from_module` makes one of any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
+`from_module` makes one from any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
 logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions. Layers that draw, such as `Dropout`, have
-a key of their own; `KeyedLayer` is the base for more.
+a key of their own; `KeyedLayer` is the base for others.
 """
 
 from cl_func.models.batch_norm import BatchNorm

@@ -1,8 +1,8 @@
-"""Batch normalisation as a pure layer; `from_module` puts it in the place of torch's own.
+"""Batch normalisation as a pure layer, which `from_module` puts in place of torch's own.
 
 The batch statistics are taken over the valid rows only, so padding is inert (Ioffe & Szegedy 2015):
-    mean = sum_i v_i x_i / sum_i v_i,    var = sum_i v_i (x_i - mean)^2 / sum_i v_i      (i over rows and places)
-The running statistics move by assigning new tensors, never in place: `torch.func.functional_call` hands those back.
+    mean = sum_i v_i x_i / sum_i v_i,    var = sum_i v_i (x_i - mean)^2 / sum_i v_i      (i over rows and positions)
+The running statistics are updated by assigning new tensors, never in place: `torch.func.functional_call` returns those.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cl_func.tree import describe
 class BatchNorm(nn.Module):
     """`nn.BatchNorm1d/2d/3d` for x [n, C, ...] with inert padding; the same names, hyperparameters and results.
 
-    Before a call, the buffer `valid` [n] bool may be set to tell the rows that are not padding; None means all. `Model.apply` does
-    so. Without a valid row the output is finite and the running statistics stay. A single valid value per channel has no
-    unbiased variance: `running_var` stays. Raises ValueError for shapes that do not fit, and for a batch that by its shape has
-    one value per channel, like torch.
+    Before a call, the buffer `valid` [n] bool may be set to mark the rows that are not padding; `Model.apply` does. None means all.
+    Without a valid row the output is finite and the running statistics stay as they are. A single valid value per channel has no
+    unbiased variance: `running_var` stays as it is. Raises ValueError for shapes that do not fit and, like torch, for a batch whose
+    shape has one value per channel.
     """
 
     weight: Tensor | None
@@ -66,7 +66,7 @@ class BatchNorm(nn.Module):
         return made.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x [n, C, ...]: by the batch in train mode or without running statistics, by the running statistics else."""
+        """Normalise x [n, C, ...] by the batch in train mode or without running statistics, else by the running statistics."""
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != self.num_features or not x.is_floating_point():
             raise ValueError(f"x: BatchNorm expects a floating tensor [n, {self.num_features}, ...], got {describe(x)}.")
         if not self.training and self.running_mean is not None:
@@ -82,15 +82,15 @@ class BatchNorm(nn.Module):
                 f"valid: {describe(valid)} does not fit x, {describe(x)}: the module has merged or split the row axis before this "
                 "BatchNorm, so it cannot tell which values are padding. Keep rows on the first axis."
             )
-        places = math.prod(x.shape[2:])
-        values = x.reshape(x.shape[0], x.shape[1], places).to(torch.promote_types(x.dtype, torch.float32))
+        positions = math.prod(x.shape[2:])
+        values = x.reshape(x.shape[0], x.shape[1], positions).to(torch.promote_types(x.dtype, torch.float32))
         rows = valid[:, None]
-        count = valid.sum().to(values.dtype) * places
-        some = count.clamp(min=1)
-        # Over the places of a row first: the mask then costs nothing, and the whole takes 1.4 times torch's own kernel on a CPU.
-        mean = torch.where(rows, values.sum(2), 0).sum(0) / some
+        count = valid.sum().to(values.dtype) * positions
+        divisor = count.clamp(min=1)
+        # Over the positions of a row first: the mask then costs nothing, and the whole takes 1.4 times torch's own kernel on a CPU.
+        mean = torch.where(rows, values.sum(2), 0).sum(0) / divisor
         centred = values - mean[:, None]
-        var = torch.where(rows, centred.square().sum(2), 0).sum(0) / some
+        var = torch.where(rows, centred.square().sum(2), 0).sum(0) / divisor
         if self.training and self.running_mean is not None:
             self._track(mean.detach(), var.detach(), count)
         scale = torch.rsqrt(var + self.eps)
@@ -110,11 +110,11 @@ class BatchNorm(nn.Module):
         # momentum=None: the cumulative average over all batches
         factor = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.clamp(min=1)
         unbiased = var * (count / (count - 1).clamp(min=1))
-        for name, old, new, known in (
+        for name, old, new, defined in (
             ("running_mean", self.running_mean, mean, count > 0),
             ("running_var", self.running_var, unbiased, count > 1),
         ):
-            setattr(self, name, torch.where(known, old + factor * (new - old), old).to(old.dtype))
+            setattr(self, name, torch.where(defined, old + factor * (new - old), old).to(old.dtype))
 
     def extra_repr(self) -> str:
         """The hyperparameters, as torch prints them."""

@@ -2,7 +2,7 @@
 
     logits[i, c] = scale * <h_i / |h_i|, w_c / |w_c|>
 
-Classes that were trained last have larger weights and biases in a linear head; here all have length 1. `scale` is learnt.
+In a linear head the classes trained last have larger weights and biases; here all weights have length 1. `scale` is learnt.
 Hou, Pan, Loy, Wang & Lin, "Learning a unified classifier incrementally via rebalancing", CVPR 2019, eq. 4.
 """
 
@@ -23,10 +23,10 @@ def cosine_logits(features: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 class CosineLinear(nn.Module):
-    """The layer in the place of a last `nn.Linear`, for modules that `from_module` takes: [n, d] to logits [n, C].
+    """A last layer in place of `nn.Linear`, for modules that `from_module` takes: [n, d] to logits [n, C].
 
-    `weight` [C, d] is initialised as that of nn.Linear, `scale` () at the value given; there is no bias. A softmax of cosines at
-    scale 1 is nearly uniform, and the scale has to grow before much is learnt; 10 learns from the first step.
+    `weight` [C, d] is initialised as that of nn.Linear, `scale` () with the value given; there is no bias. At scale 1 a softmax of
+    cosines is nearly uniform, and the scale has to grow before much is learnt; with 10 learning starts at the first step.
     Raises TypeError or ValueError for sizes below 1, ValueError for a scale that is not positive and finite.
     """
 

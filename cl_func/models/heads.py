@@ -84,7 +84,7 @@ def split_heads(model: Model) -> tuple[Model, Tensor | None]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """A function `(state, exp) -> logits [n, C]` that classifies by a model's features or logits, and that model."""
+    """A function `(state, exp) -> logits [n, C]` that classifies by a model's features or logits, with that model."""
 
     logits: Callable[[Any, Experience], Tensor]
     model: Model
@@ -102,7 +102,7 @@ def of_their_task(model: Model, logits: Tensor, tasks: Tensor) -> Tensor:
 def check_heads(model: Model, exp: Experience, name: str = "exp") -> None:
     """ValueError unless a multi-head model has a head for the task of each row of an experience, and in it the row's class.
 
-    Nothing is looked at for other models, nor where experiences have a lane axis, nor for data with more classes than the model.
+    Other models, experiences with a lane axis, and data with more classes than the model are not checked.
     """
     masks = split_heads(model)[1]
     if masks is None or exp.rows.ndim != 1 or exp.classes.shape[-1] > masks.shape[1]:
@@ -124,9 +124,9 @@ def check_heads(model: Model, exp: Experience, name: str = "exp") -> None:
 
 
 def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
-    """Logits [n, C] with the classes outside a mask [C] or [n, C] pushed to a large negative number.
+    """Logits [n, C] with those of classes outside a mask [C] or [n, C] set to a large negative number.
 
-    Small enough that even a sum of masked losses is finite. Raises ValueError when the numbers of classes differ.
+    It is small enough that even a sum of masked losses is finite. Raises ValueError if the numbers of classes differ.
     """
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
         raise checks.type_error("logits", "a floating tensor [n, C]", logits)
@@ -147,8 +147,8 @@ def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
 def class_masks(stream: Iterable[Experience]) -> Tensor:
     """The classes of each task of a stream, [T, C] bool: row t is the union of `classes` over the experiences with task label t.
 
-    Where the rows of a source have task labels of their own, the labels that occur with each of them count instead. Raises
-    ValueError for negative task labels, for labels that are left out, and for an empty stream.
+    Where the rows of a source have task labels of their own, these count, with the class labels that occur with each. Raises
+    ValueError for negative task labels, for gaps between them, and for an empty stream.
     """
     found: dict[int, Tensor] = {}
     checks.stream("stream", stream)
@@ -164,25 +164,25 @@ def class_masks(stream: Iterable[Experience]) -> Tensor:
 
 
 def add_tasks(found: dict[int, Tensor], exp: Experience) -> None:
-    """Add the classes [C] bool of each task of an experience to those by task label; of several lanes, those of the first."""
+    """Add the classes [C] bool of each task of an experience to those found by task label; of several lanes the first counts."""
     rows, valid, task, classes = (
         leaf if leaf.ndim == rank else leaf[0] for leaf, rank in ((exp.rows, 1), (exp.valid, 1), (exp.task, 0), (exp.classes, 1))
     )
-    here = {int(task): classes} if exp.source.task is None else {}
+    masks = {int(task): classes} if exp.source.task is None else {}
     if exp.source.task is not None:
         tasks, labels = exp.source.task[rows[valid]], exp.source.y[rows[valid]]
         for label in tasks.unique().tolist():
-            here[label] = torch.zeros_like(classes)
-            here[label][labels[tasks == label]] = True
-    for label, mask in here.items():
+            masks[label] = torch.zeros_like(classes)
+            masks[label][labels[tasks == label]] = True
+    for label, mask in masks.items():
         found[label] = found[label] | mask if label in found else mask
 
 
 def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience, stacklevel: int) -> None:
-    """Warn if all classes compete in a model, whatever the task, although the task labels tell classes apart.
+    """Warn if all classes compete in a model, whatever the task, although the tasks have different classes.
 
-    tasks: the classes of each task. A model that heeds the task label in some other way than `multi_head` gives other logits to
-    the first row of the experience when its task is another.
+    tasks: the classes of each task. A model that uses the task label in some other way than `multi_head` does is recognised by its
+    logits of the first row of the experience, which depend on the task label.
     """
     masks = list(tasks.values())
     if split_heads(model)[1] is not None or all(torch.equal(masks[0], other) for other in masks[1:]):

@@ -1,11 +1,11 @@
-"""What the linear layers of a model see, for y = W h + b the h of each layer, and what they are told, the gradient d by y.
+"""The inputs of a model's linear layers, for y = W h + b the h of each layer, and the gradients by their outputs, the d by each y.
 
 The gradient of one row by W is the outer product d h^T, and by b it is d: a square, an absolute value or an inner product of single
-rows' gradients needs the factors only, never a matrix for each row.
+rows' gradients needs only the factors, never a matrix for each row.
 
-While the model runs, calls of `F.linear` are watched and told apart by the weight they are given, the very tensor in `params`. So
-it works for every Model whose linear maps go through `F.linear` (`nn.Linear` does), leaves no hook behind, and is as pure as the
-forward pass itself: vmapped and compiled runs see the same.
+While the model runs, calls of `F.linear` are intercepted and identified by their weight, the very tensor in `params`. So this works
+for every Model whose linear maps go through `F.linear` (`nn.Linear` does), leaves no hook behind, and is as pure as the forward
+pass itself, vmapped and compiled as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.experiences import Experience
 from cl_func.models.model import Model, ModelState
 from cl_func.tree import describe
@@ -27,10 +27,13 @@ from cl_func.tree import describe
 def linear_inputs(model: Model, net: ModelState, exp: Experience) -> dict[tuple[str, str | None], Tensor]:
     """The inputs [n, in] of each linear layer on the rows of an experience, in eval mode: (weight's name, bias's name) -> inputs.
 
-    A layer applied at several places of a row, x [n, ..., in], gives the mean over the places. The layers come in the order in
+    A layer applied at several positions of a row, x [n, ..., in], gives the mean over the positions. The layers are in the order in
     which they run. Raises ValueError for a layer that runs twice or is given other rows, and for a weight or bias that is used
-    elsewhere too.
+    elsewhere too; TypeError for other arguments.
     """
+    checks.model("model", model)
+    checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
+    checks.instance("exp", exp, Experience, "an Experience")
     with _Watch(net.params, len(exp)) as watch:
         model.apply(net.params, net.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
     if watch.tied():
@@ -48,9 +51,16 @@ def row_factors(
 
     x: [n, ...], task: [n] int64; outputs: a function of each row by itself, logits [n, C] to values [n, D]; weights: [n, K, D].
     Returns (weight's name, bias's name) -> (h [n, in], d [n, K, out]); or None if there are no such factors: if the model has
-    parameters outside of linear layers, if layers run twice or at several places of a row, or if a weight or bias is used elsewhere
-    too (tied weights, a bias that two layers share): its gradient is the sum over its uses.
+    parameters outside of linear layers, if layers run twice or at several positions of a row, or if a weight or bias is used
+    elsewhere too (tied weights, a bias that two layers share): its gradient is the sum over its uses.
+    Raises TypeError or ValueError for arguments of other kinds, dtypes and shapes.
     """
+    checks.model("model", model)
+    checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
+    checks.instance("x", x, Tensor, "a tensor [n, ...]")
+    checks.tensor("task", task, x.shape[:1], torch.int64, like=x)
+    checks.function("outputs", outputs, "a function of logits [n, C]")
+    checks.tensor("weights", weights, like=x)
     zeros = {name: x.new_zeros((x.shape[0], w.shape[0]), dtype=w.dtype) for name, w in net.params.items() if w.ndim == 2}
     found: list[tuple[str, str | None]] = []
     tied: list[str] = []
@@ -69,19 +79,21 @@ def row_factors(
         return None
     if tied or {name for names in found for name in names if name is not None} != net.params.keys():
         return None
-    _, pull, inputs = made
-    (grads,) = torch.func.vmap(pull, in_dims=1, out_dims=1)(weights)
+    values, pullback, inputs = made
+    if weights.ndim != 3 or (weights.shape[0], weights.shape[2]) != values.shape:
+        raise ValueError(f"weights: expected [n, K, D] for outputs [n, D] of {describe(values)}, got {describe(weights)}.")
+    (grads,) = torch.func.vmap(pullback, in_dims=1, out_dims=1)(weights)
     return {names: (h, grads[names[0]]) for names, h in zip(found, inputs, strict=True)}
 
 
 class _NoFactorsError(Exception):
-    """Ends a forward pass in which a layer has no two factors."""
+    """Ends a forward pass in which the gradient of a layer is no outer product."""
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the inputs [n, ...] of linear layers, and the parameters that anything else computes with.
+    """Records the inputs [n, ...] of linear layers, and the parameters that any other operation uses.
 
-    With `shifts` by the weights' names, adds them to the outputs.
+    With `shifts` by the weights' names, adds them to the layers' outputs.
     """
 
     def __init__(self, params: dict[str, Tensor], n: int, shifts: dict[str, Tensor] | None = None) -> None:
@@ -93,12 +105,12 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.linear:
-            shift = self.note(*args, **kwargs)
+            shift = self.record(*args, **kwargs)
             out = func(*args, **kwargs)
             return out if shift is None else out + shift
         out = func(*args, **kwargs)
         used = self.named(*args, *kwargs.values()) if kwargs else self.named(*args)
-        if used and any(isinstance(value, Tensor) for value in tree.leaves(out)):  # to ask for a shape or a dtype is no use
+        if used and any(isinstance(value, Tensor) for value in tree.leaves(out)):  # asking for a shape or a dtype does not count
             self.elsewhere.extend(used)
         return out
 
@@ -117,17 +129,18 @@ class _Watch(TorchFunctionMode):
         held = [name for names in self.seen for name in names if name is not None]
         return [name for i, name in enumerate(held) if name in self.elsewhere or name in held[:i]]
 
-    def note(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # F.linear's own names
-        name, given = self.names.get(id(weight)), self.named(input)
-        if name is None or given:
-            self.elsewhere.extend([*given, *self.named(weight, bias)])
+    def record(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # F.linear's own names
+        name, as_input = self.names.get(id(weight)), self.named(input)
+        if name is None or as_input:
+            self.elsewhere.extend([*as_input, *self.named(weight, bias)])
             return None
-        twice, whole = any(name == other for other, _ in self.seen), input.ndim > 1 and input.shape[0] == self.n
-        if self.shifts is not None and (twice or input.ndim != 2 or not whole):
+        twice = any(name == other for other, _ in self.seen)
+        by_row = input.ndim > 1 and input.shape[0] == self.n
+        if self.shifts is not None and (twice or input.ndim != 2 or not by_row):
             raise _NoFactorsError
         if twice:
             raise ValueError(f"model: the linear layer of {name!r} runs twice in one forward pass; its inputs are not one matrix.")
-        if not whole:
+        if not by_row:
             raise ValueError(
                 f"model: the linear layer of {name!r} is given {describe(input)} for {self.n} rows; keep rows on the first axis."
             )

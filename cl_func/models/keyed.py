@@ -1,7 +1,7 @@
-"""Layers that draw from a key of their own; `from_module` puts them in the place of those that draw from torch's generator.
+"""Layers that draw from a key of their own, which `from_module` puts in place of those that draw from torch's generator.
 
-The key is a buffer, which every call in train mode moves on, so a lane of a vmapped run draws what the single run draws. It moves
-by assignment of a new tensor, never in place: `torch.func.functional_call` hands that back.
+The key is a buffer, which every call in train mode advances, so a lane of a vmapped run draws what the single run draws. The new
+key is assigned, never written in place: `torch.func.functional_call` returns it.
 
     Dropout        zero values or channels       Srivastava et al. 2014
     DropPath       leave out a residual branch   Huang et al. 2016, "Deep networks with stochastic depth"
@@ -24,9 +24,9 @@ from cl_func.tree import describe
 
 
 class KeyedLayer(nn.Module):
-    """The base of layers that draw: `draw_key()` gives a key to draw with by `cl_func.random`, another one at each call.
+    """The base of layers that draw: `draw_key()` gives a key for the functions of `cl_func.random`, another one at each call.
 
-    Call it in train mode alone: what evaluation draws is not kept.
+    Call it in train mode only: in eval mode the advanced key is lost.
 
     >>> class Noise(KeyedLayer):
     ...     def forward(self, x):
@@ -41,9 +41,9 @@ class KeyedLayer(nn.Module):
         self.register_buffer("key", torch.tensor(0), persistent=False)
 
     def draw_key(self) -> Tensor:
-        """A fresh key, () int64; the layer's own moves on."""
-        self.key, draw = random.split(self.key)
-        return draw
+        """A fresh key, () int64; the layer's own key is advanced."""
+        self.key, draw_key = random.split(self.key)
+        return draw_key
 
 
 def _key_names(net: ModelState) -> list[str]:
@@ -51,13 +51,13 @@ def _key_names(net: ModelState) -> list[str]:
 
 
 def with_keys(net: ModelState, buffers: dict[str, Tensor]) -> ModelState:
-    """The weights and statistics of a model with the layers' keys in `buffers`, as another pass left them: keys are used once."""
+    """The model with the layers' keys of `buffers`, as another pass has advanced them: a key is used only once."""
     keys = {name: buffers[name] for name in _key_names(net)}
     return tree.replace(net, buffers={**net.buffers, **keys}) if keys else net
 
 
 def aside(net: ModelState, data: Tensor) -> ModelState:
-    """The same model with keys of its own, derived by one integer, for a pass whose buffers are dropped: the next draws others."""
+    """The model with keys derived from its own by an integer, for a pass whose buffers are dropped."""
     return with_keys(net, {name: random.fold_in(net.buffers[name], data) for name in _key_names(net)})
 
 
@@ -115,7 +115,7 @@ _ALPHA = 1.7580993408473766  # SELU's scale times its alpha: what it tends to fa
 
 
 class AlphaDropout(KeyedLayer):
-    """`nn.AlphaDropout`: sets each value with probability p to SELU's lower limit, then makes up for mean and variance.
+    """`nn.AlphaDropout`: sets each value with probability p to SELU's lower limit, then restores mean and variance.
 
         y = a (m x - (1 - m) l) + a l p    with m ~ Bernoulli(1 - p), l = 1.758 and a = ((1 - p) (1 + p l^2))^-1/2
 

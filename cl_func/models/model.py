@@ -2,8 +2,8 @@
 
     logits [n, C], buffers' = apply(params, buffers, x [n, ...], train=, valid=, task=)
 
-Whatever a forward pass moves (batch-norm statistics, the keys of dropout) is a buffer: it goes in and comes out, and nothing is
-changed in place. What a loss is differentiated by are the params. `forward` does this for an agent and an experience.
+Whatever a forward pass updates (batch-norm statistics, the keys of dropout) is a buffer: it goes in and comes out, and nothing is
+changed in place. Losses are differentiated by the params. `forward` applies a model for an agent and an experience.
 A model may also give the features before its last layer, `features(params, buffers, x) -> [n, F]`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,47 @@ class ModelState:
     buffers: dict[str, Tensor]  # what is not: statistics, keys of dropout, frozen parameters
 
 
+class _HasModel(Protocol):
+    """The state of an agent with a model."""
+
+    @property
+    def model(self) -> Any: ...
+
+
+S = TypeVar("S", bound=_HasModel)
+
+
+class Apply(Protocol):
+    """The forward pass of a model."""
+
+    def __call__(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        /,
+        *,
+        train: bool = False,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+class Features(Protocol):
+    """The forward pass of a model without its last layer, in eval mode."""
+
+    def __call__(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        /,
+        *,
+        valid: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Tensor: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A model's functions and sizes; it holds no weights, so one Model serves any number of runs.
@@ -36,18 +77,18 @@ class Model:
     init: `(key) -> ModelState`, key () int64.
     apply: `(params, buffers, x, *, train=False, valid=None, task=None) -> (logits, buffers)` with x [n, ...] and logits
         [n, n_classes]. `valid` [n] bool marks the rows that are not padding, `task` [n] int64 is the task label of each row. With
-        train=False the very buffers that came in are returned.
+        train=False the buffers are returned as they are, the same object.
     n_classes: the number of logits C.
-    input_shape: the shape of one sample, from which replay memories allocate; None if any will do.
-    features: `(params, buffers, x, *, valid=None, task=None) -> [n, F]`, what the last layer is given, always in eval mode; None if
-        the model does not tell, and then methods that classify by features refuse it.
+    input_shape: the shape of one sample, by which replay memories are allocated; None if any will do.
+    features: `(params, buffers, x, *, valid=None, task=None) -> [n, F]`, the input of the last layer, always in eval mode; None if
+        the model cannot give it, and then methods that classify by features refuse the model.
     """
 
     init: Callable[[Tensor], ModelState]
-    apply: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    apply: Apply
     n_classes: int
     input_shape: tuple[int, ...] | None = None
-    features: Callable[..., Tensor] | None = None
+    features: Features | None = None
 
     def __post_init__(self) -> None:
         checks.function("init", self.init, "a function from a key to a ModelState")
@@ -59,27 +100,29 @@ class Model:
             checks.function("features", self.features)
 
 
-def feature_function(model: Model) -> Callable[..., Tensor]:
-    """`model.features`. Raises ValueError for a model without."""
+def feature_function(model: Model) -> Features:
+    """`model.features`. Raises ValueError for a model without features."""
     checks.model("model", model)
     if model.features is None:
         raise ValueError(
-            "model: this method works on the features before the last layer, which this model does not tell; build it with "
+            "model: this method works on the features before the last layer, which this model does not give; build it with "
             "from_module(factory, ..., last_layer=NAME), the name of its last layer, or give Model(..., features=function)."
         )
     return model.features
 
 
 def features(model: Model, state: ModelState, x: Tensor, valid: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-    """The features [n, F] of x under the weights of a model, in eval mode.
+    """The features [n, F] of x [n, ...] under the weights of a model, in eval mode.
 
-    Raises ValueError for a model without features.
+    valid: [n] bool, the rows that are not padding; task: [n] int64, the task label of each row.
+    Raises TypeError or ValueError for a state of another model, other inputs, and a model without features.
     """
+    checks.instance("state", state, ModelState, "the ModelState of model.init(key)")
     return feature_function(model)(state.params, state.buffers, x, valid=valid, task=task)
 
 
 def sample_features(model: Model, state: ModelState) -> Tensor:
-    """The features [F] of one input of zeros, for allocation. Raises ValueError without features or `input_shape`."""
+    """The features [F] of an input of zeros, for allocation. Raises ValueError for a model without features or `input_shape`."""
     checks.model("model", model)
     checks.instance("state", state, ModelState, "the ModelState of model.init(key)")
     if model.input_shape is None:
@@ -92,17 +135,18 @@ def sample_features(model: Model, state: ModelState) -> Tensor:
     return features(model, state, like.new_zeros((1, *model.input_shape)), torch.ones_like(task, dtype=torch.bool), task)[0]
 
 
-def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience, *, train: bool = True) -> tuple[Tensor, Any]:
-    """The logits [n, C] of an experience's rows under `params`, and the agent with moved buffers; for use in losses.
+def forward(model: Model, params: dict[str, Tensor], state: S, exp: Experience, *, train: bool = True) -> tuple[Tensor, S]:
+    """The logits [n, C] of an experience's rows under `params`, and the agent with updated buffers; for use in losses.
 
-    If no buffer moved (there are none, or train=False) the state is returned as it is, the same object.
+    If no buffer has changed (there are none, or train=False) the state is returned as it is, the same object.
     """
     if not isinstance(exp, Experience):
         raise checks.type_error("exp", "an Experience", exp)
     if not isinstance(model, Model):
         checks.model("model", model)
     try:
-        old = state.model.buffers
+        net: ModelState = state.model
+        old = net.buffers
     except AttributeError:
         raise checks.no_agent("state", state, "model") from None
     try:
@@ -114,4 +158,4 @@ def forward(model: Model, params: dict[str, Tensor], state: Any, exp: Experience
         raise
     if all(value is old[name] for name, value in new.items()):
         return logits, state
-    return logits, tree.replace(state, model=tree.replace(state.model, buffers=new))
+    return logits, tree.replace(state, model=tree.replace(net, buffers=new))

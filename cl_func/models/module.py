@@ -3,7 +3,7 @@
 `init` builds the module with torch's generator seeded from the key and takes its tensors; `apply` runs it through
 `torch.func.functional_call` on templates without memory (their tensors are on the meta device), one in train and one in eval
 mode, so that no call ever changes a mode, a weight or a statistic. Batch normalisation and layers that draw are replaced
-(`replace.py`); a trial pass refuses what draws besides (`trial.py`).
+(`replace.py`); a trial pass finds whatever else draws, and refuses it (`trial.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,16 +50,16 @@ def from_module(
     the buffers, so nothing trains them. Calls of one model from several threads take turns.
 
     nn.BatchNorm1d/2d/3d are replaced by `BatchNorm`; torch's dropouts and nn.RReLU, torchvision's StochasticDepth and timm's
-    DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`, `DropPath`. What else draws, such as
-    F.dropout in a `forward`, is found by one trial pass on the CPU, here if the input's shape is known, else at the first `apply`.
+    DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`, `DropPath`. Other draws, such as
+    F.dropout in a `forward`, are found by a trial pass on the CPU, here if the input's shape is known, else at the first `apply`.
 
-    last_layer: its name, such as "fc" or "4" in an nn.Sequential. What it is given are the model's `features` (the
-        module's output with nn.Identity in its place), for methods that classify by them.
-    replace: what to put in the place of further kinds of layers, {Type: function of the layer that gives a module}, such as
-        `{Noisy: lambda layer: Noise(layer.std)}` with a Noise made on `KeyedLayer`.
+    last_layer: its name, such as "fc" or "4" in an nn.Sequential. Its inputs are the model's `features` (the module's
+        output with nn.Identity in its place), for methods that classify by them.
+    replace: replacements for further kinds of layers, {Type: function of the layer that gives a module}, such as
+        `{Noisy: lambda layer: Noise(layer.std)}` with a Noise derived from `KeyedLayer`.
 
     Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors or that
-    differ, has no layer `last_layer`, or has one that is lazy, that draws from a generator, or whose statistics padding would
+    differ, has no layer `last_layer`, or has a layer that is lazy, that draws from a generator, or whose statistics padding would
     disturb; and, from `apply`, ValueError for logits of another shape. Under vmap torch refuses recurrent layers (it has no
     batching rule for them).
 
@@ -69,12 +70,13 @@ def from_module(
     module = _Module(factory, positive_int("n_classes", n_classes), last_layer, check_replacements(replace))
     shape = None if input_shape is None else input_size(input_shape)
     if shape is not None:
-        module.trial.on_shape(4, shape)
-    return Model(module.init, module.apply, n_classes, shape, None if last_layer is None else module.features)
+        module.trial.run_on_shape(4, shape)
+    features = None if last_layer is None else partial(_features, module)
+    return Model(partial(_init, module), partial(_apply, module), n_classes, shape, features)
 
 
 class _Module:
-    """The two functions of a Model made from a module. Pickled by the arguments of `from_module` alone."""
+    """What the functions of a Model made from a module share. Pickled by the arguments of `from_module` alone."""
 
     def __init__(
         self, factory: Callable[[], nn.Module], n_classes: int, last_layer: str | None = None, replace: Replacements | None = None
@@ -83,9 +85,9 @@ class _Module:
         modules = {}
         for train in (True, False):
             with seeded(random.key(0)):
-                modules[train] = _built(factory)
-        parts = [{id(part) for part in (*m.modules(), *m.parameters(), *m.buffers())} for m in modules.values()]
-        if parts[0] & parts[1]:  # must be known before anything is replaced in a module that is the user's own
+                modules[train] = _made(factory)
+        ids = [{id(part) for part in (*m.modules(), *m.parameters(), *m.buffers())} for m in modules.values()]
+        if ids[0] & ids[1]:  # must be known before anything is replaced in a module that is the user's own
             raise ValueError(
                 "factory: expected a new module at each call, but two calls returned the same one or shared tensors; "
                 "build it inside the factory, or return a copy: lambda: copy.deepcopy(module)."
@@ -98,112 +100,122 @@ class _Module:
         pure = [(f"{path}." if path else "", m) for path, m in template.named_modules() if isinstance(m, (BatchNorm, KeyedLayer))]
         self.keys = [f"{path}key" for path, layer in pure if isinstance(layer, KeyedLayer)]
         self.valids = [f"{path}valid" for path, layer in pure if isinstance(layer, BatchNorm)]
-        moved_by_assignment = {path + name for path, layer in pure for name, _ in layer.named_buffers(recurse=False)}
+        assigned = {path + name for path, layer in pure for name, _ in layer.named_buffers(recurse=False)}
         buffers = [name for name, _ in template.named_buffers()]
-        self.maybe_written = [name for name in buffers if name not in moved_by_assignment]
+        self.maybe_written = [name for name in buffers if name not in assigned]
         self.names = {name for name, _ in template.named_parameters()}.union(buffers)
         tensors = (template.named_parameters, template.named_buffers)
         self.tied = any(len(list(named())) != len(list(named(remove_duplicate=False))) for named in tensors)
         self.trunk = None if last_layer is None else _trunk(self.templates[False], last_layer)
-        below = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
-        self.in_trunk = {name for name, _ in below}.union(self.valids)
-        self.trial = Trial(self.built)
+        in_trunk = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
+        self.in_trunk = {name for name, _ in in_trunk}.union(self.valids)
+        self.trial = Trial(partial(_built, factory, self.replace))
         self.lock = threading.RLock()  # functional_call puts the tensors into the template while it runs
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Module, (self.factory, self.n_classes, self.last_layer, self.replace)
 
-    def built(self, key: Tensor) -> nn.Module:
-        """A new module, its layers replaced and its weights drawn from a key."""
-        with seeded(key):
-            return replaced(_built(self.factory), self.replace)
 
-    def init(self, key: Tensor) -> ModelState:
-        module = self.built(key)
-        params: dict[str, Tensor] = {}
-        buffers: dict[str, Tensor] = {}
-        for name, value in (*module.named_parameters(), *module.named_buffers()):
-            group = params if isinstance(value, nn.Parameter) and value.requires_grad else buffers
-            group[name] = value.detach().to(key.device, copy=True)
-        buffers.update({name: random.fold_in(key, i) for i, name in enumerate(self.keys)})
-        return ModelState(params=params, buffers=buffers)
-
-    def apply(
-        self,
-        params: dict[str, Tensor],
-        buffers: dict[str, Tensor],
-        x: Tensor,
-        *,
-        train: bool = False,
-        valid: Tensor | None = None,
-        task: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        named = self._named(params, buffers, x, valid)
-        untried = not torch.compiler.is_compiling() and not self.trial.done.is_set()
-        if untried:
-            self.trial.on(x)
-        logits = self._call(self.templates[bool(train)], named, x)
-        if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], self.n_classes):
-            raise ValueError(
-                f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {self.n_classes}], "
-                f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
-            )
-        if untried:
-            self.trial.done.set()  # also if it could not take the input: a pass on the CPU may be what the module cannot do
-        # functional_call has put what the module assigned to its buffers into `named`.
-        return logits, {name: named[name] for name in buffers} if train else buffers
-
-    def features(
-        self,
-        params: dict[str, Tensor],
-        buffers: dict[str, Tensor],
-        x: Tensor,
-        *,
-        valid: Tensor | None = None,
-        task: Tensor | None = None,
-    ) -> Tensor:
-        assert self.trunk is not None
-        named = {name: value for name, value in self._named(params, buffers, x, valid).items() if name in self.in_trunk}
-        found = self._call(self.trunk, named, x)
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
-            raise ValueError(
-                f"last_layer: without its last layer {self.last_layer!r} the module must return features [n, F] with n = {len(x)}, "
-                f"got {describe(found)}; name the linear layer that gives the logits."
-            )
-        return found
-
-    def _named(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-        checks.instance("params", params, dict, "the tensors of a model by name")
-        checks.instance("buffers", buffers, dict, "the tensors of a model by name")
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            raise checks.type_error("x", "a tensor [n, ...]", x)
-        named = {**params, **buffers}
-        if named.keys() != self.names:
-            wrong = sorted(named.keys() ^ self.names)[0]
-            raise ValueError(
-                f"params, buffers: {wrong!r} is {'missing' if wrong in self.names else 'not a tensor of this model'}; "
-                "pass the params and buffers of a state made by this model's init."
-            )
-        if valid is not None:
-            checks.tensor("valid", valid, x.shape[:1], torch.bool, like=x)
-        for name in self.maybe_written:
-            named[name] = named[name].clone()  # the module may write into it, and it belongs to the caller
-        if valid is not None:
-            named.update(dict.fromkeys(self.valids, valid))
-        return named
-
-    def _call(self, template: nn.Module, named: dict[str, Tensor], x: Tensor) -> Any:
-        try:
-            with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:  # dynamo cannot enter a lock
-                return torch.func.functional_call(template, named, (x,), tie_weights=self.tied)
-        except RuntimeError as error:
-            if type(error) is not RuntimeError or torch_private.in_transform():
-                raise
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"x: the module cannot take {describe(x)} on {x.device} with these params: {reason}") from error
+def _init(module: _Module, key: Tensor) -> ModelState:
+    built = _built(module.factory, module.replace, key)
+    params: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    for name, value in (*built.named_parameters(), *built.named_buffers()):
+        group = params if isinstance(value, nn.Parameter) and value.requires_grad else buffers
+        group[name] = value.detach().to(key.device, copy=True)
+    buffers.update({name: random.fold_in(key, i) for i, name in enumerate(module.keys)})
+    return ModelState(params=params, buffers=buffers)
 
 
-def _built(factory: Callable[[], nn.Module]) -> nn.Module:
+def _apply(
+    module: _Module,
+    params: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    x: Tensor,
+    *,
+    train: bool = False,
+    valid: Tensor | None = None,
+    task: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    named = _named(module, params, buffers, x, valid)
+    first = not torch.compiler.is_compiling() and not module.trial.done.is_set()
+    if first:
+        module.trial.run(x)
+    logits = _call(module, module.templates[bool(train)], named, x)
+    if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], module.n_classes):
+        raise ValueError(
+            f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {module.n_classes}], "
+            f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
+        )
+    if first:
+        module.trial.done.set()  # also if it could not take the input: a pass on the CPU may be what the module cannot do
+    # functional_call has put what the module assigned to its buffers into `named`.
+    return logits, {name: named[name] for name in buffers} if train else buffers
+
+
+def _features(
+    module: _Module,
+    params: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    x: Tensor,
+    *,
+    valid: Tensor | None = None,
+    task: Tensor | None = None,
+) -> Tensor:
+    assert module.trunk is not None
+    named = {name: value for name, value in _named(module, params, buffers, x, valid).items() if name in module.in_trunk}
+    found = _call(module, module.trunk, named, x)
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
+        raise ValueError(
+            f"last_layer: without its last layer {module.last_layer!r} the module must return features [n, F] with n = {len(x)}, "
+            f"got {describe(found)}; name the linear layer that gives the logits."
+        )
+    return found
+
+
+def _named(
+    module: _Module, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, valid: Tensor | None
+) -> dict[str, Tensor]:
+    """The tensors of a call by their names in the module, after checks of its arguments."""
+    checks.instance("params", params, dict, "the tensors of a model by name")
+    checks.instance("buffers", buffers, dict, "the tensors of a model by name")
+    if not isinstance(x, Tensor) or x.ndim < 2:
+        raise checks.type_error("x", "a tensor [n, ...]", x)
+    named = {**params, **buffers}
+    if named.keys() != module.names:
+        wrong = sorted(named.keys() ^ module.names)[0]
+        raise ValueError(
+            f"params, buffers: {wrong!r} is {'missing' if wrong in module.names else 'not a tensor of this model'}; "
+            "pass the params and buffers of a state made by this model's init."
+        )
+    if valid is not None:
+        checks.tensor("valid", valid, x.shape[:1], torch.bool, like=x)
+    for name in module.maybe_written:
+        named[name] = named[name].clone()  # the module may write into it, and it belongs to the caller
+    if valid is not None:
+        named.update(dict.fromkeys(module.valids, valid))
+    return named
+
+
+def _call(module: _Module, template: nn.Module, named: dict[str, Tensor], x: Tensor) -> Any:
+    try:
+        with contextlib.nullcontext() if torch.compiler.is_compiling() else module.lock:  # dynamo cannot enter a lock
+            return torch.func.functional_call(template, named, (x,), tie_weights=module.tied)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or torch_private.in_transform():
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"x: the module cannot take {describe(x)} on {x.device} with these params: {reason}") from error
+
+
+def _built(factory: Callable[[], nn.Module], replace: Replacements, key: Tensor) -> nn.Module:
+    """A new module with its layers replaced and its weights drawn from a key."""
+    with seeded(key):
+        return replaced(_made(factory), replace)
+
+
+def _made(factory: Callable[[], nn.Module]) -> nn.Module:
+    """What the factory makes, after a check that it is a module with weights."""
     if not callable(factory) or isinstance(factory, nn.Module):
         raise TypeError(
             f"factory: expected a function without arguments that builds a module, got {factory!r}; give lambda: MyNet()."
@@ -229,12 +241,12 @@ def _check_equal(one: nn.Module, other: nn.Module) -> None:
 
 
 def _trunk(template: nn.Module, last_layer: str) -> nn.Module:
-    """A copy of a template with nn.Identity in the place of its last layer."""
+    """A copy of a template with nn.Identity in place of its last layer."""
     layers = [name for name, _ in template.named_modules() if name]
     if last_layer not in layers:
-        there = ", ".join(name for name, layer in template.named_modules() if name and not list(layer.children()))
+        leaves = ", ".join(name for name, layer in template.named_modules() if name and not list(layer.children()))
         raise ValueError(
-            f"last_layer: the module has no layer {last_layer!r}; its layers are {there or 'none: put it into an nn.Sequential'}."
+            f"last_layer: the module has no layer {last_layer!r}; its layers are {leaves or 'none: put it into an nn.Sequential'}."
         )
     without = copy.deepcopy(template)
     parent, _, name = last_layer.rpartition(".")

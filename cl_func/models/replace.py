@@ -1,7 +1,7 @@
-"""The layers of a module that are replaced before it can be a pure function, and those that cannot be.
+"""The layers that are replaced to make a module a pure function, and those that must be refused.
 
 Batch normalisation becomes `BatchNorm`, and layers that draw from torch's generator become keyed layers, wherever they occur. Those
-of other libraries are known by their names, so that they need not be installed; further kinds are the user's to say.
+of other libraries are recognised by name, so that these need not be installed; the user may name further kinds.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def check_replacements(replace: Any) -> Replacements:
 
 
 def replaced(module: nn.Module, own: Replacements) -> nn.Module:
-    """The module with its layers replaced, first by the user's own kinds; what a function of the user's gives is taken as it is.
+    """The module with its layers replaced, the user's own kinds first; what the user's functions return is not replaced further.
 
-    Raises ValueError, naming the layer, for one that cannot be pure.
+    Raises ValueError, naming the layer, for one that cannot be made pure.
     """
     done: dict[int, nn.Module] = {}
 
@@ -81,8 +81,8 @@ def replaced(module: nn.Module, own: Replacements) -> nn.Module:
 
 def _pure(layer: nn.Module, path: str) -> nn.Module:
     kind = type(layer)
-    if kind in _BATCH_NORMS:
-        return BatchNorm.like(layer)  # type: ignore[arg-type]
+    if isinstance(layer, _BATCH_NORMS) and kind in _BATCH_NORMS:  # no class derived from them
+        return BatchNorm.like(layer)
     keyed = _KEYED.get(kind) or _KEYED_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
     if keyed is not None:
         return keyed(layer).train(layer.training)

@@ -1,4 +1,4 @@
-"""New weights from a key: torch's own initialisers draw from its global generator, which is lent to them."""
+"""New weights from a key: torch's initialisers draw from its global generator, which is seeded for them and then restored."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SEEDING = threading.RLock()
 
 @contextlib.contextmanager
 def seeded(key: Tensor) -> Iterator[None]:
-    """Within it, torch's CPU generator starts from the key and new tensors are on the CPU; afterwards all is as it was before.
+    """A context in which torch's CPU generator starts from the key and new tensors are on the CPU; on exit it is restored.
 
-    There is one generator for all threads, so they take turns. Weights are made on the CPU wherever the key is, so that one key
-    gives the same weights on every device. Raises TypeError for a key that is no int64 tensor, ValueError for a batch of keys or a
+    All threads share this generator, so they take turns. Weights are made on the CPU wherever the key is, so that one key gives
+    the same weights on every device. Raises TypeError for a key that is no int64 tensor, ValueError for a batch of keys or a
     traced one.
     """
     if not isinstance(key, Tensor) or key.dtype != torch.int64:

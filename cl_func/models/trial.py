@@ -1,7 +1,7 @@
-"""A trial pass of a module that looks for randomness of its own.
+"""A trial pass that looks for hidden randomness in a module.
 
-A layer that draws from torch's generator (or numpy's, or Python's) makes two runs from one key differ. One pass tells: did a
-generator move, and in which layer?
+A layer that draws from torch's generator (or numpy's, or Python's) makes two runs from one key differ. One pass shows whether a
+generator has moved, and in which layer.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from cl_func.torch_private import TorchDispatchMode
 
 
 class Trial:
-    """The trial of the modules that `build(key)` makes; `done` when there was one. ValueError if a layer draws from a generator."""
+    """The trial of the modules that `build(key)` makes; `done` once it took place. ValueError if a layer draws from a generator."""
 
     def __init__(self, build: Callable[[Tensor], nn.Module]) -> None:
         self.build, self.done = build, threading.Event()
 
-    def on(self, x: Tensor) -> None:
-        """On the input of a first pass, x [n, ...]; while that is traced on one of its shape, apart from the tracing."""
+    def run(self, x: Tensor) -> None:
+        """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
         if tree._is_eager_cpu(x):
-            self._first_of([x[:4], x])
+            self._run_on_first([x[:4], x])
             return
         n, *shape = (int(size) for size in x.shape)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations and no tracing of its caller's
             for rows in (min(n, 4), n):
-                pool.submit(self.on_shape, rows, shape, x.dtype).result()
+                pool.submit(self.run_on_shape, rows, shape, x.dtype).result()
 
-    def on_shape(self, n: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
-        """On noise [n, *shape], or on zeros, for modules that take whole numbers."""
+    def run_on_shape(self, n: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+        """A trial on noise [n, *shape], or on zeros for modules that take whole numbers."""
         noise = random.normal(random.key(0), (n, *shape))
-        self._first_of([noise.to(dtype), torch.zeros_like(noise, dtype=dtype)])
+        self._run_on_first([noise.to(dtype), torch.zeros_like(noise, dtype=dtype)])
 
-    def _first_of(self, inputs: Sequence[Tensor]) -> None:
-        """On the first input that the module can take. It can take none where it needs another number of rows, say."""
+    def _run_on_first(self, inputs: Sequence[Tensor]) -> None:
+        """A trial on the first input that the module can take; none if it needs another number of rows, say."""
         for x in inputs:
             if self.done.is_set():
                 return
             try:
-                found = self._draw(x) and self._draw(x)  # twice: another thread may have moved numpy's generator
+                found = self._hidden_draw(x) and self._hidden_draw(x)  # twice: another thread may have moved numpy's generator
             except Exception:
                 continue
             if found is not None:
                 raise ValueError(f"factory: layer {found}")
             self.done.set()
 
-    def _draw(self, x: Tensor) -> str | None:
-        """Which layer of a new module draws from a generator, in words with the mend."""
+    def _hidden_draw(self, x: Tensor) -> str | None:
+        """Which layer of a new module draws from a generator, and what to do about it, in words."""
         module = self.build(random.key(0))
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
         with seeded(random.key(0)):
@@ -76,11 +76,11 @@ class Trial:
 def hidden_draw(module: nn.Module, x: Tensor) -> tuple[str, str, str] | None:
     """The first draw of a module on x [n, ...] from a generator: the path of the layer, the generator's name, and the mode.
 
-    The module is spoilt: give one that is thrown away. Errors of the module are passed on, unless it has drawn before.
+    It changes the module, so give one that is thrown away. Errors of the module are raised, unless it has drawn before.
     """
     watch = _Watch()
     for path, layer in module.named_modules():
-        watch.follow(path, layer)
+        watch.add_hooks(path, layer)
     for mode in ("training", "evaluation"):
         module.train(mode == "training")
         try:
@@ -95,9 +95,9 @@ def hidden_draw(module: nn.Module, x: Tensor) -> tuple[str, str, str] | None:
 
 
 class _Watch(TorchDispatchMode):
-    """Notes which layer's forward pass is running, and who moves a generator meanwhile.
+    """Records which layer's forward pass is running when a generator moves.
 
-    Torch's are looked at around each operation that may draw, which other threads have no time to disturb.
+    Torch's generators are compared before and after each operation that may draw: too short a time for other threads to interfere.
     """
 
     def __init__(self) -> None:
@@ -105,13 +105,13 @@ class _Watch(TorchDispatchMode):
         self.running: list[tuple[str, Any]] = []  # the path of a layer and the other generators when its pass began
         self.found: list[tuple[str, str]] = []
 
-    def follow(self, path: str, layer: nn.Module) -> None:
+    def add_hooks(self, path: str, layer: nn.Module) -> None:
         def enter(*given: Any) -> None:
-            self.running.append((path, _others()))
+            self.running.append((path, _other_generators()))
 
         def leave(*given: Any) -> None:
             _, before = self.running.pop()
-            self.found.extend((path, name) for name, state in _others().items() if state != before[name])
+            self.found.extend((path, name) for name, state in _other_generators().items() if state != before[name])
 
         layer.register_forward_pre_hook(enter)
         layer.register_forward_hook(leave)
@@ -129,8 +129,8 @@ class _Watch(TorchDispatchMode):
         return out
 
 
-def _others() -> dict[str, Any]:
-    """The states of the generators that torch does not know of."""
+def _other_generators() -> dict[str, Any]:
+    """The states of the generators that are not torch's."""
     return {
         "numpy's generator": pickle.dumps(np.random.get_state(legacy=False)),
         "Python's generator": python_random.getstate(),

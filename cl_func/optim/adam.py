@@ -47,7 +47,7 @@ def _correction(beta: Tensor, count: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """The optimiser made by `adam` and `adamw`: the numbers a new state starts from, and what of the rule is static."""
+    """The optimiser made by `adam` and `adamw`: the numbers that a new state starts from, and the static part of the rule."""
 
     lr: float
     beta1: float

@@ -9,7 +9,7 @@ that of torch.nn.utils.clip_grad_norm_.
 
 from __future__ import annotations
 
-import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,19 +18,6 @@ from cl_func import tree
 from cl_func.core import GradientTransform
 from cl_func.optim.hyperparameters import nonnegative_or_path, resolve, working_dtype
 from cl_func.tree import PyTree, describe
-
-
-@dataclasses.dataclass(frozen=True)
-class _ClipByGlobalNorm:
-    """Made by `clip_by_global_norm`."""
-
-    max_norm: float | str
-
-    def __call__(self, grads: PyTree, state: Any, exp: Any) -> tuple[PyTree, Any]:
-        dtype = working_dtype("grads", grads)
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.to(dtype)) for g in tree.leaves(grads)]))
-        factor = (resolve(state, "max_norm", self.max_norm, norm) / (norm + 1e-6)).clamp(max=1.0)
-        return tree.map(lambda g: (g * factor).to(g.dtype), grads), state
 
 
 def clip_by_global_norm(max_norm: float | str) -> GradientTransform:
@@ -43,43 +30,32 @@ def clip_by_global_norm(max_norm: float | str) -> GradientTransform:
     >>> grads
     {'a': tensor([0.6000]), 'b': tensor([0.8000])}
     """
-    return _ClipByGlobalNorm(nonnegative_or_path("max_norm", max_norm, 1.0))
+    return partial(_clip_by_global_norm, max_norm=nonnegative_or_path("max_norm", max_norm, 1.0))
 
 
-@dataclasses.dataclass(frozen=True)
-class _ClipByValue:
-    """Made by `clip_by_value`."""
-
-    limit: float | str
-
-    def __call__(self, grads: PyTree, state: Any, exp: Any) -> tuple[PyTree, Any]:
-        limit = resolve(
-            state, "limit", self.limit, torch.zeros((), dtype=working_dtype("grads", grads), device=tree.leaves(grads)[0].device)
-        )
-        return tree.map(lambda g: torch.clamp(g, -limit.to(g.dtype), limit.to(g.dtype)), grads), state
+def _clip_by_global_norm(grads: PyTree, state: Any, exp: Any, *, max_norm: float | str) -> tuple[PyTree, Any]:
+    dtype = working_dtype("grads", grads)
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.to(dtype)) for g in tree.leaves(grads)]))
+    factor = (resolve(state, "max_norm", max_norm, norm) / (norm + 1e-6)).clamp(max=1.0)
+    return tree.map(lambda g: (g * factor).to(g.dtype), grads), state
 
 
 def clip_by_value(limit: float | str) -> GradientTransform:
     """Clip every element of the gradients to [-limit, limit].
 
-    limit: a number above 0, or the path of a leaf () of the state that holds it, such as "clip.limit". Errors as above.
+    limit: a number above 0, or the path of a leaf () of the state that holds it, such as "clip.limit". Raises as
+    `clip_by_global_norm`.
 
     >>> clip_by_value(1.0)({"a": torch.tensor([-3.0, 0.5])}, None, None)[0]
     {'a': tensor([-1.0000,  0.5000])}
     """
-    return _ClipByValue(nonnegative_or_path("limit", limit, 1.0))
+    return partial(_clip_by_value, limit=nonnegative_or_path("limit", limit, 1.0))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Chain:
-    """Made by `chain`."""
-
-    transforms: tuple[GradientTransform, ...]
-
-    def __call__(self, grads: PyTree, state: Any, exp: Any) -> tuple[PyTree, Any]:
-        for transform in self.transforms:
-            grads, state = transform(grads, state, exp)
-        return grads, state
+def _clip_by_value(grads: PyTree, state: Any, exp: Any, *, limit: float | str) -> tuple[PyTree, Any]:
+    like = torch.zeros((), dtype=working_dtype("grads", grads), device=tree.leaves(grads)[0].device)
+    bound = resolve(state, "limit", limit, like)
+    return tree.map(lambda g: torch.clamp(g, -bound.to(g.dtype), bound.to(g.dtype)), grads), state
 
 
 def chain(*transforms: GradientTransform) -> GradientTransform:
@@ -92,4 +68,10 @@ def chain(*transforms: GradientTransform) -> GradientTransform:
     for transform in transforms:
         if not callable(transform):
             raise TypeError(f"transforms: expected functions (grads, state, exp) -> (grads, state), got {describe(transform)}.")
-    return _Chain(transforms)
+    return partial(_chain, transforms=transforms)
+
+
+def _chain(grads: PyTree, state: Any, exp: Any, *, transforms: tuple[GradientTransform, ...]) -> tuple[PyTree, Any]:
+    for transform in transforms:
+        grads, state = transform(grads, state, exp)
+    return grads, state

@@ -1,9 +1,9 @@
 """Hyperparameters: checked numbers in a factory, leaves in an optimiser's state, or paths to leaves anywhere in the agent.
 
-All optimiser states share these leaves: `lr`, `weight_decay`, `scale`, `ticks` and `count`. Schedules move `scale` and `ticks`, so
-the step size of every optimiser here is
+All optimiser states share these leaves: `lr`, `weight_decay`, `scale`, `ticks` and `count`. Schedules change `scale` and `ticks`.
+The step size of every optimiser here is
     lr * scale
-and a sweep over `opt.lr` leaves the schedule as it is.
+and a sweep over `opt.lr` does not affect the schedule.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def nonnegative_or_path(name: str, value: Any, example: float, *, positive: bool
 
 
 def resolve(agent: Any, name: str, value: float | str, like: Tensor) -> Tensor:
-    """The value of a hyperparameter now, () of the dtype and device of `like`: the number itself or the leaf at the path."""
+    """The present value of a hyperparameter, () of the dtype and device of `like`: the number itself or the leaf at the path."""
     found = core.resolve(agent, value)
     if isinstance(found, Tensor) and found.ndim == 0:
         return found.to(like.dtype)
@@ -57,7 +57,7 @@ def resolve(agent: Any, name: str, value: float | str, like: Tensor) -> Tensor:
 def working_dtype(name: str, tensors: PyTree) -> torch.dtype:
     """float32, or float64 if any of the tensors has it: half-precision parameters get float32 moments and norms.
 
-    One dtype for a whole tree keeps a step closed whatever mixture it is given: a () tensor only widens the elements of another ().
+    One dtype for a whole tree keeps a step closed for any mixture of dtypes: a () tensor widens only other () tensors.
     """
     found = tree.items(tensors)
     if not found:
@@ -69,7 +69,7 @@ def working_dtype(name: str, tensors: PyTree) -> torch.dtype:
 
 
 def scalars(params: PyTree, dtype: torch.dtype, **values: float) -> dict[str, Tensor]:
-    """The leaves () of a new state on the parameters' device: the hyperparameters given, and the counters."""
+    """The leaves () of a new state on the parameters' device: some hyperparameters, and the counters."""
     device = tree.leaves(params)[0].device
     return {
         **{name: torch.tensor(value, dtype=dtype, device=device) for name, value in values.items()},
@@ -80,7 +80,7 @@ def scalars(params: PyTree, dtype: torch.dtype, **values: float) -> dict[str, Te
 
 
 def expect(made_by: str, kind: type, given: Any) -> None:
-    """Check that an optimiser is given its own kind of state; TypeError naming the mend otherwise."""
+    """Check that an optimiser is given its own kind of state; TypeError that says how to make it otherwise."""
     if given is None:
         raise TypeError(
             f"{made_by}: its state is None; fill it first: cl.maybe_init(state, opt=lambda s: opt.init(s.model.params))."

@@ -4,20 +4,19 @@
     step_decay          scale = gamma^floor(t / every)
     cosine_decay        scale = final + (1 - final) * (1 + cos(pi * min(t, total) / total)) / 2
 
-t counts how often the schedule was stepped (`ticks`), which is wherever it stands in the composition:
+t counts how often the schedule was stepped (`ticks`), which depends on its position in the composition:
     compose(minibatches(step, batch_size=10), exponential_decay(0.9))             once per experience
     minibatches(compose(step, cosine_decay(total=1000)), batch_size=10)           once per minibatch
     compose(restart(), minibatches(compose(step, cosine_decay(100)), ...))        once per minibatch, anew in each experience
 
-Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5, is the cosine.
+The cosine is equation 5 of Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from cl_func.optim.hyperparameters import nonnegative_or_path, resolve
 from cl_func.tree import describe
 
 
-def _clock(agent: Any, slot: str) -> tuple[Tensor, Tensor]:
+def _ticks_and_scale(agent: Any, slot: str) -> tuple[Tensor, Tensor]:
     """The leaves ticks and scale of the optimiser's state in a slot."""
     try:
         ticks, scale = tree.get(agent, f"{slot}.ticks"), tree.get(agent, f"{slot}.scale")
@@ -40,23 +39,6 @@ def _clock(agent: Any, slot: str) -> tuple[Tensor, Tensor]:
             "by cl.optim.sgd, adam or adamw (after its init), or give your optimiser's state these two leaves and let it use them."
         ) from None
     return ticks, scale
-
-
-@dataclasses.dataclass(frozen=True)
-class _Schedule:
-    """The Update made by `schedule`."""
-
-    fn: Callable[..., Tensor]
-    slot: str
-    hyperparameters: tuple[tuple[str, float | str], ...]
-
-    def __call__(self, state: Any, exp: Any) -> Any:
-        ticks, scale = _clock(state, self.slot)
-        values = {name: resolve(state, name, value, scale) for name, value in self.hyperparameters}
-        new = self.fn(ticks + 1, **values)
-        if not isinstance(new, Tensor) or new.ndim != 0:
-            raise TypeError(f"fn: expected a tensor of shape () made from ticks, got {describe(new)}.")
-        return tree.set(state, {f"{self.slot}.ticks": ticks + 1, f"{self.slot}.scale": new.to(scale.dtype)})
 
 
 def schedule(fn: Callable[..., Tensor], slot: str = "opt", **hyperparameters: float | str) -> Update:
@@ -74,9 +56,18 @@ def schedule(fn: Callable[..., Tensor], slot: str = "opt", **hyperparameters: fl
     tensor(0.2500)
     """
     checks.function("fn", fn, "a function of ticks")
-    for name, value in hyperparameters.items():
-        hyperparameters[name] = checks.number_or_path(name, value, "opt.gamma")
-    return _Schedule(fn, checks.path("slot", slot, "opt"), tuple(hyperparameters.items()))
+    checks.path("slot", slot, "opt")
+    values = {name: checks.number_or_path(name, value, "opt.gamma") for name, value in hyperparameters.items()}
+    return partial(_step, fn=fn, slot=slot, hyperparameters=values)
+
+
+def _step(state: Any, exp: Any, *, fn: Callable[..., Tensor], slot: str, hyperparameters: Mapping[str, float | str]) -> Any:
+    ticks, scale = _ticks_and_scale(state, slot)
+    values = {name: resolve(state, name, value, scale) for name, value in hyperparameters.items()}
+    new = fn(ticks + 1, **values)
+    if not isinstance(new, Tensor) or new.ndim != 0:
+        raise TypeError(f"fn: expected a tensor of shape () made from ticks, got {describe(new)}.")
+    return tree.set(state, {f"{slot}.ticks": ticks + 1, f"{slot}.scale": new.to(scale.dtype)})
 
 
 def _power(ticks: Tensor, gamma: Tensor, every: int) -> Tensor:
@@ -93,7 +84,7 @@ def exponential_decay(gamma: float | str, slot: str = "opt") -> Update:
 
 def step_decay(every: int, gamma: float | str, slot: str = "opt") -> Update:
     """Multiply the learning rate by gamma at every `every`-th tick, as torch's StepLR does. Arguments as in `exponential_decay`."""
-    fn = functools.partial(_power, every=positive_int("every", every))
+    fn = partial(_power, every=positive_int("every", every))
     return schedule(fn, slot, gamma=nonnegative_or_path("gamma", gamma, 0.99))
 
 
@@ -103,29 +94,23 @@ def _cosine(ticks: Tensor, final: Tensor, total: int) -> Tensor:
 
 
 def cosine_decay(total: int, final: float | str = 0.0, slot: str = "opt") -> Update:
-    """Anneal the learning rate along half a cosine, from lr to lr * final in `total` ticks, and hold it there.
+    """Anneal the learning rate along half a cosine, from lr to lr * final in `total` ticks, then hold it.
 
     As torch's CosineAnnealingLR with eta_min = lr * final, which, unlike this, rises again after `total`.
-    final: a number of at least 0, or the path of a leaf () of the state. Raises as `schedule`, and for others.
+    final: a number of at least 0, or the path of a leaf () of the state. Raises as `schedule`, and for another final.
     """
-    fn = functools.partial(_cosine, total=positive_int("total", total))
+    fn = partial(_cosine, total=positive_int("total", total))
     return schedule(fn, slot, final=nonnegative_or_path("final", final, 0.1, positive=False))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Restart:
-    """The Update made by `restart`."""
-
-    slot: str
-
-    def __call__(self, state: Any, exp: Any) -> Any:
-        ticks, scale = _clock(state, self.slot)
-        return tree.set(state, {f"{self.slot}.ticks": torch.zeros_like(ticks), f"{self.slot}.scale": torch.ones_like(scale)})
-
-
 def restart(slot: str = "opt") -> Update:
-    """The Update that starts the schedule of a slot anew: ticks = 0, scale = 1; the optimiser's memory stays as it is.
+    """The Update that restarts the schedule of a slot: ticks = 0, scale = 1; the optimiser's moments stay as they are.
 
     Raises ValueError, when applied, for a slot without the leaves ticks and scale.
     """
-    return _Restart(checks.path("slot", slot, "opt"))
+    return partial(_restart, slot=checks.path("slot", slot, "opt"))
+
+
+def _restart(state: Any, exp: Any, *, slot: str) -> Any:
+    ticks, scale = _ticks_and_scale(state, slot)
+    return tree.set(state, {f"{slot}.ticks": torch.zeros_like(ticks), f"{slot}.scale": torch.ones_like(scale)})

@@ -37,7 +37,7 @@ class SGDState:
 
 @dataclasses.dataclass(frozen=True)
 class SGD:
-    """The optimiser made by `sgd`: the numbers a new state starts from, and what of the rule is static."""
+    """The optimiser made by `sgd`: the numbers that a new state starts from, and the static part of the rule."""
 
     lr: float
     momentum: float

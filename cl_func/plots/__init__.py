@@ -1,9 +1,10 @@
 """Figures of runs: accuracy over time with confidence bands, accuracy and forgetting matrices, a metric over two hyperparameters.
 
-Every function returns a matplotlib `Figure` that no global state knows: show it in a notebook or write it with
-`figure.savefig("name.pdf")`. Given `ax`, it draws there and returns that axes' figure, so that figures can be composed.
-Colours are safe for colour-blind readers: Okabe & Ito's (2008) for lines, viridis (Smith & van der Walt 2015) for accuracies,
-and for what has a sign orange where it is bad and purple where it is good. What lies outside of a scale is refused, not clamped.
+Every function returns a matplotlib `Figure` that is not registered with pyplot: show it in a notebook or write it with
+`figure.savefig("name.pdf")`. Given `ax`, it draws there and returns the figure of these axes, so that figures can be composed.
+The colours are safe for colour-blind readers: those of Okabe & Ito (2008) for lines, viridis (Smith & van der Walt 2015) for
+accuracies, and for signed values orange where they are bad and purple where they are good. Values outside the scale are refused,
+not clamped.
 
 matplotlib is imported only when something is drawn: `pip install "cl_func[plots]"`.
 """

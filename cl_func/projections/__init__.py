@@ -1,11 +1,11 @@
-"""Gradient transforms that keep an update from undoing what was learnt: the gradient is moved into a set that old data allow.
+"""Gradient transforms that keep an update from undoing what was learnt: the gradient is projected to a set that old data allow.
 
     agem   one constraint: the loss on a sample of the memory must not rise           (half-space)
-    gem    one constraint per past experience                                         (cone)
-    ogd    no change of old outputs, by stored gradients of theirs                    (subspace)
+    gem    one such constraint per past experience                                    (cone)
+    ogd    no change of old outputs, by their stored gradients                        (subspace)
     owm    no change of old outputs, layer by layer, by the inputs of each layer      (subspace)
 
-All are meant for plain SGD: momentum and weight decay come after the projection and do not know of it.
+All are meant for plain SGD: momentum and weight decay act after the projection and may undo it.
 """
 
 from cl_func.projections import agem, gem, ogd, owm

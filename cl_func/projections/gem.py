@@ -1,13 +1,13 @@
 """Gradient Episodic Memory (Lopez-Paz & Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017, eq. 8 to 11).
 
-Each past experience k has its own memory, and the loss on none of them may rise. With the gradients g_k on the memories as the rows
-of G, and g that of the minibatch:
+Each past experience k has its own memory, and the loss must not rise on any of them. With the gradients g_k on the memories as the
+rows of G, and g that of the minibatch:
 
     g' = argmin |g' - g|^2  subject to  G g' >= 0           solved in the dual, which has one unknown per experience:
     v* = argmin 1/2 v'GG'v + (G g)'v  over  v >= margin,    g' = g + G'v*
 
-and g' = g where no constraint is violated. A margin above 0 favours backward transfer. A step costs one more gradient per memory,
-whether it is filled yet or not.
+and g' = g if no constraint is violated. A margin above 0 favours backward transfer. A step costs one more gradient for each memory,
+filled or not.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ from cl_func.models.keyed import aside
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.projections import qp
 from cl_func.projections.vector import from_vector, to_vector
-from cl_func.tree import PyTree, bounded, state
+from cl_func.tree import PyTree, bounded, describe, state
 
-Which = Callable[[Any, Experience], Tensor]
+Which = Callable[[Any, Experience], Tensor]  # (state, exp) -> the number of the memory, () int64
 
 
 @state
 class GEMMemory:
-    """T memories of m rows, one per experience, each a reservoir; and the hyperparameter `margin`."""
+    """T memories of m rows, one per experience, each a reservoir; and the hyperparameter `margin`.
+
+    Not a `cl.memory.Memory`: its leaves have two leading axes.
+    """
 
     data: PyTree  # leaves [T, m, ...]: x, y and task
     seen: Tensor  # [T] int64, rows offered to each so far
@@ -61,74 +64,87 @@ def init(n_experiences: int, memory_per_experience: int, sample: PyTree, margin:
 
 
 def by_index(state: Any, exp: Experience) -> Tensor:
-    """The memory of an experience by its place in the stream, () int64."""
-    return exp.index
+    """The number of an experience's memory: its index in the stream, () int64."""
+    return checks.instance("exp", exp, Experience, "an Experience").index
 
 
-def _place(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
-    place, n = which(state, exp), memory.seen.shape[0]
-    if tree._is_eager_cpu(place) and not 0 <= place < n:
+def _memory_index(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
+    index, n = which(state, exp), memory.seen.shape[0]
+    if tree._is_eager_cpu(index) and not 0 <= index < n:
         raise ValueError(
-            f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(place)}; make as many "
-            "as the stream has experiences. (The pieces of an online stream count one by one: let `which` tell their memory.)"
+            f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(index)}; make as many "
+            "as the stream has experiences. (Each piece of an online stream counts: let `which` give the memory of a piece.)"
         )
-    return place.clamp(0, n - 1)  # a traced program cannot look at the value: the last memory takes the rest
+    return index.clamp(0, n - 1)  # a traced program cannot read the value: the last memory takes the rest
 
 
 def insert(slot: str = "gem", which: Which = by_index) -> Update:
     """The Update that offers all rows of an experience to its own memory in `state.<slot>`.
 
-    `which(state, exp)`, () int64, tells the memory. With `by_index` ValueError is raised for an experience beyond the last memory
-    (where values can be looked at; a compiled or vmapped run puts it into the last memory).
+    `which(state, exp)`, () int64, gives the number of that memory. Raises ValueError for a number beyond the last memory, where it
+    can be read; a compiled or vmapped run puts the rows into the last memory.
     """
     checks.path("slot", slot, "gem")
-    checks.function("which", which, "a function which(state, exp) that tells the memory")
+    checks.function("which", which, "a function which(state, exp) that gives the number of the memory")
+    return partial(_insert, slot=slot, which=which)
 
-    def update(state: Any, exp: Experience) -> Any:
-        key, draw = random.split(state.key)
-        memory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
-        place = _place(memory, which, state, exp)[None]
-        one = Reservoir(
-            data=tree.map(lambda rows: rows.index_select(0, place)[0], memory.data), seen=memory.seen.index_select(0, place)[0]
-        )
-        one = reservoir.add(one, draw, replay.fields(state, exp), exp.valid)
-        data = tree.map(lambda rows, new: rows.index_copy(0, place, new[None]), memory.data, one.data)
-        memory = memory.replace(data=data, seen=memory.seen.index_copy(0, place, one.seen[None]))
-        return tree.set(state.replace(key=key), {slot: memory})
 
-    return update
+def _insert(state: Any, exp: Experience, *, slot: str, which: Which) -> Any:
+    key, draw_key = random.split(state.key)
+    memory: GEMMemory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
+    index = _memory_index(memory, which, state, exp)[None]
+    own = Reservoir(
+        data=tree.map(lambda rows: rows.index_select(0, index)[0], memory.data), seen=memory.seen.index_select(0, index)[0]
+    )
+    own = reservoir.add(own, draw_key, replay.fields(state, exp), exp.valid)
+    data = tree.map(lambda rows, new: rows.index_copy(0, index, new[None]), memory.data, own.data)
+    memory = tree.replace(memory, data=data, seen=memory.seen.index_copy(0, index, own.seen[None]))
+    return tree.set(state.replace(key=key), {slot: memory})
 
 
 def project(loss: Loss, slot: str = "gem", which: Which = by_index) -> GradientTransform:
-    """The GradientTransform under one constraint per filled memory in `state.<slot>`, but the experience's own.
+    """The GradientTransform under one constraint for each filled memory in `state.<slot>` except the experience's own.
 
     `loss` runs on all rows of each memory as it does in training (train mode), each with a key of its own. What it changes in the
-    state is dropped, for there are T outcomes: batch statistics move in the minibatch's own forward pass only.
+    state is dropped, for there are T outcomes: batch statistics move in the forward pass of the minibatch only.
     """
     checks.function("loss", loss, "a loss function")
     checks.path("slot", slot, "gem")
-    checks.function("which", which, "a function which(state, exp) that tells the memory")
+    checks.function("which", which, "a function which(state, exp) that gives the number of the memory")
+    return partial(_project, loss=loss, slot=slot, which=which)
 
-    def transform(grads: PyTree, state: Any, exp: Experience) -> tuple[PyTree, Any]:
-        memory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
-        n = memory.seen.shape[0]
-        key, draw = random.split(state.key)
-        state = state.replace(key=key)
 
-        def reference(rows: PyTree, valid: Tensor, key: Tensor) -> Tensor:
-            own = state.replace(key=key, model=aside(state.model, key))
-            return to_vector(gradient(loss, own, replay.recalled(exp, rows, valid))[0])
+def _project(grads: PyTree, state: Any, exp: Experience, *, loss: Loss, slot: str, which: Which) -> tuple[PyTree, Any]:
+    memory: GEMMemory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
+    n = memory.seen.shape[0]
+    key, loss_key = random.split(state.key)
+    state = state.replace(key=key)
 
-        G = torch.func.vmap(reference)(memory.data, memory.occupied, random.split(draw, n))
-        others = torch.arange(n, device=memory.seen.device) != _place(memory, which, state, exp)
-        projected = closest(to_vector(grads), G, others & (memory.seen > 0), memory.margin)
-        return from_vector(projected, grads), state
+    def reference(rows: PyTree, valid: Tensor, key: Tensor) -> Tensor:
+        own = state.replace(key=key, model=aside(state.model, key))
+        return to_vector(gradient(loss, own, replay.recalled(exp, rows, valid))[0])
 
-    return transform
+    G = torch.func.vmap(reference)(memory.data, memory.occupied, random.split(loss_key, n))
+    others = torch.arange(n, device=memory.seen.device) != _memory_index(memory, which, state, exp)
+    projected = _closest(to_vector(grads), G, others & (memory.seen > 0), memory.margin)
+    return from_vector(projected, grads), state
 
 
 def closest(g: Tensor, G: Tensor, active: Tensor, margin: Tensor) -> Tensor:
-    """g' [P] of the equations above for a gradient g [P] and the rows of G [T, P] that are active [T] bool."""
+    """g' [P] of the equations above: the vector closest to g [P] under the constraints G [T, P] that are active [T] bool.
+
+    margin: () floating, at least 0. g and G have one floating dtype.
+    """
+    if checks.tensor("g", g).ndim != 1:
+        raise checks.type_error("g", "a floating tensor [P]", g)
+    if checks.tensor("g, G", G, dtype=g.dtype, like=g).ndim != 2 or G.shape[1] != g.shape[0]:
+        raise ValueError(f"g, G: expected tensors [P] and [T, P], got {describe(g)} and {describe(G)}.")
+    checks.tensor("active", active, G.shape[:1], torch.bool, like=g)
+    checks.tensor("margin", margin, (), like=g)
+    return _closest(g, G, active, margin)
+
+
+def _closest(g: Tensor, G: Tensor, active: Tensor, margin: Tensor) -> Tensor:
     G = torch.where(active[:, None], G, 0)
     dots = G @ g
     v = qp.solve(G @ G.T, dots, margin).to(g.dtype)

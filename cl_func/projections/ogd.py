@@ -2,18 +2,19 @@
 Algorithm 1), the variant OGD-GTL.
 
 After an experience the gradients u of the true label's logit on some of its samples join a set S; while training, the gradient
-loses its part in their span, so that to first order these logits stay as they are:
+loses its component in their span, so that to first order these logits stay as they are:
 
     u <- df_y(x; w)/dw,    S <- S + {u / |u|},        g' = g - S' (S S')^-1 S g
 
 The paper keeps an orthonormal basis of the span instead, by Gram-Schmidt. Here the gradients stay as they are, since those of
-linear layers are stored by their two factors (`projections.directions`), and C with C S orthonormal is kept beside them: the
-inverse of Cholesky's factor of S S', lower triangular, which is Gram-Schmidt in the same order. S has a fixed number of rows, zero
-where not filled; once it is full nothing is added.
+linear layers are stored by their two factors (`projections.directions`), and beside them a C for which C S is orthonormal: the
+inverse of the Cholesky factor of S S', lower triangular, which is Gram-Schmidt in the same order. S has a fixed number of rows,
+zero where not filled; once it is full nothing is added.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Update
 from cl_func.experiences import Experience
-from cl_func.memory import places, replay
+from cl_func.memory import buffer, replay
 from cl_func.models import Model, ModelState, row_factors
 from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
 from cl_func.tree import PyTree, state
@@ -39,9 +40,9 @@ class OGD:
 
 
 def init(model: Model, net: ModelState, capacity: int) -> OGD:
-    """No directions yet, room for `capacity` of them. Raises ValueError for a capacity below 1.
+    """No directions yet, and room for `capacity` of them. Raises ValueError for a capacity below 1.
 
-    Linear layers of models that tell their `input_shape` and have no parameters elsewhere are stored by factors.
+    Gradients are stored by factors if the model has an `input_shape` and no parameters outside linear layers.
     """
     checks.model("model", model)
     checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
@@ -50,18 +51,18 @@ def init(model: Model, net: ModelState, capacity: int) -> OGD:
     one: Directions = dict(net.params)
     if model.input_shape is not None:
         sample = {name: value[None].to(device) for name, value in replay.sample(model).items()}
-        one = tree.map(lambda leaf: leaf[0], gradients(model, net, sample))
-    rows = places.allocate(capacity, one)
+        one = tree.map(lambda leaf: leaf[0], _gradients(model, net, sample))
+    rows = buffer.allocate(capacity, one)
     combine = torch.zeros(capacity, capacity, dtype=torch.float64, device=device)
     return OGD(rows=rows, combine=combine, count=torch.tensor(0, device=device))
 
 
-def gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
+def _gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
     """The gradients of the true label's logit, in eval mode, of n rows (x, y, task)."""
     x, y, task = rows["x"], rows["y"], rows["task"]
     if model.input_shape is not None:
-        label = y[:, None] == torch.arange(model.n_classes, device=y.device)
-        weights = label[:, None].to(tree.leaves(net.params)[0].dtype)
+        is_label = y[:, None] == torch.arange(model.n_classes, device=y.device)
+        weights = is_label[:, None].to(tree.leaves(net.params)[0].dtype)
         factors = row_factors(model, net, x, task, lambda logits: logits, weights)
         if factors is not None:
             return _by_factors(factors)
@@ -74,57 +75,61 @@ def gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
 
 
 def _by_factors(factors: dict[tuple[str, str | None], tuple[Tensor, Tensor]]) -> Directions:
-    made: Directions = {}
+    directions: Directions = {}
     for (weight, bias), (inputs, output_grads) in factors.items():
-        made[weight] = Outer(left=output_grads[:, 0], right=inputs)
+        directions[weight] = Outer(left=output_grads[:, 0], right=inputs)
         if bias is not None:
-            made[bias] = output_grads[:, 0]
-    return made
+            directions[bias] = output_grads[:, 0]
+    return directions
 
 
-def add(memory: OGD, directions: Directions) -> OGD:
+def _add(memory: OGD, directions: Directions) -> OGD:
     """Add n directions, in their order as far as there is room.
 
-    Directions of zeros, and those that are combinations of others to the working precision, take no room.
+    Directions of zeros, and those that are linear combinations of others to the working precision, take no room.
     """
     capacity = memory.combine.shape[0]
     products = gram(tree.map(lambda old, new: torch.cat([old, new]), memory.rows, directions))
     square = _diagonal(products)
     unit = torch.where(square > 0, square, 1).rsqrt()
     kept = (_independent(products * unit * unit[:, None]) & (square > 0))[capacity:]
-    place = memory.count + kept.cumsum(0) - 1
-    rows = places.write(memory.rows, scaled(directions, unit[capacity:]), place, kept & (place < capacity))
+    index = memory.count + kept.cumsum(0) - 1
+    rows = buffer.write(memory.rows, scaled(directions, unit[capacity:]), index, kept & (index < capacity))
     count = (memory.count + kept.sum()).clamp(max=capacity)
     return OGD(rows=rows, combine=_orthonormal(rows, count), count=count)
 
 
-# A direction is new if about this much of its length, squared, is outside the span of those before it. It also bounds the condition
-# of S S', and with it how much of their span a projection in float32 leaves in a gradient.
+# A direction is new if at least about this part of its squared length is outside the span of those before it. This also bounds the
+# condition number of S S', and with it how much of their span a projection in float32 leaves in a gradient.
 NEW = 1e-5
 
 
 def _diagonal(square: Tensor) -> Tensor:
-    """The diagonal of a matrix. (Compiling `Tensor.diagonal` prints a warning of torch's about itself.)"""
-    on = torch.eye(square.shape[0], dtype=torch.bool, device=square.device)
-    return torch.where(on, square, 0).sum(1)
+    """The diagonal of a matrix. (When `Tensor.diagonal` is compiled, torch warns about its own code.)"""
+    on_diagonal = torch.eye(square.shape[0], dtype=torch.bool, device=square.device)
+    return torch.where(on_diagonal, square, 0).sum(1)
 
 
 def _independent(products: Tensor) -> Tensor:
-    """Which of n directions of length 1 or 0, by their products [n, n], are no combination of those before them: [n] bool.
+    """Which of n directions are linearly independent of those before them, [n] bool, from their inner products [n, n].
 
-    By Gram-Schmidt with a small shift, which keeps it finite: what is left of a direction that depends on those before it comes out
-    with a length near 0 instead of 1. Twice, since next to the shift little is taken out along one that is only just independent.
+    The directions have length 1 or 0. By Gram-Schmidt with a small shift, which keeps it finite: the remainder of a direction that
+    depends on those before it has a length near 0 instead of 1. Done twice: because of the shift, one pass removes too little along
+    a direction that is only just independent.
     """
+    return _gram_schmidt(_gram_schmidt(products)[0])[1]
+
+
+def _gram_schmidt(products: Tensor) -> tuple[Tensor, Tensor]:
+    """The products of the directions made orthogonal, those that depend on others set to 0; and which are kept, [n] bool."""
     eye = torch.eye(products.shape[0], dtype=products.dtype, device=products.device)
-    for _ in range(2):
-        factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
-        combine = torch.linalg.solve_triangular(factor, eye, upper=False)
-        products = combine @ products @ combine.T
-        square = _diagonal(products)
-        kept = square > 0.25
-        unit = torch.where(kept, torch.where(kept, square, 1).rsqrt(), 0)
-        products = products * unit * unit[:, None]
-    return kept
+    factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
+    combine = torch.linalg.solve_triangular(factor, eye, upper=False)
+    products = combine @ products @ combine.T
+    square = _diagonal(products)
+    kept = square > 0.25
+    unit = torch.where(kept, torch.where(kept, square, 1).rsqrt(), 0)
+    return products * unit * unit[:, None], kept
 
 
 def _orthonormal(rows: Directions, count: Tensor) -> Tensor:
@@ -139,32 +144,32 @@ def _orthonormal(rows: Directions, count: Tensor) -> Tensor:
 def store(model: Model, n: int, slot: str = "ogd") -> Update:
     """The Update that adds the true label's logit gradients (in eval mode) of n samples to the directions in `state.<slot>`.
 
-    The samples are drawn without replacement; of an experience with fewer rows all are taken. Compose it after the training.
+    The samples are drawn without replacement; an experience with fewer rows gives all of them. Compose it after the training.
     """
     checks.model("model", model)
     checks.path("slot", slot, "ogd")
     positive_int("n", n)
+    return partial(_store, model=model, n=n, slot=slot)
 
-    def update(agent: Any, exp: Experience) -> Any:
-        key, draw = random.split(agent.key)
-        chosen = places.shuffled(draw, exp.valid)[:n]
-        rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
-        directions = gradients(model, agent.model, rows)
-        directions = tree.where(exp.valid[chosen], directions, tree.map(torch.zeros_like, directions))
-        return tree.set(agent.replace(key=key), {slot: add(tree.get(agent, slot), directions)})
 
-    return update
+def _store(state: Any, exp: Experience, *, model: Model, n: int, slot: str) -> Any:
+    key, draw_key = random.split(state.key)
+    memory: OGD = checks.slot(state, slot, OGD, "an OGD made by ogd.init")
+    chosen = buffer.shuffle(draw_key, exp.valid)[:n]
+    rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
+    directions = _gradients(model, state.model, rows)
+    directions = tree.where(exp.valid[chosen], directions, tree.map(torch.zeros_like, directions))
+    return tree.set(state.replace(key=key), {slot: _add(memory, directions)})
 
 
 def project(slot: str = "ogd") -> GradientTransform:
-    """The GradientTransform that takes the part in the span of the directions in `state.<slot>` out of the gradients."""
-
+    """The GradientTransform that removes from the gradients their component in the span of the directions in `state.<slot>`."""
     checks.path("slot", slot, "ogd")
+    return partial(_project, slot=slot)
 
-    def transform(grads: PyTree, agent: Any, exp: Any) -> tuple[PyTree, Any]:
-        memory = tree.get(agent, slot)
-        combine = memory.combine
-        inside = mix(memory.rows, combine.T @ (combine @ dots(memory.rows, grads).to(combine.dtype)))
-        return tree.map(lambda g, part: g - part.to(g.dtype), grads, {name: inside[name] for name in grads}), agent
 
-    return transform
+def _project(grads: dict[str, Tensor], state: Any, exp: Any, *, slot: str) -> tuple[dict[str, Tensor], Any]:
+    memory: OGD = checks.slot(state, slot, OGD, "an OGD made by ogd.init")
+    combine = memory.combine
+    component = mix(memory.rows, combine.T @ (combine @ dots(memory.rows, grads).to(combine.dtype)))
+    return tree.map(lambda g, part: g - part.to(g.dtype), grads, {name: component[name] for name in grads}), state

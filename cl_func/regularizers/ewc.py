@@ -1,4 +1,4 @@
-"""Elastic Weight Consolidation: what the answers so far depend on is held.
+"""Elastic Weight Consolidation: parameters that the answers so far depend on are held in place.
 
 Per experience (Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017, eq. 3), with the Fisher
 information F_t and the parameters p_t at the end of each experience t:
@@ -9,22 +9,22 @@ so two trees serve any number of experiences, at the cost of one.
 
 Online (Schwarz et al., "Progress & compress", ICML 2018, eq. 8 and 9), with a decay (their gamma): the anchor is the last p_t,
     importance <- decay * (importance + F_t)
-which is gamma F*_t, the weight of the penalty in eq. 8. They normalise each F_t, here it is as it is.
+which is gamma F*_t, the weight of the penalty in eq. 8. They normalise each F_t; here it is not normalised.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_func import checks, tree
+from cl_func.core import Update
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
-from cl_func.regularizers.quadratic import Quadratic
+from cl_func.regularizers.quadratic import Quadratic, _fraction
 from cl_func.tree import PyTree, bounded, state
 
 
@@ -32,22 +32,22 @@ from cl_func.tree import PyTree, bounded, state
 class EWC(Quadratic):
     """The slot of EWC; `strength` and `decay` are hyperparameters."""
 
-    # () float32 in [0, 1], of online EWC; None: each experience has an anchor of its own
+    # () float32 in [0, 1], for online EWC; None: each experience has an anchor of its own
     decay: Tensor | None = bounded(partial(checks.number, low=0, high=1, ends="[]"), default=None)
-    rows: Tensor  # () int64, rows that the last importances are the mean of
+    rows: Tensor  # () int64, how many rows the last importances are the mean of
 
 
 def init(params: PyTree, strength: float, decay: float | None = None) -> EWC:
-    """A slot that holds nothing yet. With a decay in [0, 1] it is online EWC, with None EWC per experience."""
+    """A slot without importances. With a decay in [0, 1] it is online EWC, with None EWC per experience."""
     checks.tensors("params", params)
-    kept = None if decay is None else quadratic.fraction("decay", params, decay)
+    held_decay = None if decay is None else _fraction("decay", params, decay)
     rows = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
-    return EWC(**quadratic.fields(params, strength), decay=kept, rows=rows)
+    return EWC(**quadratic.fields(params, strength), decay=held_decay, rows=rows)
 
 
 def consolidate(
     model: Model, slot: str = "ewc", *, labels: Labels = "true", batch_size: int | None = None, samples: int | None = None
-) -> Any:
+) -> Update:
     """The Update that adds the Fisher information of an experience to `state.<slot>`; compose it after the training.
 
     labels: as in `importance.fisher`; batch_size, samples: as in `importance.accumulate`.
@@ -65,7 +65,7 @@ def _begin(ewc: EWC, params: PyTree) -> EWC:
 
 
 def _add(ewc: EWC, params: PyTree, part: PyTree) -> EWC:
-    """Join the penalty `part * (p - params)^2` to those that the slot holds; with one anchor, `params`, that stays the anchor."""
+    """Add the penalty `part * (p - params)^2` to the one that the slot holds; online, the anchor is `params` and stays so."""
     if ewc.decay is not None:
         part = tree.map(lambda new: new * ewc.decay, part)
     total = tree.map(torch.add, ewc.importance, part)

@@ -10,30 +10,31 @@ learning".
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import SkipEmpty, compose, minibatches
+from cl_func.core import SkipEmpty, Update, compose, minibatches
 from cl_func.experiences import Experience
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, row_factors
 from cl_func.tree import PyTree
 
 Labels = Literal["true", "model", "all"]
-DRAW = int.from_bytes(b"labels", "big")  # which child of the state's key the labels are drawn from
-ORDER = int.from_bytes(b"order", "big")  # and which one the rows to take the mean over
+# What is drawn with a key derived from the state's.
+_LABELS = int.from_bytes(b"labels", "big")
+_ROWS = int.from_bytes(b"order", "big")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """An importance to take the mean of.
+    """A measure of importance, to be averaged over rows.
 
     total: `(state, exp) -> tree like the params`, its sum over the valid rows.
     per_row: how many gradients it holds for each row at a time.
@@ -41,42 +42,6 @@ class Measure:
 
     total: Callable[[Any, Experience], PyTree]
     per_row: int = 1
-
-
-def row_totals(
-    model: Model, agent: Any, exp: Experience, weights: Tensor, of: Callable[[Tensor], Tensor], measure: Callable[[Tensor], Tensor]
-) -> PyTree:
-    """The sum over rows i and over k of a measure of the gradients by the params of sum_c weights[i, k, c] * of(logits)[i, c].
-
-    measure: of each element by itself, and of a product the product of the measures, as the square and the absolute value are. So
-    where a row's gradient is an outer product, its factors are measured and the sum over rows is one matrix product.
-    """
-    weights = weights * exp.valid[:, None, None]
-    factors = row_factors(model, agent.model, exp.x, exp.tasks, of, weights)
-    if factors is None:
-        return tree.map(lambda g: measure(g).sum((0, 1)), row_gradients(model, agent, exp, weights, of))
-    totals = {}
-    for (weight, bias), (inputs, grads) in factors.items():
-        output_grads = measure(grads).sum(1)  # [n, out]
-        totals[weight] = output_grads.T @ measure(inputs)
-        if bias is not None:
-            totals[bias] = output_grads.sum(0)
-    return {name: totals[name] for name in agent.model.params}
-
-
-def row_gradients(model: Model, agent: Any, exp: Experience, weights: Tensor, of: Callable[[Tensor], Tensor]) -> PyTree:
-    """The gradients by the params of sum_c weights[i, k, c] * of(logits)[i, c], for each row i and each k: [n, K, ...]."""
-    params, buffers = agent.model.params, agent.model.buffers
-
-    def row(x: Tensor, task: Tensor, weights: Tensor) -> PyTree:
-        def outputs(params: PyTree) -> Tensor:
-            logits, _ = model.apply(params, buffers, x[None], train=False, task=task[None])
-            return of(logits)[0]
-
-        (grads,) = torch.func.vmap(torch.func.vjp(outputs, params)[1])(weights)
-        return grads
-
-    return torch.func.vmap(row)(exp.x, exp.tasks, weights)
 
 
 def fisher(model: Model, labels: Labels = "true") -> Measure:
@@ -87,60 +52,113 @@ def fisher(model: Model, labels: Labels = "true") -> Measure:
     """
     checks.model("model", model)
     checks.choice("labels", labels, "true", "model", "all")
-
-    def total(agent: Any, exp: Experience) -> PyTree:
-        logits, _ = forward(model, agent.model.params, agent, exp, train=False)
-        check_classes(logits, exp)
-        if labels == "all":
-            # Each gradient is linear in its weight, so the square root of the probability weighs its square. The clamp keeps the
-            # root's own derivative finite for those who differentiate through the training.
-            weights = torch.diag_embed(torch.softmax(logits, -1).clamp(min=torch.finfo(logits.dtype).tiny).sqrt())
-        else:
-            label = exp.y if labels == "true" else _drawn(agent, exp, logits)
-            every = torch.arange(logits.shape[-1], device=logits.device)
-            weights = (label[:, None] == every).to(logits.dtype)[:, None]
-        return row_totals(model, agent, exp, weights, functools.partial(torch.log_softmax, dim=-1), torch.square)
-
-    return Measure(total, model.n_classes if labels == "all" else 1)
+    return Measure(partial(_fisher, model=model, labels=labels), model.n_classes if labels == "all" else 1)
 
 
-def _drawn(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
-    """A label for each row [n] int64, from a key of the row's own: it depends neither on the chunk nor on the row's place in it."""
-    keys = random.children(_aside(agent, exp, DRAW), exp.rows)
-    drawn: Tensor = torch.func.vmap(random.categorical)(keys, logits)
-    return drawn
+def _fisher(agent: Any, exp: Experience, *, model: Model, labels: Labels) -> PyTree:
+    logits, _ = forward(model, agent.model.params, agent, exp, train=False)
+    check_classes(logits, exp)
+    if labels == "all":
+        # Each gradient is linear in its weight, so the square root of the probability weights its square. The clamp keeps the
+        # root's own derivative finite for those who differentiate through the training.
+        weights = torch.diag_embed(torch.softmax(logits, -1).clamp(min=torch.finfo(logits.dtype).tiny).sqrt())
+    else:
+        label = exp.y if labels == "true" else _drawn_labels(agent, exp, logits)
+        classes = torch.arange(logits.shape[-1], device=logits.device)
+        weights = (label[:, None] == classes).to(logits.dtype)[:, None]
+    return _row_totals(model, agent, exp, weights, partial(torch.log_softmax, dim=-1), torch.square)
 
 
 def sensitivity(model: Model) -> Measure:
-    """The sensitivity of the squared length of the logits; labels are not looked at."""
-
+    """The sensitivity of the squared length of the logits; it does not depend on labels."""
     checks.model("model", model)
+    return Measure(partial(_sensitivity, model=model))
 
-    def total(agent: Any, exp: Experience) -> PyTree:
-        logits, _ = forward(model, agent.model.params, agent, exp, train=False)
-        return row_totals(model, agent, exp, 2 * logits[:, None], lambda z: z, torch.abs)
 
-    return Measure(total)
+def _sensitivity(agent: Any, exp: Experience, *, model: Model) -> PyTree:
+    logits, _ = forward(model, agent.model.params, agent, exp, train=False)
+    return _row_totals(model, agent, exp, 2 * logits[:, None], lambda z: z, torch.abs)
+
+
+def _row_totals(
+    model: Model,
+    agent: Any,
+    exp: Experience,
+    weights: Tensor,
+    outputs: Callable[[Tensor], Tensor],
+    measure: Callable[[Tensor], Tensor],
+) -> PyTree:
+    """The sum over rows i and over k of a measure of the gradients by the params of sum_c weights[i, k, c] * outputs(logits)[i, c].
+
+    measure: elementwise, and multiplicative, measure(a * b) = measure(a) * measure(b), as the square and the absolute value are. So
+    where a row's gradient is an outer product, its factors are measured and the sum over rows is one matrix product.
+    """
+    weights = weights * exp.valid[:, None, None]
+    factors = row_factors(model, agent.model, exp.x, exp.tasks, outputs, weights)
+    if factors is None:
+        return tree.map(lambda g: measure(g).sum((0, 1)), _row_gradients(model, agent, exp, weights, outputs))
+    totals = {}
+    for (weight, bias), (inputs, grads) in factors.items():
+        output_grads = measure(grads).sum(1)  # [n, out]
+        totals[weight] = output_grads.T @ measure(inputs)
+        if bias is not None:
+            totals[bias] = output_grads.sum(0)
+    return {name: totals[name] for name in agent.model.params}
+
+
+def _row_gradients(
+    model: Model, agent: Any, exp: Experience, weights: Tensor, outputs: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """The gradients by the params of sum_c weights[i, k, c] * outputs(logits)[i, c], for each row i and each k: [n, K, ...]."""
+    params, buffers = agent.model.params, agent.model.buffers
+
+    def row(x: Tensor, task: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        def row_outputs(params: dict[str, Tensor]) -> Tensor:
+            logits, _ = model.apply(params, buffers, x[None], train=False, task=task[None])
+            return outputs(logits)[0]
+
+        (grads,) = torch.func.vmap(torch.func.vjp(row_outputs, params)[1])(weights)
+        return grads
+
+    return torch.func.vmap(row)(exp.x, exp.tasks, weights)
+
+
+def _drawn_labels(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
+    """A label for each row, [n] int64, drawn with a key of the row's own: the same in whatever chunk and position the row is."""
+    keys = random.children(_derived_key(agent, exp, _LABELS), exp.rows)
+    labels: Tensor = torch.func.vmap(random.categorical)(keys, logits)
+    return labels
+
+
+class _HasRows(Protocol):
+    """What a slot has for `accumulate`."""
+
+    @property
+    def rows(self) -> Tensor: ...
+
+
+H = TypeVar("H", bound=_HasRows)
 
 
 def accumulate(
     measure: Measure,
     slot: str,
-    kind: type,
+    kind: type[H],
     *,
-    begin: Callable[[Any, PyTree], Any],
-    add: Callable[[Any, PyTree, PyTree], Any],
+    begin: Callable[[H, PyTree], H],
+    add: Callable[[H, PyTree, PyTree], H],
     batch_size: int | None = None,
     samples: int | None = None,
-) -> Any:
-    """The Update that takes the mean of a measure over an experience, chunk by chunk, into `state.<slot>`.
+) -> Update:
+    """The Update that averages a measure over the rows of an experience, chunk by chunk, into `state.<slot>`.
 
-    First `begin(slot, params)`, then for each chunk `add(slot, params, part)`; the parts add up to the mean. What is in the slot is
-    of the class `kind`, with a field `rows` () int64, where the number of rows is kept meanwhile. The state's key stays as it is.
+    It calls `begin(slot, params)` once, then `add(slot, params, part)` for each chunk; the parts sum to the mean. The slot holds a
+    state of the class `kind`, whose field `rows` () int64 is set to the number of rows averaged over. The state's key is kept.
 
-    batch_size: how many single-row gradients are held at a time; None: of all rows. In memory batch_size times the parameters
-        where some are outside of linear layers, as those of convolutions.
-    samples: take the mean over so many rows, drawn anew from all, rounded up to full chunks; None: over every row.
+    batch_size: how many single-row gradients are held at a time; None: those of all rows. Where some parameters are outside of
+        linear layers, such as those of convolutions, this takes batch_size times the memory of the parameters.
+    samples: average over so many rows, drawn anew for each experience, rounded up to full chunks; None: over every row.
+    Raises TypeError or ValueError for other arguments, and when applied if the slot does not hold a `kind`.
     """
     checks.instance("measure", measure, Measure, "a Measure such as importance.fisher(model)")
     checks.path("slot", slot, "ewc")
@@ -153,42 +171,47 @@ def accumulate(
     size = min((n for n in (batch_size, samples) if n is not None), default=None)
     if size is not None:
         size = max(1, size // measure.per_row)
-    iterations = None if samples is None or size is None else -(-samples // size)
-
-    def start(agent: Any, exp: Experience) -> Any:
-        held = checks.slot(agent, slot, kind, f"a slot of {kind.__name__}")
-        rows = exp.valid.sum() if iterations is None else torch.full_like(held.rows, iterations * (size or 1))
-        return tree.set(agent, {slot: begin(held, agent.model.params).replace(rows=rows)})
-
-    def chunk(agent: Any, exp: Experience) -> Any:
-        held = tree.get(agent, slot)
-        part = tree.map(lambda total: total / held.rows, measure.total(agent, exp))
-        return tree.set(agent, {slot: add(held, agent.model.params, part)})
-
-    chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=False)
-    if iterations is not None and size is not None:
+    chunk = partial(_add_chunk, measure=measure, slot=slot, add=add)
+    if size is None or samples is None:
+        chunks, rows = minibatches(chunk, batch_size=size, shuffle=False), None
+    else:
+        iterations = -(-samples // size)
+        rows = size * iterations
         shuffled: Any = minibatches(chunk, batch_size=size, iterations=iterations)
-        chunks = tree.replace(chunks, view=_Sampled(shuffled.order, size * iterations))
-    return compose(SkipEmpty(start), chunks)
+        chunks = minibatches(chunk, batch_size=size, iterations=iterations, shuffle=False)
+        chunks = tree.replace(chunks, view=_Sampled(shuffled.order, rows))
+    return compose(SkipEmpty(partial(_begin, slot=slot, kind=kind, begin=begin, rows=rows)), chunks)
+
+
+def _begin(agent: Any, exp: Experience, *, slot: str, kind: type[H], begin: Callable[[H, PyTree], H], rows: int | None) -> Any:
+    held: H = checks.slot(agent, slot, kind, f"a slot of {kind.__name__}")
+    count = exp.valid.sum() if rows is None else torch.full_like(held.rows, rows)
+    return tree.set(agent, {slot: tree.replace(begin(held, agent.model.params), rows=count)})
+
+
+def _add_chunk(agent: Any, exp: Experience, *, measure: Measure, slot: str, add: Callable[[H, PyTree, PyTree], H]) -> Any:
+    held: H = tree.get(agent, slot)
+    part = tree.map(lambda total: total / held.rows, measure.total(agent, exp))
+    return tree.set(agent, {slot: add(held, agent.model.params, part)})
 
 
 @dataclass(frozen=True)
 class _Sampled:
-    """So many rows, in one order of all that are valid, over and over; the state's key stays as it is."""
+    """So many of the valid rows, in a random order that is repeated if it is too short; the state's key stays as it is."""
 
     order: Callable[[Any, Experience], tuple[Any, tuple[Tensor, Tensor]]]
     samples: int
 
     def __call__(self, agent: Any, exp: Experience) -> tuple[Any, tuple[Tensor, Tensor]]:
-        _, (rows, valid) = self.order(agent.replace(key=_aside(agent, exp, ORDER)), exp)
-        place = torch.arange(self.samples, device=rows.device) % exp.valid.sum().clamp(min=1)  # those that are valid come first
-        return agent, (rows[place], valid[place])
+        _, (rows, valid) = self.order(agent.replace(key=_derived_key(agent, exp, _ROWS)), exp)
+        index = torch.arange(self.samples, device=rows.device) % exp.valid.sum().clamp(min=1)  # valid rows come first
+        return agent, (rows[index], valid[index])
 
 
-def _aside(agent: Any, exp: Experience, purpose: int) -> Tensor:
-    """A key of the experience's own, for one purpose, derived from the state's key, which is not moved on.
+def _derived_key(agent: Any, exp: Experience, purpose: int) -> Tensor:
+    """A key for one purpose in one experience, derived from the state's key, which stays as it is.
 
-    So switching the penalty off gives the very run of the method without it, and the next experience draws anew all the same, even
-    where the training draws nothing.
+    So with the penalty switched off a run is exactly that of the method without it, and each experience draws anew, even where
+    the training draws nothing.
     """
     return random.fold_in(random.fold_in(agent.key, purpose), exp.index)

@@ -1,6 +1,6 @@
 """Memory Aware Synapses (Aljundi et al., "Memory aware synapses: learning what (not) to forget", ECCV 2018, eq. 2 to 4).
 
-What the model's outputs are sensitive to is held; labels play no part:
+Parameters that the model's outputs are sensitive to are held in place; labels play no part:
     importance <- decay * importance + mean_i | d ||f(x_i)||^2 / d theta |,   anchor <- theta       after each experience
     L = strength / 2 * sum_k importance_k * (p_k - anchor_k)^2
 The paper accumulates, decay 1, and writes lambda for strength / 2; f are the logits.
@@ -9,15 +9,15 @@ The paper accumulates, decay 1, and writes lambda for strength / 2; f are the lo
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_func import checks, tree
+from cl_func.core import Update
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
-from cl_func.regularizers.quadratic import Quadratic
+from cl_func.regularizers.quadratic import Quadratic, _fraction
 from cl_func.tree import PyTree, bounded, state
 
 
@@ -27,17 +27,17 @@ class MAS(Quadratic):
 
     # () float32 in [0, 1], what is left of the importances after each experience
     decay: Tensor = bounded(partial(checks.number, low=0, high=1, ends="[]"))
-    rows: Tensor  # () int64, rows that the last importances are the mean of
+    rows: Tensor  # () int64, how many rows the last importances are the mean of
 
 
 def init(params: PyTree, strength: float, decay: float = 1.0) -> MAS:
-    """A slot that holds nothing yet."""
+    """A slot without importances. Raises ValueError for a decay outside [0, 1]."""
     checks.tensors("params", params)
     rows = torch.zeros((), dtype=torch.int64, device=tree.leaves(params)[0].device)
-    return MAS(**quadratic.fields(params, strength), decay=quadratic.fraction("decay", params, decay), rows=rows)
+    return MAS(**quadratic.fields(params, strength), decay=_fraction("decay", params, decay), rows=rows)
 
 
-def consolidate(model: Model, slot: str = "mas", *, batch_size: int | None = None, samples: int | None = None) -> Any:
+def consolidate(model: Model, slot: str = "mas", *, batch_size: int | None = None, samples: int | None = None) -> Update:
     """The Update that adds the sensitivities on an experience to `state.<slot>`; compose it after the training.
 
     batch_size, samples: as in `importance.accumulate`.

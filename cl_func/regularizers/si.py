@@ -6,7 +6,7 @@
     L = strength / 2 * sum_k importance_k * (p_k - anchor_k)^2
 
 The paper writes c for strength / 2 and xi for the damping. A parameter that has moved against its gradient can have a negative
-path; importances stop at 0, as in the authors' program.
+path; importances are clipped at 0, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cl_func.core import SkipEmpty, Update
 from cl_func.experiences import Experience
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.regularizers import quadratic
-from cl_func.regularizers.quadratic import Quadratic
+from cl_func.regularizers.quadratic import Quadratic, _scalar
 from cl_func.tree import PyTree, bounded, state
 
 
@@ -35,26 +35,27 @@ class SI(Quadratic):
 
 
 def init(params: PyTree, strength: float, damping: float = 0.1) -> SI:
-    """A slot that holds nothing yet; its anchor is where the first path begins."""
+    """A slot without importances; the first path begins at its anchor, `params`."""
     return SI(
         **quadratic.fields(params, strength),
         path=tree.map(torch.zeros_like, params),
-        damping=quadratic.scalar(params, nonnegative("damping", damping, 0.1, positive=True)),
+        damping=_scalar(params, nonnegative("damping", damping, 0.1, positive=True)),
     )
 
 
 def consolidate(slot: str = "si") -> Update:
     """The Update that turns the path of an experience into importances; compose it after the training."""
-
     checks.path("slot", slot, "si")
+    return SkipEmpty(partial(_consolidate, slot=slot))
 
-    def update(agent: Any, exp: Experience) -> Any:
-        si, params = checks.slot(agent, slot, SI, "an SI made by si.init"), agent.model.params
 
-        def grown(importance: Tensor, path: Tensor, p: Tensor, anchor: Tensor) -> Tensor:
-            return torch.relu(importance + path / ((p - anchor).square() + si.damping))
+def _consolidate(agent: Any, exp: Experience, *, slot: str) -> Any:
+    si: SI = checks.slot(agent, slot, SI, "an SI made by si.init")
+    params = agent.model.params
 
-        importance = tree.map(grown, si.importance, si.path, params, si.anchor)
-        return tree.set(agent, {slot: si.replace(importance=importance, anchor=params, path=tree.map(torch.zeros_like, si.path))})
+    def grown(importance: Tensor, path: Tensor, p: Tensor, anchor: Tensor) -> Tensor:
+        return torch.relu(importance + path / ((p - anchor).square() + si.damping))
 
-    return SkipEmpty(update)
+    importance = tree.map(grown, si.importance, si.path, params, si.anchor)
+    path = tree.map(torch.zeros_like, si.path)
+    return tree.set(agent, {slot: tree.replace(si, importance=importance, anchor=params, path=path)})

@@ -5,15 +5,13 @@ Stage 1 (eq. 1 to 3), on the new rows and the exemplars together, with n old and
 
     L = n / (n + m) * distillation over the old classes + m / (n + m) * cross-entropy over old and new
 
-the teacher being the corrected classifier before the new classes came. Stage 2 fits `classifiers.bias_correction` on a balanced
-memory of validation rows, which stage 1 never sees.
+The teacher is the corrected classifier before the new classes came. Stage 2 fits `classifiers.bias_correction` on a balanced memory
+of validation rows, which stage 1 never sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +20,11 @@ from torch import Tensor
 from cl_func import checks, classifiers, memory, random, tree
 from cl_func.checks import positive_int
 from cl_func.classifiers import bias_correction
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Optimizer, Strategy, Update, compose, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import divergence, mask_logits
 from cl_func.memory import herding, replay
-from cl_func.models import Model, forward, split_heads
+from cl_func.models import Model, ModelState, forward, split_heads
 from cl_func.models.heads import Classifier
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.tree import PyTree, bounded, state
@@ -38,26 +36,12 @@ class BiCAgent(Agent):
 
     replay: memory.Herding
     validation: memory.Herding
-    holdout_key: Tensor  # () int64, the key that tells which rows are for validation
+    holdout_key: Tensor  # () int64, the key that decides which rows are for validation
     teacher: PyTree  # (ModelState, BiasCorrection) before the newest classes came
     old: Tensor  # [C] bool, the classes that the teacher knows
-    share: Tensor  # () float32, the exemplars' part of all rows trained on
+    share: Tensor  # () float32, the fraction of the training rows that are exemplars
     temperature: Tensor = bounded(partial(nonnegative, example=2.0, positive=True))  # () float32, above 0
     bic: classifiers.BiasCorrection
-
-
-def _logits(model: Model, net: Any, x: Tensor, valid: Tensor, task: Tensor) -> Tensor:
-    return model.apply(net.params, net.buffers, x, train=False, valid=valid, task=task)[0]
-
-
-def predict(model: Model) -> Callable[[Any, Experience], Tensor]:
-    """The corrected classifier `(state, exp) -> logits [n, C]` of the classes seen so far, for `cl.evaluate`."""
-
-    def logits(agent: Any, exp: Experience) -> Tensor:
-        raw = _logits(model, agent.model, exp.x, exp.valid, exp.tasks)
-        return mask_logits(bias_correction.correct(agent.bic, raw), agent.old | agent.bic.new)
-
-    return Classifier(logits, model)
 
 
 def bic(
@@ -73,14 +57,37 @@ def bic(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Distil, replay, and correct the bias on held-out rows; the model needs features. Strategy.model is the corrected classifier.
+    """Distil the old classes, replay exemplars, and correct the bias towards the new classes on rows held out for it.
 
-    capacity: exemplars in all, chosen by herding. validation: the fraction of them, and of all rows, that is kept for stage 2.
-    Every minibatch is joined by `replay_size` exemplars, weighted so that the loss is a mean over all new rows and all exemplars.
+    Every minibatch is joined by exemplars, weighted so that the loss is a mean over all new rows and all exemplars. Where no new
+    class comes, as in a domain-incremental stream, it is replay alone.
 
-    Where no new class comes, as in a domain-incremental stream, it is replay alone. Raises ValueError for a multi-head model.
+    Reference: Wu, Chen, Wang, Ye, Liu, Guo & Fu, "Large scale incremental learning", CVPR 2019.
 
-    Hyperparameter paths: `temperature`, `bic.decay` (see `bias_correction`), those of the optimiser.
+    Hyperparameter paths: `temperature`, `bic.decay`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. It must give `features`, by which the
+            exemplars are chosen, have an `input_shape`, and be no multi-head model.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Exemplars in all, those for validation included; each of the two parts has room for at least one of every class.
+        replay_size: Exemplars drawn with every minibatch, from 1 to `capacity`.
+        validation: The fraction of the exemplars, and of all rows, that is held out of the training for the correction, above 0 and
+            below 1.
+        temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        decay: Weight of the penalty that keeps the correction near the identity, above 0 (see `cl.classifiers.bias_correction`).
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `BiCAgent`; `Strategy.model` is the corrected classifier, a function `(state, exp) -> logits [n,
+        C]`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, a part of the memory has no room for
+            some class, or the model gives no features, has no `input_shape`, or has several heads, which do not compete.
     """
     if split_heads(model)[1] is not None:
         raise ValueError(
@@ -95,64 +102,119 @@ def bic(
             f"capacity: {capacity - n_held} rows for training and {n_held} for validation leave none to some of the "
             f"{model.n_classes} classes; give a larger capacity, or a validation nearer to 0.5."
         )
-    stores = [herding.init(size, memory.sample(model), model.n_classes) for size in (capacity - n_held, n_held)]
-    keep, keep_held = herding.insert(model), herding.insert(model, slot="validation")
+    empty, empty_held = (herding.init(size, memory.sample(model), model.n_classes) for size in (capacity - n_held, n_held))
+    step = train_step(partial(_loss, model=model, replay_size=replay_size, validation=validation), optimizer)
+    insert, insert_held = herding.insert(model), herding.insert(model, slot="validation")
+    return Strategy(
+        partial(
+            _init,
+            model=model,
+            optimizer=optimizer,
+            empty=empty,
+            empty_held=empty_held,
+            temperature=float(temperature),
+            decay=decay,
+        ),
+        compose(
+            partial(_begin, n_classes=model.n_classes, validation=validation),
+            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            partial(_store, insert=insert, insert_held=insert_held, validation=validation),
+            partial(_fit, model=model),
+        ),
+        Classifier(partial(_logits, model), model),
+    )
 
-    def parted(agent: Any, exp: Experience, held: bool) -> Experience:
-        """The experience with only its rows for validation valid, or only the others."""
-        word = random.children(agent.holdout_key, exp.rows) & 0xFFFFFF  # by the row's number: the same whenever it comes
-        return exp.take(exp.rows, exp.valid & ((word < int(validation * 2**24)) == held))
 
-    def begin(agent: Any, exp: Experience) -> Any:
-        replay.labels(exp, model.n_classes)
-        seen, filled = agent.old | agent.bic.new, agent.replay.filled
-        arrived = (exp.classes & ~seen).any()
-        teacher = tree.where(arrived, (agent.model, agent.bic), agent.teacher)
-        old = torch.where(arrived, seen, agent.old)
-        share = filled / (filled + parted(agent, exp, held=False).valid.sum()).clamp(min=1)
-        new = (seen | exp.classes) & ~old
-        return agent.replace(teacher=teacher, old=old, share=share, bic=agent.bic.replace(new=new))
+def _init(
+    key: Tensor,
+    *,
+    model: Model,
+    optimizer: Optimizer,
+    empty: memory.Herding,
+    empty_held: memory.Herding,
+    temperature: float,
+    decay: float,
+) -> BiCAgent:
+    key, init_key, holdout_key = random.split(key, 3)
+    net = model.init(init_key)
+    bias = bias_correction.init(model.n_classes, decay, key.device)
+    return BiCAgent(
+        key=key,
+        model=net,
+        opt=optimizer.init(net.params),
+        replay=tree.to(empty, key.device),
+        validation=tree.to(empty_held, key.device),
+        holdout_key=holdout_key,
+        teacher=(net, bias),
+        old=torch.zeros(model.n_classes, dtype=torch.bool, device=key.device),
+        share=torch.tensor(0.0, device=key.device),
+        temperature=torch.tensor(temperature, device=key.device),
+        bic=bias,
+    )
 
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        key, draw_key = random.split(agent.key)
-        rows, valid = herding.draw(agent.replay, draw_key, replay_size)
-        exp = parted(agent, exp, held=False)
-        both = memory.join(exp, rows, valid)
-        logits, agent = forward(model, params, agent.replace(key=key), both)
-        net, bias = agent.teacher
-        before = bias_correction.correct(bias, _logits(model, net, both.x, both.valid, both.tasks))
-        seen = agent.old | agent.bic.new
-        kept = agent.old.sum() / seen.sum().clamp(min=1)
-        distilled = divergence(logits, before, agent.old, agent.temperature) / agent.temperature**2  # eq. 1 has no such factor
-        value = kept * distilled + (1 - kept) * F.cross_entropy(mask_logits(logits, seen), both.y, reduction="none")
-        return (memory.union_weights(valid, exp.valid, agent.share) * value).sum(), agent
 
-    def store(agent: Any, exp: Experience) -> Any:
-        agent = keep(agent, parted(agent, exp, held=False))
-        return keep_held(agent, parted(agent, exp, held=True))
+def _split(agent: BiCAgent, exp: Experience, validation: float) -> tuple[Experience, Experience]:
+    """The experience with only its rows for training valid, and with only those for validation.
 
-    def fit(agent: Any, exp: Experience) -> Any:
-        held, valid = agent.validation.data, agent.validation.occupied
-        logits = _logits(model, agent.model, held["x"], valid, held["task"])
-        return agent.replace(bic=bias_correction.fit(agent.bic, logits, held["y"], valid, agent.old, agent.bic.new))
+    Each row draws by its number in the source, so that it is on the same side whenever it comes.
+    """
+    bits = random.children(agent.holdout_key, exp.rows) & 0xFFFFFF
+    held = bits < int(validation * 2**24)
+    return exp.take(exp.rows, exp.valid & ~held), exp.take(exp.rows, exp.valid & held)
 
-    def init(key: Tensor) -> BiCAgent:
-        key, init_key, holdout_key = random.split(key, 3)
-        net, none = model.init(init_key), torch.zeros(model.n_classes, dtype=torch.bool, device=key.device)
-        bias = bias_correction.init(model.n_classes, decay, key.device)
-        return BiCAgent(
-            key=key,
-            model=net,
-            opt=optimizer.init(net.params),
-            replay=tree.to(stores[0], key.device),
-            validation=tree.to(stores[1], key.device),
-            holdout_key=holdout_key,
-            teacher=(net, bias),
-            old=none,
-            share=torch.tensor(0.0, device=key.device),
-            temperature=torch.tensor(float(temperature), device=key.device),
-            bic=bias,
-        )
 
-    train = minibatches(train_step(loss, optimizer), batch_size=batch_size, epochs=epochs, iterations=iterations)
-    return Strategy(init, compose(begin, train, store, fit), predict(model))
+def _begin(agent: BiCAgent, exp: Experience, *, n_classes: int, validation: float) -> BiCAgent:
+    """The Update before the training: where a new class comes, the classifier becomes the teacher of the classes seen before."""
+    replay.labels(exp, n_classes)
+    seen, filled = agent.old | agent.bic.new, agent.replay.filled
+    arrived = (exp.classes & ~seen).any()
+    teacher = tree.where(arrived, (agent.model, agent.bic), agent.teacher)
+    old = torch.where(arrived, seen, agent.old)
+    training, _ = _split(agent, exp, validation)
+    share = filled / (filled + training.valid.sum()).clamp(min=1)
+    new = (seen | exp.classes) & ~old
+    return agent.replace(teacher=teacher, old=old, share=share, bic=tree.replace(agent.bic, new=new))
+
+
+def _loss(
+    params: PyTree, agent: BiCAgent, exp: Experience, *, model: Model, replay_size: int, validation: float
+) -> tuple[Tensor, BiCAgent]:
+    """L, with the exemplars drawn standing in for all of them."""
+    key, draw_key = random.split(agent.key)
+    rows, drawn = herding.draw(agent.replay, draw_key, replay_size)
+    training, _ = _split(agent, exp, validation)
+    joined = memory.join(training, rows, drawn)
+    logits, agent = forward(model, params, agent.replace(key=key), joined)
+    net, bias = agent.teacher
+    before = bias_correction.correct(bias, _raw_logits(model, net, joined.x, joined.valid, joined.tasks))
+    seen = agent.old | agent.bic.new
+    old_part = agent.old.sum() / seen.sum().clamp(min=1)
+    distilled = divergence(logits, before, agent.old, agent.temperature) / agent.temperature**2  # eq. 1 has no such factor
+    classified = F.cross_entropy(mask_logits(logits, seen), joined.y, reduction="none")
+    row_losses = old_part * distilled + (1 - old_part) * classified
+    return (memory.union_weights(drawn, training.valid, agent.share) * row_losses).sum(), agent
+
+
+def _store(agent: BiCAgent, exp: Experience, *, insert: Update, insert_held: Update, validation: float) -> BiCAgent:
+    """The Update after the training: each of the two memories is offered its rows."""
+    training, held = _split(agent, exp, validation)
+    stored: BiCAgent = insert_held(insert(agent, training), held)
+    return stored
+
+
+def _fit(agent: BiCAgent, exp: Experience, *, model: Model) -> BiCAgent:
+    """The Update of stage 2: the bias correction is fitted on the memory of validation rows, under the present weights."""
+    rows, valid = agent.validation.data, agent.validation.occupied
+    logits = _raw_logits(model, agent.model, rows["x"], valid, rows["task"])
+    return agent.replace(bic=bias_correction.fit(agent.bic, logits, rows["y"], valid, agent.old, agent.bic.new))
+
+
+def _raw_logits(model: Model, net: ModelState, x: Tensor, valid: Tensor, task: Tensor) -> Tensor:
+    """The logits [n, C] of a network in eval mode, not corrected."""
+    return model.apply(net.params, net.buffers, x, train=False, valid=valid, task=task)[0]
+
+
+def _logits(model: Model, agent: BiCAgent, exp: Experience) -> Tensor:
+    """The corrected logits [n, C] of the classes seen so far."""
+    raw = _raw_logits(model, agent.model, exp.x, exp.valid, exp.tasks)
+    return mask_logits(bias_correction.correct(agent.bic, raw), agent.old | agent.bic.new)

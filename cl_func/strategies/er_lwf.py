@@ -1,17 +1,18 @@
-"""Experience replay with Learning without Forgetting: old samples are replayed, and the teacher is kept on the new ones."""
+"""Experience replay with Learning without Forgetting: replay old rows, and keep a teacher's answers on old and new rows alike."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
-from cl_func import checks, memory, random, regularizers, tree
+from cl_func import checks, memory, regularizers, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import masked_cross_entropy, with_replay
 from cl_func.models import Model, forward, split_heads
-from cl_func.tree import state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, state
 
 
 @state
@@ -34,32 +35,43 @@ def er_lwf(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """The loss of ER plus the distillation of LwF, which sees the new rows and the replayed ones alike.
+    """Experience replay plus the distillation of Learning without Forgetting, on new and replayed rows alike.
 
-    Raises ValueError where each experience would be a single step, which no penalty can change.
+    All classes compete in the cross-entropy, with a multi-head model those of a row's task. The teacher is the model before the
+    experience.
+
+    Reference: Chaudhry et al., "On tiny episodic memories in continual learning", arXiv 2019; Li & Hoiem, "Learning without
+    forgetting", TPAMI 2018.
+
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        strength: Weight of the distillation, at least 0.
+        temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `ERLwFAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, the model has no `input_shape`, or each
+            experience would be a single step, taken where the model still is its own teacher.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
-
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     plain, heads = split_heads(model)
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, agent = forward(plain, params, agent, exp)
-        task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
-        return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
-
+    loss = partial(_loss, model=plain, heads=heads)
     step = train_step(with_replay(loss, checks.drawable("replay_size", replay_size, capacity)), optimizer)
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def init(key: Tensor) -> ERLwFAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
-        return ERLwFAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), lwf=teacher)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty, strength=strength, temperature=temperature),
         compose(
             regularizers.lwf.snapshot(),
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
@@ -67,3 +79,18 @@ def er_lwf(
         ),
         model,
     )
+
+
+def _init(
+    key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir, strength: float, temperature: float
+) -> ERLwFAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
+    return ERLwFAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), lwf=teacher)
+
+
+def _loss(params: PyTree, agent: ERLwFAgent, exp: Experience, *, model: Model, heads: Tensor | None) -> tuple[Tensor, ERLwFAgent]:
+    """`model` gives all logits; heads: [T, C] bool, the classes of each task of a multi-head model."""
+    logits, agent = forward(model, params, agent, exp)
+    task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
+    return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp, heads), agent

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, total
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -31,29 +34,49 @@ def ewc(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy plus strength / 2 * sum_t sum_k F_t,k * (p_k - p_t,k)^2 over the experiences t before (eq. 3).
+    """Hold each parameter near where past experiences left it, the more so the larger its Fisher information.
 
-    labels: the labels of the Fisher information F_t: "true", "model" (drawn from the prediction) or "all" (expectation over all).
-    importance_batch_size: how many single-row gradients it holds at a time; by default the batch size.
-    importance_samples: how many rows it is the mean of; by default all of the experience.
+    The loss is the cross-entropy plus strength / 2 * sum_t sum_k F_t,k * (p_k - p_t,k)^2 over the past experiences t, with F_t the
+    diagonal of the Fisher information and p_t the parameters at the end of t.
+
+    Reference: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017, eq. 3.
+
     Hyperparameter paths: `ewc.strength`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        strength: Weight of the penalty, at least 0.
+        labels: The labels of the Fisher information: "true", those of the rows (the empirical Fisher information); "model", drawn
+            from the model's prediction; "all", the expectation over all C labels, at C times the cost.
+        importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
+        importance_samples: Rows of the experience that the Fisher information is the mean of, at least 1; None, the default, takes
+            all of them.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `EWCAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or `labels` is none of the three.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
-
-    def init(key: Tensor) -> EWCAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        held = regularizers.ewc.init(net.params, strength)
-        return EWCAgent(key=key, model=net, opt=optimizer.init(net.params), ewc=held)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             regularizers.ewc.consolidate(model, labels=labels, batch_size=chunk, samples=importance_samples),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float) -> EWCAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return EWCAgent(key=key, model=net, opt=opt, ewc=regularizers.ewc.init(net.params, strength))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import regularizers
 from cl_func.core import Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, total
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
+from cl_func.strategies._train_state import init_train_state
 from cl_func.strategies.ewc import EWCAgent
 
 
@@ -25,29 +28,52 @@ def ewc_online(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2, anchored where the last experience ended.
+    """EWC with one anchor, the parameters at the end of the last experience, and importances that may fade.
 
-    After each experience importance <- decay * (importance + F) (eq. 8 and 9; gamma there). The other arguments are as in `ewc`.
-    Raises ValueError where each experience would be a single step, which no penalty can change.
+    The loss is the cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. After each experience, the importance
+    becomes decay * (importance + F), with F the diagonal of the experience's Fisher information.
+
+    Reference: Schwarz et al., "Progress & compress: a scalable framework for continual learning", ICML 2018, eq. 8 and 9.
+
     Hyperparameter paths: `ewc.strength`, `ewc.decay`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        strength: Weight of the penalty, at least 0.
+        decay: What is left of the importances after each experience (gamma in the paper), from 0 to 1.
+        labels: The labels of the Fisher information: "true", those of the rows (the empirical Fisher information); "model", drawn
+            from the model's prediction; "all", the expectation over all C labels, at C times the cost.
+        importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
+        importance_samples: Rows of the experience that the Fisher information is the mean of, at least 1; None, the default, takes
+            all of them.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `EWCAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, `labels` is none of the three, or each
+            experience would be a single step, taken where the parameters are still at their anchor.
     """
-    check = regularizers.quadratic.check
+    check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
-
-    def init(key: Tensor) -> EWCAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        held = regularizers.ewc.init(net.params, strength, decay)
-        return EWCAgent(key=key, model=net, opt=optimizer.init(net.params), ewc=held)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, decay=decay),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             regularizers.ewc.consolidate(model, labels=labels, batch_size=chunk, samples=importance_samples),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, decay: float) -> EWCAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return EWCAgent(key=key, model=net, opt=opt, ewc=regularizers.ewc.init(net.params, strength, decay))

@@ -11,7 +11,9 @@ What an experience alone can teach: what `naive` gains over it is forward transf
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +34,9 @@ class FromScratchAgent(Agent):
     fresh: Tensor  # () bool, whether the first experience is still to come
 
 
+S = TypeVar("S", bound=FromScratchAgent)
+
+
 def from_scratch(
     model: Model,
     optimizer: Optimizer,
@@ -40,21 +45,39 @@ def from_scratch(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Restart from the initial weights, then train as `naive` does on the experience given.
+    """Restart from the initial weights at each experience, then train on that experience alone, as `naive` does.
+
+    What a sweep sets before the run, such as the learning rate, holds in every experience.
+
+    Reference: Rusu et al., "Progressive neural networks", arXiv 2016, where transfer is measured against this baseline.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `FromScratchAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     base = naive(model, optimizer, batch_size=batch_size, epochs=epochs, iterations=iterations)
-
-    def init(key: Tensor) -> FromScratchAgent:
-        agent = base.init(key)
-        fresh = torch.tensor(True, device=key.device)
-        return FromScratchAgent(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
-
-    return Strategy(init, compose(restart, base.update), model)
+    return Strategy(partial(_init, base=base.init), compose(_restart, base.update), model)
 
 
-def restart(agent: Any, exp: Any) -> Any:
+def _init(key: Tensor, *, base: Callable[[Tensor], Agent]) -> FromScratchAgent:
+    agent = base(key)
+    fresh = torch.tensor(True, device=key.device)
+    return FromScratchAgent(key=agent.key, model=agent.model, opt=agent.opt, start=(agent.model, agent.opt), fresh=fresh)
+
+
+def _restart(agent: S, exp: Any) -> S:
     """The Update back to the weights and the optimiser's state, hyperparameters included, that the first experience found.
 
     So what a sweep sets before the run holds in every experience, and what a schedule did in one is undone in the next.

@@ -1,19 +1,22 @@
 """GSS (Aljundi, Lin, Goujaud & Bengio, "Gradient based sample selection for online continual learning", NeurIPS 2019): experience
 replay from a memory whose rows have gradients in different directions, chosen by the greedy Algorithm 2.
 
-Every minibatch is joined by rows drawn uniformly from the memory, and offered to the memory after its step, not when the training
-on the experience is over: once its rows are fitted, their gradients hardly ever oppose those of the memory, and whole classes stay
-out.
+Every minibatch is joined by rows drawn uniformly from the memory, and is offered to the memory right after its step. After the
+training on the whole experience it would be too late: once its rows are fitted, their gradients hardly ever oppose those of the
+memory, and whole classes stay out.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import checks, memory, random, tree
+from cl_func import checks, memory, tree
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy, with_replay
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -35,28 +38,47 @@ def gss(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Replay `replay_size` rows with every minibatch; a row's gradient is compared with those of `subset_size` rows of the memory.
+    """Experience replay from a memory that prefers rows whose gradients point in different directions.
 
-    The paper passes over the data once; in further passes a row is offered again, and may be stored twice.
-    With parameters outside of linear layers, the gradients of the single rows of a minibatch are held at once: batch_size times the
-    model's size in memory. Raises ValueError for a subset above the capacity.
+    Each minibatch is offered to the memory after its step. The paper passes over the data once; in further passes a row is offered
+    again, and may be stored twice. For models with parameters outside of linear layers, the gradients of all rows of a minibatch
+    are held at once: batch_size times the size of the model.
+
+    Reference: Aljundi, Lin, Goujaud & Bengio, "Gradient based sample selection for online continual learning", NeurIPS 2019,
+    Algorithm 2.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        subset_size: Stored rows with whose gradients that of a new row is compared, from 1 to `capacity`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `GSSAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     checks.drawable("subset_size", subset_size, capacity)
     checks.drawable("replay_size", replay_size, capacity)
     step = train_step(with_replay(cross_entropy(model), replay_size, draw=memory.gss.draw), optimizer)
     empty = memory.gss.init(capacity, memory.sample(model))
-
-    def init(key: Tensor) -> GSSAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return GSSAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty),
         minibatches(
             compose(step, memory.gss.insert(model, subset_size)), batch_size=batch_size, epochs=epochs, iterations=iterations
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.GSS) -> GSSAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return GSSAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device))

@@ -1,22 +1,23 @@
 """Learning without Forgetting (Li & Hoiem, TPAMI 2018): learn the new classes, keep the old ones' answers on the new inputs.
 
-As in the paper's Algorithm 1 the two losses are apart: the cross-entropy is over the new classes alone, the distillation over the
-old classes alone. (Let all classes compete in the cross-entropy and it pushes down the old ones faster than the teacher can hold
-them.) With a multi-head model, each old head is kept on the new inputs, as in the paper.
+As in the paper's Algorithm 1 the two losses are separate: the cross-entropy is over the new classes alone, the distillation over
+the old classes alone. (If all classes competed in the cross-entropy, it would push down the old ones faster than the teacher can
+hold them.) With a multi-head model, each old head is kept on the new inputs, as in the paper.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
-from cl_func import checks, random, regularizers
+from cl_func import checks, regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import masked_cross_entropy
 from cl_func.models import Model, forward, split_heads
-from cl_func.tree import state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, state
 
 
 @state
@@ -36,36 +37,55 @@ def lwf(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy over the experience's classes, distillation over those seen before; the teacher is the model before it.
+    """Learn the classes of the experience, and keep the model's earlier answers for the classes seen before.
 
-    With `cl.models.multi_head(model, masks)`: cross-entropy over the head of each row's task, distillation of each old head.
-    Raises ValueError where each experience would be a single step, which no penalty can change.
+    The loss is the cross-entropy over the experience's classes plus the distillation over the old ones. With
+    `cl.models.multi_head(model, masks)` it is the cross-entropy over the head of each row's task plus the distillation of each old
+    head. No old rows are stored.
+
+    Reference: Li & Hoiem, "Learning without forgetting", TPAMI 2018, eq. 3 and Algorithm 1.
+
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        strength: Weight of the distillation, at least 0.
+        temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `LwFAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or each experience would be a single
+            step, taken where the model still is its own teacher.
     """
     checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
-
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     plain, heads = split_heads(model)
-
-    def loss(params: Any, agent: Any, exp: Experience) -> tuple[Tensor, Any]:
-        logits, agent = forward(plain, params, agent, exp)
-        task = masked_cross_entropy(logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
-        return task + regularizers.lwf.penalty(plain, logits, agent.lwf, exp, heads), agent
-
-    step = train_step(loss, optimizer)
-
-    def init(key: Tensor) -> LwFAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        teacher = regularizers.lwf.init(net, model.n_classes, strength, temperature)
-        return LwFAgent(key=key, model=net, opt=optimizer.init(net.params), lwf=teacher)
-
+    step = train_step(partial(_loss, model=plain, heads=heads), optimizer)
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, temperature=temperature),
         compose(
             regularizers.lwf.snapshot(),
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, temperature: float) -> LwFAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return LwFAgent(key=key, model=net, opt=opt, lwf=regularizers.lwf.init(net, model.n_classes, strength, temperature))
+
+
+def _loss(params: PyTree, agent: LwFAgent, exp: Experience, *, model: Model, heads: Tensor | None) -> tuple[Tensor, LwFAgent]:
+    """`model` gives all logits; heads: [T, C] bool, the classes of each task of a multi-head model."""
+    logits, agent = forward(model, params, agent, exp)
+    task = masked_cross_entropy(logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
+    return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp, heads), agent

@@ -9,7 +9,6 @@ Of a random part of the memory, the rows (x, y) are replayed whose loss rises mo
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +16,14 @@ from torch import Tensor
 
 from cl_func import checks, memory, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import Agent, Optimizer, Strategy, compose, gradient, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, gradient, minibatches, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.models.keyed import with_keys
 from cl_func.optim.hyperparameters import nonnegative
-from cl_func.tree import bounded, state
+from cl_func.strategies._train_state import init_train_state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -46,15 +46,35 @@ def mir(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Replay with every minibatch the `replay_size` most interfered of `candidates` random rows of a reservoir of `capacity` rows.
+    """Replay, with every minibatch, the rows of a reservoir memory whose loss a step on it alone would raise most.
 
-    candidates: by default 50, the paper's, where that is between replay_size and capacity, else the nearer of the two.
-    With many candidates for each row replayed, or a memory hardly larger than their number, the choice narrows to a few rows, even
-    to one class; look at `candidates` first where it does worse than ER. In the paper virtual_lr is the learning rate. The virtual
-    step is plain SGD, whatever the optimiser; the candidates' losses are taken in eval mode. Raises ValueError unless
-    replay_size <= candidates <= capacity.
+    That step is tried as one of plain SGD, whatever the optimiser; the losses are taken in eval mode. With many candidates for each
+    row replayed, or a memory hardly larger than their number, the choice narrows to a few rows, even to one class: look at
+    `candidates` first where it does worse than `er`.
+
+    Reference: Aljundi, Caccia, Belilovsky, Caccia, Lin, Charlin & Tuytelaars, "Online continual learning with maximal interfered
+    retrieval", NeurIPS 2019, section 3.1.
 
     Hyperparameter paths: `virtual_lr`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. The memory needs its `input_shape`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Rows that the memory holds, at least 1.
+        replay_size: Rows of the memory replayed with every minibatch, from 1 to `capacity`.
+        candidates: Random rows of the memory among which they are chosen, from `replay_size` to `capacity`; None, the default,
+            takes 50, the paper's, or whichever of the two bounds is nearer to it.
+        virtual_lr: Learning rate of the step that is tried, at least 0; in the paper that of the training.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `MIRAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
     checks.drawable("replay_size", replay_size, capacity)
     candidates = min(max(50, replay_size), capacity) if candidates is None else candidates
@@ -65,36 +85,44 @@ def mir(
     virtual_lr = nonnegative("virtual_lr", virtual_lr, 0.1)
     loss = cross_entropy(model)
     train = train_step(loss, optimizer)
+    step = partial(_step, model=model, loss=loss, train=train, candidates=candidates, replay_size=replay_size)
     empty = memory.reservoir.init(capacity, memory.sample(model))
-
-    def losses(agent: MIRAgent, params: Any, rows: Any) -> Tensor:
-        logits, _ = model.apply(params, agent.model.buffers, rows["x"], train=False, task=rows["task"])
-        return F.cross_entropy(logits, rows["y"], reduction="none")
-
-    def step(agent: MIRAgent, exp: Experience) -> Any:
-        key, draw = random.split(agent.key)
-        agent = tree.replace(agent, key=key)
-        grads, virtually = gradient(loss, agent, exp)
-        agent = tree.replace(agent, model=with_keys(agent.model, virtually.model.buffers))
-        params = agent.model.params
-        virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
-
-        rows, valid = memory.draws.distinct(agent.replay, draw, candidates)
-        rise = losses(agent, virtual, rows) - losses(agent, params, rows)
-        worst = torch.topk(torch.where(valid, rise, -torch.inf), replay_size).indices
-        return train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
-
-    def init(key: Tensor) -> MIRAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        lr = torch.tensor(virtual_lr, device=key.device)
-        return MIRAgent(key=key, model=net, opt=optimizer.init(net.params), replay=tree.to(empty, key.device), virtual_lr=lr)
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, empty=empty, virtual_lr=virtual_lr),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             memory.reservoir.insert(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Reservoir, virtual_lr: float) -> MIRAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    lr = torch.tensor(virtual_lr, device=key.device)
+    return MIRAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), virtual_lr=lr)
+
+
+def _step(
+    agent: MIRAgent, exp: Experience, *, model: Model, loss: Loss, train: TrainStep, candidates: int, replay_size: int
+) -> MIRAgent:
+    """The Update on a minibatch: the virtual step, the choice among the candidates, and the training with those chosen."""
+    key, draw_key = random.split(agent.key)
+    agent = agent.replace(key=key)
+    grads, moved = gradient(loss, agent, exp)
+    # The virtual pass has used up the keys of layers that draw, such as dropout, but must not move their statistics.
+    agent = agent.replace(model=with_keys(agent.model, moved.model.buffers))
+    params = agent.model.params
+    virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
+
+    rows, valid = memory.draws.distinct(agent.replay, draw_key, candidates)
+    rise = _row_losses(model, virtual, agent.model.buffers, rows) - _row_losses(model, params, agent.model.buffers, rows)
+    worst = torch.topk(torch.where(valid, rise, -torch.inf), replay_size).indices
+    trained: MIRAgent = train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
+    return trained
+
+
+def _row_losses(model: Model, params: PyTree, buffers: PyTree, rows: PyTree) -> Tensor:
+    """The cross-entropy of each row, [n], in eval mode."""
+    logits, _ = model.apply(params, buffers, rows["x"], train=False, task=rows["task"])
+    return F.cross_entropy(logits, rows["y"], reduction="none")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random
 from cl_func.core import Agent, Optimizer, Strategy, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 
 
 def naive(
@@ -18,15 +20,37 @@ def naive(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy on the current experience and nothing else.
+    """Train on each experience as it comes, and do nothing against forgetting.
+
+    The loss is the cross-entropy over all classes.
+
+    Reference: McCloskey & Cohen, "Catastrophic interference in connectionist networks", Psychology of Learning and Motivation 24,
+    1989, who first saw networks trained like this forget.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `Agent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     step = train_step(cross_entropy(model), optimizer)
+    return Strategy(
+        partial(_init, model=model, optimizer=optimizer),
+        minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+        model,
+    )
 
-    def init(key: Tensor) -> Agent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return Agent(key=key, model=net, opt=optimizer.init(net.params))
 
-    return Strategy(init, minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations), model)
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer) -> Agent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return Agent(key=key, model=net, opt=opt)

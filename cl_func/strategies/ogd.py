@@ -5,13 +5,16 @@ The gradient loses its part in the span of stored gradients: those of the true l
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import projections, random
+from cl_func import projections
 from cl_func.checks import positive_int
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -32,27 +35,46 @@ def ogd(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Avoid up to `capacity` directions, `per_experience` more after each experience.
+    """Remove from each gradient its part along directions that would change the answers on rows of past experiences.
 
-    Meant for SGD without momentum: momentum and Adam move the weights out of the space that the gradient was projected into.
-    Of models of linear layers their factors are stored; of others each direction is as large as the parameters.
+    The directions are gradients of the true label's logit, stored after each experience. Meant for SGD without momentum: momentum
+    and Adam move the weights out of the space that the gradient was projected into.
+
+    Reference: Farajtabar, Azizan, Mott & Li, "Orthogonal gradient descent for continual learning", AISTATS 2020, Algorithm 1,
+    variant OGD-GTL.
 
     Hyperparameter paths: those of the optimiser, such as `opt.lr`.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`. If it has linear layers alone and its
+            `input_shape`, directions are stored by factors; otherwise each is as large as the parameters.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        capacity: Directions stored in all, at least 1; once there are so many, no more are added.
+        per_experience: Rows whose directions are stored after each experience, at least 1.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `OGDAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     positive_int("capacity", capacity)
     step = train_step(cross_entropy(model), optimizer, projections.ogd.project())
     store = projections.ogd.store(model, positive_int("per_experience", per_experience))
-
-    def init(key: Tensor) -> OGDAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        return OGDAgent(key=key, model=net, opt=optimizer.init(net.params), ogd=projections.ogd.init(model, net, capacity))
-
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, capacity=capacity),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
             store,
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, capacity: int) -> OGDAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return OGDAgent(key=key, model=net, opt=opt, ogd=projections.ogd.init(model, net, capacity))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from cl_func import random, regularizers
+from cl_func import regularizers
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches
 from cl_func.losses import cross_entropy
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
+from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
 
@@ -33,32 +36,55 @@ def rwalk(
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
-    """Cross-entropy plus strength / 2 * sum_k (fisher_k + score_k) * (p_k - anchor_k)^2 (eq. 8; their lambda is strength / 2).
+    """Hold each parameter by a running Fisher information, as in EWC, and by how far its motion has lowered the loss, as in SI.
 
-    alpha: the weight of the newest minibatch in the running Fisher information (eq. 6), float in [0, 1].
-    interval: how many steps a piece of the path is scored over (Delta t, eq. 7); damping: epsilon there.
-    labels, importance_batch_size: as in `ewc`. The Fisher information of every minibatch is taken row by row, which costs a
-    gradient for each row and the memory for as many as are held at a time.
-    Raises ValueError where each experience would be a single step, which no penalty can change.
+    The loss is the cross-entropy plus strength / 2 * sum_k (fisher_k + score_k) * (p_k - anchor_k)^2. The Fisher information of
+    every minibatch is taken row by row, which costs one more gradient for each row.
+
+    Reference: Chaudhry, Dokania, Ajanthan & Torr, "Riemannian walk for incremental learning: understanding forgetting and
+    intransigence", ECCV 2018, eq. 6 to 8.
+
     Hyperparameter paths: `rwalk.strength`, `rwalk.alpha`, `rwalk.damping`, those of the optimiser.
+
+    Args:
+        model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
+        optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        strength: Weight of the penalty, at least 0; twice the paper's lambda.
+        alpha: Weight of the newest minibatch in the running Fisher information, from 0 to 1.
+        damping: Added to the divisor of the score (epsilon in the paper), above 0.
+        interval: Steps over which one piece of the path is scored (Delta t in the paper), at least 1.
+        labels: The labels of the Fisher information: "true", those of the rows (the empirical Fisher information); "model", drawn
+            from the model's prediction; "all", the expectation over all C labels, at C times the cost.
+        importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes all rows of the minibatch.
+        batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
+        epochs: Passes over each experience, at least 1.
+        iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
+
+    Returns:
+        A Strategy with the state `RWalkAgent`; `Strategy.model` is `model`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A number is out of its range, both `epochs` and `iterations` are given, `labels` is none of the three, or each
+            experience would be a single step, taken where the parameters are still at their anchor.
     """
-    regularizers.quadratic.check(strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size)
+    regularizers.quadratic._check_numbers(
+        strength=strength, alpha=alpha, damping=damping, importance_batch_size=importance_batch_size
+    )
     track = regularizers.rwalk.track(model, labels=labels, batch_size=importance_batch_size)
     step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)
-    regularizers.quadratic.several_steps(batch_size, epochs, iterations)
-
-    def init(key: Tensor) -> RWalkAgent:
-        key, init_key = random.split(key)
-        net = model.init(init_key)
-        held = regularizers.rwalk.init(net.params, strength, alpha, damping)
-        return RWalkAgent(key=key, model=net, opt=optimizer.init(net.params), rwalk=held)
-
+    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     return Strategy(
-        init,
+        partial(_init, model=model, optimizer=optimizer, strength=strength, alpha=alpha, damping=damping),
         compose(
             minibatches(compose(track, step, score), batch_size=batch_size, epochs=epochs, iterations=iterations),
             regularizers.rwalk.consolidate(),
         ),
         model,
     )
+
+
+def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, alpha: float, damping: float) -> RWalkAgent:
+    key, net, opt = init_train_state(key, model, optimizer)
+    return RWalkAgent(key=key, model=net, opt=opt, rwalk=regularizers.rwalk.init(net.params, strength, alpha, damping))

@@ -1,4 +1,4 @@
-"""Streams: datasets cut and transformed into benchmarks, lazily.
+"""Streams: benchmarks made lazily from datasets, by splitting and transforming them.
 
     class-incremental    split_by_class, class_repetition
     task-incremental     task_incremental

@@ -2,9 +2,9 @@
 
     split_by_class       class-incremental: labels stay, no task labels       (which of all C classes is it?)
     task_incremental     the same, and the task label tells the group         (which class of the group that the task label names?)
-    domain_incremental   labels are places within the group, no task labels   (first or second of its group, whichever the group?)
+    domain_incremental   labels are positions within the group, no task labels   (first or second of its group, whichever it is?)
 
-The three scenarios of van de Ven & Tolias (2019), "Three scenarios for continual learning", arXiv:1904.07734. No data is
+The three scenarios are those of van de Ven & Tolias (2019), "Three scenarios for continual learning", arXiv:1904.07734. No data is
 copied: all experiences are rows of one dataset.
 """
 
@@ -25,14 +25,14 @@ from cl_func.tree import describe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Views(Lazy):
-    """Experiences that are rows of one dataset."""
+class ClassGroups(Lazy):
+    """Experiences that are rows of one dataset, grouped by class."""
 
     data: Dataset
-    rows: tuple[Tensor, ...]  # of each experience: [n_i] int64
-    classes: tuple[Tensor, ...]  # of each experience: [C] bool
-    tasks: tuple[int, ...]  # of each experience: its task label
-    places: Tensor  # [C] int64, the place of each class of the datasets given in the order of the classes
+    rows: tuple[Tensor, ...]  # one per experience: [n_i] int64
+    classes: tuple[Tensor, ...]  # one per experience: [C] bool
+    tasks: tuple[int, ...]  # the task label of each experience
+    positions: Tensor  # [C] int64, the position of each original class in the class order
 
     def view(self, index: int) -> Experience:
         return experience(self.data, self.rows[index], task=self.tasks[index], index=index, classes=self.classes[index])
@@ -62,7 +62,7 @@ def split_by_class(
     >>> bench.train[1].classes.nonzero().flatten().tolist()
     [2, 3]
     """
-    return _benchmark(*_views(train, test, n_experiences, class_order, key))
+    return _benchmark(*class_groups(train, test, n_experiences, class_order, key))
 
 
 def task_incremental(
@@ -82,8 +82,8 @@ def task_incremental(
     >>> bench.test[3].task
     tensor(3)
     """
-    both = _views(train, test, n_experiences, class_order, key)
-    return _benchmark(*(dataclasses.replace(views, tasks=tuple(range(n_experiences))) for views in both))
+    both = class_groups(train, test, n_experiences, class_order, key)
+    return _benchmark(*(dataclasses.replace(groups, tasks=tuple(range(n_experiences))) for groups in both))
 
 
 def domain_incremental(
@@ -94,7 +94,7 @@ def domain_incremental(
     class_order: Iterable[int] | None = None,
     key: Tensor | None = None,
 ) -> Benchmark:
-    """Domain-incremental: groups of classes as in `split_by_class`, each label replaced by its place within its group, 0..k-1.
+    """Domain-incremental: groups of classes as in `split_by_class`, each label replaced by its position within its group, 0..k-1.
 
     With k = C / n_experiences, the stream has k classes, all of them in every experience; the task label is 0 everywhere. The
     labels are new, the inputs are shared with the datasets given. Raises as `split_by_class` does.
@@ -103,26 +103,26 @@ def domain_incremental(
     >>> domain_incremental(*digits(), n_experiences=5).n_classes
     2
     """
-    both = _views(train, test, n_experiences, class_order, key)
+    both = class_groups(train, test, n_experiences, class_order, key)
     per_group = train.n_classes // n_experiences
-    return _benchmark(*(_within_groups(views, per_group) for views in both))
+    return _benchmark(*(_relabelled(groups, per_group) for groups in both))
 
 
-def _benchmark(train: _Views, test: _Views) -> Benchmark:
-    return Benchmark(*(Stream(views, len(views.rows)) for views in (train, test)))
+def _benchmark(train: ClassGroups, test: ClassGroups) -> Benchmark:
+    return Benchmark(*(Stream(groups, len(groups.rows)) for groups in (train, test)))
 
 
-def _within_groups(views: _Views, per_group: int) -> _Views:
-    data = views.data
-    relabelled = Dataset(data.x, views.places[data.y] % per_group, n_classes=per_group)
-    everything = torch.ones(per_group, dtype=torch.bool, device=data.y.device)
-    return dataclasses.replace(views, data=relabelled, classes=(everything,) * len(views.rows))
+def _relabelled(groups: ClassGroups, per_group: int) -> ClassGroups:
+    data = groups.data
+    relabelled = Dataset(data.x, groups.positions[data.y] % per_group, n_classes=per_group)
+    all_classes = torch.ones(per_group, dtype=torch.bool, device=data.y.device)
+    return dataclasses.replace(groups, data=relabelled, classes=(all_classes,) * len(groups.rows))
 
 
-def _views(
+def class_groups(
     train: Dataset, test: Dataset, n_experiences: int, class_order: Iterable[int] | None, key: Tensor | None
-) -> tuple[_Views, _Views]:
-    """The class-incremental experiences of train and of test, after checking everything that the three streams have in common."""
+) -> tuple[ClassGroups, ClassGroups]:
+    """The class-incremental experiences of train and of test, with the arguments checked; errors as in `split_by_class`."""
     check_pair(train, test)
     n_classes = train.n_classes
     if n_classes % positive_int("n_experiences", n_experiences):
@@ -130,9 +130,9 @@ def _views(
         raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes; choose one of {divisors}.")
     absent = (torch.bincount(train.y, minlength=n_classes) == 0).nonzero().flatten().tolist()
     if absent:
-        raise ValueError(f"train: no row of the classes {absent}, out of {n_classes}; relabel the classes that are there.")
-    places = torch.argsort(_class_order(n_classes, class_order, key))
-    return _split("train", train, places, n_experiences), _split("test", test, places, n_experiences)
+        raise ValueError(f"train: no row of the classes {absent}, out of {n_classes}; renumber the classes that do occur.")
+    positions = torch.argsort(_class_order(n_classes, class_order, key))
+    return _split("train", train, positions, n_experiences), _split("test", test, positions, n_experiences)
 
 
 def _class_order(n_classes: int, class_order: Iterable[int] | None, key: Tensor | None) -> Tensor:
@@ -152,13 +152,13 @@ def _class_order(n_classes: int, class_order: Iterable[int] | None, key: Tensor 
     return torch.tensor(given)
 
 
-def _split(name: str, data: Dataset, places: Tensor, n_experiences: int) -> _Views:
-    places = places.to(data.y.device)
-    group = places // (len(places) // n_experiences)  # of each class
+def _split(name: str, data: Dataset, positions: Tensor, n_experiences: int) -> ClassGroups:
+    positions = positions.to(data.y.device)
+    group = positions // (len(positions) // n_experiences)  # [C], the experience of each class
     rows = tuple((group[data.y] == j).nonzero().flatten() for j in range(n_experiences))
     classes = tuple(group == j for j in range(n_experiences))
     for j in range(n_experiences):
         if len(rows[j]) == 0:
             labels = classes[j].nonzero().flatten().tolist()
             raise ValueError(f"{name}: experience {j} is empty: no row of the classes {labels}; choose fewer experiences.")
-    return _Views(data, rows, classes, (0,) * n_experiences, places)
+    return ClassGroups(data, rows, classes, (0,) * n_experiences, positions)

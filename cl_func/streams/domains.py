@@ -1,7 +1,7 @@
-"""Domain-incremental streams that show the same data in another guise each time: pixels permuted, images rotated.
+"""Domain-incremental streams of the same data, transformed differently in each experience: pixels permuted, images rotated.
 
-Every experience holds all rows and all classes; its inputs are transformed when the experience is asked for and nothing is kept, so
-a stream of ten costs one dataset and whatever the caller holds on to. Permuted and rotated MNIST: Goodfellow et al. (2013),
+Every experience holds all rows and all classes. Its inputs are transformed when it is asked for and not kept, so a stream of ten
+experiences takes the memory of one dataset, plus what the caller keeps. Permuted and rotated MNIST: Goodfellow et al. (2013),
 arXiv:1312.6211, and Lopez-Paz & Ranzato (2017), "Gradient episodic memory for continual learning", arXiv:1706.08840.
 """
 
@@ -20,19 +20,19 @@ from cl_func.checks import positive_int
 from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
 from cl_func.streams.lazy import Lazy, check_pair
 
-_BLOCK = 1 << 22  # values rotated at once, so that uint8 images are not all in memory as floats
+_BLOCK = 1 << 22  # values rotated at a time, so that uint8 images are never all in memory as floats
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Transformed(Lazy):
-    """Experiences that are the whole of one dataset, its inputs transformed anew each time; experience 0 is the dataset itself."""
+    """Experiences that hold a whole dataset, its inputs transformed on demand; experience 0 is the dataset itself."""
 
     data: Dataset
     transform: Callable[[Tensor, int], Tensor]  # (x [N, ...], index) -> x of the same shape and dtype
 
     def view(self, index: int) -> Experience:
-        everything = torch.ones(self.data.n_classes, dtype=torch.bool, device=self.data.x.device)
-        return experience(self.data, index=index, classes=everything)
+        all_classes = torch.ones(self.data.n_classes, dtype=torch.bool, device=self.data.x.device)
+        return experience(self.data, index=index, classes=all_classes)
 
     def source(self, index: int) -> Dataset:
         return tree.replace(self.data, x=self.transform(self.data.x, index)) if index else self.data
@@ -51,7 +51,7 @@ def permuted(train: Dataset, test: Dataset, n_experiences: int, *, key: Tensor) 
     torch.Size([1438, 64])
     """
     check_pair(train, test)
-    checks.key("key", key)  # a key of the wrong kind is told here, not in the middle of the stream
+    checks.key("key", key)  # here rather than when the first experience is asked for
     return _benchmark(train, test, _Permutation(key), positive_int("n_experiences", n_experiences))
 
 
@@ -69,12 +69,12 @@ class _Permutation:
 def rotated(train: Dataset, test: Dataset, n_experiences: int, *, max_angle: float = 180.0) -> Benchmark:
     """Rotated images: experience i is turned by i * max_angle / (n_experiences - 1) degrees.
 
-    So experience 0 is the data as it is and the last one is turned by max_angle. Angles turn counterclockwise, with row 0 on top:
-    90 degrees is torch.rot90(x, 1, (-2, -1)); negative ones turn clockwise. x is images [N, ..., H, W], or vectors [N, s * s] that
-    are seen as s x s images. Bilinear interpolation, zeros from outside; x keeps its shape and dtype, uint8 being rounded. Angles
-    of 0 and 360 leave x untouched.
-    Raises TypeError for an angle that is no number; ValueError for one that is not finite, for vectors whose length is no square,
-    or if train and test differ in n_classes, sample shape or dtype.
+    So experience 0 is the data as it is and the last one is turned by max_angle. Positive angles turn counterclockwise, with row 0
+    on top (90 degrees is torch.rot90(x, 1, (-2, -1))), negative ones clockwise. x holds images [N, ..., H, W], or vectors [N, s *
+    s] that are taken as s x s images. Interpolation is bilinear, with zeros outside; x keeps its shape and dtype, uint8 values
+    being rounded. Angles of 0 and 360 leave x untouched.
+    Raises TypeError for an angle that is not a number; ValueError for one that is not finite, for vectors whose length is not a
+    square, or if train and test differ in n_classes, sample shape or dtype.
 
     >>> from cl_func.data import digits
     >>> bench = rotated(*digits(), n_experiences=3)
@@ -104,7 +104,7 @@ class _Rotation:
         height, width = x.shape[-2:] if x.ndim > 2 else (math.isqrt(x.shape[1]),) * 2
         working = torch.float64 if x.dtype == torch.float64 else torch.float32
         grid = _grid(self.angles[index], height, width).to(x.device, working)
-        # One grid for all: every image is a channel of one sample, so the grid is not repeated for each.
+        # The images are the channels of a single sample, so that one grid serves all of them.
         images = x.reshape(-1, height, width)
         out = torch.empty_like(images)
         step = max(_BLOCK // (height * width), 1)

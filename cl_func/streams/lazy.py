@@ -1,10 +1,10 @@
-"""What the streams are made of: rows that cost nothing, and data that is made when it is asked for.
+"""What streams are made of: rows, which are cheap, and data, which is made when it is asked for.
 
-A `Lazy` is the `make` of a `Stream`. It knows an experience in two parts:
-    view(i)     the experience i with its rows, classes and task, over the dataset before any transformation: always cheap
-    source(i)   the dataset of experience i, perhaps transformed: may be expensive. It differs from view(i).source in x only
-So whatever regroups rows (an online split, a validation part) counts and picks rows without transforming anything.
-A Lazy holds tensors and functions of modules only, so streams can be pickled.
+A `Lazy` is the `make` of a `Stream`. It gives an experience in two parts:
+    view(i)     experience i with its rows, classes and task, over the dataset before any transformation: always cheap
+    source(i)   the dataset of experience i, possibly transformed: may be expensive. It differs from view(i).source only in x
+So whatever regroups rows (an online split, a validation part) counts and selects them without transforming anything.
+A Lazy holds only tensors and module-level functions, so that every stream can be pickled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Lazy(abc.ABC):
-    """The experiences of a stream, rows first: `lazy(i)` is view(i) over source(i)."""
+    """The experiences of a stream, in two parts: calling it with i gives view(i) over source(i)."""
 
     @abc.abstractmethod
     def view(self, index: int) -> Experience:
@@ -34,7 +34,7 @@ class Lazy(abc.ABC):
 
     @property
     def ordered(self) -> bool:
-        """Whether the order of the rows is part of the stream, as a blurred one's is: who cuts it must not shuffle."""
+        """Whether the order of the rows is part of the stream, as in a blurred one, so that cutting it must not shuffle them."""
         return False
 
     def __call__(self, index: int) -> Experience:
@@ -43,30 +43,30 @@ class Lazy(abc.ABC):
 
 
 class Last(Generic[T]):
-    """A function of an index that remembers its last result, and only that: for neighbours that ask for the same thing.
+    """A function of an index that caches its last result, and only that one: for neighbouring pieces of one experience.
 
-    The memory is no part of the value: a pickled copy starts without it. Threads may share one; at worst they compute twice.
+    The cache is not pickled. Threads may share one; at worst they compute a result twice.
     """
 
     def __init__(self, function: Callable[[int], T]) -> None:
         self.function = function
-        self._kept: tuple[int, T] | None = None
+        self._cached: tuple[int, T] | None = None
 
     def __call__(self, index: int) -> T:
         """The function's value at `index`."""
-        kept = self._kept
-        if kept is None or kept[0] != index:
-            kept = self._kept = None  # let go of the old result before the new one is made: both may be large
-            kept = self._kept = (index, self.function(index))
-        return kept[1]
+        cached = self._cached
+        if cached is None or cached[0] != index:
+            cached = self._cached = None  # free the old result before the new one is made: both may be large
+            cached = self._cached = (index, self.function(index))
+        return cached[1]
 
     def __reduce__(self) -> tuple[type[Last[T]], tuple[Callable[[int], T]]]:
         return type(self), (self.function,)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Made(Lazy):
-    """The experiences of any other stream, made as a whole."""
+class _Whole(Lazy):
+    """The experiences of a stream that does not tell rows from data: both parts are made at once."""
 
     made: Last[Experience]
 
@@ -81,13 +81,13 @@ class _Made(Lazy):
         return getattr(self.made.function, "ordered", False)
 
 
-def lazy(stream: Stream) -> Lazy:
-    """The experiences of any stream, rows first. Streams that are not made in this folder are built to see their rows."""
-    return stream.make if isinstance(stream.make, Lazy) else _Made(Last(stream.make))
+def as_lazy(stream: Stream) -> Lazy:
+    """The experiences of any stream as a Lazy. Those of a user's own stream have to be made to see their rows."""
+    return stream.make if isinstance(stream.make, Lazy) else _Whole(Last(stream.make))
 
 
 def check_pair(train: Dataset, test: Dataset) -> None:
-    """Raise TypeError or ValueError, naming what differs, unless both are datasets of one problem and have no task labels."""
+    """Check that both are datasets of one problem without task labels; TypeError or ValueError, naming what differs, otherwise."""
     for name, data in (("train", train), ("test", test)):
         if not isinstance(data, Dataset):
             raise TypeError(f"{name}: expected a cl.data.Dataset, got {describe(data)}.")
@@ -98,7 +98,7 @@ def check_pair(train: Dataset, test: Dataset) -> None:
     if train.n_classes != test.n_classes:
         raise ValueError(
             f"train, test: n_classes differ: {train.n_classes} and {test.n_classes}; "
-            "if the last class is only missing in one, say how many there are: Dataset(x, y, n_classes=...)."
+            "if the last class does not occur in one of them, give the number of classes: Dataset(x, y, n_classes=...)."
         )
     if train.x.shape[1:] != test.x.shape[1:]:
         raise ValueError(f"train, test: sample shapes differ: {list(train.x.shape[1:])} and {list(test.x.shape[1:])}.")

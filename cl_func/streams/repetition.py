@@ -1,9 +1,9 @@
 """Class-incremental with repetition: classes come back in later experiences (Hemati, Cossu, Carta, Hurtado, Pellegrini, Bacciu,
 Lomonaco & Borth, "Class-incremental learning with repetition", CoLLAs 2023).
 
-What comes back is the class, not its rows: the rows of a class are shared out evenly among the experiences that it is in, so
-every row is seen once, as in the stream without repetition. (Their sampling-based generator, which this follows in the choice of
-classes by a first occurrence and a probability of repetition, draws rows anew for experiences of one fixed size.)
+It is the class that comes back, not its rows: the rows of a class are divided evenly among the experiences it occurs in, so every
+row is seen once, as in the stream without repetition. (Their sampling-based generator, which this follows in the choice of
+classes by a first occurrence and a probability of repetition, samples rows anew for experiences of one fixed size.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from cl_func import checks, random
 from cl_func.checks import positive_int
 from cl_func.experiences import Benchmark, Dataset, Stream
-from cl_func.streams.class_splits import split_by_class
+from cl_func.streams.class_splits import class_groups
 from cl_func.tree import describe
 
 
@@ -36,13 +35,14 @@ def class_repetition(
     """Class-incremental, each class coming back with a probability in every experience after its first.
 
     The C classes are introduced in groups of equal size, in an order drawn from the key, in the first `introductions` experiences
-    (all of them by default). From then on a class is in each later experience with `probability`, one number or one for each
-    class; an experience that would be left without any class gets one, drawn uniformly from those introduced. The rows of a class
-    are dealt, in an order drawn from the key, in parts that differ by at most one row to the experiences that it is in. The task
-    label is 0 everywhere; with probability 0 this is `split_by_class` with the same key.
+    (all of them by default). After that a class occurs in each later experience with `probability`, one number or one per class; an
+    experience that would have no class gets one, drawn uniformly from those introduced so far. The rows of a class, in an order
+    drawn from the key, are divided among the experiences it occurs in, in parts that differ by at most one row. The task label is 0
+    everywhere; with probability 0 this is `split_by_class` with the same key.
     `test` has one experience for each group, as in `split_by_class(train, test, introductions, key=key)`.
-    Raises TypeError or ValueError for a probability outside [0, 1] or for another number of them than classes, for more
-    introductions than experiences, for a class with fewer rows than experiences it is in, and as `split_by_class` does.
+    Raises TypeError or ValueError for a probability outside [0, 1], for a number of probabilities that is not the number of
+    classes, for more introductions than experiences, for a class with fewer rows than it has experiences, and as `split_by_class`
+    does.
 
     >>> from cl_func.data import digits
     >>> bench = class_repetition(*digits(), n_experiences=5, probability=0.5, key=random.key(0))
@@ -54,18 +54,17 @@ def class_repetition(
     if introductions > n_experiences:
         raise ValueError(f"introductions: expected at most the {n_experiences} experiences, got {introductions}.")
     checks.key("key", key)
-    base = split_by_class(train, test, introductions, key=key)
-    chance = _probabilities(probability, train.n_classes)
-    groups = torch.stack([exp.classes for exp in base.train])
-    presence = _presence(groups.cpu(), n_experiences, chance, random.fold_in(key, 0)).to(train.y.device)
-    rows = _dealt(train.y, presence, random.fold_in(key, 1))
-    views: Any = base.train.make  # rows of one dataset: the same, with other rows
-    repeated = dataclasses.replace(views, rows=rows, classes=tuple(presence), tasks=(0,) * n_experiences)
-    return Benchmark(Stream(repeated, n_experiences), base.test)
+    train_groups, test_groups = class_groups(train, test, introductions, None, key)
+    probabilities = _probabilities(probability, train.n_classes)
+    introduced = torch.stack(train_groups.classes).cpu()
+    presence = _presence(introduced, n_experiences, probabilities, random.fold_in(key, 0)).to(train.y.device)
+    rows = _divide_rows(train.y, presence, random.fold_in(key, 1))
+    repeated = dataclasses.replace(train_groups, rows=rows, classes=tuple(presence), tasks=(0,) * n_experiences)
+    return Benchmark(Stream(repeated, n_experiences), Stream(test_groups, introductions))
 
 
 def _probabilities(value: float | Sequence[float] | Tensor, n_classes: int) -> Tensor:
-    """One probability for each class, [C] float64."""
+    """The probability of each class, [C] float64."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         value = [float(value)] * n_classes
     if isinstance(value, (str, bytes, bool)) or not isinstance(value, (Sequence, Tensor)):
@@ -84,34 +83,34 @@ def _probabilities(value: float | Sequence[float] | Tensor, n_classes: int) -> T
     return each
 
 
-def _presence(groups: Tensor, n_experiences: int, chance: Tensor, key: Tensor) -> Tensor:
-    """Which classes are in which experience, [N, C] bool, from the groups [G, C] in which they are introduced."""
-    n_classes = groups.shape[1]
-    first = groups.int().argmax(0)  # [C], each class is in one group
-    turn = torch.arange(n_experiences)[:, None]
-    again, fallback = random.split(key)
-    repeated = random.uniform(again, (n_experiences, n_classes), torch.float64) < chance
-    presence = (turn == first) | (repeated & (turn > first))
-    # Of the classes there so far, the one with the largest draw: what an experience without any other class gets.
-    lot = random.uniform(fallback, (n_experiences, n_classes), torch.float64)
-    picked = torch.where(turn > first, lot, -1.0).argmax(1)
+def _presence(introduced: Tensor, n_experiences: int, probabilities: Tensor, key: Tensor) -> Tensor:
+    """Which classes occur in which experience, [N, C] bool; `introduced` [G, C] bool: which are introduced in which."""
+    shape = (n_experiences, introduced.shape[1])
+    first = introduced.int().argmax(0)  # [C], the experience that introduces each class
+    index = torch.arange(n_experiences)[:, None]
+    repeat_key, fallback_key = random.split(key)
+    repeated = random.uniform(repeat_key, shape, torch.float64) < probabilities
+    presence = (index == first) | (repeated & (index > first))
+    # An experience without any class gets the one, of those introduced so far, with the largest draw.
+    draws = random.uniform(fallback_key, shape, torch.float64)
+    fallback = torch.where(index > first, draws, -1.0).argmax(1)
     empty = ~presence.any(1)
-    presence[empty, picked[empty]] = True
+    presence[empty, fallback[empty]] = True
     return presence
 
 
-def _dealt(y: Tensor, presence: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+def _divide_rows(y: Tensor, presence: Tensor, key: Tensor) -> tuple[Tensor, ...]:
     """The rows of each experience, [n_i] int64 each, in the order of the dataset."""
     parts: list[list[Tensor]] = [[] for _ in presence]
-    for label, turns in enumerate(presence.T):
-        where = turns.nonzero().flatten().tolist()
+    for label, present in enumerate(presence.T):
+        experiences = present.nonzero().flatten().tolist()
         rows = (y == label).nonzero().flatten()
-        if len(rows) < len(where):
+        if len(rows) < len(experiences):
             raise ValueError(
-                f"probability: class {label} is in {len(where)} experiences, but has only {len(rows)} rows in train; "
+                f"probability: class {label} is in {len(experiences)} experiences, but has only {len(rows)} rows in train; "
                 "choose a smaller probability or fewer experiences."
             )
         rows = rows[random.permutation(random.fold_in(key, label), len(rows)).to(rows.device)]
-        for i, part in zip(where, rows.tensor_split(len(where)), strict=True):
+        for i, part in zip(experiences, rows.tensor_split(len(experiences)), strict=True):
             parts[i].append(part)
     return tuple(torch.cat(part).sort().values for part in parts)

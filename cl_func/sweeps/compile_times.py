@@ -10,6 +10,8 @@ cannot be written or the file is not valid, nothing is raised, and unknown times
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -92,11 +94,25 @@ def record(update: Update, state: Any, exp: Any, lanes: int, seconds: float) -> 
 def _compiled(update: Update, state: Any, exp: Any, lanes: int) -> tuple[str, int]:
     """A digest that identifies what is compiled, and by which torch; and the number of functions, the probe included."""
     leaves = tree.leaves(update)
-    functions = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__name__)}" for f in leaves]
+    functions = [_function_name(leaf) for leaf in leaves]
     shapes = [(path, tuple(leaf.shape), str(leaf.dtype), str(leaf.device)) for path, leaf in tree.items(state)]
     inputs = [(tuple(leaf.shape[-1:]), str(leaf.dtype)) for leaf in tree.leaves(exp)]
     text = repr((torch.__version__, lanes, files.outline(update), functions, shapes, inputs))
     return hashlib.sha256(text.encode()).hexdigest()[:16], len(tree.leaves(compiled(update))) + 1
+
+
+def _function_name(function: Any) -> str:
+    """A function by its name and those of the functions that it is made of: what a partial or a dataclass holds."""
+    if isinstance(function, functools.partial):
+        parts: dict[Any, Any] = dict(enumerate(function.args)) | function.keywords
+        name = _function_name(function.func)
+    elif dataclasses.is_dataclass(function):
+        parts = {field.name: getattr(function, field.name) for field in dataclasses.fields(function)}
+        name = type(function).__qualname__
+    else:
+        return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    inner = [f"{key}={_function_name(part)}" for key, part in parts.items() if callable(part)]
+    return f"{name}({', '.join(inner)})"
 
 
 def _read() -> tuple[list[float], dict[str, float]]:

@@ -1,7 +1,7 @@
-"""Which runs have diverged or give constant answers, told from their histories as `cl.evaluate` measures them.
+"""Which runs have diverged or give constant answers, judged by the histories that `cl.evaluate` measures.
 
-A model whose parameters are NaN answers the same class for everything, as does one whose units are all dead, so its accuracy is
-that of guessing: a number like any other, and the same for every seed. Only the loss and the accuracy on each class tell.
+A model whose parameters are NaN predicts the same class for everything, as does one whose units are all dead. Its accuracy is that
+of guessing: a number like any other, and the same for every seed. Only the loss and the accuracy on each class show it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
-    """Which of some runs have diverged, [*axes, seed] bool: at the end the loss is NaN on a test experience that has rows.
+    """Which runs have diverged, [*axes, seed] bool: at the end the loss is NaN on a test experience that has rows.
 
-    history: name -> [*axes, seed, time, ...], of which "loss" and "accuracy" are looked at: both are NaN where a test experience
-    has no rows. An accuracy that is NaN on all of them counts, too. finished: [*axes, seed] bool; the others have not diverged.
+    history: name -> [*axes, seed, time, ...], of which "loss" and "accuracy" are used; both are NaN where a test experience has no
+    rows. An accuracy that is NaN on all test experiences counts, too. finished: [*axes, seed] bool; other runs have not diverged.
     """
     loss, accuracy = _last(history, "loss", finished), _last(history, "accuracy", finished)
     found = torch.zeros_like(finished)
@@ -30,10 +30,10 @@ def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
 
 
 def constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
-    """Which of some runs give constant answers and have not diverged, [*axes, seed] bool: at the end one class for all rows.
+    """Which runs give constant answers but have not diverged, [*axes, seed] bool: at the end one class for all rows.
 
-    Then "class_accuracy" is 1 for that class and 0 for all others. It does not count if the last test experience is answered right
-    throughout: that holds this class alone, and a model may answer nothing else after training on one class.
+    Then "class_accuracy" is 1 for that class and 0 for all others. It does not count if the accuracy on the last test experience is
+    1: that experience holds this class alone, and after training on a single class a model may well predict nothing else.
     """
     by_class, accuracy = _last(history, "class_accuracy", finished), _last(history, "accuracy", finished)
     if by_class is None:
@@ -46,7 +46,7 @@ def constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
 
 
 def _last(history: Mapping[str, Tensor], name: str, finished: Tensor) -> Tensor | None:
-    """What a floating history holds at the last time, [*axes, seed, n]; None where there is none."""
+    """The last entry of a floating history, [*axes, seed, n]; None if there is no such history or it is empty."""
     value = history.get(name)
     if value is None or not value.is_floating_point() or value.ndim <= finished.ndim or 0 in value.shape:
         return None

@@ -1,4 +1,4 @@
-"""What a sweep returns: histories with named axes, their summaries, tables and pictures."""
+"""What a sweep returns: histories with named axes, their summaries, tables and figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,12 @@ from cl_func import checks, metrics, plots
 from cl_func.plots import heat
 from cl_func.storage import files
 from cl_func.sweeps import divergence, named_axes, runs_file, tables
+from cl_func.sweeps.named_axes import Axes, Label
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
@@ -32,19 +34,19 @@ METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backwa
 class Runs:
     """The runs of a sweep: a product of hyperparameter axes and, last, the seeds.
 
+    axes: name -> labels of the points, in the order of the histories' leading axes; the last is "seed".
     history: name -> tensor [*axes, seed, time, ...]; NaN where a run is not finished.
-    axes: name -> labels of the points, in the order of the history's leading axes; the last is "seed".
-    finished: [*axes, seed] bool, False for runs that an interrupt left out.
-    seconds: wall time of the sweep.
+    finished: [*axes, seed] bool, False for runs that were interrupted.
+    seconds: the wall time of the sweep.
 
     Raises TypeError or ValueError for axes, histories and `finished` that do not fit together.
     """
 
-    axes: dict[str, list[Any]]
+    axes: Axes
     history: dict[str, Tensor]
     finished: Tensor
     seconds: float
-    _replay: Any = dataclasses.field(default=None, repr=False, compare=False)
+    _replay: Callable[[int], Any] | None = dataclasses.field(default=None, repr=False, compare=False)  # the state of run i
 
     def __post_init__(self) -> None:
         shape = named_axes.check(self.axes)
@@ -59,7 +61,7 @@ class Runs:
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}: {len(labels)}" for name, labels in self.axes.items())
         histories = ", ".join(f"{name} {describe(value)}" for name, value in self.history.items()) or "no history"
-        return f"Runs({axes}; {histories}; {self._told() or 'all finished'}; {self.seconds:.1f} s)"
+        return f"Runs({axes}; {histories}; {self._summary() or 'all finished'}; {self.seconds:.1f} s)"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,23 +81,23 @@ class Runs:
     def constant(self) -> Tensor:
         """Which runs give constant answers though their loss is not NaN, [*axes, seed] bool: one class for all rows at the end.
 
-        Their units may be dead, or they may have trained too little: their accuracy counts in means, which say how many they are.
-        It is told from the history "class_accuracy", and does not hold for a model that was trained on a single class last, and
-        answers that one: for one that has the last test experience all right.
+        Their units may be dead, or they may have trained too little. Means include their accuracy, and tables say how many they
+        are. It is judged by the history "class_accuracy". A model that was trained on a single class last and predicts that class,
+        so that its accuracy on the last test experience is 1, is not counted.
         """
         return divergence.constant(self.history, self.finished)
 
     def __getitem__(self, name: str) -> Tensor:
         """A history by name, such as runs["accuracy"]: [*axes, seed, time, T]."""
         if name not in self.history:
-            there = f"there is {', '.join(self.history)}" if self.history else "there is none, since no run is finished"
-            raise ValueError(f"{name!r}: no such history; {there}.")
+            known = f"there is {', '.join(self.history)}" if self.history else "there is none, since no run is finished"
+            raise ValueError(f"{name!r}: no such history; {known}.")
         return self.history[name]
 
     def metric(self, metric: str = "average_accuracy") -> Tensor:
-        """One number per run, [*axes, seed], at its end: a metric of METRICS; in online streams the mean accuracy over all.
+        """One number per run at its end, [*axes, seed]: one of METRICS; for online streams only the mean accuracy over all.
 
-        NaN for a run that is not finished, and for one that diverged if its accuracies are NaN.
+        NaN for runs that are not finished, and for those that diverged if their accuracies are NaN.
         """
         if metric not in METRICS:
             raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
@@ -110,79 +112,78 @@ class Runs:
         done = self.finished.flatten() & ~(self.diverged.flatten() & flat.isnan().any(-1).any(-1))
         out = torch.full((len(flat),), math.nan, dtype=R.dtype)
         if bool(done.any()):
-            value = function(flat[done]) if square else metrics.checked("accuracy", flat[done], 3)[:, -1].mean(-1)
+            value = function(flat[done]) if square else metrics._check_accuracies("accuracy", flat[done], 3)[:, -1].mean(-1)
             out[done] = value[..., -1] if value.ndim == 2 else value
         return out.reshape(self.finished.shape)
 
     def mean_ci(self, metric: str = "average_accuracy", confidence: float = 0.95) -> tuple[Tensor, Tensor]:
         """Mean and half-width of the confidence interval over the seeds, each [*axes].
 
-        Over the runs that are finished and have not diverged; NaN for a point that has none.
+        They are taken over the runs that are finished and have not diverged; NaN for a point without such runs.
         """
         values, usable = self.metric(metric), self.finished & ~self.diverged
         mean = torch.full(self.shape[:-1], math.nan, dtype=values.dtype)
-        half = mean.clone()
-        for where in self._points():
-            if usable[where].any():
-                mean[where], half[where] = metrics.mean_ci(values[where][usable[where]], confidence)
-        return mean, half
+        half_width = mean.clone()
+        for point in self._points():
+            if usable[point].any():
+                mean[point], half_width[point] = metrics.mean_ci(values[point][usable[point]], confidence)
+        return mean, half_width
 
-    def best(self, metric: str = "average_accuracy", *, largest: bool | None = None) -> dict[str, Any]:
+    def best(self, metric: str = "average_accuracy", *, largest: bool | None = None) -> dict[str, Label]:
         """The point of the hyperparameter axes with the best mean over the seeds: axis name -> label; for `tree.set`.
 
-        largest: whether larger is better; None: as the metric has it, which is so for all but forgetting.
-        Runs that are not finished are left out. Those that diverged or give constant answers count as the worst that there can be:
-        a point can not win by them, and one that has no other is not chosen. A warning says so where the point that is best has
-        such runs, or where some are not finished. Raises ValueError if there is no other run.
+        largest: whether larger is better; by default it is for all metrics but forgetting.
+        Runs that are not finished are left out. Those that diverged or give constant answers count as the worst possible value, so
+        that no point wins by them, and a point with no other runs is never chosen. A warning is given if the best point has such
+        runs, or if some runs are not finished. Raises ValueError if there are no other runs.
 
         Choose by the accuracy on a validation stream, not on the test stream.
         """
         values, broken = self.metric(metric), self.diverged | self.constant
-        better = metric != "forgetting" if largest is None else checks.flag("largest", largest)
-        worst = heat.scale(metric)[1][0 if better else 1]
+        largest = metric != "forgetting" if largest is None else checks.flag("largest", largest)
+        worst = heat.scale(metric)[1][0 if largest else 1]
         means = {
-            where: torch.where(broken[where], worst, values[where])[self.finished[where]].mean().item()
-            for where in self._points()
-            if bool((self.finished & ~broken)[where].any())
+            point: torch.where(broken[point], worst, values[point])[self.finished[point]].mean().item()
+            for point in self._points()
+            if bool((self.finished & ~broken)[point].any())
         }
         if not means:
-            raise ValueError(f"best: there is nothing to choose from: of all runs, {self._told()}.")
-        where = (max if better else min)(means, key=means.__getitem__)
-        point = {name: labels[i] for (name, labels), i in zip(self.axes.items(), where, strict=False)}
-        if not bool(self.finished.all()) or bool(broken[where].any()):
-            told = self._told(where) or "all its runs are finished and sound"
-            warnings.warn(f"best: {point}: {told}; of all runs, {self._told()}.", stacklevel=2)
-        return point
+            raise ValueError(f"best: there is nothing to choose from: of all runs, {self._summary()}.")
+        best = (max if largest else min)(means, key=means.__getitem__)
+        found = {name: labels[i] for (name, labels), i in zip(self.axes.items(), best, strict=False)}
+        if not bool(self.finished.all()) or bool(broken[best].any()):
+            summary = self._summary(best) or "all its runs are finished and sound"
+            warnings.warn(f"best: {found}: {summary}; of all runs, {self._summary()}.", stacklevel=2)
+        return found
 
     def table(self, metric: str = "average_accuracy") -> str:
         """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds, as in `mean_ci`.
 
-        Behind it stands how many of its runs diverged or are not finished, and so are left out, or give constant answers.
+        Each row also says how many of its runs diverged or are not finished, and so are left out, or give constant answers.
         """
-        mean, half = self.mean_ci(metric)
+        mean, half_width = self.mean_ci(metric)
         header = [*list(self.axes)[:-1], f"{metric} ({self.shape[-1]} seeds)"]
         return tables.markdown(
             header,
             [
-                [*self._texts(where).values(), tables.cell(mean[where].item(), half[where].item(), self._told(where))]
-                for where in self._points()
+                [*self._texts(point).values(), tables.cell(mean[point].item(), half_width[point].item(), self._summary(point))]
+                for point in self._points()
             ],
         )
 
-    def to_pandas(self) -> Any:
-        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history of shape [.., T].
+    def to_pandas(self) -> DataFrame:
+        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history [*axes, time, T].
 
-        The axes hold their labels, in words where they are no numbers or strings; further columns are `finished`, `diverged` and
-        `constant`.
-        Raises ValueError where two columns would have one name.
+        The columns of the axes hold the labels, as text where they are not numbers or strings; further columns are `finished`,
+        `diverged` and `constant`. Raises ValueError where two columns would have one name.
         """
         runs = {"finished": self.finished, "diverged": self.diverged, "constant": self.constant}
         return tables.frame(self.axes, runs, {n: v for n, v in self.history.items() if v.shape == self["accuracy"].shape})
 
-    def state(self, **labels: Any) -> Any:
-        """The final state of one run, named by its labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
+    def state(self, **labels: Label) -> Any:
+        """The final state, as `init` makes them, of the run with some labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
 
-        Nothing is stored: being pure, the run is done once more, by itself. Raises ValueError for Runs that were loaded.
+        States are not stored: the run is pure, and is done once more, by itself. Raises ValueError for Runs that were loaded.
         """
         if self._replay is None:
             raise ValueError(
@@ -191,35 +192,37 @@ class Runs:
         unknown = [name for name in labels if name not in self.axes]
         if unknown:
             raise ValueError(f"{unknown[0]!r}: no such axis; there is {', '.join(self.axes)}.")
-        where = []
+        index = []
         for name, values in self.axes.items():
             label = labels.get(name, values[0] if len(values) == 1 else None)
             if label not in values:
                 raise ValueError(f"{name}: expected one of {values}, got {label!r}.")
-            where.append(values.index(label))
-        return self._replay(int(np.ravel_multi_index(tuple(where), self.shape)))
+            index.append(values.index(label))
+        return self._replay(int(np.ravel_multi_index(tuple(index), self.shape)))
 
     def save(self, path: str | Path) -> None:
         """Write axes and histories to a safetensors file, as `cl.save` does.
 
-        Raises TypeError, naming the axis, for a label that would come back as another: one that is no Python number, string, None,
-        or list, tuple or dict of them.
+        Raises TypeError, naming the axis, for a label that would not come back as it is: anything but a Python number, a string,
+        None, or a list, tuple or dict of them.
         """
         header = runs_file.header(self.axes, self.history, self.seconds)
         files.write(path, runs_file.tensors(self.history, self.finished), header)
 
     @staticmethod
     def load(path: str | Path, axes: Sequence[str] | None = None) -> Runs:
-        """Read what `save` wrote, all checked; errors as of `cl.load`. Final states of loaded runs are not at hand.
+        """Read and check what `save` wrote; raises as `cl.load` does. Loaded runs cannot give their final states.
 
-        axes: the names of the axes in order, "seed" last; asked for only where a file of format 1, which did not keep their order,
-            has two of one size. ValueError for other names or another order than the file has.
+        axes: the names of the axes in order, "seed" last; needed only for a file of format 1, which did not keep their order, with
+            two axes of one size. ValueError for names or an order that are not those of the file.
         """
         return Runs.of(*files.read(path, "runs"), path, axes)
 
     @staticmethod
-    def of(tensors: dict[str, Tensor], header: dict[str, Any], path: str | Path, axes: Sequence[str] | None = None) -> Runs:
-        """The Runs in the tensors and the header of a file; DamagedFile where they do not fit together."""
+    def of(
+        tensors: dict[str, Tensor], header: dict[str, runs_file.JSON], path: str | Path, axes: Sequence[str] | None = None
+    ) -> Runs:
+        """The Runs of the tensors and the header of a file; DamagedFile if they do not fit together."""
         parts = runs_file.contents(tensors, header, path, axes)
         try:
             return Runs(*parts)
@@ -229,21 +232,21 @@ class Runs:
     def plot_timeline(self) -> Figure:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes.
 
-        Runs that diverged are left out, and the legend says how many, or give constant answers. Raises ValueError while some are
-        not finished.
+        Runs that diverged are left out; the legend says how many did, and how many give constant answers. Raises ValueError if some
+        runs are not finished.
         """
-        curves, missing = self._sound()
+        curves, missing = self._usable_accuracies()
         return plots.accuracy_timeline({name: metrics.average_accuracy(R) for name, R in curves.items()}, missing=missing)
 
     def plot_matrix(self) -> Figure:
         """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
-        found, missing = self._sound()
-        return plots.matrices(found, missing=missing)
+        accuracies, missing = self._usable_accuracies()
+        return plots.matrices(accuracies, missing=missing)
 
     def plot_grid(self, metric: str = "average_accuracy") -> Figure:
-        """The mean of a metric over two hyperparameter axes as a heat map; the cells say of the runs what `table` does.
+        """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
 
-        Raises ValueError unless there are two.
+        Raises ValueError unless there are exactly two.
         """
         names = list(self.axes)[:-1]
         if len(names) != 2:
@@ -251,38 +254,38 @@ class Runs:
         mean, _ = self.mean_ci(metric)
         rows, columns = ((name, named_axes.texts(name, self.axes[name])) for name in names)
         notes = {
-            where: "\n".join(itertools.chain(*self._counts(where))).replace("constant ", "constant\n") for where in self._points()
+            point: "\n".join(itertools.chain(*self._counts(point))).replace("constant ", "constant\n") for point in self._points()
         }
-        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns, notes=notes, title=self._told() or None)
+        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns, notes=notes, title=self._summary() or None)
 
     def _points(self) -> Iterator[tuple[int, ...]]:
-        """The indices of each point of the hyperparameter axes."""
+        """The indices of each point along the hyperparameter axes."""
         return np.ndindex(*self.shape[:-1])
 
-    def _texts(self, where: tuple[int, ...]) -> dict[str, str]:
-        """The labels of a point in words, by axis."""
-        return {n: named_axes.texts(n, self.axes[n])[i] for n, i in zip(self.axes, where, strict=False)}
+    def _texts(self, point: tuple[int, ...]) -> dict[str, str]:
+        """The labels of a point as text, by axis."""
+        return {n: named_axes.texts(n, self.axes[n])[i] for n, i in zip(self.axes, point, strict=False)}
 
-    def _counts(self, where: tuple[int, ...]) -> list[tuple[str, str]]:
-        """How many runs of a point, or with () of all, are not as they should be: [("2 of 10", "diverged")]."""
+    def _counts(self, point: tuple[int, ...]) -> list[tuple[str, str]]:
+        """How many runs of a point, or with () of all points, diverged and the like: [("2 of 10", "diverged")]."""
         kinds = {"diverged": self.diverged, "constant answers": self.constant, "unfinished": ~self.finished}
-        counts = {word: (int(which[where].sum()), which[where].numel()) for word, which in kinds.items()}
-        return [(f"{count} of {n}", word) for word, (count, n) in counts.items() if count]
+        counts = {kind: (int(which[point].sum()), which[point].numel()) for kind, which in kinds.items()}
+        return [(f"{count} of {n}", kind) for kind, (count, n) in counts.items() if count]
 
-    def _told(self, where: tuple[int, ...] = ()) -> str:
-        """The same in words: "2 of 10 diverged, 3 of 10 unfinished"; empty where there are none."""
-        return ", ".join(" ".join(words) for words in self._counts(where))
+    def _summary(self, point: tuple[int, ...] = ()) -> str:
+        """The same as one text: "2 of 10 diverged, 3 of 10 unfinished"; empty if there are none."""
+        return ", ".join(" ".join(parts) for parts in self._counts(point))
 
-    def _sound(self) -> tuple[dict[str, Tensor], list[str]]:
-        """The accuracies of each point's runs that have not diverged, by its name; and the names of the points that have none."""
+    def _usable_accuracies(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The accuracies of the runs that have not diverged, by the name of their point; and the names of points without any."""
         if not bool(self.finished.all()):
             raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
-        R, sound, found, missing = self["accuracy"], ~self.diverged, dict[str, Tensor](), list[str]()
-        for where in self._points():
-            name = ", ".join(f"{axis}={text}" for axis, text in self._texts(where).items()) or "mean"
-            name += f" ({told})" if (told := self._told(where)) else ""
-            if sound[where].any():
-                found[name] = R[where][sound[where]]
+        R, usable, found, missing = self["accuracy"], ~self.diverged, dict[str, Tensor](), list[str]()
+        for point in self._points():
+            name = ", ".join(f"{axis}={text}" for axis, text in self._texts(point).items()) or "mean"
+            name += f" ({summary})" if (summary := self._summary(point)) else ""
+            if usable[point].any():
+                found[name] = R[point][usable[point]]
             else:
                 missing.append(name)
         return found, missing

@@ -1,45 +1,49 @@
-"""How Runs stand in a file: the axes as a list of pairs [name, labels], so that nothing can put them in another order.
+"""The file format of Runs: the axes are a list of pairs [name, labels], which keeps their order.
 
-A label that is a mapping is a list of pairs too, since the members of a JSON object have no order. Files of format 1 held objects,
-sorted by name: their order is found by the sizes of the axes where these differ, and asked for where they do not.
+A label that is a dict is a list of pairs too, since the members of a JSON object have no order. Files of format 1 held objects
+sorted by name: the order of their axes follows from the sizes where these differ, and is asked for where they do not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from cl_func import checks
 from cl_func.storage import files
-from cl_func.sweeps.named_axes import Axes
+from cl_func.sweeps.named_axes import Axes, Label
+
+JSON = Any  # what `json` reads and writes: None, bool, int, float, str, and lists and dicts of them
 
 
-def header(axes: Axes, history: Mapping[str, Tensor], seconds: float) -> dict[str, Any]:
-    """The header of the file of some Runs. Raises TypeError, naming the axis, for a label that would come back as another."""
+def header(axes: Axes, history: Mapping[str, Tensor], seconds: float) -> dict[str, JSON]:
+    """The header of the file of Runs. Raises TypeError, naming the axis, for a label that would not come back as it is."""
     pairs = [[name, [_encode(name, label) for label in labels]] for name, labels in axes.items()]
     return {"kind": "runs", "axes": pairs, "histories": list(history), "seconds": seconds}
 
 
 def tensors(history: Mapping[str, Tensor], finished: Tensor) -> dict[str, Tensor]:
-    """The tensors of the file of some Runs, by name."""
+    """The tensors of the file of Runs, by name."""
     return {**{f"history.{name}": value for name, value in history.items()}, "finished": finished}
 
 
 def contents(
-    found: Mapping[str, Tensor], header: Mapping[str, Any], path: Any, order: Sequence[str] | None
+    tensors: Mapping[str, Tensor], header: Mapping[str, JSON], path: str | Path, order: Sequence[str] | None
 ) -> tuple[Axes, dict[str, Tensor], Tensor, float]:
-    """The axes, histories, `finished` and seconds in a file; order: the names of the axes from someone who knows it.
+    """The axes, histories, `finished` and seconds in a file; order: the names of the axes in order, if the user gave them.
 
-    Raises DamagedFile for what is no content of such a file; ValueError where the order of the axes is not known, or not `order`.
+    Raises DamagedFile for a header or tensors that are not those of Runs; ValueError where the order of the axes is not known, or
+    is not `order`.
     """
     try:
-        names = header.get("histories", [name.removeprefix("history.") for name in found if name != "finished"])
-        history, finished = {name: found[f"history.{name}"] for name in names}, found["finished"]
+        names = header.get("histories", [name.removeprefix("history.") for name in tensors if name != "finished"])
+        history, finished = {name: tensors[f"history.{name}"] for name in names}, tensors["finished"]
         if header["format"] == 1:
-            axes = {name: [_zipped(name, label) for label in labels] for name, labels in header["axes"].items()}
+            axes = {name: [_order_paths(name, label) for label in labels] for name, labels in header["axes"].items()}
         else:
             axes = {name: [_decode(label) for label in labels] for name, labels in header["axes"]}
             if len(axes) < len(header["axes"]):
@@ -51,7 +55,7 @@ def contents(
     if order is not None and sorted(map(str, order)) != sorted(axes):
         raise ValueError(f"axes: {path} has the axes {list(axes)}, got {list(order)}.")
     if header["format"] == 1:
-        axes = _ordered(axes, list(finished.shape), path, order)
+        axes = _order_axes(axes, list(finished.shape), path, order)
         if order is not None and [len(labels) for labels in axes.values()] != list(finished.shape):
             raise ValueError(
                 f"axes: in the order {list(order)} they do not have the sizes of the histories, {list(finished.shape)}."
@@ -61,32 +65,32 @@ def contents(
     return axes, history, finished, header.get("seconds", math.nan)
 
 
-def _ordered(axes: Axes, sizes: list[int], path: Any, order: Sequence[str] | None) -> Axes:
-    """The axes of a file of format 1, sorted by name, in the order of its histories, whose leading axes have these sizes."""
+def _order_axes(axes: Axes, sizes: list[int], path: str | Path, order: Sequence[str] | None) -> Axes:
+    """The axes of a file of format 1, which are sorted by name, in the order of its histories, whose leading axes have `sizes`."""
     names = [name for name in axes if name != "seed"]
     if order is None:
-        same = [name for name in names if len(axes[name]) > 1 and sum(len(axes[other]) == len(axes[name]) for other in names) > 1]
-        if same:
+        sizes_of = {name: len(axes[name]) for name in names}
+        ambiguous = [name for name, size in sizes_of.items() if size > 1 and list(sizes_of.values()).count(size) > 1]
+        if ambiguous:
             raise ValueError(
                 f"path: {path} was written by an older version (format 1), which did not keep the order of its axes, and "
-                f"{' and '.join(map(repr, same))} are of one size, so which values are whose is not known. If you know the order "
-                f"of the grid, give it: cl.Runs.load(path, axes=[..., 'seed']); otherwise sweep again."
+                f"{' and '.join(map(repr, ambiguous))} are of one size, so it is not known which values belong to which. If you "
+                f"know the order of the grid, give it: cl.Runs.load(path, axes=[..., 'seed']); otherwise sweep again."
             )
         order = []
-        for size in sizes[:-1]:  # axes of one point may come in any order: the values are the same
-            fitting = [name for name in names if len(axes[name]) == size and name not in order]
-            order += fitting[:1]
-        order += [name for name in names if name not in order] + ["seed"]  # where they do not fit, which is found later
+        for size in sizes[:-1]:  # axes of a single point may come in any order: the values are the same
+            order += [name for name in names if sizes_of[name] == size and name not in order][:1]
+        order += [name for name in names if name not in order] + ["seed"]  # those that fit no size: an error later
     return {name: axes[name] for name in order if name in axes}
 
 
-def _zipped(name: str, label: Any) -> Any:
-    """The label of a zipped axis in the order in which its paths name the axis."""
+def _order_paths(name: str, label: Label) -> Label:
+    """The label of a zipped axis, its paths in the order in which they name the axis."""
     paths = name.split(" & ")
     return {path: label[path] for path in paths} if isinstance(label, dict) and set(paths) == set(label) else label
 
 
-def _encode(name: str, label: Any) -> Any:
+def _encode(name: str, label: Label) -> JSON:
     if type(label) is dict:
         return {"dict": [[_encode(name, part) for part in pair] for pair in label.items()]}
     if type(label) in (list, tuple):
@@ -100,7 +104,7 @@ def _encode(name: str, label: Any) -> Any:
     )
 
 
-def _decode(label: Any) -> Any:
+def _decode(label: JSON) -> Label:
     if isinstance(label, list):
         return [_decode(part) for part in label]
     if isinstance(label, dict):

@@ -1,27 +1,27 @@
-"""The laws that every component obeys, as functions for tests of your own, and Hypothesis strategies for their inputs.
+"""The laws that every component obeys, as functions for your own tests, and Hypothesis strategies for their inputs.
 
     cl.testing.check_update(my_update, state, exp)            an Update `(state, exp) -> state`
     cl.testing.check_loss(my_loss, state, exp)                a Loss
     cl.testing.check_gradient_transform(mine, state, exp)     a GradientTransform
     cl.testing.check_probe(my_probe, state, exp)              a Probe
-    cl.testing.check_draw(my_draw, memory)                    how rows are drawn from a memory
+    cl.testing.check_draw(my_draw, memory)                    a function that draws rows from a memory
     cl.testing.check_strategy(my_strategy, benchmark)         a Strategy, over a whole stream
     cl.testing.check_device(my_update, state, exp)            any function of (state, exp), on another device
-    cl.testing.check_round_trip(state)                        what can be saved: a state, a history, Runs
+    cl.testing.check_round_trip(state)                        anything that can be saved: a state, a history, Runs
 
-Each raises AssertionError that names the law and the first leaf where it fails:
-    pure       the inputs stay bitwise the same, a second call gives the same, torch's global generator does not move
-    closed     it returns what its kind does; the state comes back in the structure, shapes, dtypes and devices it went in
+Each raises an AssertionError that names the law and the first leaf that breaks it:
+    pure       the inputs stay the same to the bit, a second call gives the same result, torch's global generator is not used
+    closed     it returns what its kind returns; the state keeps its structure, shapes, dtypes and devices
     occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
     depends    (losses) the value is computed from the parameters given
-    fresh      no key is drawn from twice, in one call or in two in a row; a probe does not draw what the next update will
+    fresh      no key is drawn from twice, within one call or two consecutive ones; a probe does not draw what the next update will
     lanes      lane i of the vmapped run equals the single run
     compiled   the compiled run equals the eager one, and the donated one the pure one (with compiled=True)
     padding    rows that are not valid change nothing
-    device     nothing names a device or waits for one
-    resumed    (strategies) stopping, storing and going on gives the same as not stopping
-    silent     (strategies) evaluating on the way changes nothing
-    round trip what is saved and loaded comes back the same to the bit, each name and label in its place and of its type
+    device     it does not name a device, nor wait for one
+    resumed    (strategies) a run that is stopped, stored and resumed gives what an uninterrupted one gives
+    silent     (strategies) evaluating during the run changes nothing
+    round trip what is saved and loaded comes back the same to the bit, names and labels in order and of the same types
 """
 
 from cl_func.testing.components import check_device, check_draw, check_gradient_transform, check_loss, check_probe, check_update

@@ -1,4 +1,4 @@
-"""Which laws a component obeys, by its kind: Update, Loss, GradientTransform, Probe, a draw from a memory."""
+"""The laws of each kind of component: Update, Loss, GradientTransform, Probe, a draw from a memory."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, contracts, random, transforms, tree
+from cl_func.core.kinds import GradientTransform, Loss, Probe, Update
 from cl_func.core.loop import fold
 from cl_func.experiences import Experience, pad
 from cl_func.testing import laws
-from cl_func.testing.key_uses import recorded
+from cl_func.testing.key_uses import record_key_uses
 from cl_func.testing.laws import ATOL, RTOL, assert_equal, vary
+from cl_func.tree import PyTree
 
 
-def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = False, padding: bool = True) -> None:
+def check_update(update: Update, state: Any, exp: Experience, *, compiled: bool = False, padding: bool = True) -> None:
     """Take an Update through the laws: pure, closed, lanes, padding and, with `compiled`, compiled and donated.
 
-    `padding=False` is for updates on experiences that have no rows to pad.
+    `padding=False` is for updates of experiences that have no rows to pad.
     """
     laws.check_arguments("update", update, state, exp, compiled=compiled, padding=padding)
-    with laws.obeyed():
+    with laws.contract_is_law():
         out = contracts.update_output(laws.check_pure(update, state, exp), state, leaves=True)
     laws.check_closed(out, state)
     laws.check_fresh(update, state, exp)
     laws.check_lanes(update, state, exp)
     if padding:
         assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
-    laws.check_places(update, state, exp, out)
+    laws.check_device_law(update, state, exp, out)
     if compiled:
         program = transforms.compile(update)
         assert_equal(program(state, exp), out, "compiled", RTOL, ATOL)
@@ -39,10 +41,10 @@ def check_update(update: Any, state: Any, exp: Experience, *, compiled: bool = F
         assert_equal(program(lanes, exp), transforms.vmap(update)(lanes, exp), "compiled (lanes)", RTOL, ATOL)
 
 
-def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
+def check_loss(loss: Loss, state: Any, exp: Experience, *, compiled: bool = False) -> None:
     """Take a Loss through the laws, value and gradient alike; the value must be a finite scalar."""
     laws.check_arguments("loss", loss, state, exp, compiled=compiled)
-    with laws.obeyed():
+    with laws.contract_is_law():
         value, after = contracts.loss_output(loss(checks.params(state), state, exp), state)
         contracts.update_output(after, state, leaves=True, name="loss")
     if not bool(torch.isfinite(value)):
@@ -50,7 +52,7 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
     if not _depends(loss, state, exp):
         raise AssertionError(f"law 'depends' broken: {contracts.independent()}")
 
-    def as_update(state: Any, exp: Any) -> Any:
+    def as_update(state: Any, exp: Experience) -> dict[str, Any]:
         (value, after), grads = value_and_grad(loss, state, exp)
         laws.check_closed(after, state)
         return {"value": value, "grads": grads, "state": after}
@@ -59,15 +61,15 @@ def check_loss(loss: Callable[..., Any], state: Any, exp: Experience, *, compile
     laws.check_fresh(lambda state, exp: loss(state.model.params, state, exp)[1], state, exp)
 
 
-def _depends(loss: Callable[..., Any], state: Any, exp: Any) -> bool:
-    """Whether a loss is a function of the parameters that it is given, be its gradient 0."""
+def _depends(loss: Loss, state: Any, exp: Experience) -> bool:
+    """Whether a loss is computed from the parameters that it is given, even if its gradient is 0."""
     params = tree.map(lambda p: p.detach().requires_grad_(p.is_floating_point()), checks.params(state))
     with torch.enable_grad():
         return bool(loss(params, state, exp)[0].requires_grad)
 
 
-def value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tuple[Tensor, Any], Any]:
-    """((value, state after), gradients) of a Loss at the parameters of the state."""
+def value_and_grad(loss: Loss, state: Any, exp: Experience) -> tuple[tuple[Tensor, Any], PyTree]:
+    """((value, state that it returns), gradients) of a Loss at the parameters of the state."""
 
     def with_value(params: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
         value, after = loss(params, state, exp)
@@ -77,60 +79,63 @@ def value_and_grad(loss: Callable[..., Any], state: Any, exp: Any) -> tuple[tupl
     return (value, after), grads
 
 
-def check_gradient_transform(transform: Callable[..., Any], state: Any, exp: Experience, *, compiled: bool = False) -> None:
-    """Take a GradientTransform through the laws on gradients drawn at random, and on zero gradients."""
+def check_gradient_transform(transform: GradientTransform, state: Any, exp: Experience, *, compiled: bool = False) -> None:
+    """Take a GradientTransform through the laws, with random gradients and with zeros."""
     laws.check_arguments("transform", transform, state, exp, compiled=compiled)
     checks.params(state)
     for scale in (1.0, 0.0):
 
-        def as_update(state: Any, exp: Any, scale: float = scale) -> Any:
+        def as_update(state: Any, exp: Experience, scale: float = scale) -> dict[str, Any]:
             params = state.model.params
             keys = random.split(random.key(7, tree.leaves(params)[0].device), len(params))
             grads = {
                 name: scale * random.normal(k, tuple(p.shape), p.dtype) for k, (name, p) in zip(keys, params.items(), strict=True)
             }
-            with laws.obeyed():
+            with laws.contract_is_law():
                 new, after = contracts.transform_output(transform(grads, state, exp), grads, state, name="transform")
             laws.check_closed(new, params, "closed (gradients)")
             laws.check_closed(after, state)
             return {"grads": new, "state": after}
 
-        def step(state: Any, exp: Any, as_update: Callable[..., Any] = as_update) -> Any:
+        def step(state: Any, exp: Experience, as_update: Callable[..., dict[str, Any]] = as_update) -> Any:
             return as_update(state, exp)["state"]
 
         laws.check_function(as_update, state, exp, compiled=compiled)
         laws.check_fresh(step, state, exp)
 
 
-def check_probe(probe: Callable[..., Any], state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
-    """Take a Probe through the laws: it draws nothing, changes nothing, and gives each lane what it gives the single run."""
+def check_probe(probe: Probe, state: Any, exp: Experience | None = None, *, compiled: bool = False) -> None:
+    """Take a Probe through the laws: pure, closed, fresh, lanes and, with `compiled`, compiled."""
     laws.check_arguments("probe", probe, state, exp, compiled=compiled)
-    with laws.obeyed():
+    with laws.contract_is_law():
         contracts.probe_output(probe(state, exp))
     laws.check_function(probe, state, exp, compiled=compiled, rows=False)
     keys = laws.keys_in(state)
-    with recorded(*keys) as uses:
+    with record_key_uses(*keys) as uses:
         probe(state, exp)
         for child in [child for key in keys for child in random.split(key, 3)]:
             random.bits(child)
     if uses.faults:
         raise AssertionError(
-            f"law 'fresh' broken: {uses.faults[0]}. A probe does not move the state's key on, so the next update draws the same; "
-            "draw from random.fold_in(state.key, n) with a number of your own"
+            f"law 'fresh' broken: {uses.faults[0]}. A probe does not advance the state's key, so the next update draws the same; "
+            "draw from random.fold_in(state.key, n) with a number n of your own"
         )
 
 
-def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: bool = False) -> None:
+def check_draw(
+    draw: Callable[[Any, Tensor, int], tuple[PyTree, Tensor]], memory: Any, n: int = 8, *, compiled: bool = False
+) -> None:
     """Take a `draw(memory, key, n) -> (rows [n, ...], valid [n])` through the laws: occupied, pure, lanes, compiled.
 
-    memory: with `data`, a tree of [capacity, ...], and `occupied`, [capacity] bool; give it empty, filled in part and full.
+    memory: has `data`, a tree of tensors [capacity, ...], and `occupied`, [capacity] bool. Try an empty, a partly filled and a full
+    one.
     """
     checks.function("draw", draw, "a function draw(memory, key, n)")
     checks.positive_int("n", n)
     checks.flag("compiled", compiled)
     occupied = checks.occupied("memory", memory)
 
-    def drawn(key: Any, exp: Any) -> Any:
+    def drawn(key: Tensor, exp: None) -> dict[str, Any]:
         rows, valid = draw(memory, key, n)
         return {"rows": rows, "valid": checks.tensor("valid", valid, (n,), torch.bool)}
 
@@ -143,8 +148,8 @@ def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: b
         if count > occupied.sum():
             raise AssertionError(f"law 'occupied' broken: {count} rows are valid, the memory holds {int(occupied.sum())}")
         for (path, held), rows in zip(tree.items(memory.data), tree.leaves(single["rows"]), strict=True):
-            known, given = (part[:, None].flatten(1) for part in (held[occupied], rows[valid]))
-            if not bool((known == given[:, None]).all(2).any(1).all()):
+            stored, given = (part[:, None].flatten(1) for part in (held[occupied], rows[valid]))
+            if not bool((stored == given[:, None]).all(2).any(1).all()):
                 raise AssertionError(f"law 'occupied' broken at {path}: a row was drawn that the memory does not hold")
     if compiled:
         assert_equal(transforms.compile(drawn)(keys[0], None), singles[0], "compiled")
@@ -153,23 +158,23 @@ def check_draw(draw: Callable[..., Any], memory: Any, n: int = 8, *, compiled: b
 def check_device(
     function: Callable[[Any, Any], Any], state: Any, exp: Experience | None = None, device: torch.device | str | None = None
 ) -> None:
-    """Run a function of (state, exp), such as an Update, on another device: it must name none, and wait for none.
+    """Run a function of (state, exp), such as an Update, on another device: it must not name one, nor wait for one.
 
-    It is run on fake tensors, which takes no accelerator; `check_update`, `check_loss` and `check_gradient_transform` do that too.
-    On an accelerator, where there is one or `device` names one, it must also give the values of the processor.
+    It is run on fake tensors, for which no accelerator is needed; `check_update`, `check_loss` and `check_gradient_transform` do so
+    too. On an accelerator, if the machine has one or `device` names one, it must also give the same values as on the CPU.
 
-    A probe that looks at data of its own, such as `cl.evaluate(model, stream)`, has them on one device: check its leaf,
+    A probe with data of its own, such as `cl.evaluate(model, stream)`, holds them on one device: check its leaf,
     `cl.tree.leaves(probe)[0]`, which is a function of the rows that it is given.
     """
     laws.check_arguments("function", function, state, exp)
     checks.device("device", device)
     out = contracts.tensors(function(state, exp), name="function")
-    laws.check_places(function, state, exp, out)
+    laws.check_device_law(function, state, exp, out)
     if device is None and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     if device is not None:
-        there = function(tree.to(state, device), None if exp is None else tree.to(exp, device))
-        for path, leaf in tree.items(there):
+        on_device = function(tree.to(state, device), None if exp is None else tree.to(exp, device))
+        for path, leaf in tree.items(on_device):
             if leaf.device.type != torch.device(device).type:
-                raise AssertionError(f"law 'device' broken at {path}: it is on {leaf.device}, all that was given on {device}")
-        assert_equal(tree.to(there, "cpu"), tree.to(out, "cpu"), f"device ({device})", 1e-3, 1e-4)
+                raise AssertionError(f"law 'device' broken at {path}: it is on {leaf.device}, though all inputs are on {device}")
+        assert_equal(tree.to(on_device, "cpu"), tree.to(out, "cpu"), f"device ({device})", 1e-3, 1e-4)

@@ -1,8 +1,8 @@
-"""A device that no machine has, where functions run on fake tensors: what names another device, or waits for one, is found.
+"""A device that no machine has, on which functions run with fake tensors, to find what names another device or waits for one.
 
-Fake tensors have shapes, dtypes and a device, and no values. So on the way through a function a tensor made on the processor meets
-those on the device, a value that is asked for is not there, and what comes back from the device is seen. It takes no accelerator,
-and what it finds would have failed, or have waited at every step, on one.
+Fake tensors have shapes, dtypes and a device, but no values. So a tensor that a function makes on the CPU meets those on the
+device, a value that it asks for is missing, and a copy back to the CPU is noticed. No accelerator is needed, and whatever is found
+would have failed on one, or have waited for it at every step.
 """
 
 from __future__ import annotations
@@ -16,62 +16,63 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.compiler import tracing
 from cl_func.torch_private import TorchDispatchMode, fake_tensors
+from cl_func.tree import PyTree
 
-# A device type that every build of torch knows and none uses; with its number, since torch.tensor(0, device=...) adds one.
+# A device type that every build of torch knows and none uses; with an index, since torch.tensor(0, device=...) adds one.
 DEVICE = torch.device("lazy:0")
 FIX = "make tensors where the others are: torch.zeros(n, device=exp.rows.device), x.new_zeros(n)"
 
 
-def device_fault(function: Callable[..., Any], *given: Any, out: Any) -> str | None:
+def device_fault(function: Callable[..., PyTree], *inputs: PyTree, out: PyTree) -> str | None:
     """What keeps a function from running on another device, in words; None if nothing does.
 
-    given: its arguments, trees of tensors on the processor. out: what it returns for them there.
+    inputs: its arguments, trees of tensors on the CPU. out: what it returns for them.
     """
-    # Constants that a function closes over stay real: it may move them itself.
+    # Constants that a function holds stay real: it may move them itself.
     mode = fake_tensors()
 
     def fake(leaf: Tensor) -> Tensor:
         return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=DEVICE)
 
     with mode:
-        arguments = [tree.map(fake, part) for part in given]
+        arguments = [tree.map(fake, part) for part in inputs]
     try:
-        with mode, _Watch():
-            found = function(*arguments)
+        with mode, _RefuseCopiesBack():
+            fake_out = function(*arguments)
     except Exception as error:
         return f"{_reason(error)}, in {tracing.users_line(error)}"
-    for (path, leaf), there in zip(tree.items(found), tree.leaves(out), strict=True):
+    for (path, leaf), expected in zip(tree.items(fake_out), tree.leaves(out), strict=True):
         if isinstance(leaf, Tensor) and leaf.device != DEVICE:
-            return f"{path or 'the result'} is on {leaf.device}, though all that was given is on another device; {FIX}"
-        if tree.describe(leaf) != tree.describe(there):
-            return f"{path or 'the result'} is {tree.describe(leaf)} there and {tree.describe(there)} on the processor"
+            return f"{path or 'the result'} is on {leaf.device}, though all inputs are on another device; {FIX}"
+        if tree.describe(leaf) != tree.describe(expected):
+            return f"{path or 'the result'} is {tree.describe(leaf)} there and {tree.describe(expected)} on the CPU"
     return None
 
 
-class _Waits(Exception):  # noqa: N818 - told as the law that is broken
+class _CopyBackError(Exception):
     pass
 
 
-class _Watch(TorchDispatchMode):
-    """Raises _Waits where an operation brings back what is on the device."""
+class _RefuseCopiesBack(TorchDispatchMode):
+    """Raises _CopyBackError where an operation copies from the device to the CPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if _places(out) == {"cpu"} and DEVICE.type in _places((args, kwargs)):
-            raise _Waits(f"a tensor is moved from its device to the processor, by {func}")
+        if _device_types(out) == {"cpu"} and DEVICE.type in _device_types((args, kwargs)):
+            raise _CopyBackError(f"a tensor is moved from its device to the CPU, by {func}")
         return out
 
 
-def _places(values: Any) -> set[str]:
+def _device_types(values: Any) -> set[str]:
     return {leaf.device.type for leaf in tree.leaves(values) if isinstance(leaf, Tensor)}
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, _Waits):
+    if isinstance(error, _CopyBackError):
         return str(error)
     if type(error).__name__ == "FakeTensorDeviceMismatchError":
-        return f"a tensor on the processor meets those of the device ({FIX})"
-    why = tracing.reason(error)
-    if why is not None:
-        return f"{why}, so that it waits for the device. {tracing.FIXES[why]}"
+        return f"a tensor on the CPU meets those of the device ({FIX})"
+    reason = tracing.reason(error)
+    if reason is not None:
+        return f"{reason}, so that it waits for the device. {tracing.FIXES[reason]}"
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.experiences import Benchmark, Dataset, Experience, experience, stream
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience, stream
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+S = TypeVar("S")
 
 
 def small_benchmark(n_features: int = 6, n_classes: int = 4, rows_per_class: int = 7, n_experiences: int = 2) -> Benchmark:
@@ -19,24 +24,24 @@ def small_benchmark(n_features: int = 6, n_classes: int = 4, rows_per_class: int
     if n_classes % checks.positive_int("n_experiences", n_experiences):
         raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes.")
     n = n_classes * rows_per_class
-    centre, noise = random.split(random.key(2024))
+    centre_key, noise_key = random.split(random.key(2024))
     y = torch.arange(n_classes).repeat_interleave(rows_per_class)
-    x = 2 * random.normal(centre, (n_classes, n_features))[y] + random.normal(noise, (n, n_features))
+    x = 2 * random.normal(centre_key, (n_classes, n_features))[y] + random.normal(noise_key, (n, n_features))
     data = Dataset(x, y)
     group = y // (n_classes // n_experiences)
     parts = [experience(data, (group == i).nonzero().flatten(), index=i) for i in range(n_experiences)]
     return Benchmark(train=stream(parts), test=stream(parts))
 
 
-def keys() -> Any:
+def keys() -> SearchStrategy[Tensor]:
     """Hypothesis strategy: random keys, () int64."""
     st = checks.optional("hypothesis.strategies", "cl.testing.keys", "testing")
 
     return st.integers(0, 2**64 - 1).map(random.key)
 
 
-def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min_rows: int = 1) -> Any:
-    """Hypothesis strategy: experiences of min_rows to max_rows rows, some of them padding, at least one valid."""
+def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min_rows: int = 1) -> SearchStrategy[Experience]:
+    """Hypothesis strategy: experiences of min_rows to max_rows rows, of which some may be padding and at least one is valid."""
     st = checks.optional("hypothesis.strategies", "cl.testing.experiences", "testing")
 
     for name, size in {"n_features": n_features, "n_classes": n_classes, "min_rows": min_rows}.items():
@@ -56,7 +61,7 @@ def experiences(n_features: int = 6, n_classes: int = 4, max_rows: int = 12, min
     return make()
 
 
-def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3) -> Any:
+def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3) -> SearchStrategy[Stream]:
     """Hypothesis strategy: streams of 1 to max_length experiences."""
     st = checks.optional("hypothesis.strategies", "cl.testing.streams", "testing")
 
@@ -64,7 +69,7 @@ def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3) -> Any
     return st.lists(experiences(n_features, n_classes), min_size=1, max_size=max_length).map(stream)
 
 
-def agents(init: Callable[[Tensor], Any]) -> Any:
-    """Hypothesis strategy: fresh states `init(key)` over keys."""
+def agents(init: Callable[[Tensor], S]) -> SearchStrategy[S]:
+    """Hypothesis strategy: states `init(key)` of random keys."""
     checks.function("init", init, "a function from a key to a state")
     return keys().map(init)

@@ -1,10 +1,10 @@
-"""The laws themselves, each as a check of one function; which of them a kind of component obeys is told in `components.py`."""
+"""The laws themselves, each a check of one function; `components.py` says which of them each kind of component obeys."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from torch import Tensor
 from cl_func import checks, contracts, core, random, transforms, tree
 from cl_func.experiences import Experience, pad
 from cl_func.testing.fake_device import device_fault
-from cl_func.testing.key_uses import KeyUses, recorded
+from cl_func.testing.key_uses import KeyUses, record_key_uses
 from cl_func.tree import PyTree
 
-RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order: a batched matrix product, a compiled kernel
+Function = Callable[[Any, Any], PyTree]
+S = TypeVar("S")
+RTOL, ATOL = 1e-4, 1e-5  # for float32 sums in another order: a batched matrix product, a compiled kernel
 
 
 def assert_equal(actual: PyTree, expected: PyTree, law: str, rtol: float = 0.0, atol: float = 0.0) -> None:
@@ -25,33 +27,33 @@ def assert_equal(actual: PyTree, expected: PyTree, law: str, rtol: float = 0.0, 
         raise AssertionError(f"law '{law}' broken at {difference}")
 
 
-def vary(state: Any) -> Any:
-    """Another state of the same structure: floating leaves moved by a few percent, the key replaced."""
+def vary(state: S) -> S:
+    """Another state of the same structure: floating leaves changed by a few percent, the key replaced."""
     checks.tensors("state", state)
-    moved = tree.map(lambda leaf: leaf * 1.03 if leaf.dtype.is_floating_point else leaf.clone(), state)
-    return moved.replace(key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else moved
+    varied: S = tree.map(lambda leaf: leaf * 1.03 if leaf.dtype.is_floating_point else leaf.clone(), state)
+    return tree.replace(varied, key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else varied
 
 
-def check_function(function: Any, state: Any, exp: Any, *, compiled: bool, rows: bool = True) -> None:
-    """The laws of any pure function of (state, exp); rows: whether it takes rows, which may be padded."""
+def check_function(function: Function, state: Any, exp: Any, *, compiled: bool, rows: bool = True) -> None:
+    """The laws of any pure function of (state, exp); rows: whether it uses the rows, which may be padded."""
     out = check_pure(function, state, exp)
     check_lanes(function, state, exp)
     if rows:
         assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
-        check_places(function, state, exp, out)
+        check_device_law(function, state, exp, out)
     if compiled:
         assert_equal(transforms.compile(function)(state, exp), out, "compiled", RTOL, ATOL)
 
 
-def check_places(function: Any, state: Any, exp: Any, out: Any) -> None:
-    """A function must name no device; out: what it gives on this one."""
+def check_device_law(function: Function, state: Any, exp: Any, out: PyTree) -> None:
+    """A function must run on any device, without waiting for it; out: its result on this one."""
     fault = device_fault(function, state, exp, out=out)
     if fault is not None:
         raise AssertionError(f"law 'device' broken: {fault}")
 
 
 def check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: Any) -> None:
-    """Check what a check of laws was given."""
+    """Check the arguments of a public check."""
     checks.function(name, function)
     if any(leaf.is_meta for leaf in tree.leaves(checks.tensors("state", state))):
         raise ValueError("state: it is on the device meta, which holds no values.")
@@ -62,8 +64,8 @@ def check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: Any
 
 
 @contextlib.contextmanager
-def obeyed() -> Iterator[None]:
-    """Within it, a function that returns something else than its kind does breaks the law 'closed'."""
+def contract_is_law() -> Iterator[None]:
+    """Within it, a function that returns anything but what its kind returns breaks the law 'closed'."""
     try:
         yield
     except contracts.ContractError as error:
@@ -73,10 +75,10 @@ def obeyed() -> Iterator[None]:
         ) from error
 
 
-def check_pure(function: Any, state: Any, exp: Any) -> Any:
-    """What a function gives, which must be the same at a second call and leave its inputs and torch's generator as they were."""
+def check_pure(function: Function, state: Any, exp: Any) -> PyTree:
+    """The result of a function: a second call must give the same, and leave the inputs and torch's generator as they were."""
     before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()
-    first = tree.map(_cloned, function(state, exp))
+    first = tree.map(_clone, function(state, exp))
     assert_equal((state, exp), before, "pure (inputs)")
     if not torch.equal(torch.random.get_rng_state(), generator):
         raise AssertionError("law 'pure' broken: torch's global generator was advanced; draw with cl.random from state.key")
@@ -84,27 +86,27 @@ def check_pure(function: Any, state: Any, exp: Any) -> Any:
     return first
 
 
-def _cloned(leaf: Any) -> Any:
+def _clone(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def keys_in(state: Any) -> list[Tensor]:
-    """All that may be a key in a state; counters are among it, and nothing is drawn from those."""
+    """The leaves of a state that may be keys: counters are among them, but nothing is drawn from those."""
     return list({int(leaf): leaf for leaf in tree.leaves(state) if leaf.dtype == torch.int64 and not leaf.ndim}.values())
 
 
 def check_fresh(step: Callable[[Any, Any], Any], state: Any, exp: Experience) -> None:
-    """Of two steps in a row, no two draws may be from one key."""
+    """No two draws of two consecutive steps may be from one key."""
 
-    def taken(following: Experience) -> KeyUses:
-        with recorded(*keys_in(state)) as uses:
-            step(step(state, exp), following)
+    def uses_of_two_steps(second: Experience) -> KeyUses:
+        with record_key_uses(*keys_in(state)) as uses:
+            step(step(state, exp), second)
         return uses
 
-    # A key that stays is right for what is drawn once an experience, from its child for the experience: fold_in(key, exp.index).
-    uses = taken(exp)
+    # A key may stay as it is if each experience draws from a child of its own, fold_in(key, exp.index).
+    uses = uses_of_two_steps(exp)
     if uses.faults:
-        refuse_reuse(taken(tree.replace(exp, index=exp.index + 1)))
+        check_key_uses(uses_of_two_steps(tree.replace(exp, index=exp.index + 1)))
     if uses.drawn or uses.derived or not isinstance(state, core.Agent):
         return
     out, other = step(state, exp), step(tree.replace(state, key=random.fold_in(state.key, 99)), exp)
@@ -112,16 +114,16 @@ def check_fresh(step: Callable[[Any, Any], Any], state: Any, exp: Experience) ->
     if difference is not None and torch.equal(out.key, state.key):
         raise AssertionError(
             f"law 'fresh' broken: another key gives another result, at {difference}, but cl.random was not asked, and the key that "
-            "comes back is the one that was given; draw with cl.random from a child: `key, draw = random.split(state.key)`"
+            "comes back is the one that was given; draw with cl.random from a child: `key, draw_key = random.split(state.key)`"
         )
 
 
-def refuse_reuse(uses: KeyUses) -> None:
+def check_key_uses(uses: KeyUses) -> None:
     """No key may have been used twice."""
     if uses.faults:
         raise AssertionError(
-            f"law 'fresh' broken: {uses.faults[0]}. Use a key once: `key, draw = random.split(state.key)`, draw from `draw`, and "
-            "return the state with `key`"
+            f"law 'fresh' broken: {uses.faults[0]}. Use a key once: `key, draw_key = random.split(state.key)`, draw from "
+            "`draw_key`, and return the state with `key`"
         )
 
 
@@ -136,7 +138,7 @@ def check_closed(out: Any, state: Any, law: str = "closed") -> None:
     assert_equal(spec(out), spec(state), law)
 
 
-def check_lanes(function: Any, state: Any, exp: Any) -> None:
+def check_lanes(function: Function, state: Any, exp: Any) -> None:
     """Each lane of a vmapped call must equal the single call."""
     singles = [state, vary(state)]
     try:
@@ -144,7 +146,7 @@ def check_lanes(function: Any, state: Any, exp: Any) -> None:
     except RuntimeError as error:
         raise AssertionError(
             f"law 'lanes' broken: it cannot be vmapped, since {str(error).strip().splitlines()[0]} "
-            "(In place of .item() and an if on a tensor take torch.where or cl.when, in place of a boolean mask weights.)"
+            "(Instead of .item() and an if on a tensor use torch.where or cl.when, instead of a boolean mask weights.)"
         ) from error
     for i, single in enumerate(singles):
         lane = tree.map(lambda leaf, i=i: leaf[i], lanes)

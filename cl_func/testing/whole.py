@@ -1,4 +1,4 @@
-"""Laws over a whole stream, and of what is saved."""
+"""The laws of a whole run, and of what is saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cl_func.storage.checkpoint import load, save
 from cl_func.sweeps.runs import Runs
 from cl_func.testing import laws
 from cl_func.testing.components import check_update
-from cl_func.testing.key_uses import recorded
+from cl_func.testing.key_uses import record_key_uses
 from cl_func.testing.laws import ATOL, RTOL, assert_equal
 
 
@@ -31,9 +31,9 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
     start = init(random.key(seed))
     assert_equal(init(random.key(seed)), start, "pure (init)")
     key = random.key(seed)
-    with recorded(key) as uses:
+    with record_key_uses(key) as uses:
         fold(update, init(key), train)
-    laws.refuse_reuse(uses)
+    laws.check_key_uses(uses)
     experiences = list(train)
     states = [start]
     for exp in experiences:
@@ -59,32 +59,33 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
 
 
 def check_round_trip(value: Any) -> None:
-    """Save a state, a history, any tree of tensors, or Runs, and load it: what comes back must be the same, to the bit.
+    """Save a state, a history, any tree of tensors, or Runs, and load it: what comes back must be the same to the bit.
 
-    A tree is loaded into one of zeros, and as a dict by path. Runs must have their axes, labels and histories in the same order and
-    of the same types. Raises AssertionError, and the errors of `cl.save` for what cannot be saved.
+    A tree is loaded both into one of zeros and as a dict by path. Runs must keep the order and the types of their axes, labels and
+    histories. Raises AssertionError, and the errors of `cl.save` for what cannot be saved.
     """
-    runs = isinstance(value, Runs)
-    if not runs and any(leaf.is_meta for leaf in tree.leaves(checks.tensors("value", value))):
+    is_runs = isinstance(value, Runs)
+    if not is_runs and any(leaf.is_meta for leaf in tree.leaves(checks.tensors("value", value))):
         raise ValueError("value: it is on the device meta, which holds no values.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "value"
         save(path, value)
         by_path = load(path)
-        again = by_path if runs else load(path, like=tree.map(torch.zeros_like, value))
+        loaded = by_path if is_runs else load(path, like=tree.map(torch.zeros_like, value))
 
-    def whole(part: Any) -> tuple[Any, dict[str, Tensor]]:
-        if runs:  # a repr tells labels of several types apart, and NaN is NaN
-            return repr((part.axes, list(part.history), part.seconds)), {"finished of the runs": part.finished, **part.history}
-        return tree.flatten(part)[1], dict(tree.items(part))
-
-    (structure, leaves), (expected, wanted) = whole(again), whole(value)
-    if structure != expected:
-        raise AssertionError(f"law 'round trip' broken: {structure} against {expected}")
-    for found in (leaves, leaves if runs else by_path):
-        if found.keys() != wanted.keys():
-            raise AssertionError(f"law 'round trip' broken: the names are {sorted(found)} against {sorted(wanted)}")
-        for name, leaf in wanted.items():
+    (structure, leaves), (expected_structure, expected) = _structure_and_leaves(loaded), _structure_and_leaves(value)
+    if structure != expected_structure:
+        raise AssertionError(f"law 'round trip' broken: {structure} against {expected_structure}")
+    for found in (leaves, leaves if is_runs else by_path):
+        if found.keys() != expected.keys():
+            raise AssertionError(f"law 'round trip' broken: the names are {sorted(found)} against {sorted(expected)}")
+        for name, leaf in expected.items():
             same = tree.describe(found[name]) == tree.describe(leaf) and torch.equal(as_bytes(found[name]), as_bytes(leaf))
             if not same:
                 raise AssertionError(f"law 'round trip' broken at {name}: {found[name]} against {leaf}")
+
+
+def _structure_and_leaves(value: Any) -> tuple[Any, dict[str, Tensor]]:
+    if isinstance(value, Runs):  # by repr, which distinguishes the types of labels and in which NaN equals NaN
+        return repr((value.axes, list(value.history), value.seconds)), {"finished of the runs": value.finished, **value.history}
+    return tree.flatten(value)[1], dict(tree.items(value))

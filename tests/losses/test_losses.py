@@ -147,8 +147,8 @@ def test_snapshot_tracks_classes():
 
 def test_replay_joins_one_mean():
     state = registry.init(cl.key(0))
-    _, draw = cl.random.split(state.key)
-    rows, valid = cl.memory.reservoir.draw(state.replay, draw, 3)
+    _, draw_key = cl.random.split(state.key)
+    rows, valid = cl.memory.reservoir.draw(state.replay, draw_key, 3)
     x, y = torch.cat([EXP.x, rows["x"]]), torch.cat([EXP.y, rows["y"]])
     expected = F.cross_entropy(MODEL.apply(state.model.params, {}, x)[0], y)
     assert valid.all()

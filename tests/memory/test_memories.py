@@ -112,15 +112,15 @@ def test_gdumb_equals_one_by_one(capacity, batches):
 def test_ring_keeps_the_last_of_each_class(per_class, batches):
     memory, offered, start = ring.init(per_class, SAMPLE, N_CLASSES), [[] for _ in range(N_CLASSES)], 1
     assert memory.capacity == per_class * N_CLASSES
-    for _, y, valid in batches:
-        memory = ring.add(memory, rows(start, len(y)), valid, y)
+    for key, y, valid in batches:
+        memory = ring.add(memory, key, rows(start, len(y)), valid, y)
         for i in range(len(y)):
             offered[int(y[i])] += [start + i] * bool(valid[i])
         start += len(y)
         assert contents(memory) == sorted(i for ids in offered for i in ids[-per_class:])
-    places = memory.data["id"].view(N_CLASSES, per_class)
+    stored = memory.data["id"].view(N_CLASSES, per_class)
     for c in range(N_CLASSES):
-        assert set(places[c].tolist()) - {0} == set(offered[c][-per_class:])
+        assert set(stored[c].tolist()) - {0} == set(offered[c][-per_class:])
 
 
 @settings(deadline=None, max_examples=30)
@@ -181,7 +181,7 @@ def test_what_a_small_class_leaves_is_used_by_the_others():
     assert counts(memory, 3) == [2, 4, 4]
 
 
-def test_a_memory_of_more_experiences_than_places_does_not_freeze():
+def test_a_memory_of_more_experiences_than_rows_does_not_freeze():
     def run(key):
         memory = balanced.init(4, {"id": torch.tensor(0)})
         for i in range(40):
@@ -217,9 +217,9 @@ def test_within_a_class_the_sample_is_uniform(size):
 
 
 def labelled(occupied, label):
-    """A ring with rows at some of its places: y is given, x tells the place."""
-    places = torch.arange(len(label))
-    data = {"x": places[:, None].float(), "y": torch.as_tensor(label)}
+    """A memory with rows at some of its indices: y is given, x is the index."""
+    index = torch.arange(len(label))
+    data = {"x": index[:, None].float(), "y": torch.as_tensor(label)}
     return type("Memory", (), {"data": data, "occupied": torch.tensor(occupied), "capacity": len(label)})
 
 
@@ -231,20 +231,20 @@ def test_draws_give_occupied_rows_only(draw, occupied, key, data):
     label = data.draw(st.lists(st.integers(0, 3), min_size=m, max_size=m))
     n = data.draw(st.integers(1, m))
     drawn, valid = draw(labelled(occupied, label), key, n)
-    place = drawn["x"][valid, 0].long()
+    index = drawn["x"][valid, 0].long()
     assert drawn["x"].shape == (n, 1)
     assert valid.sum() == min(n, sum(occupied))
-    assert all(occupied[i] for i in place)
-    assert drawn["y"][valid].tolist() == [label[i] for i in place]
+    assert all(occupied[i] for i in index)
+    assert drawn["y"][valid].tolist() == [label[i] for i in index]
     if draw is draws.distinct:
-        assert len(set(place.tolist())) == len(place)
+        assert len(set(index.tolist())) == len(index)
 
 
 def frequencies(draw, n, occupied, label, runs=3000):
     keys = cl.random.split(cl.key(3), runs)
     memory = labelled(occupied, label)
-    places = torch.func.vmap(lambda key: draw(memory, key, n)[0]["x"][:, 0])(keys).long()
-    return torch.bincount(places.flatten(), minlength=len(label)).double() / (runs * n)
+    indices = torch.func.vmap(lambda key: draw(memory, key, n)[0]["x"][:, 0])(keys).long()
+    return torch.bincount(indices.flatten(), minlength=len(label)).double() / (runs * n)
 
 
 @pytest.mark.parametrize(
@@ -278,10 +278,10 @@ def test_gss_scores_are_cosines():
 
     data = {"x": x, "y": y, "task": torch.zeros(9, dtype=torch.int64)}
     first, last = (cl.tree.map(lambda leaf, part=part: leaf[part], data) for part in (slice(0, 5), slice(5, 9)))
-    there = torch.tensor([True, False, True, True])
-    found = gss.scores(model, net, first, last, there)
-    np.testing.assert_allclose(found.numpy(), (grads[:5] @ grads[5:][there.numpy()].T).max(1) + 1, atol=1e-6)
-    assert gss.scores(model, net, first, last, ~(there | True)).tolist() == [1.0] * 5
+    valid = torch.tensor([True, False, True, True])
+    found = gss.scores(model, net, first, last, valid)
+    np.testing.assert_allclose(found.numpy(), (grads[:5] @ grads[5:][valid.numpy()].T).max(1) + 1, atol=1e-6)
+    assert gss.scores(model, net, first, last, ~(valid | True)).tolist() == [1.0] * 5
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,19 @@ def offer(memory, key, start, n, valid=None):
     return reservoir.add(memory, key, rows(start, n), torch.ones(n, dtype=torch.bool) if valid is None else valid)
 
 
-def by_hand(capacity, key, valid, start=1, places=None, seen=0):
-    """Algorithm R in plain Python, with the places that the vectorised insertion draws."""
-    places, n = dict(places or {}), len(valid)
-    turns = seen + torch.cumsum(valid, 0)
-    drawn = cl.random.randint(key, n, 0, turns)
+def by_hand(capacity, key, valid, start=1, stored=None, seen=0):
+    """Algorithm R in plain Python, with the indices that the vectorised insertion draws."""
+    stored, n = dict(stored or {}), len(valid)
+    t = seen + torch.cumsum(valid, 0)
+    drawn = cl.random.randint(key, n, 0, t)
     for i in range(n):
         if not valid[i]:
             continue
         seen += 1
-        place = seen - 1 if seen <= capacity else int(drawn[i])
-        if place < capacity:
-            places[place] = start + i
-    return places, seen
+        index = seen - 1 if seen <= capacity else int(drawn[i])
+        if index < capacity:
+            stored[index] = start + i
+    return stored, seen
 
 
 @settings(deadline=None, max_examples=200)
@@ -46,14 +46,14 @@ def by_hand(capacity, key, valid, start=1, places=None, seen=0):
     data=st.data(),
 )
 def test_insertion_equals_one_by_one(capacity, sizes, seed, data):
-    memory, places, seen, start = reservoir.init(capacity, SAMPLE), {}, 0, 1
+    memory, stored, seen, start = reservoir.init(capacity, SAMPLE), {}, 0, 1
     for i, n in enumerate(sizes):
         key = cl.random.fold_in(cl.key(seed), i)
         valid = torch.tensor(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
         memory = offer(memory, key, start, n, valid)
-        places, seen = by_hand(capacity, key, valid, start, places, seen)
+        stored, seen = by_hand(capacity, key, valid, start, stored, seen)
         start += n
-    expected = [places.get(i, 0) for i in range(capacity)]
+    expected = [stored.get(i, 0) for i in range(capacity)]
     assert memory.data["y"].tolist() == expected
     assert memory.data["x"][:, 1].tolist() == expected
     assert memory.seen == seen

@@ -262,7 +262,7 @@ each_known = pytest.mark.parametrize("name", KNOWN)
 
 @each_known
 def test_a_replaced_layer_has_the_distribution_of_the_original(name):
-    """On equal rows: the same values as often, together in the same places, with the same moments; the identity in evaluation."""
+    """On equal rows: the same values as often, together at the same positions, the same moments; the identity in evaluation."""
     layer, kind = KNOWN[name]
     x = torch.tensor([1.5, -0.5, -2.0]).reshape(1, 3, 1, 1).expand(4000, 3, 2, 2).contiguous()
     if "batch" in name:
@@ -277,8 +277,8 @@ def test_a_replaced_layer_has_the_distribution_of_the_original(name):
     else:
         ours = apply(x)
     assert torch.equal(apply(x, train=False), layer().eval()(x))
-    for place in range(3):
-        a, b = ours[:, place], theirs[:, place]
+    for channel in range(3):
+        a, b = ours[:, channel], theirs[:, channel]
         assert abs(float(a.mean() - b.mean())) < 0.06
         assert abs(float(a.std() - b.std())) < 0.06
         if kind is not RReLU:
@@ -287,7 +287,7 @@ def test_a_replaced_layer_has_the_distribution_of_the_original(name):
             assert float(a.min()) == pytest.approx(float(b.min()), abs=2e-2)
             assert float(a.max()) == pytest.approx(float(b.max()), abs=2e-2)
 
-    def alike(values):  # how often a place has the value of its neighbour in the row, and of the row after it
+    def alike(values):  # how often a position has the value of its neighbour in the row, and of the row after it
         near, next_row = values[:, :, 0, 0] == values[:, :, 1, 1], values[:-1] == values[1:]
         return torch.stack([near.float().mean(), next_row.float().mean(), (values[:, 0] == values[:, 1] * -3).float().mean()])
 

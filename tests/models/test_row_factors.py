@@ -119,7 +119,7 @@ def test_factors_make_the_gradients_of_single_rows(model, k):
     weights = cl.random.normal(cl.key(2), (len(EXP), k, 4))
     of = torch.tanh
     factors = row_factors(model, agent.model, EXP.x, EXP.tasks, of, weights)
-    expected = importance.row_gradients(model, agent, EXP, weights, of)
+    expected = importance._row_gradients(model, agent, EXP, weights, of)
     made = {}
     for (weight, bias), (inputs, grads) in factors.items():
         made[weight] = grads[..., None] * inputs[:, None, None]
@@ -160,7 +160,7 @@ def test_importances_and_scores_are_the_same_either_way(measure, lanes, monkeypa
     data = {"x": exp.x, "y": exp.y, "task": exp.tasks}
 
     def both(agent, exp):
-        return measure.total(agent, exp), gss.cosines(DEEP, agent.model, data, data)
+        return measure.total(agent, exp), gss._cosines(DEEP, agent.model, data, data)
 
     fast = [both(agent, exp) for agent in agents]
     together = cl.tree.unstack(cl.vmap(both)(cl.tree.stack(agents), exp))

@@ -1,4 +1,4 @@
-"""Task labels that change nothing are told of: a model with one head on a task-incremental stream."""
+"""Task labels that change nothing give a warning: a model with one head on a task-incremental stream."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_one_head_on_tasks_is_told_of(name):
+def test_one_head_on_tasks_gives_a_warning(name):
     strategy = STRATEGIES[name](MODEL)
-    with pytest.warns(UserWarning, match=ONE_HEAD) as told:
+    with pytest.warns(UserWarning, match=ONE_HEAD) as found:
         cl.evaluate(strategy.model, TASKS.test)
-    assert len(told) == 1
-    assert told[0].filename == __file__
+    assert len(found) == 1
+    assert found[0].filename == __file__
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -56,12 +56,12 @@ def test_on_every_stream_with_tasks(name):
 
 
 @pytest.mark.parametrize("given", ["benchmark", "function"])
-def test_a_sweep_tells_once(given):
+def test_a_sweep_warns_once(given):
     bench = TASKS if given == "benchmark" else lambda key: cl.streams.task_incremental(*PAIR, n_experiences=2, key=key)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("default")
         cl.sweep(S.lwf(MODEL, SGD, batch_size=5), bench, seeds=4, lanes=2, compile=False, progress=False)
-    assert len([warning for warning in told if "multi_head" in str(warning.message)]) == 1
+    assert len([warning for warning in found if "multi_head" in str(warning.message)]) == 1
 
 
 class HeedsTask:

@@ -197,7 +197,7 @@ def test_plot_grid(metric, size):
         assert notes[0, 0] == "1 of 4 diverged 1 of 4 constant answers"
         assert notes[bad].startswith("4 of 4 diverged" if bad != (0, 1) else "")
     assert "2 of 4 unfinished" in notes[0, 1]
-    assert title == runs._told()
+    assert title == runs._summary()
     assert "diverged" in title
     assert_apart(figure)
 
@@ -223,7 +223,7 @@ def test_a_large_grid_has_a_label_at_every_other_cell():
 
 def expected_names(runs):
     return [
-        f"opt.lr={lr:g}, lwf.strength={s:g}" + (f" ({told})" if (told := runs._told((i, j))) else "")
+        f"opt.lr={lr:g}, lwf.strength={s:g}" + (f" ({summary})" if (summary := runs._summary((i, j))) else "")
         for i, lr in enumerate(runs.axes["opt.lr"])
         for j, s in enumerate(runs.axes["lwf.strength"])
     ]

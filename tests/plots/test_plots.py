@@ -56,9 +56,9 @@ def assert_apart(figure):
     for i, (name, box) in enumerate(boxes):
         assert figure.bbox.padded(1).contains(box.x0, box.y0), name
         assert figure.bbox.padded(1).contains(box.x1, box.y1), name
-        for other, there in boxes[:i]:
-            width = min(box.x1, there.x1) - max(box.x0, there.x0)
-            height = min(box.y1, there.y1) - max(box.y0, there.y0)
+        for other, second in boxes[:i]:
+            width = min(box.x1, second.x1) - max(box.x0, second.x0)
+            height = min(box.y1, second.y1) - max(box.y0, second.y0)
             assert width < 1 or height < 1, (name, other)
 
 

@@ -343,7 +343,7 @@ def test_directions_span_what_was_added(capacity, sizes, factors, key, data):
             left[1:3], right[1] = left[:1], 2 * right[0] - right[2]
         if factors:
             rows = (left[:, :, None] * right[:, None]).flatten(1)
-        slot = ogd.add(slot, {"w": Outer(left=left, right=right) if factors else rows})
+        slot = ogd._add(slot, {"w": Outer(left=left, right=right) if factors else rows})
         offered.append(rows)
     offered = torch.cat(offered).double()
     rank = int(torch.linalg.matrix_rank(offered, rtol=1e-5))

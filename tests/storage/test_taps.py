@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 
 import pytest
 
@@ -88,6 +89,18 @@ def test_a_log_that_lacks_lines_is_not_continued(tmp_path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(ValueError, match=r"does not hold the entries 0\.\.1"):
         run(cl.taps.csv(path), keep)
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_a_tap_comes_back_from_pickle(tmp_path, make):
+    run(make(tmp_path / "expected"))
+    for name, tap in {
+        "alone": make(tmp_path / "alone"),
+        "several": cl.taps.several(make(tmp_path / "several"), print),
+        "warned": cl.taps.warn(make(tmp_path / "warned")),
+    }.items():
+        run(pickle.loads(pickle.dumps(tap)))
+        assert (tmp_path / name).read_text() == (tmp_path / "expected").read_text()
 
 
 def test_a_tap_that_raises(tmp_path):

@@ -45,7 +45,7 @@ def store(capacity, n_classes, batches, embed=lambda rows: rows["x"]):
     start = 1
     for x, y, valid in batches:
         rows = {"x": x, "id": torch.arange(start, start + len(y))}
-        memory, start = herding.add(memory, rows, y, valid, embed), start + len(y)
+        memory, start = herding.add(memory, cl.key(0), rows, valid, y, embed), start + len(y)
     return memory
 
 
@@ -131,8 +131,8 @@ def test_herding_keeps_its_quotas(sizes, capacity, key, data):
 
 def test_lanes_are_herded_each_by_itself():
     x, y, steps = points(60), torch.arange(60) % 2, torch.tensor(25)
-    both = torch.func.vmap(herding.herd, in_dims=(0, None, None))(torch.stack([x, x + 1]), y, steps)
-    assert torch.equal(both, torch.stack([herding.herd(x, y, steps), herding.herd(x + 1, y, steps)]))
+    both = torch.func.vmap(herding._herd, in_dims=(0, None, None))(torch.stack([x, x + 1]), y, steps)
+    assert torch.equal(both, torch.stack([herding._herd(x, y, steps), herding._herd(x + 1, y, steps)]))
 
 
 # Classifiers
@@ -303,8 +303,8 @@ def test_icarl_follows_its_loss():
     strategy = cl.strategies.icarl(MODEL, SGD, capacity=8, replay_size=6)
     before, exp = trained(strategy, 1), BENCH.train[1]
     after = strategy.update(before, exp)
-    _, place = cl.random.split(before.key)
-    rows, valid = herding.draw(before.replay, place, 6)
+    _, draw_key = cl.random.split(before.key)
+    rows, valid = herding.draw(before.replay, draw_key, 6)
     assert valid.all()
     params = {name: value.clone().requires_grad_() for name, value in before.model.params.items()}
     teacher = MODEL.apply(before.model.params, {}, torch.cat([exp.x, rows["x"]]))[0].sigmoid()
@@ -343,8 +343,8 @@ def test_bic_follows_its_loss():
     agent = begin(before, exp)
     after = loop(agent, exp)
     assert agent.teacher[1].alpha != 1
-    rows, there = herding.draw(agent.replay, cl.random.split(agent.key)[1], 5)
-    assert there.all()
+    rows, drawn = herding.draw(agent.replay, cl.random.split(agent.key)[1], 5)
+    assert drawn.all()
     held = (cl.random.children(agent.holdout_key, exp.rows) & 0xFFFFFF) < 2**23
     x, y = torch.cat([exp.x[~held], rows["x"]]), [*exp.y[~held].tolist(), *rows["y"].tolist()]
     n, filled = int((~held).sum()), int(agent.replay.filled)

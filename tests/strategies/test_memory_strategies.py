@@ -51,7 +51,7 @@ def test_gdumb_in_minibatches_goes_over_each_row_of_the_memory_once_per_epoch():
     strategy = cl.strategies.gdumb(MODEL, SGD, capacity=30, batch_size=4)
     agent = cl.memory.gdumb.insert()(strategy.init(cl.key(0)), BENCH.train[0])
     cl.memory.rehearse(step, batch_size=4, epochs=2)(agent, BENCH.train[1])
-    assert [len(x) for x in seen] == [4, 4, 4, 2, 4, 4, 4, 2]  # 14 of 30 places are filled; empty minibatches are no steps
+    assert [len(x) for x in seen] == [4, 4, 4, 2, 4, 4, 4, 2]  # 14 of 30 rows are filled; empty minibatches are no steps
     x, _ = stored(agent.replay)
     for half in (seen[:4], seen[4:]):
         assert torch.equal(torch.cat(half).sort(0).values, x.sort(0).values)

@@ -47,13 +47,13 @@ def reference_er(net, optimizer, experiences, draws):
         optimizer.zero_grad()
         F.cross_entropy(net(inputs), labels).backward()
         optimizer.step()
-        places = draws.places(len(exp), seen)
-        for row, label, place in zip(x, y, places, strict=False):
+        positions = draws.positions(len(exp), seen)
+        for row, label, position in zip(x, y, positions, strict=False):
             seen += 1
             if len(memory) < CAPACITY:
                 memory.append((row, label))
-            elif place < CAPACITY:
-                memory[place] = (row, label)
+            elif position < CAPACITY:
+                memory[position] = (row, label)
     return memory
 
 
@@ -62,7 +62,7 @@ class SameDraws(Keyed):
         drawn = cl.random.randint(self.next(), REPLAYED, 0, torch.tensor(filled)).tolist()
         return drawn[: min(filled, REPLAYED)]
 
-    def places(self, n, seen):
+    def positions(self, n, seen):
         return cl.random.randint(self.next(), n, 0, torch.arange(seen + 1, seen + n + 1)).tolist()
 
 
@@ -75,7 +75,7 @@ class OwnDraws:
     def replay(self, filled):
         return self.generator.sample(range(filled), min(REPLAYED, filled))
 
-    def places(self, n, seen):
+    def positions(self, n, seen):
         return [self.generator.randrange(seen + i + 1) for i in range(n)]
 
 

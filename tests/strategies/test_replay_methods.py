@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func import losses, memory, strategies, testing
-from cl_func.strategies.er_ace import current
-from cl_func.strategies.from_scratch import restart
+from cl_func.strategies.er_ace import _current_classes
+from cl_func.strategies.from_scratch import _restart
 
 MODEL, SGD, BENCH = registry.MODEL, registry.SGD, registry.BENCH
 STORE = {"capacity": 6, "replay_size": 4}
@@ -47,7 +47,7 @@ def test_current_classes_are_those_of_the_valid_rows_of_the_minibatch():
     data = cl.Dataset(torch.zeros(5, 2), torch.tensor([3, 1, 1, 0, 2]))
     exp = cl.experience(data).take(torch.tensor([1, 2, 4]), torch.tensor([True, True, False]))
     assert exp.classes.all()
-    assert current(exp).tolist() == [False, True, False, False]
+    assert _current_classes(exp).tolist() == [False, True, False, False]
 
 
 def test_er_ace_masks_by_hand():
@@ -55,8 +55,8 @@ def test_er_ace_masks_by_hand():
     strategy = METHODS["er_ace"]()
     agent = after(strategy)
     exp = BENCH.train[1].take(torch.tensor([14, 21, 15, 22, 0]), torch.tensor([True, True, True, True, False]))
-    _, place = cl.random.split(agent.key)
-    rows, drawn = memory.reservoir.draw(agent.replay, place, 4)
+    _, draw_key = cl.random.split(agent.key)
+    rows, drawn = memory.reservoir.draw(agent.replay, draw_key, 4)
     assert set(rows["y"].tolist()) <= {0, 1}
     assert drawn.all()
 
@@ -98,8 +98,8 @@ def test_der_equals_its_formula(kind):
     strategy = METHODS[kind](batch_size=None)
     agent = cl.tree.set(after(strategy), {"alpha": 0.7} | ({"beta": 0.3} if kind == "der_pp" else {}))
     exp = BENCH.train[1]
-    places = cl.random.split(agent.key, 2 if kind == "der" else 3)[1:]
-    draws = [memory.reservoir.draw(agent.replay, place, 4)[0] for place in places]
+    draw_keys = cl.random.split(agent.key, 2 if kind == "der" else 3)[1:]
+    draws = [memory.reservoir.draw(agent.replay, draw_key, 4)[0] for draw_key in draw_keys]
 
     def loss(params):
         value = F.cross_entropy(net(params, exp.x), exp.y)
@@ -170,8 +170,8 @@ def test_der_pp_without_beta_is_der_on_the_same_draw():
 def test_the_parts_of_der_pp_as_losses():
     state = registry.with_logits(cl.key(0))
     exp = BENCH.train[0]
-    key, place = cl.random.split(state.key)
-    rows, _ = memory.reservoir.draw(state.replay, place, 3)
+    key, draw_key = cl.random.split(state.key)
+    rows, _ = memory.reservoir.draw(state.replay, draw_key, 3)
     params = state.model.params
     dark, now = losses.dark_experience(MODEL, 3)(params, state, exp)
     torch.testing.assert_close(dark, F.mse_loss(net(params, rows["x"]), rows["logits"]))
@@ -179,8 +179,8 @@ def test_the_parts_of_der_pp_as_losses():
     again, _ = losses.replayed(losses.cross_entropy(MODEL), 3)(params, state, exp)
     torch.testing.assert_close(again, F.cross_entropy(net(params, rows["x"]), rows["y"]))
     within, _ = losses.replayed(losses.cross_entropy(MODEL, mask="experience"), 3)(params, state, exp)
-    there = sorted(set(rows["y"].tolist()))
-    expected = F.cross_entropy(net(params, rows["x"])[:, there], torch.tensor([there.index(y) for y in rows["y"].tolist()]))
+    present = sorted(set(rows["y"].tolist()))
+    expected = F.cross_entropy(net(params, rows["x"])[:, present], torch.tensor([present.index(y) for y in rows["y"].tolist()]))
     torch.testing.assert_close(within, expected)
     empty = state.replace(replay=memory.reservoir.init(12, memory.dark.sample(MODEL)))
     for loss in (losses.dark_experience(MODEL, 3), losses.replayed(losses.cross_entropy(MODEL), 3)):
@@ -213,7 +213,7 @@ def test_finite_at_large_logit_gaps(method, gap, seed):
 
 @each_method
 def test_no_unfilled_row_is_replayed(method):
-    """What the empty places hold makes no difference."""
+    """What the empty rows hold makes no difference."""
     strategy = METHODS[method]()
     agent = strategy.init(cl.key(0))
     part = BENCH.train[0].take(BENCH.train[0].rows[:3], BENCH.train[0].valid[:3])
@@ -221,8 +221,8 @@ def test_no_unfilled_row_is_replayed(method):
     assert agent.replay.filled == 3
 
     def spoil(slot):
-        places = agent.replay.occupied.reshape(-1, *[1] * (slot.ndim - 1))
-        return torch.where(places, slot, torch.full_like(slot, 3))
+        occupied = agent.replay.occupied.reshape(-1, *[1] * (slot.ndim - 1))
+        return torch.where(occupied, slot, torch.full_like(slot, 3))
 
     spoilt = agent.replace(replay=agent.replay.replace(data=cl.tree.map(spoil, agent.replay.data)))
     ours, theirs = (strategy.update(a, BENCH.train[1]) for a in (agent, spoilt))
@@ -303,7 +303,7 @@ def test_a_restart_undoes_schedules_and_moments_of_parameters_without_dimensions
     start = strategy.init(cl.key(0))
     decayed = cl.compose(strategy.update, cl.optim.exponential_decay(0.5))(start, BENCH.train[0])
     assert decayed.opt.scale == 0.5
-    again = restart(decayed, BENCH.train[1])
+    again = _restart(decayed, BENCH.train[1])
     assert cl.tree.equal((again.model, again.opt), (start.model, start.opt))
 
 

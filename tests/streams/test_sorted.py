@@ -92,7 +92,7 @@ def test_minibatches_mix_the_classes(name):
 
 
 @each_stream
-def test_told_not_to_shuffle_the_order_is_kept(name):
+def test_without_shuffle_the_order_is_kept(name):
     bench = STREAMS[name]()
     kept = streams.split_online(bench, 10, shuffle=False)
     assert [row for exp in kept.train for row in exp.rows[exp.valid].tolist()] == [
@@ -138,7 +138,7 @@ SORTED = blobs(FEW, rows=24)
 ORDERS = {"sorted": SORTED, "mixed": mixed(SORTED)}
 SAMPLE = memory.sample(MODEL)
 LOGITS = memory.reservoir.insert(fields=memory.dark.fields(MODEL))
-UNIFORM = {  # of all rows a uniform sample: a class has a fifth of the places on average
+UNIFORM = {  # of all rows a uniform sample: a class has a fifth of the rows on average
     "reservoir": (memory.reservoir.init(CAPACITY, SAMPLE), memory.reservoir.insert()),
     "dark": (memory.reservoir.init(CAPACITY, memory.dark.sample(MODEL)), LOGITS),
     "gem": (projections.gem.init(1, CAPACITY, SAMPLE), projections.gem.insert("replay", lambda s, e: e.index * 0)),
@@ -197,7 +197,7 @@ def test_memories_of_sorted_rows_hold_all_classes_in_equal_shares(kind, size):
         assert torch.equal(found, torch.full((runs, FEW), 1 / FEW))
         return
     assert differ(found, fill("mixed")) < 5
-    assert (found == 0).float().mean() < 0.1  # with a fifth on average, 20 places are without a class at a chance of 1%
+    assert (found == 0).float().mean() < 0.1  # with a fifth on average, 20 rows are without a class at a chance of 1%
     if kind in UNIFORM:  # drawn without replacement, so that the variance is smaller than this
         assert (found.mean(0) - 1 / FEW).abs().max() < 5 * (0.2 * 0.8 / CAPACITY / RUNS) ** 0.5
 

@@ -425,7 +425,7 @@ def test_last_keeps_one_result_and_none_when_pickled():
     last = Last(str)
     assert last(1) is last(1)
     assert last(2) == "2"
-    assert pickle.loads(pickle.dumps(last))._kept is None
+    assert pickle.loads(pickle.dumps(last))._cached is None
 
 
 # ------------------------------------------------------------------ validation

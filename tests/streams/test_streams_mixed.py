@@ -13,7 +13,7 @@ from test_streams import KEY, all_rows, make, pair, rows
 import cl_func as cl
 from cl_func import random, streams, tree
 from cl_func.experiences import Benchmark, experience, stack, stream
-from cl_func.streams.blurred import _exchanged
+from cl_func.streams.blurred import _exchange
 
 STREAMS = {
     "class_repetition": lambda key=KEY: streams.class_repetition(
@@ -207,7 +207,7 @@ def test_the_share_of_the_neighbour_decays_linearly():
     left, right = torch.arange(20), torch.arange(100, 116)
     counts = torch.zeros(2, w)
     for seed in range(runs):
-        one, two = _exchanged(left, right, 0.5, random.key(seed))
+        one, two = _exchange(left, right, 0.5, random.key(seed))
         assert torch.equal(one[: 20 - w], left[: 20 - w])
         assert torch.equal(two[w:], right[w:])
         counts[0] += (one[-w:] >= 100).flip(0)

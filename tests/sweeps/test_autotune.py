@@ -173,6 +173,20 @@ def test_what_was_measured_is_expected(kept):
     assert json.loads(kept.read_text()).keys() == {"first", "last"}
 
 
+def test_functions_that_are_made_alike_are_told_apart(kept):
+    """What a partial or a step holds is a part of its name."""
+    one, other = (
+        cl.compose(cl.train_step(loss, OPT), update)
+        for loss, update in [
+            (cl.losses.cross_entropy(MODEL), cl.memory.reservoir.insert()),
+            (cl.regularizers.lwf.distillation(MODEL), cl.losses.mark_seen()),
+        ]
+    )
+    names = {compile_times._compiled(update, *FIRST, 4)[0] for update in (one, other, cl.compose(one.updates[0], other.updates[1]))}
+    assert len(names) == 3
+    assert compile_times._compiled(one, *FIRST, 4) == compile_times._compiled(cl.compose(*one.updates), *FIRST, 4)
+
+
 def test_a_run_that_compiled_nothing_leaves_no_time(kept):
     compile_times.record(UPDATE, *FIRST, 4, 0.0)
     assert not kept.exists()

@@ -311,7 +311,7 @@ def with_history(runs, **history):
     return dataclasses.replace(runs, history={**runs.history, **history})
 
 
-def test_diverged_runs_are_told():
+def test_diverged_runs_are_reported():
     runs = guesses()
     assert runs.diverged.tolist() == [[False] * 10, [True] * 2 + [False] * 8, [True] * 10]
     assert not runs.constant.any()
@@ -365,7 +365,7 @@ def test_the_best_forgetting_is_the_smallest():
     assert runs.best("backward_transfer") == {"a": 1}
 
 
-def test_unfinished_runs_are_told():
+def test_unfinished_runs_are_reported():
     runs = guesses(points=2)
     runs.finished[0, 7:] = False
     runs["accuracy"][0, 7:] = NAN
@@ -380,7 +380,7 @@ def test_no_nan_beside_a_single_run():
     assert "nan" not in make({"a": [1, 2], "seed": [0]}).table()
 
 
-def test_constant_answers_are_told_and_count():
+def test_constant_answers_are_reported_and_count():
     """Units that are dead: the loss is finite, one class for everything."""
     runs = guesses(points=1)
     runs["class_accuracy"][0, :3, -1] = torch.eye(CLASSES)[2]
