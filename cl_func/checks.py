@@ -36,7 +36,7 @@ def optional(module: str, what: str, extra: str) -> ModuleType:
         raise ImportError(f'{what} needs {package}: pip install "cl_func[{extra}]"') from error
 
 
-def instance(name: str, value: T, kind: type | tuple[type, ...], expected: str) -> T:
+def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
     """Check that a value is an instance of a class; TypeError otherwise."""
     if not isinstance(value, kind):
         raise type_error(name, expected, value)
@@ -177,26 +177,34 @@ def key(name: str, value: Any) -> Tensor:
     return value
 
 
+def _has_methods(value: Any, *names: str) -> bool:
+    return all(callable(getattr(value, name, None)) for name in names)
+
+
+def _is_function(value: Any) -> bool:
+    """Whether a value is callable, but neither a class nor a module, whose call would not be what is meant."""
+    return callable(value) and not isinstance(value, (type, torch.nn.Module))
+
+
 def model(name: str, value: T) -> T:
     """Check that a value is a model, with `init(key)` and `apply(params, buffers, x, ...)`; TypeError otherwise."""
-    if isinstance(value, type) or not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
+    if isinstance(value, type) or not _has_methods(value, "init", "apply"):
         raise type_error(name, "a model such as cl.models.mlp(...), or cl.models.from_module(factory, n_classes=...)", value)
     return value
 
 
 def model_or_function(name: str, value: T) -> T:
     """Check that `cl.evaluate` can take a value: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
-    given: Any = value  # narrowed, it would be no T any more
-    function = callable(given) and not isinstance(given, (type, torch.nn.Module))
-    if not function and not all(callable(getattr(value, part, None)) for part in ("init", "apply")):
+    if not (_is_function(value) or _has_methods(value, "init", "apply")):
         raise type_error(name, "a Model or a function (state, exp) -> logits [n, C]", value)
     return value
 
 
 def optimizer(name: str, value: T) -> T:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
-    methods = all(callable(getattr(value, part, None)) for part in ("init", "update"))
-    if isinstance(value, type) or not methods or hasattr(value, "model"):  # a Strategy has the two as well
+    if (
+        isinstance(value, type) or not _has_methods(value, "init", "update") or hasattr(value, "model")
+    ):  # a Strategy has the two as well
         raise type_error(name, "an object with init(params) and update(grads, state, params), such as cl.optim.sgd(0.1)", value)
     return value
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from optree import PyTreeSpec
 from torch import Tensor
 
 from cl_func import checks, contracts, tree
@@ -97,7 +98,7 @@ def run_stream(
     if checkpointer is not None:
         update, seen, history = checkpointer.instrument(update), checkpointer.progress.seen, checkpointer.history
     closed, experiences, exp = ClosedCheck(state, seen), iter(stream), None
-    structure: Any = None  # of an entry of the history
+    structure: PyTreeSpec | None = None  # of an entry of the history
     if checkpointer is not None:
         exp, experiences, has_more = checkpointer.remaining(stream)
         final = 1 if checkpointer.progress.finished and seen % every else 0  # the entry for the end of a stream that is longer now
@@ -141,12 +142,11 @@ def run_stream(
         measure(probe, exp)
     if checkpointer is not None and not checkpointer.progress.finished:
         checkpointer.finish(state)
-    if not history:
+    if not history or probe is None:
         return state, None
-    if structure is None and probe is not None:  # every entry came from the checkpoint
+    if structure is None:  # every entry came from the checkpoint
         structure = tree.flatten(probe(state, exp))[1]
-    of_entry: Any = structure
-    return state, tree.unflatten(of_entry, [_stack(column) for column in zip(*history, strict=True)])
+    return state, tree.unflatten(structure, [_stack(column) for column in zip(*history, strict=True)])
 
 
 def _stack(column: Sequence[Tensor]) -> Tensor:

@@ -578,7 +578,7 @@ def test_to_insist_on_a_sweep(tmp_path):
         runs = sweep(tmp_path, er(replay_size=5), seeds=3, on_change="warn")
     assert bool(runs.finished.all())
     assert sweep(tmp_path, er(replay_size=5), seeds=3).finished.all()
-    with pytest.warns(UserWarning, match="holds another sweep"), pytest.raises(ValueError, match=r"probe: .*cannot stand beside"):
+    with pytest.warns(UserWarning, match="holds another sweep"), pytest.raises(ValueError, match=r"probe: .*do not fit together"):
         sweep(tmp_path, seeds=4, probe=measure, on_change="warn")
 
 
