@@ -1,8 +1,8 @@
 """Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
 
-`from_module` makes one from any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
-logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions. Layers that draw, such as `Dropout`, have
-a key of their own; `KeyedLayer` is the base for others.
+`from_module` makes one from any `torch.nn.Module` factory, `pure` a functional view of modules without logits; `mlp`, `cnn` and
+`slim_resnet18` are ready-made; `multi_head` masks the logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`)
+compares directions. Layers that draw, such as `Dropout`, have a key of their own; `KeyedLayer` is the base for others.
 """
 
 from cl_func.models.batch_norm import BatchNorm
@@ -14,6 +14,7 @@ from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, KeyedLayer, RR
 from cl_func.models.mlp import mlp
 from cl_func.models.model import Model, ModelState, feature_function, features, forward, sample_features
 from cl_func.models.module import from_module
+from cl_func.models.pure import PureModule, pure
 from cl_func.models.resnet import slim_resnet18
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "KeyedLayer",
     "Model",
     "ModelState",
+    "PureModule",
     "RReLU",
     "class_masks",
     "cnn",
@@ -36,6 +38,7 @@ __all__ = [
     "mask_logits",
     "mlp",
     "multi_head",
+    "pure",
     "row_factors",
     "sample_features",
     "slim_resnet18",

@@ -82,6 +82,8 @@ class Model:
     input_shape: the shape of one sample, by which replay memories are allocated; None if any will do.
     features: `(params, buffers, x, *, valid=None, task=None) -> [n, F]`, the input of the last layer, always in eval mode; None if
         the model cannot give it, and then methods that classify by features refuse the model.
+    input_dtype: torch.int64 for a model that takes whole numbers, such as tokens; otherwise the floating dtype in which replay
+        memories store inputs.
     """
 
     init: Callable[[Tensor], ModelState]
@@ -89,6 +91,7 @@ class Model:
     n_classes: int
     input_shape: tuple[int, ...] | None = None
     features: Features | None = None
+    input_dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         checks.function("init", self.init, "a function from a key to a ModelState")
@@ -98,6 +101,14 @@ class Model:
             checks.sizes("input_shape", self.input_shape)
         if self.features is not None:
             checks.function("features", self.features)
+        input_kind(self.input_dtype)
+
+
+def input_kind(dtype: Any) -> torch.dtype:
+    """Check the dtype of a model's inputs, int64 or floating; TypeError otherwise."""
+    if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.int64):
+        raise checks.type_error("input_dtype", "torch.int64 or a floating dtype", dtype)
+    return dtype
 
 
 def feature_function(model: Model) -> Features:
@@ -132,7 +143,14 @@ def sample_features(model: Model, state: ModelState) -> Tensor:
         )
     like = next(iter(tree.leaves(state.params)))
     task = torch.zeros(1, dtype=torch.int64, device=like.device)
-    return features(model, state, like.new_zeros((1, *model.input_shape)), torch.ones_like(task, dtype=torch.bool), task)[0]
+    return features(model, state, zero_input(model, like), torch.ones_like(task, dtype=torch.bool), task)[0]
+
+
+def zero_input(model: Model, like: Tensor) -> Tensor:
+    """An input [1, ...] of zeros for a model with `input_shape`: int64 if it takes tokens, else of the dtype of a tensor."""
+    assert model.input_shape is not None
+    whole = model.input_dtype == torch.int64
+    return like.new_zeros((1, *model.input_shape), dtype=torch.int64 if whole else like.dtype)
 
 
 def forward(model: Model, params: dict[str, Tensor], state: S, exp: Experience, *, train: bool = True) -> tuple[Tensor, S]:
