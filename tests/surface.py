@@ -572,14 +572,55 @@ IMAGE = kind(bad=((), (1, 4), (1, 4, 0), (1, 4.0, 4), (1, -4, 4), (True, 4, 4), 
 WIDTHS = kind("list", bad=((0,), (-1,), (2.0,), ("2",), (True,), (None,)))
 call(
     "models.mlp",
-    {"n_features": 6, "hidden": (8,), "n_classes": 4, "head": "linear"},
-    {"n_features": SIZE, "hidden": WIDTHS.but("empty list"), "head": choice("linear", "cosine")},
+    {"n_features": 6, "hidden": (8,), "n_classes": 4, "head": "linear", "activation": "crelu", "norm": "batch", "dropout": 0.1},
+    {
+        "n_features": SIZE,
+        "hidden": WIDTHS.but("empty list"),
+        "head": choice("linear", "cosine"),
+        "activation": choice("relu", "crelu", "tanh", "gelu"),
+        "norm": choice("layer", "batch").but("none"),
+        "dropout": DECAY,
+    },
+)
+call(
+    "models.mlp",
+    {"n_features": 6, "hidden": (8,), "n_classes": 4},
+    {"n_features": SIZE, "hidden": WIDTHS.but("empty list")},
 )
 call(
     "models.cnn",
     {"input_shape": (1, 8, 8), "channels": (2, 2), "hidden": 4, "n_classes": 3},
     {"input_shape": IMAGE, "channels": WIDTHS.but(bad=((2,) * 9,)), "hidden": SIZE},
     {"input_shape": "input_shape|channels"},
+)
+call(
+    "models.resnet18",
+    {"n_classes": 3, "stem": "imagenet", "width": 2, "input_shape": (1, 32, 32)},
+    {"stem": choice("cifar", "imagenet"), "width": SIZE, "input_shape": IMAGE.but("none")},
+)
+call(
+    "models.vit",
+    {
+        "image_size": 4,
+        "patch": 2,
+        "n_classes": 3,
+        "channels": 1,
+        "width": 4,
+        "depth": 1,
+        "heads": 2,
+        "mlp_width": 3,
+        "dropout": 0.1,
+    },
+    {
+        "image_size": SIZE.but(bad=(3, 5)),
+        "patch": SIZE.but(bad=(3, 8)),
+        "channels": SIZE,
+        "width": SIZE.but(bad=(3, 5)),
+        "depth": SIZE,
+        "heads": SIZE.but(bad=(3, 8)),
+        "mlp_width": SIZE.but("none"),
+        "dropout": DECAY,
+    },
 )
 call("models.slim_resnet18", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 2}, {"input_shape": IMAGE, "width": SIZE})
 call(
@@ -611,8 +652,25 @@ call(
     },
 )
 PURE = models.pure(build)
-call("models.PureModule", {"init": PURE.init, "apply": PURE.apply}, {"init": FUNCTION, "apply": FUNCTION})
+call(
+    "models.PureModule",
+    {"init": PURE.init, "apply": PURE.apply, "fresh": PURE.fresh},
+    {"init": FUNCTION, "apply": FUNCTION, "fresh": FUNCTION},
+)
 call("models.PureModule", {"key": KEY}, {"key": KEY_}, run=PURE.init)
+for made in (PURE, MODEL, models.mlp(6, (), 4, head="cosine")):
+    weights = made.init(KEY).params
+    wrong = (
+        {"w": torch.zeros(4, 6)},
+        {name: w[:1, None] for name, w in weights.items() if w.ndim},
+        {**weights, next(iter(weights)): 1.0},
+    )
+    call(
+        "models.PureModule" if made is PURE else "models.Model",
+        {"key": KEY, "params": weights},
+        {"key": KEY_, "params": kind(bad=wrong)},
+        run=made.fresh,
+    )
 call(
     "models.PureModule",
     {"params": PURE.init(KEY).params, "buffers": {}, "method": "forward", "train": True, "valid": EXP.valid},
@@ -663,6 +721,7 @@ call(
         "n_classes": 4,
         "input_shape": (6,),
         "features": None,
+        "fresh": MODEL.fresh,
         "input_dtype": torch.int64,
     },
     {
@@ -670,6 +729,7 @@ call(
         "apply": FUNCTION,
         "input_shape": SHAPE.but("none", "list"),
         "features": FUNCTION.but("none"),
+        "fresh": FUNCTION.but("none"),
         "input_dtype": DTYPE,
     },
 )
@@ -1549,6 +1609,7 @@ call(
 )
 call("models.split_heads", {"model": MODEL})
 call("models.feature_function", {"model": MODEL})
+call("models.fresh_function", {"model": MODEL})
 call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
 X6 = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0]))
 call(

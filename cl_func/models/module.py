@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cl_func import checks
 from cl_func.checks import positive_int
 from cl_func.models.model import Model, input_kind
-from cl_func.models.pure import Templates, init_module, refused
+from cl_func.models.pure import Templates, fresh_params, init_module, refused
 from cl_func.models.replace import Replacements, check_replacements
 from cl_func.models.trial import Trial
 from cl_func.tree import describe
@@ -57,6 +57,9 @@ def from_module(
         `Dataset` of int64, and nothing else. Otherwise x is floating (uint8 images are scaled to [0, 1] by their experience), and
         memories store it in this dtype.
 
+    The model's `fresh` draws from the distribution that the factory's initialisers draw from, whatever they are; at its first call
+    it builds three modules. ValueError for a factory whose initialisation cannot be known, such as one with draws that branch.
+
     Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors or that
     differ, has no layer `last_layer`, or has a layer that is lazy, that draws from a generator, or whose statistics padding would
     disturb; and, from `apply`, TypeError for inputs of another kind, ValueError for logits of another shape. Under vmap torch
@@ -75,7 +78,15 @@ def from_module(
     if shape is not None:
         module.trial.run_on_shape(4, shape, input_dtype)
     features = None if last_layer is None else partial(_features, module)
-    return Model(partial(init_module, module), partial(_apply, module), n_classes, shape, features, input_dtype)
+    return Model(
+        partial(init_module, module),
+        partial(_apply, module),
+        n_classes,
+        shape,
+        features,
+        partial(fresh_params, module),
+        input_dtype,
+    )
 
 
 class _Classifier(Templates):

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cl_func import checks, random, torch_private
+from cl_func.models import fresh
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.keyed import KeyedLayer
-from cl_func.models.model import ModelState
+from cl_func.models.model import Fresh, ModelState
 from cl_func.models.replace import Replacements, check_replacements, replaced
 from cl_func.models.seeding import seeded
 from cl_func.models.trial import Trial
@@ -54,14 +55,17 @@ class PureModule:
     init: `(key) -> ModelState`, key () int64.
     apply: `(params, buffers, *args, method="forward", train=False, valid=None, **kwargs) -> (outputs, buffers)`, the method of that
         name on `args` and `kwargs`; see `pure`.
+    fresh: `(key, params) -> params`, new parameters of the distribution of `init`, as that of a `Model`.
     """
 
     init: Callable[[Tensor], ModelState]
     apply: PureApply
+    fresh: Fresh
 
     def __post_init__(self) -> None:
         checks.function("init", self.init, "a function from a key to a ModelState")
         checks.function("apply", self.apply, "a function (params, buffers, *args, ...) -> (outputs, buffers)")
+        checks.function("fresh", self.fresh, "a function (key, params) -> params")
 
 
 def pure(factory: Callable[[], nn.Module], *, replace: Replacements | None = None) -> PureModule:
@@ -84,7 +88,7 @@ def pure(factory: Callable[[], nn.Module], *, replace: Replacements | None = Non
     torch.Size([5, 4])
     """
     module = Templates(factory, check_replacements(replace))
-    return PureModule(partial(init_module, module), partial(_apply, module))
+    return PureModule(partial(init_module, module), partial(_apply, module), partial(fresh_params, module))
 
 
 class Templates:
@@ -117,6 +121,7 @@ class Templates:
         tensors = (template.named_parameters, template.named_buffers)
         self.tied = any(len(list(named())) != len(list(named(remove_duplicate=False))) for named in tensors)
         self.trials: dict[str, Trial] = {}
+        self.initialisation: fresh.Initialisation | None = None  # recorded when it is first asked for
         self.lock = threading.RLock()  # functional_call puts the tensors into the template while it runs
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -196,6 +201,14 @@ def init_module(module: Templates, key: Tensor) -> ModelState:
         group[name] = value.detach().to(key.device, copy=True)
     buffers.update({name: random.fold_in(key, i) for i, name in enumerate(module.keys)})
     return ModelState(params=params, buffers=buffers)
+
+
+def fresh_params(module: Templates, key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """New parameters like `params` from a key, () int64, of the distribution that `init_module` draws from."""
+    with module.lock:
+        if module.initialisation is None:
+            module.initialisation = fresh.record(module.build)
+    return fresh.run(module.initialisation, key, params)
 
 
 def _run(module: nn.Module, /, *args: Any, method: str, **kwargs: Any) -> Any:

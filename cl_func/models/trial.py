@@ -34,11 +34,11 @@ class Trial:
 
     def run(self, x: Tensor) -> None:
         """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
-        if tree.is_eager_cpu(x):
-            self._run_on_first([((x[:4],), {}), ((x,), {})])
-            return
         n, *shape = (int(size) for size in x.shape)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations and no tracing of its caller's
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations, modes or tracing of its caller's
+            if tree.is_eager_cpu(x):
+                pool.submit(self._run_on_first, [((x[:4],), {}), ((x,), {})]).result()
+                return
             for rows in (min(n, 4), n):
                 pool.submit(self.run_on_shape, rows, shape, x.dtype).result()
 
@@ -51,7 +51,8 @@ class Trial:
         """A trial on the arguments of a first call; if they are being traced, on noise of their shapes, outside the trace."""
         given = (args, kwargs)
         if not in_transform() and not in_dispatch_mode() and all(tree.is_eager_cpu(x) for x in _tensors(given)):
-            self._run_on_first([given])
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                pool.submit(self._run_on_first, [given]).result()
             return
         shapes = tree.map(lambda x: (tuple(x.shape), x.dtype) if isinstance(x, Tensor) else x, given)
 
