@@ -218,6 +218,12 @@ def redrawn(state: Any, exp: Any, *, model: Any) -> Any:
     return state.replace(key=key, model=state.model.replace(params=mixed))
 
 
+def dormancy(state: Any, exp: Any, *, model: Any) -> dict[str, Tensor]:
+    """The mean size of each hidden unit over the valid rows."""
+    found = cl.models.activations(model, state.model, exp)
+    return {name: (h.abs() * exp.valid[:, None]).sum(0) / exp.valid.sum() for name, h in found.items()}
+
+
 def inverse(ticks: Tensor) -> Tensor:
     """A schedule of one's own."""
     return 1 / (1.0 + ticks)
@@ -405,6 +411,10 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(NORMED, BENCH.test), model=NORMED),
     Case("evaluate", lambda: cl.evaluate(ODD, BENCH.test), model=ODD),
     *[Case("evaluate", lambda model=model: cl.evaluate(model, BENCH.test), model=model) for model in (STACK, RESNET, VIT)],
+    *[
+        Case("models.activations", lambda model=model: partial(dormancy, model=model), model=model)
+        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
+    ],
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),

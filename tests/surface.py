@@ -1610,6 +1610,7 @@ call(
 call("models.split_heads", {"model": MODEL})
 call("models.feature_function", {"model": MODEL})
 call("models.fresh_function", {"model": MODEL})
+call("models.activations", {"model": MODEL, "net": NET, "exp": EXP}, {"net": kind("weights")})
 call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
 X6 = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0]))
 call(

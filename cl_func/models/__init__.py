@@ -1,11 +1,12 @@
 """Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
 
 `from_module` makes one from any `torch.nn.Module` factory, `pure` a functional view of modules without logits; `mlp`, `cnn`,
-`resnet18`, `slim_resnet18` and `vit` are ready-made; `multi_head` masks the
+`resnet18`, `slim_resnet18` and `vit` are ready-made; `activations` gives the hidden units of any of them; `multi_head` masks the
 logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions. Layers that draw, such as `Dropout`, have
 a key of their own; `KeyedLayer` is the base for others.
 """
 
+from cl_func.models.activations import activations
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.cnn import cnn
 from cl_func.models.cosine import CosineLinear
@@ -30,6 +31,7 @@ __all__ = [
     "ModelState",
     "PureModule",
     "RReLU",
+    "activations",
     "class_masks",
     "cnn",
     "feature_function",
