@@ -26,10 +26,11 @@ class Dataset:
     """Labelled data that experiences share: `Dataset(x, y)`.
 
     Labels are 0..n_classes-1; `n_classes` is the largest label plus one where it is not given. uint8 data stays uint8 in memory and
-    is scaled to [0, 1] float32 when it is gathered. Raises TypeError or ValueError for wrong types, dtypes, lengths and labels.
+    is scaled to [0, 1] float32 when it is gathered. int64 inputs are tokens, for a model of `input_dtype=torch.int64`, and stay as
+    they are. Raises TypeError or ValueError for wrong types, dtypes, lengths and labels.
     """
 
-    x: Tensor  # [N, ...] floating or uint8
+    x: Tensor  # [N, ...] floating, uint8 (images) or int64 (tokens)
     y: Tensor  # [N] int64
     task: Tensor | None = None  # [N] int64, for rows of different tasks; None: all rows have the experience's label
     n_classes: int = static(default=0)
@@ -40,8 +41,11 @@ class Dataset:
                 raise TypeError(
                     f"{name}: expected a tensor, got {type(value).__name__}; for numpy arrays use cl.data.from_arrays(x, y)."
                 )
-        if not (self.x.dtype.is_floating_point or self.x.dtype == torch.uint8):
-            raise TypeError(f"x: expected a floating or uint8 tensor, got {describe(self.x)}; convert it with x.float().")
+        if not (self.x.dtype.is_floating_point or self.x.dtype in (torch.uint8, torch.int64)):
+            raise TypeError(
+                f"x: expected a floating or uint8 tensor, or tokens as int64, got {describe(self.x)}; convert it with x.float(), "
+                "or tokens with x.long()."
+            )
         if self.y.dtype != torch.int64:
             raise TypeError(f"y: expected int64 labels, got {describe(self.y)}; convert them with y.long().")
         if self.x.ndim < 2 or self.y.ndim != 1:
@@ -113,7 +117,7 @@ class Experience:
 
     @property
     def x(self) -> Tensor:
-        """The inputs [n, ...], floating; uint8 sources are scaled to [0, 1] float32."""
+        """The inputs [n, ...], floating, or int64 if they are tokens; uint8 sources are scaled to [0, 1] float32."""
         return as_float(self.source.x[self.rows])
 
     @property
@@ -133,7 +137,7 @@ def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
 
 
 def as_float(x: Tensor) -> Tensor:
-    """uint8 values scaled to [0, 1] float32; floating values as they are."""
+    """uint8 values scaled to [0, 1] float32; floating values, and tokens of int64, as they are."""
     return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +53,10 @@ class Odd(torch.nn.Module):
 
 NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,), last_layer="4")
 ODD = cl.models.from_module(Odd, n_classes=4, input_shape=(6,), last_layer="last")
+STACK = cl.models.mlp(6, hidden=(8, 5), n_classes=4, activation="crelu", norm="batch", dropout=0.2)
+# In eval mode alone: 17 batch norms blow rounding errors of float32 up; `models/test_models.py` trains it in float64.
+RESNET = cl.models.resnet18(4, width=2, input_shape=(1, 2, 3))
+VIT = cl.models.vit(1, 1, n_classes=4, channels=6, width=8, depth=1, heads=2, dropout=0.1)
 HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
@@ -201,6 +206,24 @@ def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
 
 
+def redrawn(state: Any, exp: Any, *, model: Any) -> Any:
+    """Half of the rows of each parameter drawn anew, as a method that resets units does."""
+    key, draw_key, choice_key = cl.random.split(state.key, 3)
+    old = state.model.params
+    new = model.fresh(draw_key, old)
+    mixed = {}
+    for i, (name, p) in enumerate(old.items()):
+        chosen = cl.random.bernoulli(cl.random.fold_in(choice_key, i), 0.5, tuple(p.shape[:1]))
+        mixed[name] = torch.where(chosen.reshape(chosen.shape + (1,) * (p.ndim - 1)), new[name], p)
+    return state.replace(key=key, model=state.model.replace(params=mixed))
+
+
+def dormancy(state: Any, exp: Any, *, model: Any) -> dict[str, Tensor]:
+    """The mean size of each hidden unit over the valid rows."""
+    found = cl.models.activations(model, state.model, exp)
+    return {name: (h.abs() * exp.valid[:, None]).sum(0) / exp.valid.sum() for name, h in found.items()}
+
+
 def inverse(ticks: Tensor) -> Tensor:
     """A schedule of one's own."""
     return 1 / (1.0 + ticks)
@@ -255,6 +278,7 @@ LOSSES = [
     Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("rwalk"), model=ODD, start=regularised),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(ODD), model=ODD),
     Case("losses.cross_entropy", lambda: _ce(ODD), model=ODD),
+    *[Case("losses.cross_entropy", lambda model=model: _ce(model), model=model) for model in (STACK, VIT)],
     Case("losses.with_replay", lambda: losses.with_replay(_ce(ODD), 3), model=ODD),
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
 ]
@@ -350,6 +374,10 @@ UPDATES = [
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
     Case("optim.cosine_decay", lambda: optim.cosine_decay(10)),
     Case("optim.restart", lambda: optim.restart()),
+    *[
+        Case("models.fresh_function", lambda model=model: partial(redrawn, model=model), model=model)
+        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
+    ],
 ]
 
 
@@ -382,6 +410,11 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, batch_size=5)),
     Case("evaluate", lambda: cl.evaluate(NORMED, BENCH.test), model=NORMED),
     Case("evaluate", lambda: cl.evaluate(ODD, BENCH.test), model=ODD),
+    *[Case("evaluate", lambda model=model: cl.evaluate(model, BENCH.test), model=model) for model in (STACK, RESNET, VIT)],
+    *[
+        Case("models.activations", lambda model=model: partial(dormancy, model=model), model=model)
+        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
+    ],
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),

@@ -73,6 +73,10 @@ def swap(layer: nn.Module) -> nn.Module:
     return nn.Identity()
 
 
+def through(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x)
+
+
 # Values of every sort that a caller may pass by mistake.
 SORTS: dict[str, Any] = {
     "none": None,
@@ -161,6 +165,7 @@ EXPERIENCE = kind("experience", bad=([EXP],))
 STREAM = kind("stream", bad=([], iter([]), [1, 2], [None], "stream"))
 BENCHMARK = kind("benchmark", bad=(BENCH.train, (BENCH.train, BENCH.test)))
 SLOT = kind("str")
+DTYPE = kind("dtype", bad=(torch.int32, torch.uint8, torch.bool, torch.complex64, "float32"))  # floating or int64
 KEYS = (torch.tensor(1.0), torch.tensor(1, dtype=torch.int32), torch.zeros(2, dtype=torch.int64), torch.tensor(True))
 KEY_ = kind("key", bad=(*KEYS, KEY.to("meta")))
 NAME = kind("str", "empty str")
@@ -287,7 +292,7 @@ call(
     "Dataset",
     {"x": DATA.x, "y": DATA.y, "task": torch.zeros_like(DATA.y), "n_classes": 4},
     {
-        "x": tensor(DATA.x, dtypes=False, bad=(DATA.x.long(), DATA.x > 0, DATA.x[:, 0], DATA.x[:-1])),
+        "x": tensor(DATA.x, dtypes=False, bad=(DATA.x.int(), DATA.x.char(), DATA.x > 0, DATA.x[:, 0], DATA.x[:-1])),
         "y": tensor(DATA.y, bad=(DATA.y.float(), DATA.y - 1, DATA.y + 1, DATA.y[:-1], DATA.y > 0)),
         "task": tensor(DATA.y, "none", bad=(DATA.y[:-1], DATA.y - 5)),
         "n_classes": COUNT.but(bad=(10.0, "10", -4, 2)),
@@ -568,8 +573,20 @@ IMAGE = kind(bad=((), (1, 4), (1, 4, 0), (1, 4.0, 4), (1, -4, 4), (True, 4, 4), 
 WIDTHS = kind("list", bad=((0,), (-1,), (2.0,), ("2",), (True,), (None,)))
 call(
     "models.mlp",
-    {"n_features": 6, "hidden": (8,), "n_classes": 4, "head": "linear"},
-    {"n_features": SIZE, "hidden": WIDTHS.but("empty list"), "head": choice("linear", "cosine")},
+    {"n_features": 6, "hidden": (8,), "n_classes": 4, "head": "linear", "activation": "crelu", "norm": "batch", "dropout": 0.1},
+    {
+        "n_features": SIZE,
+        "hidden": WIDTHS.but("empty list"),
+        "head": choice("linear", "cosine"),
+        "activation": choice("relu", "crelu", "tanh", "gelu"),
+        "norm": choice("layer", "batch").but("none"),
+        "dropout": DECAY,
+    },
+)
+call(
+    "models.mlp",
+    {"n_features": 6, "hidden": (8,), "n_classes": 4},
+    {"n_features": SIZE, "hidden": WIDTHS.but("empty list")},
 )
 call(
     "models.cnn",
@@ -577,16 +594,96 @@ call(
     {"input_shape": IMAGE, "channels": WIDTHS.but(bad=((2,) * 9,)), "hidden": SIZE},
     {"input_shape": "input_shape|channels"},
 )
+call(
+    "models.resnet18",
+    {"n_classes": 3, "stem": "imagenet", "width": 2, "input_shape": (1, 32, 32)},
+    {"stem": choice("cifar", "imagenet"), "width": SIZE, "input_shape": IMAGE.but("none")},
+)
+call(
+    "models.vit",
+    {
+        "image_size": 4,
+        "patch": 2,
+        "n_classes": 3,
+        "channels": 1,
+        "width": 4,
+        "depth": 1,
+        "heads": 2,
+        "mlp_width": 3,
+        "dropout": 0.1,
+    },
+    {
+        "image_size": SIZE.but(bad=(3, 5)),
+        "patch": SIZE.but(bad=(3, 8)),
+        "channels": SIZE,
+        "width": SIZE.but(bad=(3, 5)),
+        "depth": SIZE,
+        "heads": SIZE.but(bad=(3, 8)),
+        "mlp_width": SIZE.but("none"),
+        "dropout": DECAY,
+    },
+)
 call("models.slim_resnet18", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 2}, {"input_shape": IMAGE, "width": SIZE})
 call(
     "models.from_module",
-    {"factory": build, "n_classes": 4, "input_shape": (6,), "last_layer": None, "replace": {nn.Dropout: swap}},
+    {
+        "factory": build,
+        "n_classes": 4,
+        "input_shape": (6,),
+        "last_layer": None,
+        "replace": {nn.Dropout: swap},
+        "forward": through,
+        "input_dtype": torch.float32,
+    },
     {
         "factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)),
         "input_shape": SHAPE.but("none", "list"),
         "last_layer": kind("none", "empty str", bad=("nothing",)),
         "replace": kind("none", "empty dict", bad=({nn.Dropout: 1}, {"Dropout": swap}, [nn.Dropout], {nn.Linear: lambda layer: 1})),
+        "forward": FUNCTION.but("none"),
+        "input_dtype": DTYPE,
     },
+)
+call(
+    "models.pure",
+    {"factory": build, "replace": {nn.Dropout: swap}},
+    {
+        "factory": kind("class", bad=(lambda: 1, lambda: nn.Linear)),
+        "replace": kind("none", "empty dict", bad=({nn.Dropout: 1}, {"Dropout": swap}, [nn.Dropout], {nn.Linear: lambda layer: 1})),
+    },
+)
+PURE = models.pure(build)
+call(
+    "models.PureModule",
+    {"init": PURE.init, "apply": PURE.apply, "fresh": PURE.fresh},
+    {"init": FUNCTION, "apply": FUNCTION, "fresh": FUNCTION},
+)
+call("models.PureModule", {"key": KEY}, {"key": KEY_}, run=PURE.init)
+for made in (PURE, MODEL, models.mlp(6, (), 4, head="cosine")):
+    weights = made.init(KEY).params
+    wrong = (
+        {"w": torch.zeros(4, 6)},
+        {name: w[:1, None] for name, w in weights.items() if w.ndim},
+        {**weights, next(iter(weights)): 1.0},
+    )
+    call(
+        "models.PureModule" if made is PURE else "models.Model",
+        {"key": KEY, "params": weights},
+        {"key": KEY_, "params": kind(bad=wrong)},
+        run=made.fresh,
+    )
+call(
+    "models.PureModule",
+    {"params": PURE.init(KEY).params, "buffers": {}, "method": "forward", "train": True, "valid": EXP.valid},
+    {
+        "params": kind(bad=({"w": torch.zeros(4, 6)},)),
+        "buffers": kind("empty dict"),
+        "method": kind(bad=("encode", "weight")),
+        "train": FLAG,
+        "valid": kind("none", bad=(EXP.valid.float(), EXP.valid.tolist())),
+    },
+    {"buffers": "params|buffers"},
+    run=lambda params, buffers, method, train, valid: PURE.apply(params, buffers, EXP.x, method=method, train=train, valid=valid),
 )
 call(
     "models.multi_head",
@@ -619,8 +716,23 @@ call(
 )
 call(
     "models.Model",
-    {"init": MODEL.init, "apply": MODEL.apply, "n_classes": 4, "input_shape": (6,), "features": None},
-    {"init": FUNCTION, "apply": FUNCTION, "input_shape": SHAPE.but("none", "list"), "features": FUNCTION.but("none")},
+    {
+        "init": MODEL.init,
+        "apply": MODEL.apply,
+        "n_classes": 4,
+        "input_shape": (6,),
+        "features": None,
+        "fresh": MODEL.fresh,
+        "input_dtype": torch.int64,
+    },
+    {
+        "init": FUNCTION,
+        "apply": FUNCTION,
+        "input_shape": SHAPE.but("none", "list"),
+        "features": FUNCTION.but("none"),
+        "fresh": FUNCTION.but("none"),
+        "input_dtype": DTYPE,
+    },
 )
 X_ = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0], EXP.x.half(), EXP.x.double()))
 for net in (MODEL, LINEAR):
@@ -1477,6 +1589,8 @@ call(
 )
 call("models.split_heads", {"model": MODEL})
 call("models.feature_function", {"model": MODEL})
+call("models.fresh_function", {"model": MODEL})
+call("models.activations", {"model": MODEL, "net": NET, "exp": EXP}, {"net": kind("weights")})
 call("models.sample_features", {"model": MODEL, "state": NET}, {"state": kind("weights")})
 X6 = tensor(EXP.x, shapes=False, bad=(EXP.x[:, :5], EXP.x[0]))
 call(

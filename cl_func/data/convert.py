@@ -86,6 +86,10 @@ def _inputs(value: Any, name: str) -> Tensor:
     x = _tensor(value, name)
     if x.dtype not in _INPUTS:
         mend = f"{name}.float()" if isinstance(value, Tensor) else f"{name}.astype(numpy.float32)"
+        if x.dtype == torch.int64:
+            mend += (
+                f"; if they are tokens, make cl.Dataset({name if isinstance(value, Tensor) else f'torch.from_numpy({name})'}, y)"
+            )
         raise TypeError(f"{name}: expected floating or uint8 inputs, got {describe(x)}; convert them with {mend}.")
     return x
 

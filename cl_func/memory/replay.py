@@ -13,7 +13,7 @@ from cl_func.models import Model
 
 
 def sample(model: Model) -> dict[str, Tensor]:
-    """One row of what a memory stores by default, for allocation: x of the model's input shape, float32; y and task, int64.
+    """One row of what a memory stores by default, for allocation: x of the model's input shape and dtype; y and task, int64.
 
     Raises ValueError for a model without `input_shape`.
     """
@@ -23,7 +23,7 @@ def sample(model: Model) -> dict[str, Tensor]:
             "model: a replay memory must know the shape of one input to allocate its rows; "
             "build the model with from_module(factory, n_classes=..., input_shape=(...))."
         )
-    return {"x": torch.zeros(shape), "y": torch.tensor(0), "task": torch.tensor(0)}
+    return {"x": torch.zeros(shape, dtype=model.input_dtype), "y": torch.tensor(0), "task": torch.tensor(0)}
 
 
 def fields(state: Any, exp: Experience) -> dict[str, Tensor]:

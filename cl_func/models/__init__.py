@@ -1,10 +1,12 @@
 """Models as pure functions: `model.init(key) -> ModelState` and `model.apply(params, buffers, x) -> (logits, buffers)`.
 
-`from_module` makes one from any `torch.nn.Module` factory; `mlp`, `cnn` and `slim_resnet18` are ready-made; `multi_head` masks the
+`from_module` makes one from any `torch.nn.Module` factory, `pure` a functional view of modules without logits; `mlp`, `cnn`,
+`resnet18`, `slim_resnet18` and `vit` are ready-made; `activations` gives the hidden units of any of them; `multi_head` masks the
 logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions. Layers that draw, such as `Dropout`, have
 a key of their own; `KeyedLayer` is the base for others.
 """
 
+from cl_func.models.activations import activations
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.cnn import cnn
 from cl_func.models.cosine import CosineLinear
@@ -12,9 +14,11 @@ from cl_func.models.heads import class_masks, mask_logits, multi_head, split_hea
 from cl_func.models.inputs import linear_inputs, row_factors
 from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, KeyedLayer, RReLU
 from cl_func.models.mlp import mlp
-from cl_func.models.model import Model, ModelState, feature_function, features, forward, sample_features
+from cl_func.models.model import Model, ModelState, feature_function, features, forward, fresh_function, sample_features
 from cl_func.models.module import from_module
-from cl_func.models.resnet import slim_resnet18
+from cl_func.models.pure import PureModule, pure
+from cl_func.models.resnet import resnet18, slim_resnet18
+from cl_func.models.vit import vit
 
 __all__ = [
     "AlphaDropout",
@@ -25,19 +29,25 @@ __all__ = [
     "KeyedLayer",
     "Model",
     "ModelState",
+    "PureModule",
     "RReLU",
+    "activations",
     "class_masks",
     "cnn",
     "feature_function",
     "features",
     "forward",
+    "fresh_function",
     "from_module",
     "linear_inputs",
     "mask_logits",
     "mlp",
     "multi_head",
+    "pure",
+    "resnet18",
     "row_factors",
     "sample_features",
     "slim_resnet18",
     "split_heads",
+    "vit",
 ]

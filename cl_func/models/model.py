@@ -70,6 +70,9 @@ class Features(Protocol):
     ) -> Tensor: ...
 
 
+Fresh = Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]]  # (key, params) -> newly drawn parameters like params
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A model's functions and sizes; it holds no weights, so one Model serves any number of runs.
@@ -82,6 +85,11 @@ class Model:
     input_shape: the shape of one sample, by which replay memories are allocated; None if any will do.
     features: `(params, buffers, x, *, valid=None, task=None) -> [n, F]`, the input of the last layer, always in eval mode; None if
         the model cannot give it, and then methods that classify by features refuse the model.
+    fresh: `(key, params) -> params`, newly drawn parameters like `params`, all or some of the model's, from a key () int64, of the
+        distribution that `init` draws from though not its values. It builds nothing, so that Updates may call it, vmapped and
+        compiled, to draw units anew: `torch.where(chosen, fresh, old)`. None if the model cannot give it.
+    input_dtype: torch.int64 for a model that takes whole numbers, such as tokens; otherwise the floating dtype in which replay
+        memories store inputs.
     """
 
     init: Callable[[Tensor], ModelState]
@@ -89,6 +97,8 @@ class Model:
     n_classes: int
     input_shape: tuple[int, ...] | None = None
     features: Features | None = None
+    fresh: Fresh | None = None
+    input_dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         checks.function("init", self.init, "a function from a key to a ModelState")
@@ -98,6 +108,16 @@ class Model:
             checks.sizes("input_shape", self.input_shape)
         if self.features is not None:
             checks.function("features", self.features)
+        if self.fresh is not None:
+            checks.function("fresh", self.fresh)
+        input_kind(self.input_dtype)
+
+
+def input_kind(dtype: Any) -> torch.dtype:
+    """Check the dtype of a model's inputs, int64 or floating; TypeError otherwise."""
+    if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.int64):
+        raise checks.type_error("input_dtype", "torch.int64 or a floating dtype", dtype)
+    return dtype
 
 
 def feature_function(model: Model) -> Features:
@@ -109,6 +129,17 @@ def feature_function(model: Model) -> Features:
             "from_module(factory, ..., last_layer=NAME), the name of its last layer, or give Model(..., features=function)."
         )
     return model.features
+
+
+def fresh_function(model: Model) -> Fresh:
+    """`model.fresh`. Raises ValueError for a model without it."""
+    checks.model("model", model)
+    if model.fresh is None:
+        raise ValueError(
+            "model: this method draws parameters anew, for which this model has no function; give it one, "
+            "dataclasses.replace(model, fresh=function of (key, params)), or build it with from_module(factory, ...)."
+        )
+    return model.fresh
 
 
 def features(model: Model, state: ModelState, x: Tensor, valid: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -132,7 +163,14 @@ def sample_features(model: Model, state: ModelState) -> Tensor:
         )
     like = next(iter(tree.leaves(state.params)))
     task = torch.zeros(1, dtype=torch.int64, device=like.device)
-    return features(model, state, like.new_zeros((1, *model.input_shape)), torch.ones_like(task, dtype=torch.bool), task)[0]
+    return features(model, state, zero_input(model, like), torch.ones_like(task, dtype=torch.bool), task)[0]
+
+
+def zero_input(model: Model, like: Tensor) -> Tensor:
+    """An input [1, ...] of zeros for a model with `input_shape`: int64 if it takes tokens, else of the dtype of a tensor."""
+    assert model.input_shape is not None
+    whole = model.input_dtype == torch.int64
+    return like.new_zeros((1, *model.input_shape), dtype=torch.int64 if whole else like.dtype)
 
 
 def forward(model: Model, params: dict[str, Tensor], state: S, exp: Experience, *, train: bool = True) -> tuple[Tensor, S]:

@@ -11,6 +11,7 @@ import pickle
 import random as python_random
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,49 +20,76 @@ from torch import Tensor, nn
 
 from cl_func import random, tree
 from cl_func.models.seeding import seeded
-from cl_func.torch_private import TorchDispatchMode
+from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform
 
 
 class Trial:
-    """The trial of the modules that `build(key)` makes; `done` once it took place. ValueError if a layer draws from a generator."""
+    """The trial of the modules that `build(key)` makes; `done` once it took place. ValueError if a layer draws from a generator.
 
-    def __init__(self, build: Callable[[Tensor], nn.Module]) -> None:
-        self.build, self.done = build, threading.Event()
+    function: what is called with the module and its inputs; None for the module itself.
+    """
+
+    def __init__(self, build: Callable[[Tensor], nn.Module], function: Callable[..., Any] | None = None) -> None:
+        self.build, self.function, self.done = build, function, threading.Event()
 
     def run(self, x: Tensor) -> None:
         """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
-        if tree._is_eager_cpu(x):
-            self._run_on_first([x[:4], x])
-            return
         n, *shape = (int(size) for size in x.shape)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations and no tracing of its caller's
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations, modes or tracing of its caller's
+            if tree._is_eager_cpu(x):
+                pool.submit(self._run_on_first, [((x[:4],), {}), ((x,), {})]).result()
+                return
             for rows in (min(n, 4), n):
                 pool.submit(self.run_on_shape, rows, shape, x.dtype).result()
 
     def run_on_shape(self, n: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
         """A trial on noise [n, *shape], or on zeros for modules that take whole numbers."""
         noise = random.normal(random.key(0), (n, *shape))
-        self._run_on_first([noise.to(dtype), torch.zeros_like(noise, dtype=dtype)])
+        self._run_on_first([((noise.to(dtype),), {}), ((torch.zeros_like(noise, dtype=dtype),), {})])
 
-    def _run_on_first(self, inputs: Sequence[Tensor]) -> None:
-        """A trial on the first input that the module can take; none if it needs another number of rows, say."""
-        for x in inputs:
+    def run_like(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A trial on the arguments of a first call; if they are being traced, on noise of their shapes, outside the trace."""
+        given = (args, kwargs)
+        if not in_transform() and not in_dispatch_mode() and all(tree._is_eager_cpu(x) for x in _tensors(given)):
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                pool.submit(self._run_on_first, [given]).result()
+            return
+        shapes = tree.map(lambda x: (tuple(x.shape), x.dtype) if isinstance(x, Tensor) else x, given)
+
+        def like(draw: Callable[[tuple[int, ...]], Tensor]) -> Any:
+            return tree.map(lambda x, kind: draw(kind[0]).to(kind[1]) if isinstance(x, Tensor) else x, given, shapes)
+
+        inputs = [like(lambda shape: random.normal(random.key(0), shape)), like(torch.zeros)]
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(self._run_on_first, inputs).result()
+
+    def _run_on_first(self, inputs: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
+        """A trial on the first arguments that the module can take; none if it needs another number of rows, say."""
+        for given in inputs:
             if self.done.is_set():
                 return
             try:
-                found = self._hidden_draw(x) and self._hidden_draw(x)  # twice: another thread may have moved numpy's generator
+                # Twice: another thread may have moved numpy's generator.
+                found = self._hidden_draw(given) and self._hidden_draw(given)
             except Exception:
                 continue
             if found is not None:
                 raise ValueError(f"factory: layer {found}")
             self.done.set()
 
-    def _hidden_draw(self, x: Tensor) -> str | None:
+    def _hidden_draw(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> str | None:
         """Which layer of a new module draws from a generator, and what to do about it, in words."""
         module = self.build(random.key(0))
-        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+        def plain(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            return x.detach().to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype)
+
+        args, kwargs = tree.map(plain, given)
         with seeded(random.key(0)):
-            found = hidden_draw(module, x.detach().to("cpu", dtype if x.is_floating_point() else x.dtype))
+            found = hidden_draw(module, partial(self.function or _forward, module, *args, **kwargs))
         if found is None:
             return None
         path, generator, mode = found
@@ -73,8 +101,16 @@ class Trial:
         )
 
 
-def hidden_draw(module: nn.Module, x: Tensor) -> tuple[str, str, str] | None:
-    """The first draw of a module on x [n, ...] from a generator: the path of the layer, the generator's name, and the mode.
+def _tensors(given: Any) -> list[Tensor]:
+    return [leaf for leaf in tree.leaves(given) if isinstance(leaf, Tensor)]
+
+
+def _forward(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    return module(*args, **kwargs)
+
+
+def hidden_draw(module: nn.Module, call: Callable[[], Any]) -> tuple[str, str, str] | None:
+    """The first draw of a module from a generator in a call: the path of the layer, the generator's name, and the mode.
 
     It changes the module, so give one that is thrown away. Errors of the module are raised, unless it has drawn before.
     """
@@ -85,7 +121,9 @@ def hidden_draw(module: nn.Module, x: Tensor) -> tuple[str, str, str] | None:
         module.train(mode == "training")
         try:
             with watch, torch.enable_grad():
-                module(x)
+                watch.enter("")  # a method of the module may draw without a layer's pass
+                call()
+                watch.leave()
         except Exception:
             if not watch.found:
                 raise
@@ -106,15 +144,15 @@ class _Watch(TorchDispatchMode):
         self.found: list[tuple[str, str]] = []
 
     def add_hooks(self, path: str, layer: nn.Module) -> None:
-        def enter(*given: Any) -> None:
-            self.running.append((path, _other_generators()))
+        layer.register_forward_pre_hook(lambda *given: self.enter(path))
+        layer.register_forward_hook(lambda *given: self.leave())
 
-        def leave(*given: Any) -> None:
-            _, before = self.running.pop()
-            self.found.extend((path, name) for name, state in _other_generators().items() if state != before[name])
+    def enter(self, path: str) -> None:
+        self.running.append((path, _other_generators()))
 
-        layer.register_forward_pre_hook(enter)
-        layer.register_forward_hook(leave)
+    def leave(self) -> None:
+        path, before = self.running.pop()
+        self.found.extend((path, name) for name, state in _other_generators().items() if state != before[name])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

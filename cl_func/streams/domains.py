@@ -84,6 +84,8 @@ def rotated(train: Dataset, test: Dataset, n_experiences: int, *, max_angle: flo
     check_pair(train, test)
     positive_int("n_experiences", n_experiences)
     max_angle = checks.number("max_angle", max_angle)
+    if train.x.dtype == torch.int64:
+        raise TypeError(f"train: expected images, floating or uint8, to rotate, got tokens, {tree.describe(train.x)}.")
     if train.x.ndim == 2 and math.isqrt(train.x.shape[1]) ** 2 != train.x.shape[1]:
         raise ValueError(
             f"x: vectors of {train.x.shape[1]} features are no square images; give images [N, H, W], such as x.reshape(-1, H, W)."

@@ -24,7 +24,9 @@ from cl_func.models import (
     from_module,
     mlp,
     multi_head,
+    resnet18,
     slim_resnet18,
+    vit,
 )
 
 
@@ -44,6 +46,12 @@ SMALL = {
     "mlp": (lambda: mlp(6, hidden=(5,), n_classes=4), (6,)),
     "cnn": (lambda: cnn((1, 8, 8), channels=(3, 4), hidden=5, n_classes=4), (1, 8, 8)),
     "slim_resnet18": (lambda: slim_resnet18((2, 8, 8), n_classes=4, width=2), (2, 8, 8)),
+    "resnet18": (lambda: resnet18(4, width=2, input_shape=(2, 8, 8)), (2, 8, 8)),
+    "resnet18 large": (lambda: resnet18(4, stem="imagenet", width=2, input_shape=(2, 32, 32)), (2, 32, 32)),
+    "vit": (lambda: vit(8, 4, n_classes=4, channels=2, width=8, depth=2, heads=2, dropout=0.2), (2, 8, 8)),
+    "mlp crelu": (lambda: mlp(6, hidden=(5, 3), n_classes=4, activation="crelu"), (6,)),
+    "mlp layer": (lambda: mlp(6, hidden=(5, 3), n_classes=4, norm="layer", dropout=0.3, activation="gelu"), (6,)),
+    "mlp batch": (lambda: mlp(6, hidden=(5, 3), n_classes=4, norm="batch", head="cosine", activation="crelu"), (6,)),
     "from_module": (lambda: from_module(norm_net, n_classes=4, input_shape=(6,)), (6,)),
 }
 each_model = pytest.mark.parametrize("name", SMALL)
@@ -173,7 +181,7 @@ def test_parity_with_the_module_over_several_steps(factory, shape):
         torch.testing.assert_close(logits, net(x), rtol=1e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["cnn", "slim_resnet18"])
+@pytest.mark.parametrize("name", ["cnn", "slim_resnet18", "resnet18", "resnet18 large"])
 def test_gradients_equal_those_of_the_module(name):
     make, shape = SMALL[name]
     model = make()
