@@ -232,6 +232,6 @@ class _Stack(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         if input[0].numel() != self.n_features:
-            raise ValueError(f"input: expected [n, ...] with n_features = {self.n_features} values per row, got {describe(input)}.")
+            raise ValueError(f"x: expected [n, ...] with n_features = {self.n_features} values per row, got {describe(input)}.")
         logits: Tensor = super().forward(input.flatten(1))
         return logits
