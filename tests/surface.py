@@ -660,6 +660,35 @@ call(
 )
 call("models.KeyedLayer", {}, {})
 
+# -- augmentations
+PICTURES = torch.rand(3, 3, 4, 4)
+PICTURES_ = tensor(PICTURES, shapes=False, bad=(PICTURES.flatten(1), PICTURES[0], PICTURES[None], PICTURES.long()))
+for name, valid, kinds in (
+    ("random_crop", {"padding": 2, "fill": 0.5}, {"padding": SIZE, "fill": ANGLE}),
+    ("horizontal_flip", {"p": 0.3}, {"p": PROBABILITY}),
+    ("cutout", {"size": 2, "fill": 0.5}, {"size": SIZE, "fill": ANGLE}),
+    (
+        "color_jitter",
+        {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
+        {
+            **dict.fromkeys(("brightness", "contrast", "saturation"), NON_NEGATIVE),
+            "hue": kind("zero", "numpy float", bad=(0.6, "0.1"), drawn=NO_NUMBER),
+            "p": PROBABILITY,
+        },
+    ),
+    ("grayscale", {"p": 0.3}, {"p": PROBABILITY}),
+    (
+        "normalize",
+        {"mean": 0.5, "std": 0.5},
+        {"mean": ANGLE.but("list", bad=([0.1, "a"],)), "std": POSITIVE.but("list", bad=([0.1, 0.0],))},
+    ),
+):
+    call(f"augment.{name}", valid, kinds)
+    made = getattr(cl.augment, name)(**valid)
+    call(f"augment.{name}", {"key": KEY, "x": PICTURES}, {"key": ANY if name == "normalize" else KEY_, "x": PICTURES_}, run=made)
+call("augment.compose", {"augments": clip}, {"augments": FUNCTION}, run=lambda augments: cl.augment.compose(augments, augments))
+call("augment.compose", {"key": KEY, "x": PICTURES}, {"x": PICTURES_}, run=cl.augment.compose(cl.augment.cutout(2)))
+
 # -- losses
 call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})
 call("losses.total", {"losses": loss}, {"losses": FUNCTION}, run=lambda losses: cl.losses.total(loss, losses))
