@@ -596,6 +596,19 @@ call(
         )
     },
 )
+PICTURE_MODEL = registry.PICTURES
+FLAT_MODELS = kind(bad=(MODEL, "cnn", models.from_module(build, n_classes=4), registry.AUGMENTED))
+call("models.augmented", {"model": PICTURE_MODEL, "augment": registry.VIEWS}, {"model": FLAT_MODELS, "augment": FUNCTION})
+call(
+    "models.normalized",
+    {"model": PICTURE_MODEL, "mean": 0.5, "std": 0.5},
+    {
+        "model": FLAT_MODELS,
+        "mean": ANGLE.but(bad=([0.1, "a"], [0.1, 0.2])),
+        "std": POSITIVE.but(bad=([0.1, 0.0], [0.1, 0.2])),
+    },
+)
+call("models.split_augment", {"model": PICTURE_MODEL})
 call("models.class_masks", {"stream": BENCH.train}, {"stream": STREAM.but(bad=([BENCH], [DATA]))})
 CLASSES = torch.tensor([True, False, True, True])
 MASK = tensor(CLASSES, bad=(torch.ones(3) > 0, torch.ones(3, 4) > 0))
