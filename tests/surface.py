@@ -1083,6 +1083,12 @@ call(
         "shape": DIMS,
     },
 )
+ABOVE_ZERO = POSITIVE.but("scalar tensor", bad=(torch.ones(3), torch.tensor(1), torch.tensor(0.5, device="meta")))
+call(
+    "random.beta",
+    {"key": KEY, "a": 0.3, "b": 2.0, "shape": (2,), "dtype": torch.float32},
+    {"a": ABOVE_ZERO, "b": ABOVE_ZERO, "shape": DIMS, "dtype": DTYPE},
+)
 call("random.permutation", {"key": KEY, "n": 3}, {"n": COUNT})
 call(
     "random.categorical",
