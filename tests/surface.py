@@ -704,6 +704,20 @@ call("augment.compose", {"key": KEY, "x": PICTURES}, {"x": PICTURES_}, run=cl.au
 
 # -- losses
 call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})
+ALPHA = dataclasses.replace(POSITIVE, fine=POSITIVE.fine | {"str"}, bad=(0.0, float("-inf")))
+MIX = {"mask": choice("experience", "seen").but("none"), "alpha": ALPHA}
+call("losses.mixup", {"model": MODEL, "alpha": 0.2, "mask": "seen", "slot": "seen"}, MIX)
+call(
+    "losses.cutmix",
+    {"model": PICTURE_MODEL, "alpha": 0.2, "mask": "seen", "slot": "seen"},
+    {**MIX, "model": kind(bad=(MODEL, models.cnn, models.from_module(build, n_classes=4)))},
+)
+call(
+    "losses.mixup",
+    {"params": STATE.model.params, "state": STATE, "exp": EXP},
+    {"params": kind(bad=({"w": torch.zeros(2)},)), "state": ANY},
+    run=losses.mixup(MODEL),
+)
 call("losses.total", {"losses": loss}, {"losses": FUNCTION}, run=lambda losses: cl.losses.total(loss, losses))
 call("losses.scaled", {"loss": loss, "by": 0.5}, {"loss": FUNCTION, "by": kind(*NUMBER, "negative", "str")})
 call(

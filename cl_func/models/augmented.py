@@ -49,7 +49,7 @@ def augmented(model: Model, augment: Augment) -> Model:
     """
     checks.model("model", model)
     checks.function("augment", augment, "a function (key, x) -> x, such as cl.augment.horizontal_flip()")
-    image_shape(model, "augmented")
+    image_shape(model, "to be augmented")
     plain, heads = split_heads(model)
     if isinstance(plain.apply, Augmented):
         raise ValueError("model: it is augmented already; give both augmentations at once, in a cl.augment.compose.")
@@ -96,7 +96,7 @@ class Augmented:
         own, key = _split(buffers)
         if train and self.augment is not None:
             key, draw = random.split(key)
-            x = _views(self.augment, draw, as_images(x, image_shape(self.model, "augmented"), any_size=True))
+            x = _views(self.augment, draw, as_images(x, image_shape(self.model, "to be augmented"), any_size=True))
         logits, new = self.model.apply(params, own, x, train=train, valid=valid, task=task)
         return logits, {name: key if name == KEY else new[name] for name in buffers} if train else buffers
 
@@ -133,13 +133,13 @@ def _views(augment: Augment, key: Tensor, x: Tensor) -> Tensor:
     return out
 
 
-def image_shape(model: Model, what: str) -> tuple[int, ...]:
+def image_shape(model: Model, purpose: str) -> tuple[int, ...]:
     """The (C, H, W) that a model takes; ValueError for a model of other inputs, or of any."""
     shape = model.input_shape
     if shape is None or len(shape) != 3:
         given = "None" if shape is None else f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         raise ValueError(
-            f"model: to be {what} it must take images, input_shape = (C, H, W), its input_shape is {given}; "
+            f"model: {purpose} it must take images, input_shape = (C, H, W), its input_shape is {given}; "
             "build it with cl.models.cnn, cl.models.slim_resnet18 or from_module(factory, ..., input_shape=(C, H, W))."
         )
     return shape

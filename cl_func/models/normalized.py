@@ -32,7 +32,7 @@ def normalized(model: Model, mean: float | Sequence[float], std: float | Sequenc
     ValueError for a model whose `input_shape` is not (C, H, W), and for one that is augmented: normalise first, as above.
     """
     checks.model("model", model)
-    shape = image_shape(model, "normalized")
+    shape = image_shape(model, "to be normalized")
     plain, heads = split_heads(model)
     if isinstance(plain.apply, Augmented):
         raise ValueError("model: it is augmented, and would augment what is normalised; normalise it first, then augment it.")
