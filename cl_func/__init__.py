@@ -6,6 +6,7 @@ See `cl_func.core` for the four kinds of functions, `cl_func.strategies` for the
 """
 
 from cl_func import (
+    augment,
     classifiers,
     core,
     data,
@@ -61,6 +62,7 @@ __all__ = [
     "Strategy",
     "Stream",
     "at",
+    "augment",
     "check_finite",
     "classifiers",
     "compile",

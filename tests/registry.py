@@ -51,12 +51,21 @@ class Odd(torch.nn.Module):
         return self.last(torch.tanh(self.second(torch.tanh(self.first(h)))) * self.gate)
 
 
+def picture_net() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Dropout(0.2), torch.nn.Linear(8, 4)
+    )
+
+
 NORMED = cl.models.from_module(bn_net, n_classes=4, input_shape=(6,), last_layer="4")
 ODD = cl.models.from_module(Odd, n_classes=4, input_shape=(6,), last_layer="last")
 STACK = cl.models.mlp(6, hidden=(8, 5), n_classes=4, activation="crelu", norm="batch", dropout=0.2)
 # In eval mode alone: 17 batch norms blow rounding errors of float32 up; `models/test_models.py` trains it in float64.
 RESNET = cl.models.resnet18(4, width=2, input_shape=(1, 2, 3))
 VIT = cl.models.vit(1, 1, n_classes=4, channels=6, width=8, depth=1, heads=2, dropout=0.1)
+VIEWS = cl.augment.compose(cl.augment.random_crop(padding=1), cl.augment.horizontal_flip(), cl.augment.cutout(1))
+PICTURES = cl.models.from_module(picture_net, n_classes=4, input_shape=(1, 2, 3), last_layer="4")
+AUGMENTED = cl.models.augmented(cl.models.normalized(PICTURES, 0.1, 2.0), VIEWS)
 HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
@@ -277,8 +286,17 @@ LOSSES = [
     Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("ewc"), start=regularised),
     Case("regularizers.quadratic.loss", lambda: regularizers.quadratic.loss("rwalk"), model=ODD, start=regularised),
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(ODD), model=ODD),
+    Case("losses.mixup", lambda: losses.mixup(MODEL, alpha="lwf.strength", mask="seen")),
+    Case("losses.mixup", lambda: losses.with_replay(losses.mixup(NORMED), 3), model=NORMED),
+    Case("losses.mixup", lambda: losses.with_replay(losses.mixup(HEADS, 0.2), 3)),
+    Case("losses.mixup", lambda: losses.mixup(AUGMENTED), model=AUGMENTED),
+    Case("losses.cutmix", lambda: losses.with_replay(losses.cutmix(AUGMENTED, mask="experience"), 3), model=AUGMENTED),
+    Case("losses.cutmix", lambda: losses.cutmix(PICTURES), model=PICTURES),
     Case("losses.cross_entropy", lambda: _ce(ODD), model=ODD),
     *[Case("losses.cross_entropy", lambda model=model: _ce(model), model=model) for model in (STACK, VIT)],
+    Case("losses.cross_entropy", lambda: _ce(AUGMENTED), model=AUGMENTED),
+    Case("losses.with_replay", lambda: losses.with_replay(_ce(AUGMENTED), 3), model=AUGMENTED),
+    Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(AUGMENTED), model=AUGMENTED),
     Case("losses.with_replay", lambda: losses.with_replay(_ce(ODD), 3), model=ODD),
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
 ]
@@ -355,6 +373,8 @@ UPDATES = [
     Case("projections.ogd.store", lambda: projections.ogd.store(NORMED, 3), NORMED, start=constrained),
     Case("projections.ogd.store", lambda: projections.ogd.store(ODD, 3), ODD, start=constrained),
     Case("train_step", lambda: cl.train_step(_ce(ODD), OPTIMIZERS["adamw"]), ODD, OPTIMIZERS["adamw"]),
+    Case("train_step", lambda: cl.train_step(losses.with_replay(_ce(AUGMENTED), 3), _MOMENTUM), AUGMENTED),
+    Case("memory.herding.insert", lambda: memory.herding.insert(AUGMENTED, slot="herd"), model=AUGMENTED, start=featured),
     Case("memory.dark.fields", lambda: memory.reservoir.insert(fields=memory.dark.fields(ODD)), ODD, start=with_logits),
     Case("regularizers.lwf.snapshot", lambda: regularizers.lwf.snapshot(), model=ODD),
     Case("regularizers.ewc.consolidate", lambda: regularizers.ewc.consolidate(ODD, labels="all"), model=ODD, start=regularised),
@@ -397,6 +417,7 @@ TRANSFORMS = [
     Case("projections.agem.project", lambda: projections.agem.project(_ce(NORMED), 4), NORMED, start=constrained),
     Case("projections.gem.project", lambda: projections.gem.project(_ce()), start=constrained),
     Case("projections.gem.project", lambda: projections.gem.project(_ce(NORMED)), NORMED, start=constrained),
+    Case("projections.gem.project", lambda: projections.gem.project(_ce(AUGMENTED)), AUGMENTED, start=constrained),
     Case("projections.owm.project", lambda: projections.owm.project(), start=constrained),
     Case("projections.ogd.project", lambda: projections.ogd.project(), start=constrained),
     Case("projections.agem.project", lambda: projections.agem.project(_ce(ODD), 4), ODD, start=constrained),
@@ -415,6 +436,7 @@ PROBES = [
         Case("models.activations", lambda model=model: partial(dormancy, model=model), model=model)
         for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
     ],
+    Case("evaluate", lambda: cl.evaluate(AUGMENTED, BENCH.test), model=AUGMENTED),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),
@@ -487,6 +509,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a mo
 STRATEGIES += [
     Case(f"strategies.{name}", lambda name=name, more=more: getattr(cl.strategies, name)(ODD, SGD, batch_size=5, **more), model=ODD)
     for name, more in sorted(ARGUMENTS.items())
+]
+STRATEGIES += [
+    Case(f"strategies.{name}", lambda name=name: getattr(cl.strategies, name)(AUGMENTED, SGD, batch_size=5, **ARGUMENTS[name]))
+    for name in ("er", "from_scratch", "gem", "lwf", "mir")
 ]
 
 ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]

@@ -694,6 +694,19 @@ call(
         )
     },
 )
+PICTURE_MODEL = registry.PICTURES
+FLAT_MODELS = kind(bad=(MODEL, "cnn", models.from_module(build, n_classes=4), registry.AUGMENTED))
+call("models.augmented", {"model": PICTURE_MODEL, "augment": registry.VIEWS}, {"model": FLAT_MODELS, "augment": FUNCTION})
+call(
+    "models.normalized",
+    {"model": PICTURE_MODEL, "mean": 0.5, "std": 0.5},
+    {
+        "model": FLAT_MODELS,
+        "mean": ANGLE.but(bad=([0.1, "a"], [0.1, 0.2])),
+        "std": POSITIVE.but(bad=([0.1, 0.0], [0.1, 0.2])),
+    },
+)
+call("models.split_augment", {"model": PICTURE_MODEL})
 call("models.class_masks", {"stream": BENCH.train}, {"stream": STREAM.but(bad=([BENCH], [DATA]))})
 CLASSES = torch.tensor([True, False, True, True])
 MASK = tensor(CLASSES, bad=(torch.ones(3) > 0, torch.ones(3, 4) > 0))
@@ -773,8 +786,51 @@ call(
 )
 call("models.KeyedLayer", {}, {})
 
+# -- augmentations
+PICTURES = torch.rand(3, 3, 4, 4)
+PICTURES_ = tensor(PICTURES, shapes=False, bad=(PICTURES.flatten(1), PICTURES[0], PICTURES[None], PICTURES.long()))
+for name, valid, kinds in (
+    ("random_crop", {"padding": 2, "fill": 0.5}, {"padding": SIZE, "fill": ANGLE}),
+    ("horizontal_flip", {"p": 0.3}, {"p": PROBABILITY}),
+    ("cutout", {"size": 2, "fill": 0.5}, {"size": SIZE, "fill": ANGLE}),
+    (
+        "color_jitter",
+        {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
+        {
+            **dict.fromkeys(("brightness", "contrast", "saturation"), NON_NEGATIVE),
+            "hue": kind("zero", "numpy float", bad=(0.6, "0.1"), drawn=NO_NUMBER),
+            "p": PROBABILITY,
+        },
+    ),
+    ("grayscale", {"p": 0.3}, {"p": PROBABILITY}),
+    (
+        "normalize",
+        {"mean": 0.5, "std": 0.5},
+        {"mean": ANGLE.but("list", bad=([0.1, "a"],)), "std": POSITIVE.but("list", bad=([0.1, 0.0],))},
+    ),
+):
+    call(f"augment.{name}", valid, kinds)
+    made = getattr(cl.augment, name)(**valid)
+    call(f"augment.{name}", {"key": KEY, "x": PICTURES}, {"key": ANY if name == "normalize" else KEY_, "x": PICTURES_}, run=made)
+call("augment.compose", {"augments": clip}, {"augments": FUNCTION}, run=lambda augments: cl.augment.compose(augments, augments))
+call("augment.compose", {"key": KEY, "x": PICTURES}, {"x": PICTURES_}, run=cl.augment.compose(cl.augment.cutout(2)))
+
 # -- losses
 call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})
+ALPHA = dataclasses.replace(POSITIVE, fine=POSITIVE.fine | {"str"}, bad=(0.0, float("-inf")))
+MIX = {"mask": choice("experience", "seen").but("none"), "alpha": ALPHA}
+call("losses.mixup", {"model": MODEL, "alpha": 0.2, "mask": "seen", "slot": "seen"}, MIX)
+call(
+    "losses.cutmix",
+    {"model": PICTURE_MODEL, "alpha": 0.2, "mask": "seen", "slot": "seen"},
+    {**MIX, "model": kind(bad=(MODEL, models.cnn, models.from_module(build, n_classes=4)))},
+)
+call(
+    "losses.mixup",
+    {"params": STATE.model.params, "state": STATE, "exp": EXP},
+    {"params": kind(bad=({"w": torch.zeros(2)},)), "state": ANY},
+    run=losses.mixup(MODEL),
+)
 call("losses.total", {"losses": loss}, {"losses": FUNCTION}, run=lambda losses: cl.losses.total(loss, losses))
 call("losses.scaled", {"loss": loss, "by": 0.5}, {"loss": FUNCTION, "by": kind(*NUMBER, "negative", "str")})
 call(
@@ -1132,6 +1188,12 @@ call(
         "p": kind("zero", "numpy float", "scalar tensor", bad=(1.1, -0.1, torch.ones(3), torch.tensor(1)), drawn=NO_NUMBER),
         "shape": DIMS,
     },
+)
+ABOVE_ZERO = POSITIVE.but("scalar tensor", bad=(torch.ones(3), torch.tensor(1), torch.tensor(0.5, device="meta")))
+call(
+    "random.beta",
+    {"key": KEY, "a": 0.3, "b": 2.0, "shape": (2,), "dtype": torch.float32},
+    {"a": ABOVE_ZERO, "b": ABOVE_ZERO, "shape": DIMS, "dtype": DTYPE},
 )
 call("random.permutation", {"key": KEY, "n": 3}, {"n": COUNT})
 call(

@@ -13,6 +13,7 @@ from benchmarks.accuracy.table import Results, summary
 from benchmarks.accuracy.tuning import Protocol, tune
 from benchmarks.methods import METHODS, all_methods, find, synthetic
 from benchmarks.peers.against_avalanche import PAIRS, verdict
+from benchmarks.speed import augment
 from benchmarks.speed.cost import flops, forward_flops
 
 PROBLEM = synthetic(rows=40, iterations=1)
@@ -119,6 +120,12 @@ def test_rows_of_an_earlier_call_are_kept_if_its_numbers_are_the_same(tmp_path):
     for numbers in ({"rounds": 4}, {"rounds": 3, "lanes": [1]}):
         with pytest.raises(ValueError, match="holds results with"):
             results.earlier(file, "rows", "machine", numbers)
+
+
+def test_the_table_of_what_augmentation_costs():
+    row = {"step": "eager", "to the images": "mixup", "milliseconds": 61.4, "ratio": 1.0261, "from": 1.0, "to": 1.1}
+    assert augment.table([row]).splitlines()[-1] == "| eager | mixup | 61 | 1.026 | 1.000 to 1.100 |"
+    assert next(iter(augment.contenders())) == augment.PLAIN
 
 
 def test_the_page_of_methods_is_up_to_date():

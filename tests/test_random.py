@@ -91,6 +91,7 @@ FROZEN = {
     "normal": [0.03344598412513733, 0.6117968559265137, 0.20222732424736023],
     "randint": [0, -4, 1, 5, 6],
     "permutation": [1, 5, 2, 3, 0, 4],
+    "beta": [0.17438845336437225, 0.1305607110261917, 0.009802143089473248],
 }
 
 
@@ -117,6 +118,7 @@ def test_frozen_values():
     assert random.normal(key, 3).tolist() == pytest.approx(FROZEN["normal"], rel=1e-6)
     assert random.randint(key, 5, -10, 10).tolist() == FROZEN["randint"]
     assert random.permutation(key, 6).tolist() == FROZEN["permutation"]
+    assert random.beta(key, 0.5, 2.0, 3).tolist() == pytest.approx(FROZEN["beta"], rel=1e-6)
 
 
 # ---------------------------------------------------------------- shapes, dtypes, purity
@@ -131,11 +133,12 @@ DRAWS = {
     "randint tensor": lambda key, n=5: random.randint(key, n, torch.tensor(-3), torch.arange(n) + 1),
     "bernoulli": lambda key, n=5: random.bernoulli(key, 0.3, n),
     "permutation": lambda key, n=5: random.permutation(key, n),
+    "beta": lambda key, n=5: random.beta(key, 0.3, torch.tensor(2.0), n),
     "categorical": lambda key, n=5: random.categorical(key, torch.linspace(0, 2, 4).expand(n, 4)),
     "split": lambda key, n=5: random.split(key, n),
     "fold_in": lambda key, n=5: random.fold_in(key, n),
 }
-DTYPES = {"uniform": torch.float32, "normal": torch.float32, "bernoulli": torch.bool}
+DTYPES = {"uniform": torch.float32, "beta": torch.float32, "normal": torch.float32, "bernoulli": torch.bool}
 
 
 @pytest.mark.parametrize("name", DRAWS)
@@ -154,7 +157,7 @@ def test_dtype_shape_and_purity(name):
 def test_shapes(shape):
     key = random.key(0)
     size = torch.Size((shape,) if isinstance(shape, int) else shape)
-    for name in ("bits", "uniform", "normal", "bernoulli"):
+    for name in ("bits", "uniform", "normal", "bernoulli", "beta"):
         draw = DRAWS[name]
         assert draw(key, shape).shape == size
         assert torch.equal(draw(key, shape).flatten(), draw(key, size.numel()))
@@ -325,6 +328,21 @@ def test_randint_of_an_empty_tensor_range_gives_low():
     assert random.randint(random.key(0), 3, 5, torch.tensor(5)).tolist() == [5, 5, 5]
 
 
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (0.2, 0.2), (0.5, 3.0), (8.0, 2.0), (40.0, 40.0)])
+def test_beta_is_beta(a, b):
+    for given in ((a, b), (torch.tensor(a), torch.full((N,), b))):
+        draws = random.beta(random.key(0), *given, N, torch.float64)
+        assert scipy.stats.kstest(draws.numpy(), "beta", (a, b)).pvalue > P_VALUE
+        assert correlation(draws[:-1], draws[1:]) < 4
+
+
+def test_beta_of_tiny_parameters_is_zero_or_one():
+    draws = random.beta(random.key(0), 1e-3, 1e-3, N)
+    assert draws.isfinite().all()
+    assert ((draws < 1e-6) | (draws > 1 - 1e-6)).float().mean() > 0.98
+    assert scipy.stats.binomtest(int((draws > 0.5).sum()), N).pvalue > P_VALUE
+
+
 @pytest.mark.parametrize("p", [0, 0.1, 0.5, 0.93, 1])
 def test_bernoulli_frequency(p):
     for given in (p, torch.tensor(float(p))):
@@ -458,10 +476,16 @@ def compare(pairs, vmapped):
     keys = random.split(random.key(0), 3 * len(pairs)).reshape(3, -1)
     function, given = (torch.func.vmap(draw), keys) if vmapped else (draw, keys[0])
     for (name, n), compiled, eager in zip(pairs, compiled_by_us(function, given)(given), function(given), strict=True):
-        if name == "normal":  # the compiled logarithm and cosine may round otherwise
+        if name in ("normal", "beta"):  # the compiled logarithm and cosine may round otherwise
             assert torch.allclose(compiled, eager, rtol=1e-6, atol=1e-6), (name, n)
         else:
             assert torch.equal(compiled, eager), (name, n)
+
+
+@pytest.mark.skipif(not transforms.compiler_available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize(("vmapped", "sizes"), [(False, (1001,)), (True, (33,))])
+def test_compiled_draws_from_beta_equal_eager_ones(vmapped, sizes):
+    compare([("beta", n) for n in sizes], vmapped)
 
 
 def compiled_by_us(function, given):

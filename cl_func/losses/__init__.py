@@ -4,10 +4,12 @@ from cl_func.losses.classification import cross_entropy, mark_seen, masked_cross
 from cl_func.losses.combine import replayed, scaled, total, with_replay
 from cl_func.losses.dark import dark_experience, logit_distance
 from cl_func.losses.distil import distillation, divergence
+from cl_func.losses.mixing import cutmix, mixup
 from cl_func.models import mask_logits
 
 __all__ = [
     "cross_entropy",
+    "cutmix",
     "dark_experience",
     "distillation",
     "divergence",
@@ -15,6 +17,7 @@ __all__ = [
     "mark_seen",
     "mask_logits",
     "masked_cross_entropy",
+    "mixup",
     "replayed",
     "scaled",
     "total",

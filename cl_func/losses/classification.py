@@ -70,9 +70,14 @@ def cross_entropy(model: Model, mask: Mask = None, slot: str = "seen") -> Loss:
 
 def _cross_entropy(params: PyTree, state: Any, exp: Experience, *, model: Model, mask: Mask, slot: str) -> tuple[Tensor, Any]:
     logits, state = forward(model, params, state, exp)
+    return masked_cross_entropy(logits, exp, competing(state, exp, mask, slot)), state
+
+
+def competing(state: Any, exp: Experience, mask: Mask, slot: str) -> Tensor | None:
+    """The classes [C] bool that compete under a mask of `cross_entropy`; None if all do."""
     if mask == "seen":
-        return masked_cross_entropy(logits, exp, _seen(state, slot, exp)), state
-    return masked_cross_entropy(logits, exp, exp.classes if mask == "experience" else None), state
+        return _seen(state, slot, exp)
+    return exp.classes if mask == "experience" else None
 
 
 def _seen(state: Any, slot: str, exp: Experience) -> Tensor:

@@ -2,11 +2,12 @@
 
 `from_module` makes one from any `torch.nn.Module` factory, `pure` a functional view of modules without logits; `mlp`, `cnn`,
 `resnet18`, `slim_resnet18` and `vit` are ready-made; `activations` gives the hidden units of any of them; `multi_head` masks the
-logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions. Layers that draw, such as `Dropout`, have
-a key of their own; `KeyedLayer` is the base for others.
+logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions; `augmented` and `normalized` change what a
+model sees. Layers that draw, such as `Dropout`, have a key of their own; `KeyedLayer` is the base for others.
 """
 
 from cl_func.models.activations import activations
+from cl_func.models.augmented import augmented, split_augment
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.cnn import cnn
 from cl_func.models.cosine import CosineLinear
@@ -16,6 +17,7 @@ from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, KeyedLayer, RR
 from cl_func.models.mlp import mlp
 from cl_func.models.model import Model, ModelState, feature_function, features, forward, fresh_function, sample_features
 from cl_func.models.module import from_module
+from cl_func.models.normalized import normalized
 from cl_func.models.pure import PureModule, pure
 from cl_func.models.resnet import resnet18, slim_resnet18
 from cl_func.models.vit import vit
@@ -32,6 +34,7 @@ __all__ = [
     "PureModule",
     "RReLU",
     "activations",
+    "augmented",
     "class_masks",
     "cnn",
     "feature_function",
@@ -43,11 +46,13 @@ __all__ = [
     "mask_logits",
     "mlp",
     "multi_head",
+    "normalized",
     "pure",
     "resnet18",
     "row_factors",
     "sample_features",
     "slim_resnet18",
+    "split_augment",
     "split_heads",
     "vit",
 ]
