@@ -80,7 +80,7 @@ def evaluate(
 
     batch_size: how many rows the model is given at a time; a smaller experience is one batch.
     mask: "experience" lets only the classes of the test experience compete, as in task-incremental evaluation with one head.
-    measure: your own in their place, `measure(outputs [n, K], exp) -> {name: [n]}`; averaged over the valid rows of each experience.
+    measure: your own in their place, `measure(outputs [n, K], exp) -> {name: [n]}`, averaged over the valid rows of an experience.
 
     Raises ValueError for an empty stream, and for a multi-head model without a head for the task and the class of a row. Warns if
     tasks have different classes but the model ignores the task labels: it has one head, in which all classes compete.

@@ -3,8 +3,8 @@
     mean squared error    L = mean_i 1/K sum_k (f(x_i)_k - y_ik)^2
     Huber                 L = mean_i 1/K sum_k h(f(x_i)_k - y_ik)
 
-with h(e) = e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2) (Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 1964.) The outputs are what a model calls its
-logits, so a model for K targets is built with n_classes=K.
+with h(e) = e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2) (Huber, "Robust estimation of a location parameter", Annals of
+Mathematical Statistics 1964). The outputs are what a model calls its logits, so a model for K targets is built with n_classes=K.
 """
 
 from __future__ import annotations
