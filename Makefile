@@ -16,7 +16,7 @@ test-torch: .venv-torch-$(TORCH)/installed
 	.venv-torch-$(TORCH)/bin/python -m pytest
 
 lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/basedpyright --pythonpath $(BIN)/python
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks

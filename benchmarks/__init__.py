@@ -1,4 +1,8 @@
-"""Timings of the library beside its peers, each in its own environment and in turn: `python -m benchmarks`.
+"""Measurements that are too slow or too noisy to be tests.
 
-They live here and never in the tests. Every bar is a ratio against a peer in the same run.
+    python -m benchmarks             B1 to B8: time beside the peers, each in its own environment (speed/, peers/)
+    python -m benchmarks.accuracy    how well the methods learn (accuracy/)
+    python -m benchmarks.page        docs/methods.md
+
+Every bar on a time is a ratio to a peer in the same run. Long searches for faults are in soak/.
 """

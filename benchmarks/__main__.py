@@ -5,8 +5,8 @@
     B3  naive, ER and LwF in batch mode, Adam, batches of 128              B7  import and compile time
     B4  online ER on a slim ResNet-18                                      B8  checkpoints, taps, progress
 
-The contenders run in their own environments and take turns (A B C A B C ...), so that a machine that slows down slows down all; the
-table gives medians. Where we lose, it says so. Peers that are not installed are named, with what to do about it.
+The contenders run in their own environments and take turns (A B C A B C ...), so that a machine that slows down slows all of them
+down; the table gives medians. Where we lose, it says so. Peers that are not installed are listed, with the way to install them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.experiment import b5
-from benchmarks.growth import b6
-from benchmarks.overhead import b8
-from benchmarks.peers import Peers
+from benchmarks.peers.interpreters import Peers
 from benchmarks.process import command_line
-from benchmarks.report import Report
-from benchmarks.startup import b7
-from benchmarks.steps import Settings, b1, b2, b3, b4
+from benchmarks.speed.experiment import b5
+from benchmarks.speed.growth import b6
+from benchmarks.speed.overhead import b8
+from benchmarks.speed.report import Report
+from benchmarks.speed.startup import b7
+from benchmarks.speed.steps import Settings, b1, b2, b3, b4
 
 BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7, "B8": b8}
 PATHS = ("--data", "--out", "--jax-python", "--avalanche-python")
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="B1 B2 ...", help="which ones (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a short look: less of everything, 2 rounds; no figures to quote")
+    parser.add_argument("--quick", action="store_true", help="a short trial: less of everything, 2 rounds; no figures to quote")
     parser.add_argument("--rounds", type=int, help="timed repetitions of each contender (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for results.json and results.md")
     parser.add_argument("--data", type=Path, help="folder of the idx files of Fashion-MNIST, for B5")
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run, print the table, write the two files; 1 if a contender failed, which is not to be not installed."""
+    """Run, print the table, write the two files; 1 if a contender failed (one that is not installed has not)."""
     args = arguments()
     # Absolute: the workers run in the root of the repository, wherever this was called.
     out = args.out.resolve()
@@ -75,18 +75,18 @@ def main() -> int:
         data=args.data and args.data.resolve(),
     )
     if args.rounds < 5 or args.quick:
-        report.notes.append(f"a quick look (rounds: {args.rounds}): no figures to quote")
+        report.notes.append(f"a quick trial (rounds: {args.rounds}): no figures to quote")
     if machine.busy():
         report.notes.append("the machine was busy when this began: see its load average")
     start = time.perf_counter()
     for name in args.names:
         print(f"{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}", flush=True)
         BENCHMARKS[name](settings, report)
-        data, page = report.write(out)
+        report.write(out)
     print(f"\n{report.table()}\n")
     for note in report.notes:
         print(f"- {note}")
-    print(f"- {time.perf_counter() - start:.0f} s; written: {data}, {page}")
+    print(f"- {time.perf_counter() - start:.0f} s; written: {out}/results.json, results.md")
     return int(any(why.startswith("failed") for _, _, why in report.missing))
 
 

@@ -1,4 +1,4 @@
-"""The machine that was measured, as far as it tells."""
+"""The machine on which the measurements were made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cl_func.sweeps.autotune import cores
 
 
 def describe() -> dict[str, str]:
-    """CPU model, cores, memory, system, and how busy it was before the measurement."""
+    """CPU model, cores, memory, system, and the load before the measurement."""
     facts = {
         "CPU": _cpu(),
         "cores": str(cores()),
@@ -27,7 +27,7 @@ def describe() -> dict[str, str]:
 
 
 def busy() -> bool:
-    """Whether something else seems to be running: the figures are then of little use."""
+    """Whether something else seems to be running, which makes the figures useless."""
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
 
 

@@ -1,9 +1,9 @@
-"""The settings and the methods whose accuracy and cost are measured: one line a method.
+"""The settings and the methods whose accuracy and cost are measured, one line per method.
 
 The protocol is that of van de Ven, Tuytelaars & Tolias, "Three types of incremental learning", Nature Machine Intelligence 2022: an
-MLP 784-400-400 with ReLU, Adam with a learning rate of 1e-3, minibatches of 128, a number of iterations per experience (theirs is
-2000), and a memory of 100 samples for each of the ten classes. Fashion-MNIST takes MNIST's place. The order of the classes and
-the permutations are the same for all seeds; seeds differ in weights, minibatches and whatever else a method draws.
+MLP 784-400-400 with ReLU, Adam with a learning rate of 1e-3, minibatches of 128, a number of iterations per experience (2000 in
+the paper), and a memory of 100 samples for each of the ten classes. Fashion-MNIST takes MNIST's place. The order of the classes and
+the permutations are the same for all seeds; seeds differ in weights, minibatches and everything else that a method draws.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import cl_func as cl
 
@@ -27,7 +29,7 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One setting: its streams, its model, and the numbers that factories are given."""
+    """One setting: its streams, its model, and the numbers that the factories take."""
 
     setting: str
     bench: cl.Benchmark
@@ -39,31 +41,31 @@ class Problem:
 
     @property
     def experiences(self) -> int:
-        """How many there are."""
+        """The number of experiences."""
         return len(self.bench.train)
 
     @property
     def classes(self) -> int:
-        """The number of outputs, by which a memory per class divides its room."""
+        """The number of classes C."""
         return self.model.n_classes
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method of `cl.strategies`, the arguments that the protocol gives it, and the values among which its strength is chosen."""
+    """A method of `cl.strategies`, its arguments in the protocol, and the grid from which its hyperparameters are chosen."""
 
     name: str
     arguments: Callable[[Problem], Mapping[str, Any]] = lambda p: {}
     grid: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     settings: Sequence[str] = tuple(SETTINGS)
     stream: str = "plain"  # "cumulative": trained on all data so far; "all": on the data of all experiences, once
-    # What a step in experience k needs, in minibatches: rows that go forward and backward, rows that only go forward; None where
-    # that is not what it costs.
+    # The passes over a minibatch that a step in experience k needs: forward and backward, forward only. None where its cost does
+    # not consist of passes.
     passes: Callable[[int], tuple[float, float]] | None = lambda k: (1, 0)
 
     @property
-    def there(self) -> bool:
-        """Whether the library has it."""
+    def available(self) -> bool:
+        """Whether the library has the method."""
         return hasattr(cl.strategies, self.name)
 
     def strategy(self, problem: Problem, **changes: Any) -> cl.Strategy:
@@ -73,7 +75,7 @@ class Method:
         return factory(problem.model, problem.optimizer, **{**loop, **self.arguments(problem), **changes})
 
     def budget(self, problem: Problem) -> int:
-        """Iterations per experience; who trains once on everything has those of all experiences."""
+        """Iterations per experience; joint training has the iterations of all experiences at once."""
         return problem.iterations * (problem.experiences if self.stream == "all" else 1)
 
     def benchmark(self, problem: Problem) -> cl.Benchmark:
@@ -82,7 +84,7 @@ class Method:
         if self.stream == "plain":
             return bench
         bench = cl.streams.cumulative(bench)
-        # Made once: where experiences have data of their own, such as permuted ones, every asking copies it.
+        # Made once: an experience with data of its own, such as a permuted one, would be computed again at every access.
         return bench if self.stream == "cumulative" else dataclasses.replace(bench, train=_kept(bench.train[-1:]))
 
 
@@ -91,7 +93,7 @@ def _replay(p: Problem) -> dict[str, int]:
 
 
 def _strength(p: Problem) -> dict[str, float]:
-    return {"strength": 1.0}  # asked for by the factory; the grid sets it
+    return {"strength": 1.0}  # required by the factory; the grid sets it
 
 
 WITHOUT_TASKS = ("class", "domain")
@@ -138,15 +140,15 @@ METHODS = (
 )
 
 
-def method(name: str) -> Method:
-    """The method of that name. Raises ValueError, naming those there are."""
+def find(name: str) -> Method:
+    """The method of that name. Raises ValueError that lists the names."""
     found = [m for m in METHODS if m.name == name]
     if not found:
-        raise ValueError(f"{name}: no such method; there is {', '.join(m.name for m in METHODS)}.")
+        raise ValueError(f"{name}: no such method; there are {', '.join(m.name for m in METHODS)}.")
     return found[0]
 
 
-def problem(setting: str, folder: Path, iterations: int, limit: int | None = None) -> Problem:
+def load_problem(setting: str, folder: Path, iterations: int, limit: int | None = None) -> Problem:
     """A setting on the idx files of a folder; `limit` takes only the first rows, of the test data too."""
     train, test = (
         cl.Dataset(data.x[:limit].flatten(1), data.y[:limit], n_classes=data.n_classes) for data in cl.data.idx_folder(folder)
@@ -167,6 +169,16 @@ def problem(setting: str, folder: Path, iterations: int, limit: int | None = Non
     return Problem(setting, bench, model, iterations)
 
 
+def synthetic(rows: int, iterations: int, experiences: int = 5) -> Problem:
+    """Random bytes in place of Fashion-MNIST, `rows` per experience."""
+    generator = torch.Generator().manual_seed(0)
+    n = rows * experiences
+    x = torch.randint(0, 256, (n, 784), dtype=torch.uint8, generator=generator)
+    y = torch.arange(n) * 10 // n
+    data = cl.Dataset(x, y, n_classes=10)
+    return Problem("class", cl.streams.split_by_class(data, data, experiences), cl.models.mlp(784, (400, 400), 10), iterations)
+
+
 def _kept(stream: cl.Stream) -> cl.Stream:
-    """The stream with its experiences made now, once."""
+    """The stream with all its experiences computed now."""
     return cl.Stream(tuple(stream).__getitem__, len(stream))

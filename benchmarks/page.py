@@ -1,7 +1,7 @@
 """docs/methods.md, made from the methods themselves: `python -m benchmarks.page`.
 
-What a method stores and its hyperparameters are read off the state that it starts with, its source off its file; nothing is typed
-twice. A test fails when the page is not up to date.
+What a method stores and its hyperparameters are read from its initial state, its source from its file, so that nothing is written
+twice. A test fails if the page is out of date.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cl_func as cl
-from benchmarks.cost import synthetic
-from benchmarks.methods import METHODS, Method, Problem
+from benchmarks.methods import METHODS, Method, Problem, synthetic
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 HEAD = """# Methods
@@ -28,7 +27,7 @@ One import and one call: `cl.strategies.er(model, optimizer, capacity=200, repla
 
 *Stored* is what the state holds beyond the model and the optimiser, in MB for the MLP 784-400-400-10, 5 experiences and a memory of
 1000 rows. *Step* is what a training step costs beside one of naive, counting forward and backward passes over rows (in the third
-experience, where it grows); what is done once per experience is not in it. `python -m benchmarks.cost` measures both.
+experience, where it grows); what is done once per experience is not in it. `python -m benchmarks.speed.cost` measures both.
 
 | method | stored | step | hyperparameters, by path | source |
 | --- | --- | --- | --- | --- |
@@ -36,7 +35,7 @@ experience, where it grows); what is done once per experience is not in it. `pyt
 
 
 def stored(state: Any) -> str:
-    """The slots that a method adds, with their size."""
+    """The slots that a method adds, with their sizes in MB."""
     slots = {path.partition(".")[0] for path, _ in cl.tree.items(state)} - {"key", "model", "opt"}
     sizes = {slot: sum(leaf.nbytes for leaf in cl.tree.leaves(getattr(state, slot))) / 1e6 for slot in slots}
     return ", ".join(f"`{slot}` {size:.1f}" for slot, size in sorted(sizes.items()) if size >= 0.05) or (
@@ -45,14 +44,14 @@ def stored(state: Any) -> str:
 
 
 def paths(name: str, state: Any) -> str:
-    """The hyperparameters that the factory's docstring names, with their defaults; those of the optimiser are not repeated."""
-    said = (getattr(cl.strategies, name).__doc__ or "").partition("Hyperparameter paths:")[2].partition("\n\n")[0]
-    named = re.findall(r"`([\w.]+)`", said)
+    """The hyperparameters that the factory's docstring names, with their defaults; those of the optimiser are left out."""
+    listed = (getattr(cl.strategies, name).__doc__ or "").partition("Hyperparameter paths:")[2].partition("\n\n")[0]
+    named = re.findall(r"`([\w.]+)`", listed)
     leaves = {path: leaf for path, leaf in cl.tree.items(state) if leaf.ndim == 0 and not path.startswith("opt.")}
-    asked = inspect.signature(getattr(cl.strategies, name)).parameters
+    parameters = inspect.signature(getattr(cl.strategies, name)).parameters
 
     def default(path: str) -> str:
-        argument = asked.get(path.rpartition(".")[2])
+        argument = parameters.get(path.rpartition(".")[2])
         required = argument is not None and argument.default is inspect.Parameter.empty
         return f"`{path}` (required)" if required else f"`{path}` = {leaves[path].item():g}"
 
@@ -82,7 +81,7 @@ def row(entry: Method, problem: Problem) -> str:
 def page() -> str:
     """The whole page."""
     problem = synthetic(2000, 1)
-    return HEAD + "\n".join(row(entry, problem) for entry in METHODS if entry.there) + "\n"
+    return HEAD + "\n".join(row(entry, problem) for entry in METHODS if entry.available) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Workers as long-lived processes, asked in turn (A B C A B C ...); and whole processes, timed from the outside."""
+"""Workers: long-lived processes that are timed in turn (A B C A B C ...); and whole processes, timed from the outside."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# All contenders run on the processor, also where JAX or torch could find an accelerator. How threads wait is left as it is: told to
+# All contenders run on the CPU, even where JAX or torch would find an accelerator. How threads wait is left at its default: made to
 # sleep at once (OMP_WAIT_POLICY=PASSIVE), they double the time of a small step.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 class WorkerError(RuntimeError):
-    """A contender that did not start or that died; the message ends with the last line that it wrote."""
+    """A contender did not start, or died; the message ends with the last line that it wrote."""
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -29,12 +29,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def shown(command: Sequence[str | Path]) -> str:
-    """A command as a reader can type it: without the paths of this machine."""
+    """A command as a reader can type it, without the path of the interpreter."""
     return " ".join(["python", *map(str, command[1:])])
 
 
 def command_line(module: str, words: Sequence[str], paths: Sequence[str]) -> str:
-    """What was typed, with PATH for the values of the options in `paths`: those of this machine tell a reader nothing."""
+    """The command that was typed, with PATH for the values of the options in `paths`: local paths tell a reader nothing."""
     typed, hide = [], False
     for word in words:
         option, equals, _ = word.partition("=")
@@ -44,13 +44,13 @@ def command_line(module: str, words: Sequence[str], paths: Sequence[str]) -> str
 
 
 def last_line(text: str) -> str:
-    """What a process that failed said last."""
+    """The last line that a failed process wrote."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it wrote nothing"
 
 
 class Worker:
-    """One contender: a process that is warm and waits for its turn."""
+    """One contender: a process that has warmed up and waits for its turn."""
 
     def __init__(
         self, command: Sequence[str | Path], log: Path, timeout: float = 1200, extra: Mapping[str, str] | None = None
@@ -79,11 +79,11 @@ class Worker:
             self.process.stdin.write(b"go\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has died, and `_answer` tells of what
+            pass  # it has died; `_answer` raises with the reason
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        """The next JSON object on its standard output; other lines there are some library's talk."""
+        """The next JSON object on its standard output; other lines there come from libraries."""
         assert self.process.stdout is not None
         end, source = time.monotonic() + self.timeout, self.process.stdout.fileno()
         while True:
@@ -100,7 +100,7 @@ class Worker:
             self._buffer += chunk
 
     def close(self) -> None:
-        """End the process: it leaves when its standard input is closed."""
+        """End the process, which exits when its standard input is closed."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -113,7 +113,7 @@ class Worker:
 
 @contextlib.contextmanager
 def workers(commands: Mapping[str, Sequence[str | Path]], logs: Path) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
-    """Start the workers one after the other; gives those that are ready, and why the others are not."""
+    """Start the workers one after the other; yields those that are ready, and for the others the reasons why they are not."""
     started: dict[str, Worker] = {}
     failed: dict[str, str] = {}
     try:
@@ -131,7 +131,7 @@ def workers(commands: Mapping[str, Sequence[str | Path]], logs: Path) -> Iterato
 
 
 def alternate(started: dict[str, Worker], failed: dict[str, str], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Ask each worker in turn, `rounds` times; one that dies on the way joins the failed."""
+    """Ask each worker in turn, `rounds` times; one that dies on the way is added to `failed`."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in started}
     for turn in range(rounds):
         print(f"  round {turn + 1} of {rounds}", flush=True)
@@ -147,7 +147,7 @@ def alternate(started: dict[str, Worker], failed: dict[str, str], rounds: int) -
 
 
 def timed(command: Sequence[str | Path], extra: Mapping[str, str] | None = None, timeout: float = 3600) -> tuple[float, str]:
-    """Seconds from the start of a process to its end, and what it printed."""
+    """The seconds from the start of a process to its end, and what it printed."""
     start = time.perf_counter()
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""What is timed, as numbers that all contenders share. Only the standard library: this is read in the peers' environments too.
+"""What is timed, as numbers that all contenders share. It imports only the standard library, since the peers import it too.
 
 A step of an online work is one experience of `batch` rows: a gradient step on them and `replayed` rows of the memory, then their
-insertion into the reservoir. A step of a batch work is one minibatch of a long experience; its memory is filled after it.
+insertion into the reservoir. A step of a batch work is one minibatch of a long experience, after which the memory is filled.
 """
 
 from __future__ import annotations
@@ -35,18 +35,29 @@ class Work:
 
     @property
     def flops(self) -> int:
-        """Multiply-adds times two of a step of an MLP: forward, and backward without the gradient by the inputs."""
+        """Floating-point operations of a step of an MLP: forward, and backward without the gradient with respect to the inputs."""
         layers = [a * b for a, b in itertools.pairwise(self.widths)]
         return 2 * (self.batch + self.replayed) * (3 * sum(layers) - layers[0])
 
 
-_BATCH = {"widths": (784, 400, 400, 10), "batch": 128, "optimizer": "adam", "lr": 1e-3, "online": False, "rows": 12800}
+_BATCH = Work(
+    "naive, MLP 784-400-400-10, Adam, batch 128",
+    (784, 400, 400, 10),
+    method="naive",
+    batch=128,
+    replayed=0,
+    optimizer="adam",
+    lr=1e-3,
+    online=False,
+    rows=12800,
+)
+_ER = "ER, MLP 784-400-400-10, Adam, 128 + 128 rows, reservoir 2000"
 
 WORKS = {
     "B1": Work("online ER, MLP 784-256-256-10, SGD, 10 + 10 rows, reservoir 500", (784, 256, 256, 10)),
     "B2": Work("online ER, MLP 64-64-10, SGD, 10 + 10 rows, reservoir 200", (64, 64, 10), capacity=200),
-    "B3-naive": Work("naive, MLP 784-400-400-10, Adam, batch 128", method="naive", replayed=0, **_BATCH),
-    "B3-er": Work("ER, MLP 784-400-400-10, Adam, 128 + 128 rows, reservoir 2000", replayed=128, capacity=2000, **_BATCH),
-    "B3-lwf": Work("LwF, MLP 784-400-400-10, Adam, batch 128", method="lwf", replayed=0, **_BATCH),
+    "B3-naive": _BATCH,
+    "B3-er": dataclasses.replace(_BATCH, title=_ER, method="er", replayed=128, capacity=2000),
+    "B3-lwf": dataclasses.replace(_BATCH, title="LwF, MLP 784-400-400-10, Adam, batch 128", method="lwf"),
     "B4": Work("online ER, slim ResNet-18 on 3x32x32, SGD, 10 + 10 rows, reservoir 500", rows=1000),
 }

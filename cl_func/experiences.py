@@ -366,3 +366,14 @@ class Benchmark:
     def n_classes(self) -> int:
         """The number of classes C."""
         return self.test[0].classes.shape[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidatedBenchmark(Benchmark):
+    """A Benchmark that has a `valid` stream, as `cl.streams.with_validation` makes it: to a type checker `valid` is never None."""
+
+    valid: Stream = dataclasses.field()  # required: no default is inherited
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.instance("valid", self.valid, Stream, "a cl.Stream(make, length), such as benchmark.valid")

@@ -13,6 +13,12 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    is_gradtrackingtensor,
+    peek_interpreter_stack,
+)
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
 from torch.nn.modules.dropout import _DropoutNd as DropoutBase
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNormBase
@@ -37,8 +43,7 @@ __all__ = [
     "vector_tools",
 ]
 
-_functorch = torch._C._functorch
-_peek, _modes = _functorch.peek_interpreter_stack, torch._C._len_torch_dispatch_stack
+_peek, _modes = peek_interpreter_stack, torch._C._len_torch_dispatch_stack
 
 
 def in_transform() -> bool:
@@ -53,18 +58,17 @@ def in_dispatch_mode() -> bool:
 
 def is_wrapped(value: Tensor) -> bool:
     """Whether a tensor is one of a torch.func transformation's own, around another."""
-    return bool(_functorch.is_functorch_wrapped_tensor(value))
+    return is_functorch_wrapped_tensor(value)
 
 
 def unwrap(value: Tensor) -> Tensor:
     """The tensor within one that is wrapped: of vmap's, that of all lanes."""
-    inner: Tensor = _functorch.get_unwrapped(value)
-    return inner
+    return get_unwrapped(value)
 
 
 def has_gradient_level(value: Tensor) -> bool:
     """Whether torch.func.grad follows a tensor at its innermost level."""
-    return bool(_functorch.is_gradtrackingtensor(value))
+    return is_gradtrackingtensor(value)
 
 
 def storage_id(value: Tensor) -> int:

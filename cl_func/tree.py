@@ -228,7 +228,7 @@ def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
             return key, rest[len(str(key)) + 1 :]
         names = [str(k) for k in node]
     elif hasattr(node, "_fields") or (dataclasses.is_dataclass(node) and not isinstance(node, type)):
-        names = list(node._fields) if hasattr(node, "_fields") else [f.name for f in dataclasses.fields(node)]
+        names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else list(node._fields)
         head, _, tail = rest.partition(".")
         if hasattr(node, "_fields") and head.isdecimal() and int(head) < len(names):
             head = names[int(head)]  # `items` counts the fields of a named tuple

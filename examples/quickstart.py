@@ -16,8 +16,8 @@ from tqdm import tqdm
 import cl_func as cl
 
 
-def methods(model, optimizer, large):
-    """name -> (strategy, whether it trains on the cumulative stream)."""
+def methods(model: cl.models.Model, optimizer: cl.core.Optimizer, large: bool) -> dict[str, tuple[cl.Strategy, bool]]:
+    """The strategies by name, and whether each trains on the cumulative stream."""
     memory = {"capacity": 1000 if large else 200, "replay_size": 128 if large else 32}
     loop = {"batch_size": 128, "epochs": 1} if large else {"batch_size": 32, "epochs": 10}
     return {
@@ -29,7 +29,7 @@ def methods(model, optimizer, large):
     }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of MNIST-format idx files, plain or .gz (default: the digits shipped)")
     parser.add_argument("--seeds", type=int, default=10, help="runs of each method (default: 10)")
@@ -39,7 +39,7 @@ def main():
         parser.error(f"--seeds: expected at least 1, got {args.seeds}")
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.data:
-        torch.set_num_threads(1)  # nets of this size gain nothing from a second thread, and lose much where cores are shared
+        torch.set_num_threads(1)  # a net of this size gains nothing from a second thread, and loses much where cores are shared
 
     train, test = cl.data.idx_folder(args.data) if args.data else cl.data.digits()
     bench = cl.streams.split_by_class(train, test, n_experiences=5)

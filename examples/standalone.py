@@ -24,14 +24,14 @@ loss = cl.losses.total(
     cl.losses.with_replay(cl.losses.cross_entropy(model), n=10, slot="replay"),
     cl.regularizers.lwf.distillation(model, slot="reg_loss"),
 )
-# The experiences of the online stream are a few rows long, so the teacher is taken only where new classes arrive.
+# The experiences of the online stream are a few rows long, so the teacher is replaced only when new classes arrive.
 new_classes = cl.regularizers.lwf.new_classes(slot="reg_loss")
 pre_update = cl.when(new_classes, cl.regularizers.lwf.snapshot(slot="reg_loss"))
 training_loop = cl.minibatches(cl.train_step(loss, optimizer), batch_size=10, epochs=3)
 post_update = cl.compose(cl.memory.reservoir.insert(slot="replay"), cl.optim.exponential_decay(0.995))
 
 
-def my_cool_method(exp, agent):
+def my_cool_method(exp: cl.Experience, agent: MyAgent) -> MyAgent:
     # partial initialisation: fills only what is None; the optimiser depends on the model and comes after it
     agent = cl.maybe_init(
         agent,
@@ -46,18 +46,18 @@ def my_cool_method(exp, agent):
 
 
 @torch.no_grad()
-def my_eval(stream, agent, metrics):
+def my_eval(stream: cl.Stream, agent: MyAgent, metrics: dict) -> None:
     for exp in stream:
         logits, _ = model.apply(agent.model.params, agent.model.buffers, exp.x, train=False)
-        for metric in metrics:
-            metrics[metric].append(metric(logits, exp.y))
+        for metric, values in metrics.items():
+            values.append(metric(logits, exp.y))
 
 
-def accuracy(logits, y):
+def accuracy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (logits.argmax(-1) == y).float().mean()
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("out/standalone"))
     out = parser.parse_args().out
@@ -65,9 +65,9 @@ def main():
 
     bench = cl.streams.split_by_class(*cl.data.digits(), n_experiences=5)
     ocl_stream = cl.streams.split_online(bench, experience_size=20).train
-
     agent = MyAgent(key=cl.key(0))
-    train_metrics, test_metrics = ({accuracy: [], torch.nn.functional.cross_entropy: []} for _ in range(2))
+    train_metrics: dict = {accuracy: [], torch.nn.functional.cross_entropy: []}
+    test_metrics: dict = {accuracy: [], torch.nn.functional.cross_entropy: []}
     for exp in ocl_stream:
         agent = my_cool_method(exp, agent)
         my_eval(bench.train, agent, train_metrics)

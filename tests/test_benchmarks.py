@@ -9,19 +9,19 @@ import torch
 
 import cl_func as cl
 from benchmarks import page, results
-from benchmarks.accuracy import Protocol, Results, chosen, summary
-from benchmarks.against_avalanche import PAIRS, verdict
-from benchmarks.cost import flops, forward_flops, synthetic
-from benchmarks.earlier import earlier
-from benchmarks.methods import METHODS, method
+from benchmarks.accuracy.table import Results, summary
+from benchmarks.accuracy.tuning import Protocol, tune
+from benchmarks.methods import METHODS, find, synthetic
+from benchmarks.peers.against_avalanche import PAIRS, verdict
+from benchmarks.speed.cost import flops, forward_flops
 
-PLACE = synthetic(rows=40, iterations=1)
-THERE = [m for m in METHODS if m.there]
+PROBLEM = synthetic(rows=40, iterations=1)
+AVAILABLE = [m for m in METHODS if m.available]
 
 
-@pytest.mark.parametrize("entry", THERE, ids=lambda m: m.name)
+@pytest.mark.parametrize("entry", AVAILABLE, ids=lambda m: m.name)
 def test_factories_take_the_protocol_and_grids_name_leaves(entry):
-    state = entry.strategy(PLACE).init(cl.key(0))
+    state = entry.strategy(PROBLEM).init(cl.key(0))
     points = cl.grid(entry.grid).points() if entry.grid else []
     for point in points:
         for path, value in point.items():
@@ -35,33 +35,33 @@ def test_every_strategy_is_in_the_registry():
 
 def test_pairs_set_leaves_that_exist():
     for pair in PAIRS:
-        if method(pair.name).there and pair.ours:
-            strategy = pair.strategy(PLACE) if pair.strategy else method(pair.name).strategy(PLACE, **pair.arguments)
+        if find(pair.name).available and pair.ours:
+            strategy = pair.strategy(PROBLEM) if pair.strategy else find(pair.name).strategy(PROBLEM, **pair.arguments)
             cl.tree.set(strategy.init(cl.key(0)), dict(pair.ours))
 
 
 @pytest.mark.parametrize("pair", [p for p in PAIRS if p.strategy], ids=lambda p: p.label)
 def test_what_is_composed_as_theirs_obeys_the_laws(pair):
-    strategy = pair.strategy(PLACE)
-    begun = strategy.update(strategy.init(cl.key(0)), PLACE.bench.train[0])
-    cl.testing.check_update(strategy.update, begun, PLACE.bench.train[1], padding=False)
+    strategy = pair.strategy(PROBLEM)
+    begun = strategy.update(strategy.init(cl.key(0)), PROBLEM.bench.train[0])
+    cl.testing.check_update(strategy.update, begun, PROBLEM.bench.train[1], padding=False)
 
 
 def test_joint_trains_on_everything_with_the_whole_budget():
-    joint = method("joint")
-    assert joint.budget(PLACE) == 5
-    (exp,) = joint.benchmark(PLACE).train
+    joint = find("joint")
+    assert joint.budget(PROBLEM) == 5
+    (exp,) = joint.benchmark(PROBLEM).train
     assert len(exp) == 5 * 40
     assert bool(exp.classes.all())
 
 
 def test_flops_of_steps():
-    step, boundary = flops(method("naive"), PLACE)
+    step, boundary = flops(find("naive"), PROBLEM)
     layers = (784 * 400, 400 * 400, 400 * 10)
     assert boundary == 0
     assert step == 2 * 128 * (3 * sum(layers) - layers[0])
-    assert forward_flops(PLACE) == 2 * 128 * sum(layers)
-    assert flops(method("er"), PLACE)[0] == 2 * step
+    assert forward_flops(PROBLEM) == 2 * 128 * sum(layers)
+    assert flops(find("er"), PROBLEM)[0] == 2 * step
 
 
 @pytest.mark.parametrize(("peak", "value", "at_edge"), [(3.0, 3.0, []), (100.0, 300.0, []), (0.001, 0.003, ["ewc.strength"])])
@@ -71,8 +71,8 @@ def test_a_strength_at_the_end_of_its_range_is_not_taken_before_the_next_is_trie
             distance = [[-abs(math.log(v / peak))] * len(seeds) for v in points["ewc.strength"]]
             return types.SimpleNamespace(metric=lambda: torch.tensor(distance))
 
-    entry = dataclasses.replace(method("ewc"), grid={"ewc.strength": [0.3, 3.0, 30.0]})
-    choice = chosen(entry, PLACE, Protocol(1, 1, 1, 2, None), Stub())
+    entry = dataclasses.replace(find("ewc"), grid={"ewc.strength": [0.3, 3.0, 30.0]})
+    choice = tune(entry, PROBLEM, Protocol(1, 1, 1, 2, None), Stub())
     assert math.isclose(choice["values"]["ewc.strength"], value, rel_tol=1e-6)
     assert choice["at_edge"] == at_edge
 
@@ -105,12 +105,12 @@ def test_table_and_orders_of_cells():
 
 def test_rows_of_an_earlier_call_are_kept_if_its_numbers_are_the_same(tmp_path):
     file = tmp_path / "cost.json"
-    assert earlier(file, "rows", "machine", {"rounds": 3}) == []
+    assert results.earlier(file, "rows", "machine", {"rounds": 3}) == []
     file.write_text(json.dumps({"machine": {"CPU": "any", "rounds": 3}, "rows": [{"method": "naive"}]}))
-    assert earlier(file, "rows", "machine", {"rounds": 3}) == [{"method": "naive"}]
+    assert results.earlier(file, "rows", "machine", {"rounds": 3}) == [{"method": "naive"}]
     for numbers in ({"rounds": 4}, {"rounds": 3, "lanes": [1]}):
         with pytest.raises(ValueError, match="holds results with"):
-            earlier(file, "rows", "machine", numbers)
+            results.earlier(file, "rows", "machine", numbers)
 
 
 def test_the_page_of_methods_is_up_to_date():

@@ -6,18 +6,19 @@ import re
 import types
 from pathlib import Path
 
-import cl_func as cl
-from benchmarks import imports
+import layout
 
-GRAPH = imports.arrows()
-ROOMS = imports.rooms(GRAPH)
+import cl_func as cl
+
+GRAPH = layout.arrows()
+ROOMS = layout.rooms(GRAPH)
 PRIVATE = re.compile(r"torch\._\w|from torch.* import _\w|\._cdata|fx\.experimental|_python_dispatch|utils\._pytree")
 
 
 def test_no_circle_of_files_nor_of_rooms():
-    assert imports.cycles(GRAPH) == []
-    assert imports.cycles(ROOMS) == []
-    assert imports.cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert layout.cycles(GRAPH) == []
+    assert layout.cycles(ROOMS) == []
+    assert layout.cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
 def test_the_ground_and_the_storage_know_nothing_of_what_stands_on_them():
@@ -27,13 +28,13 @@ def test_the_ground_and_the_storage_know_nothing_of_what_stands_on_them():
 
 
 def test_few_files_stand_in_the_package_itself():
-    assert len(list(imports.PACKAGE.glob("*.py"))) <= 12
+    assert len(list(layout.PACKAGE.glob("*.py"))) <= 12
 
 
 def test_private_api_of_torch_is_in_one_file():
     found = [
-        f"{path.relative_to(imports.PACKAGE)}:{number}: {line.strip()}"
-        for path in imports.PACKAGE.rglob("*.py")
+        f"{path.relative_to(layout.PACKAGE)}:{number}: {line.strip()}"
+        for path in layout.PACKAGE.rglob("*.py")
         if path.name != "torch_private.py"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if PRIVATE.search(line) and not re.search(r"torch\.__(version|file)__|`", line)
@@ -45,7 +46,7 @@ def test_no_function_hides_a_module_of_its_name():
     # Where a file is the one thing that it makes, such as strategies/er.py, the name is the function.
     named = {"models", "optim", "strategies", "streams"}
     hidden = []
-    for name, path in imports.modules(imports.PACKAGE).items():
+    for name, path in layout.modules(layout.PACKAGE).items():
         room, _, last = name.rpartition(".")
         if name and room not in named:
             holder = cl
@@ -57,6 +58,25 @@ def test_no_function_hides_a_module_of_its_name():
 
 
 def test_the_tests_stand_where_the_code_does():
-    rooms = {path.name for path in imports.PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
+    rooms = {path.name for path in layout.PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
     folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir()} - {"__pycache__"}
     assert folders <= rooms | {"typed"}
+
+
+def test_benchmarks_stand_in_folders():
+    folder = Path(__file__).parents[1] / "benchmarks"
+    shared = {"__init__", "__main__", "machine", "methods", "page", "process", "protocol", "results", "works"}
+    assert {path.stem for path in folder.glob("*.py")} == shared
+    assert {path.name for path in folder.iterdir() if path.is_dir()} - {"__pycache__"} == {"accuracy", "peers", "soak", "speed"}
+
+
+def test_commands_that_are_written_down_exist():
+    root = Path(__file__).parents[1]
+    folders = ("benchmarks", "cl_func", "docs", "examples", "tests")
+    paths = [root / "README.md", root / "CHANGELOG.md", root / "Makefile"]
+    paths += [path for name in folders for path in (root / name).rglob("*") if path.suffix in {".json", ".md", ".py"}]
+    named = {name for path in paths for name in re.findall(r"-m (benchmarks[.a-z_]*\b)(?!\.)", path.read_text(encoding="utf-8"))}
+    assert len(named) > 10
+    for name in named:
+        path = root.joinpath(*name.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name

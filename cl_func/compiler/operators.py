@@ -33,7 +33,7 @@ def opaque(inputs: str, like: Callable[..., Tensor]) -> Callable[[Callable[..., 
 
             return torch.stack([operation(*lane(i)) for i in range(info.batch_size)]), 0
 
-        torch.library.register_vmap(name)(lanes)
+        torch.library.register_vmap(name, lanes)
         return operation
 
     return register

@@ -102,6 +102,7 @@ class Program:
             torch_private.inductor()
         n = len(lanes)
         self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
+        self.structure: Any = None  # of the result, set when it is traced
         self.copied: set[int] = set()  # output leaves that must not share memory with what they come from
 
         def flat(leaves: list[Tensor]) -> list[Tensor]:

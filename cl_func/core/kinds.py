@@ -51,8 +51,8 @@ class Strategy:
     -> logits [n, C]`. With it a sweep knows what to evaluate when no probe is given. Raises TypeError for other things.
     """
 
-    init: Any
-    update: Any
+    init: Callable[[Tensor], Any]
+    update: Update
     model: Any = static(default=None)
 
     def __post_init__(self) -> None:

@@ -104,7 +104,7 @@ def run_stream(
     if checkpointer is not None and hasattr(tap, "resume"):
         tap.resume(len(history))
 
-    def look(exp: Any) -> None:
+    def look(probe: Probe, exp: Any) -> None:
         nonlocal structure
         entry = contracts.probe_output(probe(state, exp))
         leaves, structure = tree.flatten(entry)
@@ -123,7 +123,7 @@ def run_stream(
             checkpointer.updated()
         seen += 1
         if probe is not None and seen % every == 0:
-            look(pending)
+            look(probe, pending)
         if checkpointer is not None:
             checkpointer.on_experience_end(state)
     if seen == 0:
@@ -132,12 +132,12 @@ def run_stream(
         )
     closed.finish(state)
     if probe is not None and seen % every != 0 and len(history) == seen // every:
-        look(pending)
+        look(probe, pending)
     if checkpointer is not None and not checkpointer.progress.finished:
         checkpointer.finish(state)
     if not history:
         return state, None
-    if structure is None:  # all of it was there before
+    if structure is None and probe is not None:  # all of it was there before
         structure = tree.flatten(probe(state, pending))[1]
     return state, tree.unflatten(structure, [_stacked(column) for column in zip(*history, strict=True)])
 

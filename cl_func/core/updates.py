@@ -134,9 +134,9 @@ def maybe_init(agent: S, **fields: Callable[[S], Any]) -> S:
     >>> agent.opt
     tensor([1., 1.])
     """
-    if not dataclasses.is_dataclass(agent) or not hasattr(agent, "replace"):
+    if not all((dataclasses.is_dataclass(agent), hasattr(agent, "replace"))):
         raise checks.no_agent("agent", agent, "fields")
     for name, make in fields.items():
         checks.function(name, make)
-        agent = agent.replace(**{name: make(agent)}) if tree.get(agent, name) is None else agent
+        agent = tree.replace(agent, **{name: make(agent)}) if tree.get(agent, name) is None else agent
     return agent

@@ -92,11 +92,11 @@ def evaluate(
         raise checks.type_error("stream", "a sequence of experiences such as benchmark.test", stream)
     if not stream:
         raise ValueError("stream: it holds no experience to evaluate on.")
-    checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
-    target = stream[0].source.target
+    exp = checks.instance("stream", stream[0], Experience, "a sequence of experiences such as benchmark.test")
+    target = exp.source.target
     how = measure_for(target, mask, check_rows(measure))
     if mask is not None:
-        require_target(stream[0], "mask", "class")
+        require_target(exp, "mask", "class")
     longest = 0
     tasks: dict[int, Tensor] = {}
     net = model.model if isinstance(model, Classifier) else model

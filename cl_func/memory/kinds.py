@@ -34,28 +34,21 @@ class Memory(Protocol):
     """
 
     @property
-    def data(self) -> PyTree:
-        """The stored rows, a tree of [capacity, ...]."""
+    def data(self) -> PyTree: ...  # the stored rows, a tree of [capacity, ...]
 
     @property
-    def occupied(self) -> Tensor:
-        """Which rows hold something, [capacity] bool; the others are never drawn."""
+    def occupied(self) -> Tensor: ...  # which rows hold something, [capacity] bool; the others are never drawn
 
     @property
-    def capacity(self) -> int:
-        """How many rows there is room for."""
+    def capacity(self) -> int: ...  # how many rows there is room for
 
 
 class Packed:
     """The base of memories whose occupied rows are the first `filled` ones, so that a draw need not search for them."""
 
-    if TYPE_CHECKING:  # fields or properties of the class that derives from it
-
-        @property
-        def data(self) -> PyTree: ...
-
-        @property
-        def filled(self) -> Tensor: ...
+    if TYPE_CHECKING:  # fields of some classes, properties of others: Any, since no type is both
+        data: Any
+        filled: Any
 
     @property
     def capacity(self) -> int:

@@ -124,13 +124,14 @@ def matrices(matrices: Mapping[str, Tensor], *, missing: Sequence[str] = ()) -> 
     width, height = (max(sizes) for sizes in zip(*(heat.size(values, {}) for values in means.values()), strict=True))
     figure = _figure(columns * (width - 1.1) + 1.1, rows * height, layout="compressed")
     grid = figure.subplots(rows, columns, squeeze=False)
+    images = []
     for i, (ax, (name, values)) in enumerate(zip(grid.flat, means.items(), strict=False)):
-        image = heat.draw(ax, values, *heat.scale("accuracy"), name)
+        images.append(heat.draw(ax, values, *heat.scale("accuracy"), name))
         ax.set_xlabel("test experience" if i + columns >= len(means) else "")  # if no matrix is below it
         ax.set_ylabel(_time_label(values) if i % columns == 0 else "")
     for ax in grid.flat[len(means) :]:
         ax.set_axis_off()
-    heat.color_bar(image, grid, "accuracy")
+    heat.color_bar(images[-1], grid, "accuracy")
     return figure
 
 

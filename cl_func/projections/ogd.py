@@ -117,16 +117,19 @@ def _independent(products: Tensor) -> Tensor:
     depends on those before it has a length near 0 instead of 1. Done twice: because of the shift, one pass removes too little along
     a direction that is only just independent.
     """
+    return _gram_schmidt(_gram_schmidt(products)[0])[1]
+
+
+def _gram_schmidt(products: Tensor) -> tuple[Tensor, Tensor]:
+    """The products of the directions made orthogonal, those that depend on others set to 0; and which are kept, [n] bool."""
     eye = torch.eye(products.shape[0], dtype=products.dtype, device=products.device)
-    for _ in range(2):
-        factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
-        combine = torch.linalg.solve_triangular(factor, eye, upper=False)
-        products = combine @ products @ combine.T
-        square = _diagonal(products)
-        kept = square > 0.25
-        unit = torch.where(kept, torch.where(kept, square, 1).rsqrt(), 0)
-        products = products * unit * unit[:, None]
-    return kept
+    factor = torch.linalg.cholesky_ex(products + NEW * eye)[0]
+    combine = torch.linalg.solve_triangular(factor, eye, upper=False)
+    products = combine @ products @ combine.T
+    square = _diagonal(products)
+    kept = square > 0.25
+    unit = torch.where(kept, torch.where(kept, square, 1).rsqrt(), 0)
+    return products * unit * unit[:, None], kept
 
 
 def _orthonormal(rows: Directions, count: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ def outline(node: Any, path: str = "") -> dict[str, str]:
     elif isinstance(node, dict):
         children, said = node.items(), "dict"
     elif isinstance(node, (tuple, list)):
-        names = node._fields if hasattr(node, "_fields") else range(len(node))
+        names = getattr(node, "_fields", range(len(node)))
         children, said = zip(names, node, strict=True), type(node).__name__
     else:
         return {}

@@ -206,7 +206,7 @@ class _Look:
             said = f" lambda #{codes.digest(code)[:16]}" if function.__name__ == "<lambda>" else ""
             found = self._several({**parts, **outer}.items())
             if hasattr(function, "__wrapped__") and len(found) > WITHIN:  # such as a compiler, with all its settings
-                found = self._several([("wrapped function", function.__wrapped__)])
+                found = self._several([("wrapped function", vars(function)["__wrapped__"])])
             return {"": f"{module}.{code.co_qualname}{said}"} | found
         found = {"": f"{code.co_name} code #{codes.digest(code)[:16]}"} | self._several(parts.items())
         for name, chains in codes.uses(code).items():

@@ -25,7 +25,8 @@ def parts(value: Any) -> dict[str, Any] | None:
     found: dict[str, Any] = {"wrapped function": value.__wrapped__} if hasattr(value, "__wrapped__") else {}
     if isinstance(kept, str):  # the name of what is there once
         return {"name": kept, **found}
-    make, args, state, items, pairs = (*kept, None, None, None)[:5]
+    make, args, *rest = kept
+    state, items, pairs = (*rest, None, None, None)[:3]
     if make is copyreg.__newobj__:  # type: ignore[attr-defined]
         found |= {str(i): part for i, part in enumerate(args[1:])}
         attributes = state if isinstance(state, tuple) else (state,)  # of the instance, and of slots
@@ -35,8 +36,8 @@ def parts(value: Any) -> dict[str, Any] | None:
                 found |= named(some or {})
     else:
         found |= arguments(make, args) | ({} if make is type(value) else {"made by": make})
-    rest = {"its state": state, "its items": items, "its pairs": pairs}
-    return found | {name: list(part) if isinstance(part, Iterator) else part for name, part in rest.items() if part is not None}
+    others = {"its state": state, "its items": items, "its pairs": pairs}
+    return found | {name: list(part) if isinstance(part, Iterator) else part for name, part in others.items() if part is not None}
 
 
 def named(mapping: Mapping[Any, Any]) -> dict[str, Any]:

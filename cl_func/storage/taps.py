@@ -191,5 +191,6 @@ class Several:
 
 
 def _resume(tap: Tap, time: int) -> None:
-    if hasattr(tap, "resume"):
-        tap.resume(time)
+    resume = getattr(tap, "resume", None)
+    if resume is not None:
+        resume(time)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, ValidatedBenchmark
 from cl_func.streams.lazy import Lazy, as_lazy
 
 
-def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor) -> Benchmark:
+def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor) -> ValidatedBenchmark:
     """Move a fraction of the rows of each train experience, drawn from fold_in(key, index), into a `valid` stream.
 
     Of an experience of n rows, round(fraction * n) go to `valid`, at least one; both parts keep the order of the rows, the task
@@ -40,7 +40,7 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor)
                 "choose a smaller fraction or larger experiences."
             )
     train, valid = (Stream(_Part(parent, fraction, key, held_out), n) for held_out in (False, True))
-    return dataclasses.replace(benchmark, train=train, valid=valid)
+    return ValidatedBenchmark(train=train, test=benchmark.test, valid=valid)
 
 
 def _n_held_out(n_rows: int, fraction: float) -> int:

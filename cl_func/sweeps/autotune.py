@@ -64,6 +64,7 @@ def _lanes(first: FirstRun, n_runs: int) -> tuple[int, str | None]:
     if count == 1:
         return 1, None
     update, train = first.config.strategy.update, first.benchmark.train
+    together = math.inf
     alone = seconds_per_call(update, single, train)  # what is wrong with it is raised here as it is
     try:
         together = seconds_per_call(vmap(update), tree.stack([single] * count), train) / count

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cl_func as cl
-from benchmarks import soak
+from benchmarks.soak import kills
 from cl_func.storage import files, run_checkpointer
 from cl_func.sweeps import interrupted
 
@@ -276,15 +276,15 @@ def test_damaged_chunks_run_again(tmp_path):
     assert cl.tree.equal(again.history, expected.history)
 
 
-# The short soak; benchmarks/soak.py has the long one
+# The short soak; benchmarks/soak/kills.py has the long one
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods() or not hasattr(os, "fork"), reason="needs fork")
 def test_five_kills():
     """In a process of its own: this one may hold threads, which do not survive a fork."""
-    kills = "print(soak.soak_scan(5, longest=0.2).kills, soak.soak_sweep(1, longest=1.0).kills)"
-    code = f"import torch; torch.set_num_threads(1); from benchmarks import soak; {kills}"
-    root = soak.__file__.rsplit("/", 2)[0]
+    counts = "print(kills.soak_scan(5, longest=0.2).kills, kills.soak_sweep(1, longest=1.0).kills)"
+    code = f"import torch; torch.set_num_threads(1); from benchmarks.soak import kills; {counts}"
+    root = kills.__file__.rsplit("/", 3)[0]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
     scans, sweeps = map(int, done.stdout.split())

@@ -1,9 +1,14 @@
-"""What a type checker understands of a user's code: checked by `mypy`, not run; `assert_type` fails where it is something else."""
+"""What a type checker understands of a user's code: checked by mypy and pyright, both strict, and never run.
+
+`assert_type` fails where a type is another.
+"""
+
+# pyright: strict
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_type
+from typing import Any, assert_type
 
 from torch import Tensor
 
@@ -32,11 +37,23 @@ def revealed() -> None:
     """Never called."""
     start = agent(cl.key(0))
     train, test = cl.data.digits()
-    assert_type(train, cl.Dataset)
+    assert_type(cl.data.digits(), tuple[cl.Dataset, cl.Dataset])
+    data = cl.Dataset(train.x, train.y)
+    assert_type(data, cl.Dataset)
+    assert_type(data.x, Tensor)
+    assert_type(data.y, Tensor)
+    assert_type(data.task, Tensor | None)
+    assert_type(data.n_classes, int)
     bench = cl.streams.split_by_class(train, test, n_experiences=5)
     assert_type(bench, cl.Benchmark)
+    assert_type(bench.train[0], Experience)
+    assert_type(bench.train[1:], cl.Stream)
+    assert_type(bench.valid, cl.Stream | None)
+    assert_type(cl.streams.with_validation(bench, key=cl.key(1)).valid, cl.Stream)
 
     assert_type(start.replace(seen=start.seen), MyAgent)
+    assert_type(cl.tree.replace(start, seen=start.seen), MyAgent)
+    assert_type(start.key, Tensor)
     assert_type(cl.compose(step, step), Callable[[MyAgent, Experience], MyAgent])
     assert_type(cl.minibatches(step, batch_size=4), Callable[[MyAgent, Experience], MyAgent])
     assert_type(cl.repeat(step, 2)(start, bench.train[0]), MyAgent)
@@ -52,6 +69,19 @@ def revealed() -> None:
     assert_type(cl.testing.vary(start), MyAgent)
     assert_type(cl.tree.set(start, {"seen": start.seen}), MyAgent)
     assert_type(cl.maybe_init(start, seen=lambda s: s.key), MyAgent)
-    assert_type(cl.vmap(cl.Strategy(agent, step)), cl.Strategy)
-    assert_type(cl.strategies.naive(cl.models.mlp(64, (8,), 10), cl.optim.sgd(0.1)), cl.Strategy)
+    strategy = cl.Strategy(agent, step)
+    assert_type(strategy, cl.Strategy)
+    assert_type(strategy.init, Callable[[Tensor], Any])
+    assert_type(strategy.update, Callable[[Any, Any], Any])
+    assert_type(cl.vmap(strategy), cl.Strategy)
+    assert_type(cl.compile(strategy), cl.Strategy)
+
+    model, optimizer = cl.models.mlp(64, (8,), 10), cl.optim.sgd(0.1)
+    assert_type(cl.strategies.naive(model, optimizer), cl.Strategy)
+    assert_type(cl.strategies.joint(model, optimizer, epochs=2), cl.Strategy)
+    assert_type(cl.strategies.er(model, optimizer, capacity=10, replay_size=2), cl.Strategy)
+    assert_type(cl.strategies.der_pp(model, optimizer, capacity=10, replay_size=2, batch_size=4), cl.Strategy)
+    assert_type(cl.strategies.ewc(model, optimizer, strength=1.0, labels="true"), cl.Strategy)
+    assert_type(cl.strategies.lwf(model, optimizer), cl.Strategy)
+    assert_type(cl.strategies.slda(model), cl.Strategy)
     assert_type(cl.sweep(cl.Strategy(agent, step), bench), cl.Runs)

@@ -1,0 +1,1 @@
+"""How well the methods learn: `python -m benchmarks.accuracy`."""

@@ -1,0 +1,1 @@
+"""Long searches for faults: random configurations, and runs that are killed again and again."""

@@ -1,0 +1,1 @@
+"""How long things take, each beside its peers in the same run."""
