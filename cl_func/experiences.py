@@ -239,7 +239,11 @@ _WORDS = {"class": "class labels", "multilabel": "multi-label targets", "regress
 
 def require_target(exp: Experience, what: str, *kinds: Target) -> None:
     """Check that an experience has targets of one of some kinds. Raises ValueError that says what is for those alone."""
-    y = exp.source.y
+    require_kind(exp.source.y, what, *kinds)
+
+
+def require_kind(y: Tensor, what: str, *kinds: Target) -> None:
+    """Check that targets are of one of some kinds, as `require_target` does those of an experience."""
     if target_of(y) not in kinds:
         wanted = " or ".join(_WORDS[kind] for kind in kinds)
         raise ValueError(f"y: {what} is for {wanted}; this data has {_WORDS[target_of(y)]}, {describe(y)}.")

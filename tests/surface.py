@@ -8,6 +8,7 @@ be refused. A public callable that has no call here, and is no record, fails a t
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import struct
 import tempfile
@@ -223,7 +224,7 @@ USUAL = {
     "interval": SIZE,
     "iterations": SIZE.but("none"),
     "key": KEY_,
-    "labels": kind(bad=("True", "exact ")),
+    "labels": kind("none", bad=("True", "exact ")),
     "margin": NON_NEGATIVE,
     "memory_per_experience": SIZE,
     "model": MODEL_,
@@ -237,6 +238,7 @@ USUAL = {
     "candidates": SIZE,
     "fields": FUNCTION,
     "loss": FUNCTION,
+    "losses": FUNCTION,
     "n": SIZE,
     "params": kind(*TENSORS, "meta tensor", "state"),
     "per_class": SIZE,
@@ -247,6 +249,7 @@ USUAL = {
     "virtual_lr": NON_NEGATIVE,
     "state": kind("state"),
     "strength": NON_NEGATIVE,
+    "target": choice("class", "multilabel", "regression"),
     "temperature": POSITIVE,
     "test": DATASET,
     "train": DATASET,
@@ -714,7 +717,7 @@ ROWS_ = kind(
         EXP,
     )
 )
-call("memory.sample", {"model": MODEL}, {"model": MODEL_.but(bad=(models.from_module(build, n_classes=4),))})
+call("memory.sample", {"model": MODEL, "target": "class"}, {"model": MODEL_.but(bad=(models.from_module(build, n_classes=4),))})
 call("memory.fields", {"state": None, "exp": EXP}, {"state": ANY})
 call(
     "memory.join",
@@ -861,7 +864,10 @@ RANGES: dict[str, dict[str, Kind]] = {
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
 for name, own in METHODS.items():
-    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES}, RANGES.get(name))
+    takes_loss = "loss" in inspect.signature(getattr(strategies, name)).parameters
+    loss_ = {"loss": losses.cross_entropy(MODEL)} if takes_loss else {}
+    kinds_ = {**RANGES.get(name, {}), **dict.fromkeys(loss_, FUNCTION.but("none"))}
+    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **loss_, **BATCHES}, kinds_)
     call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own, batch_size=5).init)
 
 # -- optimisers
@@ -1207,8 +1213,9 @@ call("tree.bounded", {"check": print, "default": 0}, {"check": FUNCTION, "defaul
 # -- evaluation, grids, sweeps
 call(
     "evaluate",
-    {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience"},
+    {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience", "measure": None},
     {
+        "measure": FUNCTION.but("none"),
         "stream": dataclasses.replace(STREAM, bad=([], [1, 2], [None], "stream", [BENCH])),
         "model": CLASSIFIER,
         "batch_size": SIZE,
@@ -1375,16 +1382,20 @@ call(
 call("testing.vary", {"state": STATE}, {"state": kind(*TENSORS, "meta tensor", "state")})
 call(
     "testing.small_benchmark",
-    {"n_features": 3, "n_classes": 4, "rows_per_class": 2, "n_experiences": 2},
+    {"n_features": 3, "n_classes": 4, "rows_per_class": 2, "n_experiences": 2, "target": "regression"},
     {"n_features": SIZE, "rows_per_class": SIZE},
 )
 call("testing.keys", {})
 call(
     "testing.experiences",
-    {"n_features": 3, "n_classes": 4, "max_rows": 5, "min_rows": 1},
+    {"n_features": 3, "n_classes": 4, "max_rows": 5, "min_rows": 1, "target": "multilabel"},
     {"n_features": SIZE, "max_rows": SIZE, "min_rows": SIZE.but(bad=(6,))},
 )
-call("testing.streams", {"n_features": 3, "n_classes": 4, "max_length": 2}, {"n_features": SIZE, "max_length": SIZE})
+call(
+    "testing.streams",
+    {"n_features": 3, "n_classes": 4, "max_length": 2, "target": "class"},
+    {"n_features": SIZE, "max_length": SIZE},
+)
 call("testing.agents", {"init": STRATEGY.init}, {"init": FUNCTION})
 
 # -- the pieces of the methods
@@ -1401,10 +1412,14 @@ call(
     "memory.balanced.insert", {"slot": "replay", "groups": memory.balanced.by_class, "fields": memory.fields}, {"groups": FUNCTION}
 )
 call("memory.gdumb.insert", {"slot": "replay", "fields": memory.fields})
-call("memory.gss.insert", {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields})
+SQUARES = losses.row_losses(losses.mean_squared_error(MODEL))
+call(
+    "memory.gss.insert",
+    {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields, "losses": SQUARES},
+)
 call("memory.herding.insert", {"model": MODEL, "slot": "replay", "fields": memory.fields})
 call("memory.ring.insert", {"slot": "replay", "fields": memory.fields})
-call("memory.dark.sample", {"model": MODEL})
+call("memory.dark.sample", {"model": MODEL, "target": "multilabel"})
 call("memory.dark.fields", {"model": MODEL})
 call(
     "memory.dark.insert",
@@ -1461,8 +1476,16 @@ FIELDS = kind(
 )
 call(
     "memory.gss.scores",
-    {"model": MODEL, "net": STATE.model, "rows": ROWS, "others": ROWS, "valid": EXP.valid},
+    {
+        "model": MODEL,
+        "net": STATE.model,
+        "rows": ROWS,
+        "others": ROWS,
+        "valid": EXP.valid,
+        "losses": losses.row_losses(losses.cross_entropy(MODEL)),
+    },
     {"net": kind("weights"), "rows": FIELDS, "others": FIELDS, "valid": tensor(EXP.valid)},
+    {"rows": "rows|y", "others": "others|y"},
 )
 call(
     "memory.union_weights",
@@ -1480,6 +1503,15 @@ call(
     {"rows": kind(bad=(EXP, {"x": ROWS["x"]})), "valid": tensor(EXP.valid)},
     {"rows": "rows|x|y"},
 )
+for name, own in {"binary_cross_entropy": {}, "huber": {"delta": 1.0}, "mean_squared_error": {}}.items():
+    call(f"losses.{name}", {"model": MODEL, **own}, dict.fromkeys(own, POSITIVE))
+call(
+    "losses.for_target",
+    {"loss": loss, "target": "regression", "rows": SQUARES},
+    {"rows": FUNCTION.but("none")},
+)
+call("losses.row_losses", {"loss": losses.mean_squared_error(MODEL)}, {"loss": kind("none", bad=(loss, lambda: None))})
+call("losses.target_of", {"loss": loss}, {"loss": FUNCTION.but("none")})
 call("losses.dark_experience", {"model": MODEL, "n": 2, "slot": "replay", "draw": memory.draws.uniform}, {"draw": FUNCTION})
 call("losses.replayed", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
@@ -1537,7 +1569,7 @@ call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
 call("projections.ogd.init", {"model": MODEL, "net": NET, "capacity": 3}, {"net": kind("weights")})
 call("projections.ogd.project", {"slot": "ogd"})
-call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd"})
+call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd", "target": "class"})
 call("projections.owm.init", {"model": MODEL, "net": NET, "alpha": 1e-3}, {"net": kind("weights")})
 call("projections.owm.absorb", {"model": MODEL, "slot": "owm"})
 call("projections.owm.project", {"slot": "owm"})
@@ -1549,13 +1581,16 @@ for name, own in {
 }.items():
     kinds = {"decay": PROBABILITY.but("none") if name == "ewc" else PROBABILITY, "alpha": PROBABILITY}
     call(f"regularizers.{name}.init", {"params": NET.params, "strength": 1.0, **own}, {n: k for n, k in kinds.items() if n in own})
-call("regularizers.ewc.consolidate", {"model": MODEL, "slot": "ewc", "labels": "true", "batch_size": 4, "samples": 8})
+call(
+    "regularizers.ewc.consolidate",
+    {"model": MODEL, "slot": "ewc", "labels": "true", "target": "class", "batch_size": 4, "samples": 8},
+)
 call("regularizers.mas.consolidate", {"model": MODEL, "slot": "mas", "batch_size": 4, "samples": 8})
 call("regularizers.rwalk.consolidate", {"slot": "rwalk"})
 call("regularizers.rwalk.score", {"slot": "rwalk", "interval": 3})
-call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "true", "batch_size": 4})
+call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "true", "target": "class", "batch_size": 4})
 call("regularizers.si.consolidate", {"slot": "si"})
-call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
+call("regularizers.importance.fisher", {"model": MODEL, "labels": "all", "target": "regression"})
 call("regularizers.importance.sensitivity", {"model": MODEL})
 call(
     "regularizers.importance.accumulate",
@@ -1667,6 +1702,7 @@ call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 # Classes that factories fill, beside those of `@cl.state`; Python itself names a field that is missing or unknown.
 RECORDS = {
     "core.Combinator",
+    "losses.TargetLoss",
     "Grid",
     "Runs",
     "core.SkipEmpty",

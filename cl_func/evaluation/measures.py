@@ -87,7 +87,7 @@ def _accuracies(sums: list[Sums]) -> dict[str, Tensor]:
 
 def _squares(outputs: Tensor, exp: Experience) -> Sums:
     """Of each target [K]: the sums of squared errors, of targets and of their squares, and the number of rows (), in float64."""
-    y = regression.targets(outputs, exp).double()
+    y = regression.targets(outputs, exp.y).double()
     valid = exp.valid[:, None]
     return {
         "error": torch.where(valid, (outputs.double() - y).square(), 0).sum(0),
@@ -107,7 +107,7 @@ def _errors(sums: list[Sums]) -> dict[str, Tensor]:
 
 def _scores(logits: Tensor, exp: Experience) -> Sums:
     """Of each row and label: its score, whether the label is right, whether the row counts; and the loss of each row [n, 1]."""
-    loss = multilabel.row_losses(logits, exp)
+    loss = multilabel.row_losses(logits, exp.y)
     valid = exp.valid[:, None]
     return {"score": logits, "label": exp.y & valid, "valid": valid.expand(logits.shape), "loss": loss[:, None]}
 

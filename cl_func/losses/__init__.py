@@ -6,7 +6,7 @@ from cl_func.losses.dark import dark_experience, logit_distance
 from cl_func.losses.distil import distillation, divergence
 from cl_func.losses.multilabel import binary_cross_entropy
 from cl_func.losses.regression import huber, mean_squared_error
-from cl_func.losses.targets import TargetLoss, for_target, target_of
+from cl_func.losses.targets import TargetLoss, for_target, row_losses, target_of
 from cl_func.models import mask_logits
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "masked_cross_entropy",
     "mean_squared_error",
     "replayed",
+    "row_losses",
     "scaled",
     "target_of",
     "total",

@@ -35,7 +35,7 @@ def check_classes(logits: Tensor, exp: Experience) -> None:
     """Raise ValueError if the experience has more classes than there are logits [n, C]: its labels would be out of range."""
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
         raise checks.type_error("logits", "a floating tensor [n, C]", logits)
-    require_target(exp, "cross-entropy", "class")
+    require_target(exp, "cross-entropy, the default loss,", "class")
     if exp.classes.shape[-1] > logits.shape[-1]:
         raise ValueError(
             f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
@@ -87,4 +87,5 @@ def mark_seen(slot: str = "seen") -> Update:
 
 
 def _mark_seen(state: Any, exp: Experience, *, slot: str) -> Any:
+    require_target(exp, "the mask of the classes seen", "class")
     return tree.set(state, {slot: _seen(state, slot, exp) | exp.classes})
