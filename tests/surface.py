@@ -473,13 +473,13 @@ call(
                 np.zeros(4, dtype=bool),
                 np.array([0, 1, 2, 0]),
                 np.array([0, -1, 0, 0]),
-                torch.zeros(4),
+                torch.zeros(4, dtype=torch.complex64),
                 torch.zeros(4, dtype=torch.int64, device="meta"),
             )
         ),
         "n_classes": SIZE.but("none", bad=(1,)),
     },
-    {"n_classes": "n_classes"},
+    {"n_classes": "n_classes", "y": "y|targets"},
 )
 ITEMS = [(torch.zeros(2), 0), (torch.ones(2), 1)]
 call(
@@ -488,7 +488,7 @@ call(
     {
         "dataset": kind(
             bad=(
-                [(torch.zeros(2), 0.5)],
+                [(torch.zeros(2), 0), (torch.zeros(2), 0.5)],
                 [(torch.zeros(2), 0), (torch.zeros(3), 1)],
                 [torch.zeros(2)],
                 [("a", 1)],
@@ -507,6 +507,19 @@ call(
 )
 
 # -- streams
+call(
+    "streams.from_datasets",
+    {"pairs": [(DATA, DATA), (DATA, DATA)]},
+    {
+        "pairs": kind(
+            bad=(
+                *([], [DATA], [(DATA,)], [(DATA, BENCH)], [(DATA, DATA), (DATA, None)], DATA, iter([])),
+                [(DATA, DATA), (cl.Dataset(DATA.x[:, :3], DATA.y), cl.Dataset(DATA.x[:, :3], DATA.y))],
+                [(DATA, DATA), (cl.Dataset(DATA.x, DATA.x), cl.Dataset(DATA.x, DATA.x))],
+            )
+        )
+    },
+)
 PAIR = {"train": DATA, "test": DATA}
 OTHERS = (
     cl.Dataset(DATA.x[:, :3], DATA.y),
