@@ -221,6 +221,7 @@ USUAL = {
     "exp": EXPERIENCE,
     "importance_batch_size": SIZE.but("none"),
     "importance_samples": SIZE.but("none"),
+    "higher_is_better": kind("none", "bool", bad=(0, 1, "True")),
     "interval": SIZE,
     "iterations": SIZE.but("none"),
     "key": KEY_,
@@ -953,10 +954,10 @@ for name in (
     "backward_transfer",
     "learning_accuracy",
 ):
-    call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3]}, {"R": MATRIX, "seen": SEEN.but("none")})
+    call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3], "higher_is_better": None}, {"R": MATRIX, "seen": SEEN.but("none")})
 call(
     "metrics.forward_transfer",
-    {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
+    {"R": R, "baseline": R[0], "seen": [1, 2, 3], "higher_is_better": None},
     {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
 )
 call(
@@ -971,10 +972,11 @@ call(
 
 # -- figures
 AX = kind("none")
+MEASURE = {"measure": "accuracy", "higher_is_better": None}
 MISSING = kind("list of str", "empty list", bad=(["a"], [None]))
 call(
     "plots.accuracy_timeline",
-    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": []},
+    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": [], "higher_is_better": None},
     {
         "curves": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": R[None]}, {"a": None}, {3: R}, [R], R)),
         "confidence": FRACTION,
@@ -985,23 +987,32 @@ call(
     },
 )
 call(
-    "plots.matrix", {"R": R, "title": "t", "ax": None}, {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX}
+    "plots.matrix",
+    {"R": R, "title": "t", "ax": None, **MEASURE},
+    {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX, "measure": NAME},
 )
 call(
     "plots.matrices",
-    {"matrices": {"a": R}, "missing": []},
-    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING},
+    {"matrices": {"a": R}, "missing": [], **MEASURE},
+    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING, "measure": NAME},
 )
 call(
     "plots.forgetting_matrix",
-    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None},
+    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None, "higher_is_better": None},
     {"R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none"), "title": NAME.but("none"), "ax": AX},
 )
 
 LABELS = kind(bad=(("x", ["1", "2"]), ("x", [1, 2, 3]), (None, ["1", "2", "3"]), ["x", ["1", "2", "3"]]))
 call(
     "plots.hyperparameter_grid",
-    {"values": R, "metric": "m", "rows": ("x", ["1", "2", "3"]), "columns": ("y", ["1", "2", "3"]), "notes": None}
+    {
+        "values": R,
+        "metric": "m",
+        "rows": ("x", ["1", "2", "3"]),
+        "columns": ("y", ["1", "2", "3"]),
+        "notes": None,
+        "higher_is_better": None,
+    }
     | {"title": "t", "ax": None},
     {
         "values": kind(bad=(R[0], R.long(), R * 100, -R, R.tolist(), R[:0], R.to("meta"), R.to(torch.complex64), R.numpy())),
