@@ -85,7 +85,7 @@ class Dataset:
         """How many classes there are, after a check of the targets."""
         if target == "regression":
             if self.n_classes:
-                raise ValueError(f"n_classes: targets for regression, {describe(self.y)}, have no classes, got {self.n_classes}.")
+                raise ValueError(f"n_classes: y {describe(self.y)}, targets for regression, have no classes, got {self.n_classes}.")
             if not bool(self.y.isfinite().all()):
                 n_rows = int((~self.y.isfinite()).reshape(len(self.y), -1).any(1).sum())
                 raise ValueError(f"y: {n_rows} rows of targets are not finite; leave them out, or fill them in.")

@@ -480,7 +480,7 @@ call(
         ),
         "n_classes": SIZE.but("none", bad=(1,)),
     },
-    {"n_classes": "n_classes", "y": "y|targets"},
+    {"n_classes": "n_classes"},
 )
 ITEMS = [(torch.zeros(2), 0), (torch.ones(2), 1)]
 call(
