@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -20,18 +20,38 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.tree import describe, state, static
 
+Target = Literal["class", "multilabel", "regression"]
+_TARGET_SHAPES = {"class": ((1,), "[N]"), "multilabel": ((2,), "[N, C]"), "regression": ((1, 2), "[N] or [N, K]")}
+
+
+def target_of(y: Tensor) -> Target:
+    """The kind of problem that targets are of, by their dtype: "class", "multilabel" or "regression". TypeError for others."""
+    if y.dtype == torch.int64:
+        return "class"
+    if y.dtype == torch.bool:
+        return "multilabel"
+    if y.is_floating_point():
+        return "regression"
+    raise TypeError(
+        f"y: expected int64 labels, bool labels [N, C] or floating targets, got {describe(y)}; convert it, labels with y.long()."
+    )
+
 
 @state(kw_only=False)
 class Dataset:
-    """Labelled data that experiences share: `Dataset(x, y)`.
+    """Inputs and targets that experiences share: `Dataset(x, y)`. What y is says what kind of problem it is (`target`):
 
-    Labels are 0..n_classes-1; `n_classes` is the largest label plus one where it is not given. uint8 data stays uint8 in memory and
-    is scaled to [0, 1] float32 when it is gathered. int64 inputs are tokens, for a model of `input_dtype=torch.int64`, and stay as
-    they are. Raises TypeError or ValueError for wrong types, dtypes, lengths and labels.
+        "class"        y [N] int64, labels 0..n_classes-1; `n_classes` is the largest label plus one where it is not given
+        "multilabel"   y [N, C] bool, each row any number of C labels; `n_classes` is C
+        "regression"   y [N] or [N, K] floating and finite; `n_classes` is 0
+
+    uint8 inputs stay uint8 in memory and are scaled to [0, 1] float32 when they are gathered. int64 inputs are tokens, for a model
+    of `input_dtype=torch.int64`, and stay as they are. Raises TypeError or ValueError for wrong types, dtypes, lengths, labels and
+    targets that are not finite.
     """
 
     x: Tensor  # [N, ...] floating, uint8 (images) or int64 (tokens)
-    y: Tensor  # [N] int64
+    y: Tensor  # [N] int64, [N, C] bool, or [N] or [N, K] floating
     task: Tensor | None = None  # [N] int64, for rows of different tasks; None: all rows have the experience's label
     n_classes: int = static(default=0)
 
@@ -46,12 +66,12 @@ class Dataset:
                 f"x: expected a floating or uint8 tensor, or tokens as int64, got {describe(self.x)}; convert it with x.float(), "
                 "or tokens with x.long()."
             )
-        if self.y.dtype != torch.int64:
-            raise TypeError(f"y: expected int64 labels, got {describe(self.y)}; convert them with y.long().")
-        if self.x.ndim < 2 or self.y.ndim != 1:
-            raise ValueError(f"x, y: expected shapes [N, ...] and [N], got {list(self.x.shape)} and {list(self.y.shape)}.")
+        target = target_of(self.y)
+        ranks, shapes = _TARGET_SHAPES[target]
+        if self.x.ndim < 2 or self.y.ndim not in ranks:
+            raise ValueError(f"x, y: expected shapes [N, ...] and {shapes}, got {list(self.x.shape)} and {list(self.y.shape)}.")
         if len(self.x) != len(self.y):
-            raise ValueError(f"x, y: lengths differ: {len(self.x)} rows of x, {len(self.y)} labels.")
+            raise ValueError(f"x, y: lengths differ: {len(self.x)} rows of x, {len(self.y)} of y.")
         if len(self.y) == 0:
             raise ValueError("x, y: the dataset is empty; give at least one row.")
         checks.positive_int("n_classes", self.n_classes, least=0)
@@ -60,19 +80,41 @@ class Dataset:
         if self.x.is_meta:
             raise ValueError("x, y: they are on the device meta, which holds no values; move them with .to(device).")
         if self.task is not None:
-            checks.tensor("task", self.task, self.y.shape, torch.int64, like=self.x)
+            checks.tensor("task", self.task, self.y.shape[:1], torch.int64, like=self.x)
+            if int(self.task.min()) < 0:
+                raise ValueError(f"task: task labels are at least 0, got {int(self.task.min())}; number the tasks from 0.")
+        object.__setattr__(self, "n_classes", self._count_classes(target))
+
+    def _count_classes(self, target: Target) -> int:
+        """How many classes there are, after a check of the targets."""
+        if target == "regression":
+            if self.n_classes:
+                raise ValueError(f"n_classes: y {describe(self.y)}, targets for regression, have no classes, got {self.n_classes}.")
+            if not bool(self.y.isfinite().all()):
+                n_rows = int((~self.y.isfinite()).reshape(len(self.y), -1).any(1).sum())
+                raise ValueError(f"y: {n_rows} rows of targets are not finite; leave them out, or fill them in.")
+            return 0
+        if target == "multilabel":
+            if self.y.shape[1] == 0 or self.n_classes not in (0, self.y.shape[1]):
+                raise ValueError(
+                    f"n_classes: y {describe(self.y)} has a column for each of {self.y.shape[1]} labels, got {self.n_classes}."
+                )
+            return self.y.shape[1]
         low, high = int(self.y.min()), int(self.y.max())
         if low < 0:
             raise ValueError(f"y: labels are at least 0, got labels from {low} to {high}; number the classes from 0.")
-        if self.task is not None and int(self.task.min()) < 0:
-            raise ValueError(f"task: task labels are at least 0, got {int(self.task.min())}; number the tasks from 0.")
         n_classes = self.n_classes or high + 1
         if high >= n_classes:
             raise ValueError(f"y: labels must lie in 0..n_classes-1 = 0..{n_classes - 1}, got labels from {low} to {high}.")
-        object.__setattr__(self, "n_classes", n_classes)
+        return n_classes
 
     def __len__(self) -> int:
-        return self.y.shape[-1]
+        return self.y.shape[0]
+
+    @property
+    def target(self) -> Target:
+        """What kind of problem it is: "class", "multilabel" or "regression"."""
+        return target_of(self.y)
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
@@ -122,7 +164,7 @@ class Experience:
 
     @property
     def y(self) -> Tensor:
-        """The labels [n], int64."""
+        """The targets of the rows: labels [n] int64, [n, C] bool, or [n] or [n, K] floating."""
         return self.source.y[self.rows]
 
     @property
@@ -134,6 +176,14 @@ class Experience:
 def one_hot(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
     """The class of each row, [n, C] bool, from labels [n] and valid [n]; all False for rows that are not valid."""
     return (labels[:, None] == torch.arange(n_classes, device=labels.device)) & valid[:, None]
+
+
+def present(y: Tensor, valid: Tensor, n_classes: int) -> Tensor:
+    """Which classes occur among the targets y [n, ...] of valid rows, [C] bool; of regression C is 0."""
+    target = target_of(y)
+    if target == "regression":
+        return valid.new_zeros(0)
+    return (one_hot(y, valid, n_classes) if target == "class" else y & valid[:, None]).any(0)
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -151,8 +201,8 @@ def experience(
 ) -> Experience:
     """Make an experience of some rows [n] int64 of a dataset (all rows by default).
 
-    `classes` [C] bool defaults to the labels that occur. Raises TypeError for rows that are not int64; ValueError for no rows, for
-    rows outside the dataset, and for a class mask that leaves out a label that occurs.
+    `classes` [C] bool defaults to the classes that occur; of regression C is 0. Raises TypeError for rows that are not int64;
+    ValueError for no rows, for rows outside the dataset, and for a class mask that leaves out a label that occurs.
     """
     checks.instance("source", source, Dataset, "a cl.Dataset")
     checks.positive_int("task", task, least=0)
@@ -169,15 +219,14 @@ def experience(
     if int(rows.min()) < 0 or int(rows.max()) >= len(source):
         raise ValueError(f"rows: expected rows of the dataset, 0..{len(source) - 1}, got {int(rows.min())}..{int(rows.max())}.")
     rows = rows.to(device)
-    present = torch.zeros(source.n_classes, dtype=torch.bool, device=device)
-    present[source.y[rows]] = True
+    occur = present(source.y[rows], torch.ones_like(rows, dtype=torch.bool), source.n_classes)
     if classes is None:
-        classes = present
-    if not isinstance(classes, Tensor) or classes.dtype != torch.bool or classes.shape != present.shape or classes.is_meta:
+        classes = occur
+    if not isinstance(classes, Tensor) or classes.dtype != torch.bool or classes.shape != occur.shape or classes.is_meta:
         raise ValueError(f"classes: expected a mask bool[{source.n_classes}], got {describe(classes)}.")
     classes = classes.to(device)
-    if bool((present & ~classes).any()):
-        missing = (present & ~classes).nonzero().flatten().tolist()
+    if bool((occur & ~classes).any()):
+        missing = (occur & ~classes).nonzero().flatten().tolist()
         raise ValueError(f"classes: the mask leaves out the labels {missing}, which occur in the rows of experience {index}.")
     return Experience(
         source=source,
@@ -187,6 +236,21 @@ def experience(
         classes=classes,
         index=torch.tensor(index, device=device),
     )
+
+
+_WORDS = {"class": "class labels", "multilabel": "multi-label targets", "regression": "targets for regression"}
+
+
+def require_target(exp: Experience, what: str, *kinds: Target) -> None:
+    """Check that an experience has targets of one of some kinds. Raises ValueError that says what is for those alone."""
+    require_kind(exp.source.y, what, *kinds)
+
+
+def require_kind(y: Tensor, what: str, *kinds: Target) -> None:
+    """Check that targets are of one of some kinds, as `require_target` does those of an experience."""
+    if target_of(y) not in kinds:
+        wanted = " or ".join(_WORDS[kind] for kind in kinds)
+        raise ValueError(f"y: {what} is for {wanted}; this data has {_WORDS[target_of(y)]}, {describe(y)}.")
 
 
 _RANK = {"rows": 1, "valid": 1, "task": 0, "classes": 1, "index": 0}

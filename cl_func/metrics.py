@@ -9,6 +9,10 @@ Usually there is one time per training experience. If there are more or fewer (a
     the time at which j has been learned      the last one before the next experience begins
 By default `seen` is 1..T, so that the newest experience at time i is i, and j has been learned at time j.
 
+R may hold another measure than accuracies: say which way is better, `higher_is_better=False` for errors such as "mse", True for
+"r2". Its values may be any finite numbers, while accuracies, and precisions, lie in [0, 1]. Forgetting is above 0 where it has
+become worse, and a transfer where it has become better, whichever way that is; a mean has the sign of the values.
+
 These functions check values, so they run on results, not inside a traced or vmapped function.
 """
 
@@ -28,8 +32,13 @@ from cl_func.tree import describe
 _SLACK = 1e-6  # rounding by which a mean of accuracies may leave [0, 1]
 
 
-def _check_accuracies(name: str, value: Any, ndim: int) -> Tensor:
-    """Check that a value is a floating tensor of accuracies with at least `ndim` dimensions; ValueError naming it otherwise."""
+def _check_accuracies(name: str, value: Any, ndim: int, higher_is_better: bool | None = None) -> Tensor:
+    """Check that a value is a floating tensor of accuracies with at least `ndim` dimensions; ValueError naming it otherwise.
+
+    higher_is_better: not None for another measure, whose values need only be finite.
+    """
+    if checks.choice("higher_is_better", higher_is_better, True, False, None) is not None:
+        checks.tensor(name, value)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ValueError(f"{name}: expected a floating tensor of accuracies, got {describe(value)}; convert it with .float().")
     if value.ndim < ndim or 0 in value.shape:
@@ -41,14 +50,26 @@ def _check_accuracies(name: str, value: Any, ndim: int) -> Tensor:
     if bool(value.isnan().any()):
         raise ValueError(f"{name}: some accuracies are NaN; leave out the diverged runs or the empty test experiences.")
     low, high = value.min().item(), value.max().item()
+    if higher_is_better is not None:
+        if not math.isfinite(high - low):
+            raise ValueError(f"{name}: some values are infinite; leave out the diverged runs.")
+        return value
     if low < -_SLACK or high > 1 + _SLACK:
-        raise ValueError(f"{name}: accuracies lie in [0, 1], got values from {low:.6g} to {high:.6g}; divide percentages by 100.")
+        raise ValueError(
+            f"{name}: accuracies lie in [0, 1], got values from {low:.6g} to {high:.6g}; divide percentages by 100, "
+            "or say which way another measure is better: higher_is_better=False for errors."
+        )
     return value
 
 
-def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1) -> list[int]:
+def _oriented(R: Tensor, higher_is_better: bool | None) -> Tensor:
+    """The values with their sign changed if lower is better, so that the largest is the best."""
+    return -R if higher_is_better is False else R
+
+
+def _seen(R: Tensor, seen: Tensor | Sequence[int] | None, least: int = 1, higher_is_better: bool | None = None) -> list[int]:
     """Check R, which needs `least` times and experiences, and `seen`: the number of experiences seen at each time, as a list."""
-    time, n = _check_accuracies("R", R, 2).shape[-2:]
+    time, n = _check_accuracies("R", R, 2, higher_is_better).shape[-2:]
     if n < least or time < least:
         raise ValueError(
             f"R: expected at least {least} times and {least} experiences, got {describe(R)}; there is nothing to compare."
@@ -83,7 +104,7 @@ def _n_older(name: str, counts: list[int]) -> int:
     return counts[-1] - 1
 
 
-def average_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def average_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None) -> Tensor:
     """The mean accuracy over the experiences seen so far, [..., time]; the last entry is "the" average accuracy of a run.
 
     A[i] = mean_{j < seen[i]} R[i, j]    (Chaudhry et al., "Riemannian walk", ECCV 2018; its last entry is ACC, eq. 2 of
@@ -92,41 +113,46 @@ def average_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> T
     >>> average_accuracy(torch.tensor([[0.8, 0.0], [0.4, 0.6]]))
     tensor([0.8000, 0.5000])
     """
-    counts = torch.tensor(_seen(R, seen), device=R.device)
+    counts = torch.tensor(_seen(R, seen, 1, higher_is_better), device=R.device)
     is_seen = torch.arange(R.shape[-1], device=R.device) < counts[:, None]
     return torch.where(is_seen, R, 0).sum(-1) / counts
 
 
-def average_anytime_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def average_anytime_accuracy(
+    R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None
+) -> Tensor:
     """The mean over time of the average accuracy, [...]: how good the model was throughout the run, not only at its end.
 
     AAA = mean_i A[i]    (Caccia et al., "New insights on reducing abrupt representation change in online continual learning",
     ICLR 2022; the area under the accuracy curve of Koh et al., ICLR 2022, when the times are equally spaced)
     """
-    return average_accuracy(R, seen).mean(-1)
+    return average_accuracy(R, seen, higher_is_better=higher_is_better).mean(-1)
 
 
-def forgetting_matrix(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def forgetting_matrix(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None) -> Tensor:
     """How far each experience seen before the newest is below its best earlier accuracy, [..., time, T]; 0 for all others.
 
     F[i, j] = max_{l < i} R[l, j] - R[i, j]  for j < seen[i] - 1    (f_j^k of Chaudhry et al., ECCV 2018)
 
     Negative values are improvements.
     """
-    counts = torch.tensor(_seen(R, seen, least=2), device=R.device)
+    counts = torch.tensor(_seen(R, seen, 2, higher_is_better), device=R.device)
+    R = _oriented(R, higher_is_better)
     best = R.cummax(-2).values[..., :-1, :]
     is_older = torch.arange(R.shape[-1], device=R.device) < counts[1:, None] - 1
     forgotten = torch.where(is_older, best - R[..., 1:, :], 0)
     return torch.cat([torch.zeros_like(R[..., :1, :]), forgotten], dim=-2)
 
 
-def forgetting_per_experience(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def forgetting_per_experience(
+    R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None
+) -> Tensor:
     """The forgetting at the end of each experience but the newest, [..., T-1] (if all T were seen): last row of the matrix."""
-    n_older = _n_older("forgetting", _seen(R, seen, least=2))
-    return forgetting_matrix(R, seen)[..., -1, :n_older]
+    n_older = _n_older("forgetting", _seen(R, seen, 2, higher_is_better))
+    return forgetting_matrix(R, seen, higher_is_better=higher_is_better)[..., -1, :n_older]
 
 
-def forgetting(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def forgetting(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None) -> Tensor:
     """The mean forgetting at the end of a run over all experiences but the newest, [...], in [-1, 1].
 
     F = mean_{j < T-1} (max_{l < T-1} R[l, j] - R[T-1, j])    (F_k of Chaudhry et al., ECCV 2018)
@@ -134,20 +160,22 @@ def forgetting(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
     >>> forgetting(torch.tensor([[0.8, 0.0], [0.4, 0.6]]))
     tensor(0.4000)
     """
-    return forgetting_per_experience(R, seen).mean(-1)
+    return forgetting_per_experience(R, seen, higher_is_better=higher_is_better).mean(-1)
 
 
-def backward_transfer(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def backward_transfer(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None) -> Tensor:
     """What training on later experiences did to earlier ones, [...], in [-1, 1]; negative where they were forgotten.
 
     BWT = mean_{j < T-1} (R[T-1, j] - R[j, j])    (eq. 3 of Lopez-Paz & Ranzato, NeurIPS 2017)
     """
-    counts = _seen(R, seen, least=2)
-    n_older = _n_older("backward transfer", counts)
+    counts = _seen(R, seen, 2, higher_is_better)
+    R, n_older = _oriented(R, higher_is_better), _n_older("backward transfer", counts)
     return (R[..., -1, :n_older] - _when_learned(R, counts)[..., :n_older]).mean(-1)
 
 
-def forward_transfer(R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def forward_transfer(
+    R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None
+) -> Tensor:
     """What training on earlier experiences did for later ones, before they were trained on themselves, [...], in [-1, 1].
 
     FWT = mean_{0 < j < T} (R[j-1, j] - baseline[j])    (eq. 4 of Lopez-Paz & Ranzato, NeurIPS 2017)
@@ -155,8 +183,8 @@ def forward_transfer(R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] |
     baseline: the accuracies [T] (or [..., T], one row per run) of the untrained model: `probe(init(key), None)["accuracy"]`.
     With `seen`, j-1 is the last time before experience j; experiences seen at the first time already are left out.
     """
-    counts = _seen(R, seen, least=2)
-    _check_accuracies("baseline", baseline, 1)
+    counts = _seen(R, seen, 2, higher_is_better)
+    _check_accuracies("baseline", baseline, 1, higher_is_better)
     if baseline.shape != R.shape[-1:] and baseline.shape != R.shape[:-2] + R.shape[-1:]:
         raise ValueError(
             f"baseline: expected one accuracy per experience, [{R.shape[-1]}], got {describe(baseline)} for R {describe(R)}."
@@ -165,15 +193,15 @@ def forward_transfer(R: Tensor, baseline: Tensor, seen: Tensor | Sequence[int] |
     if len(later) == 0:
         raise ValueError(f"seen: forward transfer needs an experience that begins after the first time, got {counts}.")
     before = torch.tensor([next(i for i, c in enumerate(counts) if c > j) - 1 for j in later.tolist()], device=R.device)
-    return (R[..., before, later] - baseline[..., later]).mean(-1)
+    return _oriented(R[..., before, later] - baseline[..., later], higher_is_better).mean(-1)
 
 
-def learning_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None) -> Tensor:
+def learning_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None) -> Tensor:
     """The mean accuracy on each experience just after it was learned, [...]: plasticity, regardless of later forgetting.
 
     LA = mean_j R[j, j]    (Riemer et al., "Learning to learn without forgetting by maximizing transfer", ICLR 2019)
     """
-    return _when_learned(R, _seen(R, seen)).mean(-1)
+    return _when_learned(R, _seen(R, seen, 1, higher_is_better)).mean(-1)
 
 
 def _when_learned(R: Tensor, counts: list[int]) -> Tensor:

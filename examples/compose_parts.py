@@ -50,7 +50,7 @@ def main() -> None:
     bench = cl.streams.split_by_class(*cl.data.digits(), n_experiences=5)
     model = cl.models.mlp(64, hidden=(128,), n_classes=10)
     optimizer = cl.optim.sgd(lr=0.05, momentum=0.9)
-    memory = {"capacity": 100, "replay_size": 32}
+    memory: dict[str, Any] = {"capacity": 100, "replay_size": 32}
     loop: dict[str, Any] = {"batch_size": 32, "epochs": 3}
     methods = {
         "EWC": cl.strategies.ewc(model, optimizer, strength=1.0, **loop),

@@ -9,6 +9,7 @@ at once: `cl.vmap` turns its update into one that trains a stack of agents. `--d
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -18,8 +19,8 @@ import cl_func as cl
 
 def methods(model: cl.models.Model, optimizer: cl.core.Optimizer, large: bool) -> dict[str, tuple[cl.Strategy, bool]]:
     """The strategies by name, and whether each trains on the cumulative stream."""
-    memory = {"capacity": 1000 if large else 200, "replay_size": 128 if large else 32}
-    loop = {"batch_size": 128, "epochs": 1} if large else {"batch_size": 32, "epochs": 10}
+    memory: dict[str, Any] = {"capacity": 1000 if large else 200, "replay_size": 128 if large else 32}
+    loop: dict[str, Any] = {"batch_size": 128, "epochs": 1} if large else {"batch_size": 32, "epochs": 10}
     return {
         "naive": (cl.strategies.naive(model, optimizer, **loop), False),
         "LwF": (cl.strategies.lwf(model, optimizer, strength=1.0, **loop), False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,8 @@ from torch import Tensor
 import cl_func as cl
 from cl_func import classifiers, losses, memory, optim, projections, regularizers
 
-BENCH = cl.testing.small_benchmark()
+BENCHES = {target: cl.testing.small_benchmark(target=target) for target in ("class", "multilabel", "regression")}
+BENCH = BENCHES["class"]
 MODEL = cl.models.mlp(6, hidden=(8,), n_classes=4)
 OPTIMIZERS = {
     "sgd": optim.sgd(0.1),
@@ -245,6 +247,11 @@ class Case:
     model: Any = MODEL
     optimizer: Any = OPTIMIZERS["sgd_momentum"]
     start: Callable[..., Any] = init  # (key, model, optimizer) -> state, for a component that needs slots of its own
+    target: str = "class"  # the kind of targets that it is for
+
+    @property
+    def bench(self) -> Any:
+        return BENCHES[self.target]
 
     def state(self, key: Tensor | None = None) -> Any:
         return self.start(cl.key(0) if key is None else key, self.model, self.optimizer)
@@ -505,15 +512,83 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a mo
     **{name: {"strength": 0.5} for name in ("ewc", "ewc_online", "mas", "rwalk", "si")},
     **dict.fromkeys(("der", "der_pp", "er", "er_ace", "er_lwf", "icarl"), _STORE),
     **{name: {} for name in ("cumulative", "from_scratch", "joint", "lwf", "naive", "ncm")},
+    "owm": {"alpha": 0.1},
 }
 STRATEGIES += [
     Case(f"strategies.{name}", lambda name=name, more=more: getattr(cl.strategies, name)(ODD, SGD, batch_size=5, **more), model=ODD)
     for name, more in sorted(ARGUMENTS.items())
+    if name != "owm"  # for linear layers alone
 ]
 STRATEGIES += [
     Case(f"strategies.{name}", lambda name=name: getattr(cl.strategies, name)(AUGMENTED, SGD, batch_size=5, **ARGUMENTS[name]))
     for name in ("er", "from_scratch", "gem", "lwf", "mir")
 ]
+
+# Other targets: every loss for them, every part that looks at targets, and every method that takes a loss.
+TARGET_LOSSES = {"regression": losses.mean_squared_error, "multilabel": losses.binary_cross_entropy}
+
+
+def storing(target: str) -> Callable[..., Any]:
+    """A start whose memory is for targets of a kind."""
+
+    def start(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
+        empty = memory.reservoir.init(12, memory.dark.sample(model, target))
+        state = init(key, model, optimizer).replace(replay=empty)
+        return memory.reservoir.insert(fields=memory.dark.fields(model))(state, BENCHES[target].train[1])
+
+    return start
+
+
+def scoring(target: str) -> Callable[..., Any]:
+    def start(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Everything:
+        state = init(key, model, optimizer).replace(replay=memory.gss.init(9, memory.sample(model, target)))
+        return by_gradients(target, model)(state, BENCHES[target].train[1])
+
+    return start
+
+
+def by_gradients(target: str, model: Any) -> Any:
+    return memory.gss.insert(model, 4, losses=losses.row_losses(TARGET_LOSSES[target](model)))
+
+
+STORING, SCORING = ({target: start(target) for target in TARGET_LOSSES} for start in (storing, scoring))
+LOSSES.append(Case("losses.huber", lambda: losses.huber(MODEL, 0.5), target="regression"))
+for _target, _loss in TARGET_LOSSES.items():
+
+    def add(cases: list[Case], name: str, make: Callable[[Any, str], Any], model: Any, start: Any = init, t: str = _target) -> None:
+        cases.append(Case(name, lambda: make(model, t), model=model, start=start, target=t))
+
+    for _model in (MODEL, NORMED, ODD):
+        _own = {"regression": "mean_squared_error", "multilabel": "binary_cross_entropy"}[_target]
+        add(LOSSES, f"losses.{_own}", lambda model, t: TARGET_LOSSES[t](model), _model)
+        add(LOSSES, "losses.with_replay", lambda m, t: losses.with_replay(TARGET_LOSSES[t](m), 3), _model, STORING[_target])
+        add(LOSSES, "losses.dark_experience", lambda m, t: losses.dark_experience(m, 3), _model, STORING[_target])
+        add(LOSSES, "regularizers.lwf.distillation", lambda m, t: regularizers.lwf.distillation(m), _model)
+        add(UPDATES, "memory.gss.insert", lambda m, t: by_gradients(t, m), _model, SCORING[_target])
+        add(UPDATES, "regularizers.lwf.snapshot", lambda m, t: regularizers.lwf.snapshot(), _model)
+        for _labels in ("true", "model", "all"):
+            add(
+                UPDATES,
+                "regularizers.ewc.consolidate",
+                lambda m, t, by=_labels: regularizers.ewc.consolidate(m, "online", labels=by, target=t, batch_size=8),
+                _model,
+                regularised,
+            )
+        add(UPDATES, "regularizers.rwalk.track", lambda m, t: regularizers.rwalk.track(m, target=t), _model, regularised)
+        add(UPDATES, "projections.ogd.store", lambda m, t: projections.ogd.store(m, 3, target=t), _model, constrained)
+        add(PROBES, "evaluate", lambda m, t: cl.evaluate(m, BENCHES[t].test, batch_size=5), _model)
+        for _name, _more in sorted(ARGUMENTS.items()):
+            takes_loss = "loss" in inspect.signature(getattr(cl.strategies, _name)).parameters
+            # Once for each kind of targets; for one of them on parameters of every kind, where the method takes those.
+            if takes_loss and _model is (ODD if _target == "regression" and _name != "owm" else MODEL):
+                add(
+                    STRATEGIES,
+                    f"strategies.{_name}",
+                    lambda m, t, name=_name, more=_more: getattr(cl.strategies, name)(
+                        m, SGD, **more, loss=TARGET_LOSSES[t](m), batch_size=5
+                    ),
+                    _model,
+                )
 
 ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 
@@ -521,7 +596,15 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 # public too, are told by their type.
 NOT_COMPONENTS = {
     "classifiers": set(),
-    "losses": {"distillation", "divergence", "logit_distance", "mask_logits", "masked_cross_entropy", "weighted_mean"},
+    "losses": {
+        "distillation",
+        "divergence",
+        "logit_distance",
+        "mask_logits",
+        "masked_cross_entropy",
+        "row_losses",
+        "weighted_mean",
+    },
     "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
     "projections": set(),

@@ -226,10 +226,11 @@ USUAL = {
     "exp": EXPERIENCE,
     "importance_batch_size": SIZE.but("none"),
     "importance_samples": SIZE.but("none"),
+    "higher_is_better": kind("none", "bool", bad=(0, 1, "True")),
     "interval": SIZE,
     "iterations": SIZE.but("none"),
     "key": KEY_,
-    "labels": kind(bad=("True", "exact ")),
+    "labels": kind("none", bad=("True", "exact ")),
     "margin": NON_NEGATIVE,
     "memory_per_experience": SIZE,
     "model": MODEL_,
@@ -243,6 +244,7 @@ USUAL = {
     "candidates": SIZE,
     "fields": FUNCTION,
     "loss": FUNCTION,
+    "losses": FUNCTION,
     "n": SIZE,
     "params": kind(*TENSORS, "meta tensor", "state"),
     "per_class": SIZE,
@@ -253,6 +255,7 @@ USUAL = {
     "virtual_lr": NON_NEGATIVE,
     "state": kind("state"),
     "strength": NON_NEGATIVE,
+    "target": choice("class", "multilabel", "regression"),
     "temperature": POSITIVE,
     "test": DATASET,
     "train": DATASET,
@@ -476,7 +479,7 @@ call(
                 np.zeros(4, dtype=bool),
                 np.array([0, 1, 2, 0]),
                 np.array([0, -1, 0, 0]),
-                torch.zeros(4),
+                torch.zeros(4, dtype=torch.complex64),
                 torch.zeros(4, dtype=torch.int64, device="meta"),
             )
         ),
@@ -491,7 +494,7 @@ call(
     {
         "dataset": kind(
             bad=(
-                [(torch.zeros(2), 0.5)],
+                [(torch.zeros(2), 0), (torch.zeros(2), 0.5)],
                 [(torch.zeros(2), 0), (torch.zeros(3), 1)],
                 [torch.zeros(2)],
                 [("a", 1)],
@@ -510,6 +513,19 @@ call(
 )
 
 # -- streams
+call(
+    "streams.from_datasets",
+    {"pairs": [(DATA, DATA), (DATA, DATA)]},
+    {
+        "pairs": kind(
+            bad=(
+                *([], [DATA], [(DATA,)], [(DATA, BENCH)], [(DATA, DATA), (DATA, None)], DATA, iter([])),
+                [(DATA, DATA), (cl.Dataset(DATA.x[:, :3], DATA.y), cl.Dataset(DATA.x[:, :3], DATA.y))],
+                [(DATA, DATA), (cl.Dataset(DATA.x, DATA.x), cl.Dataset(DATA.x, DATA.x))],
+            )
+        )
+    },
+)
 PAIR = {"train": DATA, "test": DATA}
 OTHERS = (
     cl.Dataset(DATA.x[:, :3], DATA.y),
@@ -883,7 +899,7 @@ ROWS_ = kind(
         EXP,
     )
 )
-call("memory.sample", {"model": MODEL}, {"model": MODEL_.but(bad=(models.from_module(build, n_classes=4),))})
+call("memory.sample", {"model": MODEL, "target": "class"}, {"model": MODEL_.but(bad=(models.from_module(build, n_classes=4),))})
 call("memory.fields", {"state": None, "exp": EXP}, {"state": ANY})
 call(
     "memory.join",
@@ -1010,7 +1026,10 @@ RANGES: dict[str, dict[str, Kind]] = {
 }
 for name in registry.ARGUMENTS:
     own = own_arguments(name)
-    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **BATCHES}, RANGES.get(name))
+    takes_loss = "loss" in own
+    loss_ = {"loss": losses.cross_entropy(MODEL)} if takes_loss else {}
+    kinds_ = {**RANGES.get(name, {}), **dict.fromkeys(loss_, FUNCTION.but("none"))}
+    call(f"strategies.{name}", {"model": MODEL, "optimizer": SGD, **own, **loss_, **BATCHES}, kinds_)
     call(f"strategies.{name}", {"key": KEY}, run=getattr(strategies, name)(MODEL, SGD, **own, batch_size=5).init)
 
 # -- optimisers
@@ -1083,10 +1102,10 @@ for name in (
     "backward_transfer",
     "learning_accuracy",
 ):
-    call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3]}, {"R": MATRIX, "seen": SEEN.but("none")})
+    call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3], "higher_is_better": None}, {"R": MATRIX, "seen": SEEN.but("none")})
 call(
     "metrics.forward_transfer",
-    {"R": R, "baseline": R[0], "seen": [1, 2, 3]},
+    {"R": R, "baseline": R[0], "seen": [1, 2, 3], "higher_is_better": None},
     {"R": MATRIX, "baseline": kind("tensor", bad=(R[0, :2], R[0] * 100, R[0].long(), R[0].to("meta"))), "seen": SEEN.but("none")},
 )
 call(
@@ -1101,10 +1120,11 @@ call(
 
 # -- figures
 AX = kind("none")
+MEASURE = {"measure": "accuracy", "higher_is_better": None}
 MISSING = kind("list of str", "empty list", bad=(["a"], [None]))
 call(
     "plots.accuracy_timeline",
-    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": []},
+    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": [], "higher_is_better": None},
     {
         "curves": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": R[None]}, {"a": None}, {3: R}, [R], R)),
         "confidence": FRACTION,
@@ -1115,23 +1135,32 @@ call(
     },
 )
 call(
-    "plots.matrix", {"R": R, "title": "t", "ax": None}, {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX}
+    "plots.matrix",
+    {"R": R, "title": "t", "ax": None, **MEASURE},
+    {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX, "measure": NAME},
 )
 call(
     "plots.matrices",
-    {"matrices": {"a": R}, "missing": []},
-    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING},
+    {"matrices": {"a": R}, "missing": [], **MEASURE},
+    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING, "measure": NAME},
 )
 call(
     "plots.forgetting_matrix",
-    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None},
+    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None, "higher_is_better": None},
     {"R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none"), "title": NAME.but("none"), "ax": AX},
 )
 
 LABELS = kind(bad=(("x", ["1", "2"]), ("x", [1, 2, 3]), (None, ["1", "2", "3"]), ["x", ["1", "2", "3"]]))
 call(
     "plots.hyperparameter_grid",
-    {"values": R, "metric": "m", "rows": ("x", ["1", "2", "3"]), "columns": ("y", ["1", "2", "3"]), "notes": None}
+    {
+        "values": R,
+        "metric": "m",
+        "rows": ("x", ["1", "2", "3"]),
+        "columns": ("y", ["1", "2", "3"]),
+        "notes": None,
+        "higher_is_better": None,
+    }
     | {"title": "t", "ax": None},
     {
         "values": kind(bad=(R[0], R.long(), R * 100, -R, R.tolist(), R[:0], R.to("meta"), R.to(torch.complex64), R.numpy())),
@@ -1362,8 +1391,9 @@ call("tree.bounded", {"check": print, "default": 0}, {"check": FUNCTION, "defaul
 # -- evaluation, grids, sweeps
 call(
     "evaluate",
-    {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience"},
+    {"model": MODEL, "stream": BENCH.test, "batch_size": 5, "mask": "experience", "measure": None},
     {
+        "measure": FUNCTION.but("none"),
         "stream": dataclasses.replace(STREAM, bad=([], [1, 2], [None], "stream", [BENCH])),
         "model": CLASSIFIER,
         "batch_size": SIZE,
@@ -1530,16 +1560,20 @@ call(
 call("testing.vary", {"state": STATE}, {"state": kind(*TENSORS, "meta tensor", "state")})
 call(
     "testing.small_benchmark",
-    {"n_features": 3, "n_classes": 4, "rows_per_class": 2, "n_experiences": 2},
+    {"n_features": 3, "n_classes": 4, "rows_per_class": 2, "n_experiences": 2, "target": "regression"},
     {"n_features": SIZE, "rows_per_class": SIZE},
 )
 call("testing.keys", {})
 call(
     "testing.experiences",
-    {"n_features": 3, "n_classes": 4, "max_rows": 5, "min_rows": 1},
+    {"n_features": 3, "n_classes": 4, "max_rows": 5, "min_rows": 1, "target": "multilabel"},
     {"n_features": SIZE, "max_rows": SIZE, "min_rows": SIZE.but(bad=(6,))},
 )
-call("testing.streams", {"n_features": 3, "n_classes": 4, "max_length": 2}, {"n_features": SIZE, "max_length": SIZE})
+call(
+    "testing.streams",
+    {"n_features": 3, "n_classes": 4, "max_length": 2, "target": "class"},
+    {"n_features": SIZE, "max_length": SIZE},
+)
 call("testing.agents", {"init": STRATEGY.init}, {"init": FUNCTION})
 
 # -- the pieces of the methods
@@ -1556,10 +1590,14 @@ call(
     "memory.balanced.insert", {"slot": "replay", "groups": memory.balanced.by_class, "fields": memory.fields}, {"groups": FUNCTION}
 )
 call("memory.gdumb.insert", {"slot": "replay", "fields": memory.fields})
-call("memory.gss.insert", {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields})
+SQUARES = losses.row_losses(losses.mean_squared_error(MODEL))
+call(
+    "memory.gss.insert",
+    {"model": MODEL, "subset_size": 3, "slot": "replay", "fields": memory.fields, "losses": SQUARES},
+)
 call("memory.herding.insert", {"model": MODEL, "slot": "replay", "fields": memory.fields})
 call("memory.ring.insert", {"slot": "replay", "fields": memory.fields})
-call("memory.dark.sample", {"model": MODEL})
+call("memory.dark.sample", {"model": MODEL, "target": "multilabel"})
 call("memory.dark.fields", {"model": MODEL})
 call(
     "memory.dark.insert",
@@ -1616,8 +1654,16 @@ FIELDS = kind(
 )
 call(
     "memory.gss.scores",
-    {"model": MODEL, "net": STATE.model, "rows": ROWS, "others": ROWS, "valid": EXP.valid},
+    {
+        "model": MODEL,
+        "net": STATE.model,
+        "rows": ROWS,
+        "others": ROWS,
+        "valid": EXP.valid,
+        "losses": losses.row_losses(losses.cross_entropy(MODEL)),
+    },
     {"net": kind("weights"), "rows": FIELDS, "others": FIELDS, "valid": tensor(EXP.valid)},
+    {"rows": "rows|y", "others": "others|y"},
 )
 call(
     "memory.union_weights",
@@ -1635,6 +1681,15 @@ call(
     {"rows": kind(bad=(EXP, {"x": ROWS["x"]})), "valid": tensor(EXP.valid)},
     {"rows": "rows|x|y"},
 )
+for name, own in {"binary_cross_entropy": {}, "huber": {"delta": 1.0}, "mean_squared_error": {}}.items():
+    call(f"losses.{name}", {"model": MODEL, **own}, dict.fromkeys(own, POSITIVE))
+call(
+    "losses.for_target",
+    {"loss": loss, "target": "regression", "rows": SQUARES},
+    {"rows": FUNCTION.but("none")},
+)
+call("losses.row_losses", {"loss": losses.mean_squared_error(MODEL)}, {"loss": kind("none", bad=(loss, lambda: None))})
+call("losses.target_of", {"loss": loss}, {"loss": FUNCTION.but("none")})
 call("losses.dark_experience", {"model": MODEL, "n": 2, "slot": "replay", "draw": memory.draws.uniform}, {"draw": FUNCTION})
 call("losses.replayed", {"loss": loss, "n": 2, "slot": "replay", "draw": memory.reservoir.draw}, {"draw": FUNCTION})
 call(
@@ -1694,7 +1749,7 @@ call("projections.gem.insert", {"slot": "gem", "which": projections.gem.by_index
 call("projections.gem.project", {"loss": loss, "slot": "gem", "which": projections.gem.by_index})
 call("projections.ogd.init", {"model": MODEL, "net": NET, "capacity": 3}, {"net": kind("weights")})
 call("projections.ogd.project", {"slot": "ogd"})
-call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd"})
+call("projections.ogd.store", {"model": MODEL, "n": 2, "slot": "ogd", "target": "class"})
 call("projections.owm.init", {"model": MODEL, "net": NET, "alpha": 1e-3}, {"net": kind("weights")})
 call("projections.owm.absorb", {"model": MODEL, "slot": "owm"})
 call("projections.owm.project", {"slot": "owm"})
@@ -1706,13 +1761,16 @@ for name, own in {
 }.items():
     kinds = {"decay": PROBABILITY.but("none") if name == "ewc" else PROBABILITY, "alpha": PROBABILITY}
     call(f"regularizers.{name}.init", {"params": NET.params, "strength": 1.0, **own}, {n: k for n, k in kinds.items() if n in own})
-call("regularizers.ewc.consolidate", {"model": MODEL, "slot": "ewc", "labels": "true", "batch_size": 4, "samples": 8})
+call(
+    "regularizers.ewc.consolidate",
+    {"model": MODEL, "slot": "ewc", "labels": "true", "target": "class", "batch_size": 4, "samples": 8},
+)
 call("regularizers.mas.consolidate", {"model": MODEL, "slot": "mas", "batch_size": 4, "samples": 8})
 call("regularizers.rwalk.consolidate", {"slot": "rwalk"})
 call("regularizers.rwalk.score", {"slot": "rwalk", "interval": 3})
-call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "true", "batch_size": 4})
+call("regularizers.rwalk.track", {"model": MODEL, "slot": "rwalk", "labels": "true", "target": "class", "batch_size": 4})
 call("regularizers.si.consolidate", {"slot": "si"})
-call("regularizers.importance.fisher", {"model": MODEL, "labels": "all"})
+call("regularizers.importance.fisher", {"model": MODEL, "labels": "all", "target": "regression"})
 call("regularizers.importance.sensitivity", {"model": MODEL})
 call(
     "regularizers.importance.accumulate",
@@ -1824,6 +1882,7 @@ call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 # Classes that factories fill, beside those of `@cl.state`; Python itself names a field that is missing or unknown.
 RECORDS = {
     "core.Combinator",
+    "losses.TargetLoss",
     "Grid",
     "Runs",
     "core.SkipEmpty",

@@ -40,6 +40,16 @@ def test_quickstart_shows_the_expected_order(tmp_path):
     assert naive + 0.05 < lwf < er - 0.2 < joint
 
 
+def test_methods_forget_less_of_a_regression(tmp_path):
+    script = ROOT / "examples" / "regression.py"
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    rows = re.findall(r"^(\S+) +([0-9.]+) ± [0-9.]+ +([0-9.]+)$", run.stdout, re.M)
+    errors, forgotten = ({name: float(row[i]) for name, *row in rows} for i in (0, 1))
+    for found in (errors, forgotten):
+        assert found["ER"] < found["EWC"] < found["naive"] / 2
+
+
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
 def test_readme(block, tmp_path):
     env = {**os.environ, "MPLBACKEND": "Agg"}

@@ -9,6 +9,7 @@ import pytest
 import registry
 import torch
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func import memory, testing
@@ -18,35 +19,35 @@ quick = settings(max_examples=5, deadline=None, suppress_health_check=list(Healt
 
 
 def named(cases):
-    return [pytest.param(case, id=f"{case.name}-{i}") for i, case in enumerate(cases)]
+    return [pytest.param(case, id=f"{case.name}-{i}-{case.target}") for i, case in enumerate(cases)]
 
 
 @pytest.mark.parametrize("case", named(registry.UPDATES))
 def test_updates(case):
-    testing.check_update(case.make(), case.state(), EXP)
+    testing.check_update(case.make(), case.state(), case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.LOSSES))
 def test_losses(case):
-    testing.check_loss(case.make(), case.state(), EXP)
+    testing.check_loss(case.make(), case.state(), case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.TRANSFORMS))
 def test_gradient_transforms(case):
-    testing.check_gradient_transform(case.make(), case.state(), EXP)
+    testing.check_gradient_transform(case.make(), case.state(), case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.PROBES))
 def test_probes(case):
-    testing.check_probe(case.make(), case.state(), EXP)
+    testing.check_probe(case.make(), case.state(), case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))
 def test_what_is_saved_comes_back(case):
     """The round trip of a state that has been trained, and of a history."""
     strategy = case.make()
-    probe = (lambda state, exp: state.key) if strategy.model is None else cl.evaluate(strategy.model, registry.BENCH.test)
-    for part in cl.scan(strategy.update, strategy.init(cl.key(0)), registry.BENCH.train, probe):
+    probe = (lambda state, exp: state.key) if strategy.model is None else cl.evaluate(strategy.model, case.bench.test)
+    for part in cl.scan(strategy.update, strategy.init(cl.key(0)), case.bench.train, probe):
         testing.check_round_trip(part)
 
 
@@ -78,22 +79,23 @@ def test_draws(name, draw):
 
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))
 def test_strategies(case):
-    testing.check_strategy(case.make(), registry.BENCH)
+    testing.check_strategy(case.make(), case.bench)
 
 
 @pytest.mark.parametrize("case", named([*registry.UPDATES, *registry.LOSSES]))
 @quick
-@given(exp=testing.experiences(min_rows=2), key=testing.keys())  # batch norm refuses a single row, as torch's does
-def test_any_experience_and_key(case, exp, key):
+@given(data=st.data(), key=testing.keys())
+def test_any_experience_and_key(case, data, key):
+    exp = data.draw(testing.experiences(min_rows=2, target=case.target))  # batch norm refuses a single row, as torch's does
     state = case.state(key)
     (testing.check_loss if case in registry.LOSSES else testing.check_update)(case.make(), state, exp)
 
 
 @pytest.mark.parametrize("case", named([c for c in registry.STRATEGIES if c.name != "strategies.joint"]))
 @quick
-@given(train=testing.streams(), key=testing.keys())
-def test_strategies_on_any_stream(case, train, key):
-    strategy = case.make()
+@given(data=st.data(), key=testing.keys())
+def test_strategies_on_any_stream(case, data, key):
+    strategy, train = case.make(), data.draw(testing.streams(target=case.target))
     assume(strategy.model is not registry.NORMED or all(len(exp) > 1 for exp in train))  # batch norm refuses a single row
     start = strategy.init(key)
     end = cl.fold(strategy.update, start, train)
@@ -116,16 +118,17 @@ def test_device(case):
     component = one_shot(case)
     if case in registry.PROBES:  # the leaf of an evaluation, on rows of the same device; its own test stream is on the processor
         (component,) = cl.tree.leaves(component)
-    testing.check_device(component, case.state(), EXP)
+    testing.check_device(component, case.state(), case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))
 def test_device_of_strategies(case):
     strategy = case.make()
     start = strategy.init(cl.key(0))
-    testing.check_device(strategy.update, start, EXP)
-    later = strategy.update(start, EXP)
-    testing.check_device(strategy.update, later, registry.BENCH.train[1])
+    first, second = case.bench.train
+    testing.check_device(strategy.update, start, first)
+    later = strategy.update(start, first)
+    testing.check_device(strategy.update, later, second)
 
 
 def groups(size=6):
@@ -133,13 +136,17 @@ def groups(size=6):
     kinds, names = {}, set()
     for case in [*registry.UPDATES, *registry.LOSSES, *registry.TRANSFORMS, *registry.PROBES]:
         # Compiling is slow: one case of each component, and all of them when asked for.
-        if case.name not in ("minibatches", "repeat") and (case.name not in names or "CL_FUNC_FULL_GRID" in os.environ):
-            names.add(case.name)
-            kinds.setdefault((case.model, case.optimizer, case.start), []).append(case)
+        if case.name not in ("minibatches", "repeat") and (
+            (case.name, case.target) not in names or "CL_FUNC_FULL_GRID" in os.environ
+        ):
+            names.add((case.name, case.target))
+            kinds.setdefault((case.model, case.optimizer, case.start, case.target), []).append(case)
     return [cases[i : i + size] for cases in kinds.values() for i in range(0, len(cases), size)]
 
 
-@pytest.mark.parametrize("cases", groups(), ids=lambda cases: "+".join(sorted({case.name.split(".")[-1] for case in cases})))
+@pytest.mark.parametrize(
+    "cases", groups(), ids=lambda cases: "+".join(sorted({case.name.split(".")[-1] for case in cases} | {cases[0].target}))
+)
 def test_compiled_equals_eager(cases):
     """Components of one kind of state share one program: compiling each by itself would take minutes."""
     functions = [one_shot(case) for case in cases]
@@ -147,7 +154,8 @@ def test_compiled_equals_eager(cases):
     def everything(state, exp):
         return {str(i): function(state, exp) for i, function in enumerate(functions)}
 
-    state, exp = cases[0].state(), EXP.take(EXP.rows[:6], EXP.valid[:6])  # few rows: some components loop over them
+    state, exp = cases[0].state(), cases[0].bench.train[0]
+    exp = exp.take(exp.rows[:6], exp.valid[:6])  # few rows: some components loop over them
     testing.assert_equal(
         cl.compile(everything)(state, exp), everything(state, exp), "compiled", testing.laws.RTOL, testing.laws.ATOL
     )

@@ -11,21 +11,20 @@ import torch
 import cl_func as cl
 from cl_func import testing
 
-EXP = registry.BENCH.train[0]
-
 
 def named(cases):
-    return [pytest.param(case, id=f"{case.name}-{i}") for i, case in enumerate(cases)]
+    return [pytest.param(case, id=f"{case.name}-{i}-{case.target}") for i, case in enumerate(cases)]
 
 
 def result(case, part):
     """What a component gives for the experience, or what a strategy gives for two."""
     state = case.state()
+    exp = case.bench.train[0]
     if case in registry.STRATEGIES:
-        return cl.fold(part.update, part.init(cl.key(3)), [registry.BENCH.train[0], registry.BENCH.train[1]])
+        return cl.fold(part.update, part.init(cl.key(3)), case.bench.train)
     if case in registry.LOSSES:
-        return testing.components.value_and_grad(part, state, EXP)
-    return part(state.model.params, state, EXP) if case in registry.TRANSFORMS else part(state, EXP)
+        return testing.components.value_and_grad(part, state, exp)
+    return part(state.model.params, state, exp) if case in registry.TRANSFORMS else part(state, exp)
 
 
 @pytest.mark.parametrize("case", named(registry.ALL))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Loss, Update
-from cl_func.experiences import Experience
+from cl_func.experiences import Experience, require_target
 from cl_func.models import Model, forward, mask_logits
 from cl_func.tree import PyTree, describe
 
@@ -35,6 +35,7 @@ def check_classes(logits: Tensor, exp: Experience) -> None:
     """Raise ValueError if the experience has more classes than there are logits [n, C]: its labels would be out of range."""
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
         raise checks.type_error("logits", "a floating tensor [n, C]", logits)
+    require_target(exp, "cross-entropy, the default loss,", "class")
     if exp.classes.shape[-1] > logits.shape[-1]:
         raise ValueError(
             f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
@@ -91,4 +92,5 @@ def mark_seen(slot: str = "seen") -> Update:
 
 
 def _mark_seen(state: Any, exp: Experience, *, slot: str) -> Any:
+    require_target(exp, "the mask of the classes seen", "class")
     return tree.set(state, {slot: _seen(state, slot, exp) | exp.classes})

@@ -4,6 +4,13 @@
 
 over the classes of a mask. T^2 keeps the size of the gradient independent of the temperature T. The gradient is that of the
 cross-entropy between the two; being a divergence, L is 0 exactly where the student agrees with the teacher.
+
+For other targets than class labels each output is held to the teacher's by itself, and the sum over those of the mask is divided by
+the number of all outputs, as in the losses for these targets:
+
+    multilabel   L = T^2 * mean_i 1/C sum_c KL( sigmoid(t_ic / T) || sigmoid(z_ic / T) )   as in iCaRL (Rebuffi et al., "iCaRL:
+                     incremental classifier and representation learning", CVPR 2017, Algorithm 3), with a temperature
+    regression   L = mean_i 1/K sum_k (z_ik - t_ik)^2      (Ba & Caruana, "Do deep nets really need to be deep?", NeurIPS 2014)
 """
 
 from __future__ import annotations
@@ -11,9 +18,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.experiences import Target
 from cl_func.losses.classification import weighted_mean
 from cl_func.models import mask_logits
 
@@ -44,3 +53,21 @@ def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: f
     log_student = torch.log_softmax(mask_logits(student / temperature, classes), dim=-1)
     log_teacher = torch.log_softmax(mask_logits(teacher / temperature, classes), dim=-1)
     return torch.where(classes, log_teacher.exp() * (log_teacher - log_student), 0).sum(-1) * temperature**2
+
+
+def distances(student: Tensor, teacher: Tensor, known: Tensor, temperature: float | Tensor, target: Target) -> Tensor:
+    """How far the student is from the teacher on each row, [n], by the outputs [n, K] in the mask `known` [K] bool.
+
+    The equations are above: for "class" the softened probabilities of the classes, as by `divergence`; for "multilabel" those of
+    each label; for "regression" the values, without a temperature.
+    """
+    if target == "class":
+        return divergence(student, teacher, known, temperature)
+    _check(student, teacher, temperature)
+    if target == "regression":
+        apart = (student - teacher).square()
+    else:
+        s, t = student / temperature, teacher / temperature
+        yes = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s))
+        apart = (yes + (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))) * temperature**2
+    return torch.where(known, apart, 0).mean(-1)

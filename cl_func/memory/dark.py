@@ -17,14 +17,14 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.core import Update
-from cl_func.experiences import Experience
+from cl_func.experiences import Experience, Target
 from cl_func.memory import replay, reservoir
 from cl_func.models import Model
 
 
-def sample(model: Model) -> dict[str, Tensor]:
-    """One row: x, y and task as `cl.memory.sample(model)` has them, and its logits [C] float32."""
-    return {**replay.sample(model), "logits": torch.zeros(model.n_classes)}
+def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:
+    """One row: x, y and task as `cl.memory.sample(model, target)` has them, and its logits [C] float32."""
+    return {**replay.sample(model, target), "logits": torch.zeros(model.n_classes)}
 
 
 def fields(model: Model) -> Callable[[Any, Experience], dict[str, Tensor]]:

@@ -23,6 +23,7 @@ from cl_func.tree import PyTree
 
 Draw = Callable[[Any, Tensor, int], tuple[Any, Tensor]]  # (memory, key, n) -> (rows, valid); it may be for one class of memories
 Fields = Callable[[Any, Experience], PyTree]  # (state, exp) -> what is stored of the n rows of exp, a tree of [n, ...]
+RowLosses = Callable[[Tensor, Tensor], Tensor]  # (outputs [n, K], y [n, ...]) -> the loss of each row [n]
 
 
 @runtime_checkable

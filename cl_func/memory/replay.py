@@ -8,22 +8,30 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experiences import Experience, one_hot
+from cl_func.experiences import Experience, Target, present, require_target, target_of
 from cl_func.models import Model
+from cl_func.tree import describe
 
 
-def sample(model: Model) -> dict[str, Tensor]:
-    """One row of what a memory stores by default, for allocation: x of the model's input shape and dtype; y and task, int64.
+def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:
+    """One row of what a memory stores by default, for allocation: x of the model's input shape and dtype; task int64; and y.
 
+    target: what y is: "class", int64; "multilabel", [C] bool; "regression", [K] float32, with as many as the model has outputs.
     Raises ValueError for a model without `input_shape`.
     """
+    checks.choice("target", target, "class", "multilabel", "regression")
     shape = checks.model("model", model).input_shape
     if shape is None:
         raise ValueError(
             "model: a replay memory must know the shape of one input to allocate its rows; "
             "build the model with from_module(factory, n_classes=..., input_shape=(...))."
         )
-    return {"x": torch.zeros(shape, dtype=model.input_dtype), "y": torch.tensor(0), "task": torch.tensor(0)}
+    y = {
+        "class": torch.tensor(0),
+        "multilabel": torch.zeros(model.n_classes, dtype=torch.bool),
+        "regression": torch.zeros(model.n_classes),
+    }
+    return {"x": torch.zeros(shape, dtype=model.input_dtype), "y": y[target], "task": torch.tensor(0)}
 
 
 def fields(state: Any, exp: Experience) -> dict[str, Tensor]:
@@ -33,7 +41,8 @@ def fields(state: Any, exp: Experience) -> dict[str, Tensor]:
 
 
 def labels(exp: Experience, n_classes: int) -> Tensor:
-    """The labels [n] of an experience, for a memory made for n_classes; ValueError if the data has more classes."""
+    """The labels [n] of an experience, for a memory made for n_classes; ValueError if the data has more classes, or none."""
+    require_target(exp, "a memory that goes by classes", "class")
     if exp.classes.shape[-1] > n_classes:
         raise ValueError(
             f"n_classes: the memory was made for {n_classes} classes, the data has {exp.classes.shape[-1]}; "
@@ -53,13 +62,28 @@ def check_fields(name: str, rows: Any, like: Tensor, valid: Tensor | None = None
         if not isinstance(values, Tensor) or values.ndim == 0 or values.device != like.device:
             raise checks.type_error(f"{name}[{field!r}]", f"a tensor [m, ...] on {like.device}", values)
     shape = rows["x"].shape[:1] if valid is None else valid.shape
-    for field in ("y", "task"):
-        checks.tensor(f"{name}[{field!r}]{'' if valid is None else ', valid'}", rows[field], shape, torch.int64)
+    suffix = "" if valid is None else ", valid"
+    checks.tensor(f"{name}['task']{suffix}", rows["task"], shape, torch.int64)
+    y = rows["y"]
+    if target_of(y) == "class":
+        checks.tensor(f"{name}['y']{suffix}", y, shape, torch.int64)
+    elif y.shape[:1] != shape:
+        raise ValueError(f"{name}['y']{suffix}: expected one target for each of {shape[0]} rows, got {describe(y)}.")
 
 
 def _check_rows(exp: Experience, rows: Any, valid: Tensor) -> None:
     checks.instance("exp", exp, Experience, "an Experience")
     check_fields("rows", rows, exp.rows, checks.tensor("valid", valid, dtype=torch.bool, like=exp.rows))
+
+
+def _like(y: Tensor, own: Tensor) -> Tensor:
+    """Targets of a memory [m, ...] in the shape that those of the data have: [m] for one target that is stored as [m, 1]."""
+    if y.dtype != own.dtype or y.shape[1:].numel() != own.shape[1:].numel():
+        raise ValueError(
+            f"y: the memory stores targets {describe(y)}, the data has {describe(own)}; make the memory for those of the data, "
+            "by cl.memory.sample(model, target), or a strategy by its loss, such as loss=cl.losses.mean_squared_error(model)."
+        )
+    return y.reshape(y.shape[0], *own.shape[1:])
 
 
 def join(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
@@ -79,7 +103,7 @@ def join(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
     source = tree.replace(
         exp.source,
         x=torch.cat([rows["x"], inputs]),
-        y=torch.cat([rows["y"], exp.y]),
+        y=torch.cat([_like(rows["y"], exp.y), exp.y]),
         task=torch.cat([rows["task"], exp.tasks]),
     )
     count = len(exp) + valid.shape[0]
@@ -88,7 +112,7 @@ def join(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
         source=source,
         rows=torch.arange(count, device=valid.device),
         valid=torch.cat([valid, exp.valid]),
-        classes=exp.classes | one_hot(rows["y"], valid, exp.classes.shape[-1]).any(0),
+        classes=exp.classes | present(rows["y"], valid, exp.classes.shape[-1]),
     )
 
 
@@ -100,10 +124,10 @@ def recalled(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experie
     _check_rows(exp, rows, valid)
     return tree.replace(
         exp,
-        source=tree.replace(exp.source, x=rows["x"], y=rows["y"], task=rows["task"]),
+        source=tree.replace(exp.source, x=rows["x"], y=_like(rows["y"], exp.source.y), task=rows["task"]),
         rows=torch.arange(valid.shape[0], device=valid.device),
         valid=valid,
-        classes=one_hot(rows["y"], valid, exp.classes.shape[-1]).any(0),
+        classes=present(rows["y"], valid, exp.classes.shape[-1]),
     )
 
 

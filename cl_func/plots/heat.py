@@ -20,27 +20,54 @@ if TYPE_CHECKING:
 Notes = Mapping[tuple[int, ...], str]  # (row, column) -> the text below the number of a cell
 
 
+SIGNED = {"forgetting": "PuOr_r", "backward_transfer": "PuOr"}
+
+
 def scale(metric: str) -> tuple[str, tuple[float, float]]:
     """The colour map and the limits (low, high) of a metric by its name: those of accuracies, unless the metric is signed."""
     checks.text("metric", metric)
-    return {"forgetting": ("PuOr_r", (-1.0, 1.0)), "backward_transfer": ("PuOr", (-1.0, 1.0))}.get(metric, ("viridis", (0.0, 1.0)))
+    return (SIGNED[metric], (-1.0, 1.0)) if metric in SIGNED else ("viridis", (0.0, 1.0))
 
 
-def _text_size(notes: Notes) -> tuple[int, int]:
-    """The characters and lines that a cell needs: a number of four characters, and below it the lines of the longest note."""
+def scale_of(values: Tensor, metric: str, higher_is_better: bool | None) -> tuple[str, tuple[float, float]]:
+    """The same for what is not made of accuracies, if higher_is_better is not None: limits by the values, bright where good."""
+    cmap, limits = scale(metric)
+    if higher_is_better is None:
+        return cmap, limits
+    known = values[values.isfinite()].tolist() or [0.0]
+    if metric in SIGNED:
+        most = max(map(abs, known)) or 1.0
+        return cmap, (-most, most)
+    low, high = min(known), max(known)
+    return ("viridis" if higher_is_better else "viridis_r"), (low, high) if low < high else (low - 0.5, low + 0.5)
+
+
+def form(higher_is_better: bool | None) -> str:
+    """How numbers are written in cells: accuracies with two decimals, others with two digits."""
+    return "z.2f" if higher_is_better is None else ".2g"
+
+
+def _text_size(notes: Notes, form: str) -> tuple[int, int]:
+    """The characters and lines that a cell needs: those of a number, and below it the lines of the longest note."""
     lines = [note.split("\n") for note in notes.values() if note]
-    return max([4, *(len(line) for note in lines for line in note)]), 1 + max(map(len, lines), default=0)
+    return max([4 if form == "z.2f" else 7, *(len(line) for note in lines for line in note)]), 1 + max(map(len, lines), default=0)
 
 
-def size(values: Tensor, notes: Notes) -> tuple[float, float]:
+def size(values: Tensor, notes: Notes, form: str = "z.2f") -> tuple[float, float]:
     """Width and height in inches of a figure whose cells have room for a number and its note."""
-    (time, n), (characters, lines) = values.shape, _text_size(notes)
+    (time, n), (characters, lines) = values.shape, _text_size(notes, form)
     side = max(0.45, 0.09 * characters, 0.16 * lines)
     return min(max(side * n, 1.6), 9) + 1.6, min(max(side * time, 1.6), 9) + 0.8
 
 
 def draw(
-    ax: Axes, values: Tensor, cmap: str, limits: tuple[float, float], title: str | None, notes: Notes | None = None
+    ax: Axes,
+    values: Tensor,
+    cmap: str,
+    limits: tuple[float, float],
+    title: str | None,
+    notes: Notes | None = None,
+    form: str = "z.2f",
 ) -> AxesImage:
     """Draw one heat map; rows and columns are numbered from 1.
 
@@ -69,7 +96,7 @@ def draw(
         ax.set_title("\n".join(lines), fontsize="medium")
 
     def fontsize(notes: Notes) -> float:
-        characters, lines = _text_size(notes)
+        characters, lines = _text_size(notes, form)
         return min(9, points[0] / n / characters / 0.7, points[1] / time / lines / 1.3)
 
     if fontsize(notes) < 5:
@@ -78,7 +105,7 @@ def draw(
         for i, row in enumerate(values.tolist()):
             for j, value in enumerate(row):
                 known = not math.isnan(value)
-                text = "\n".join([f"{value:z.2f}"] * known + [note for note in [notes.get((i, j))] if note])
+                text = "\n".join([format(value, form)] * known + [note for note in [notes.get((i, j))] if note])
                 ink = _ink(image.cmap(image.norm(value))) if known else "black"
                 if text:
                     ax.text(j + 1, i + 1, text, ha="center", va="center", color=ink, fontsize=fontsize(notes))

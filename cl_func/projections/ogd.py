@@ -6,6 +6,8 @@ loses its component in their span, so that to first order these logits stay as t
 
     u <- df_y(x; w)/dw,    S <- S + {u / |u|},        g' = g - S' (S S')^-1 S g
 
+For other targets than class labels the gradients u of every output join S, K of each sample (the paper's OGD-ALL).
+
 The paper keeps an orthonormal basis of the span instead, by Gram-Schmidt. Here the gradients stay as they are, since those of
 linear layers are stored by their two factors (`projections.directions`), and beside them a C for which C S is orthonormal: the
 inverse of the Cholesky factor of S S', lower triangular, which is Gram-Schmidt in the same order. S has a fixed number of rows,
@@ -23,7 +25,7 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Update
-from cl_func.experiences import Experience
+from cl_func.experiences import Experience, Target, require_kind
 from cl_func.memory import buffer, replay
 from cl_func.models import Model, ModelState, row_factors
 from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
@@ -57,15 +59,31 @@ def init(model: Model, net: ModelState, capacity: int) -> OGD:
     return OGD(rows=rows, combine=combine, count=torch.tensor(0, device=device))
 
 
-def _gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
-    """The gradients of the true label's logit, in eval mode, of n rows (x, y, task)."""
+def _gradients(model: Model, net: ModelState, rows: PyTree, target: Target = "class") -> Directions:
+    """The gradients of the true label's logit, in eval mode, of n rows (x, y, task): n of them.
+
+    For other targets those of every output: n * K, the K of a row one after the other.
+    """
     x, y, task = rows["x"], rows["y"], rows["task"]
+    require_kind(y, "OGD made for them", target)
+    dtype = tree.leaves(net.params)[0].dtype
     if model.input_shape is not None:
-        is_label = y[:, None] == torch.arange(model.n_classes, device=y.device)
-        weights = is_label[:, None].to(tree.leaves(net.params)[0].dtype)
+        if target == "class":
+            is_label = y[:, None] == torch.arange(model.n_classes, device=y.device)
+            weights = is_label[:, None].to(dtype)
+        else:
+            weights = torch.eye(model.n_classes, dtype=dtype, device=y.device).expand(len(x), -1, -1)
         factors = row_factors(model, net, x, task, lambda logits: logits, weights)
         if factors is not None:
             return _by_factors(factors)
+
+    if target != "class":
+
+        def outputs(params: Any, x: Tensor, task: Tensor) -> Tensor:
+            return model.apply(params, net.buffers, x[None], train=False, task=task[None])[0][0]
+
+        every = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0, 0))(net.params, x, task)
+        return tree.map(lambda leaf: leaf.flatten(0, 1), every)
 
     def logit(params: Any, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         logits, _ = model.apply(params, net.buffers, x[None], train=False, task=task[None])
@@ -77,9 +95,11 @@ def _gradients(model: Model, net: ModelState, rows: PyTree) -> Directions:
 def _by_factors(factors: dict[tuple[str, str | None], tuple[Tensor, Tensor]]) -> Directions:
     directions: Directions = {}
     for (weight, bias), (inputs, output_grads) in factors.items():
-        directions[weight] = Outer(left=output_grads[:, 0], right=inputs)
+        k = output_grads.shape[1]
+        left = output_grads.flatten(0, 1)
+        directions[weight] = Outer(left=left, right=inputs[:, None].expand(-1, k, -1).flatten(0, 1))
         if bias is not None:
-            directions[bias] = output_grads[:, 0]
+            directions[bias] = left
     return directions
 
 
@@ -141,24 +161,28 @@ def _orthonormal(rows: Directions, count: Tensor) -> Tensor:
     return torch.where(filled[:, None], torch.linalg.solve_triangular(factor, eye, upper=False), 0)
 
 
-def store(model: Model, n: int, slot: str = "ogd") -> Update:
+def store(model: Model, n: int, slot: str = "ogd", target: Target = "class") -> Update:
     """The Update that adds the true label's logit gradients (in eval mode) of n samples to the directions in `state.<slot>`.
 
     The samples are drawn without replacement; an experience with fewer rows gives all of them. Compose it after the training.
+    target: what kind of targets the data has: for "multilabel" and "regression" each sample gives a direction for every output.
     """
     checks.model("model", model)
     checks.path("slot", slot, "ogd")
     positive_int("n", n)
-    return partial(_store, model=model, n=n, slot=slot)
+    checks.choice("target", target, "class", "multilabel", "regression")
+    return partial(_store, model=model, n=n, slot=slot, target=target)
 
 
-def _store(state: Any, exp: Experience, *, model: Model, n: int, slot: str) -> Any:
+def _store(state: Any, exp: Experience, *, model: Model, n: int, slot: str, target: Target) -> Any:
     key, draw_key = random.split(state.key)
     memory: OGD = checks.slot(state, slot, OGD, "an OGD made by ogd.init")
     chosen = buffer.shuffle(draw_key, exp.valid)[:n]
     rows = {"x": exp.x[chosen], "y": exp.y[chosen], "task": exp.tasks[chosen]}
-    directions = _gradients(model, state.model, rows)
-    directions = tree.where(exp.valid[chosen], directions, tree.map(torch.zeros_like, directions))
+    directions = _gradients(model, state.model, rows, target)
+    valid = exp.valid[chosen]
+    valid = valid[:, None].expand(-1, tree.leaves(directions)[0].shape[0] // len(valid)).flatten()
+    directions = tree.where(valid, directions, tree.map(torch.zeros_like, directions))
     return tree.set(state.replace(key=key), {slot: _add(memory, directions)})
 
 

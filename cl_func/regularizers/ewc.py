@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update
+from cl_func.experiences import Target
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
@@ -46,15 +47,21 @@ def init(params: PyTree, strength: float, decay: float | None = None) -> EWC:
 
 
 def consolidate(
-    model: Model, slot: str = "ewc", *, labels: Labels = "true", batch_size: int | None = None, samples: int | None = None
+    model: Model,
+    slot: str = "ewc",
+    *,
+    labels: Labels | None = None,
+    target: Target = "class",
+    batch_size: int | None = None,
+    samples: int | None = None,
 ) -> Update:
     """The Update that adds the Fisher information of an experience to `state.<slot>`; compose it after the training.
 
-    labels: as in `importance.fisher`; batch_size, samples: as in `importance.accumulate`.
+    labels, target: as in `importance.fisher`; batch_size, samples: as in `importance.accumulate`.
     """
     checks.model("model", model)
     checks.path("slot", slot, "ewc")
-    measure = importance.fisher(model, labels)
+    measure = importance.fisher(model, labels, target)
     return importance.accumulate(measure, slot, EWC, begin=_begin, add=_add, batch_size=batch_size, samples=samples)
 
 

@@ -1,11 +1,21 @@
 """How much each parameter matters to the model's answers: averages over rows of a function of the gradient of each single row.
 
-    fisher        mean_i sum_y w_i(y) * (d log p(y | x_i) / d theta)^2    EWC (Kirkpatrick et al. 2017), RWalk (Chaudhry et al.)
+    fisher        mean_i E_y (d log p(y | x_i) / d theta)^2               EWC (Kirkpatrick et al. 2017), RWalk (Chaudhry et al.)
     sensitivity   mean_i | d ||f(x_i)||^2 / d theta |                     MAS (Aljundi et al. 2018)
 
 The square and the absolute value are of one row's gradient, never of a minibatch's, so the batch size does not matter. The model
 runs in eval mode. What the choices of labels mean: van de Ven 2025, "On the computation of the Fisher information in continual
 learning".
+
+p(y | x) follows from the targets: the softmax of the outputs f for class labels; for several labels a row, independent Bernoulli
+labels of the probabilities s_c = sigmoid(f_c); for regression a Gaussian of variance 1 around f. Then the expectation over y is
+
+    multilabel    sum_c s_c (1 - s_c) (d f_c / d theta)^2
+    regression    sum_k (d f_k / d theta)^2
+
+(Pascanu & Bengio, "Revisiting natural gradient for deep networks", ICLR 2014, where these are derived from the same assumptions;
+Martens, "New insights and perspectives on the natural gradient method", JMLR 2020). The mean squared error is, for K targets,
+2 / K times the negative log-likelihood of that Gaussian, up to a constant.
 """
 
 from __future__ import annotations
@@ -21,7 +31,8 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import SkipEmpty, Update, compose, minibatches
-from cl_func.experiences import Experience
+from cl_func.experiences import Experience, Target, require_target
+from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, row_factors
 from cl_func.tree import PyTree
@@ -44,15 +55,43 @@ class Measure:
     per_row: int = 1
 
 
-def fisher(model: Model, labels: Labels = "true") -> Measure:
+def fisher(model: Model, labels: Labels | None = None, target: Target = "class") -> Measure:
     """The diagonal of the Fisher information.
 
-    labels: "true", the labels of the rows (the empirical Fisher); "model", one label per row drawn from the model's prediction, an
-    unbiased estimate of the Fisher information; "all", its expectation over all C labels, C gradients per row.
+    labels: "true", the labels or targets of the rows (the empirical Fisher); "model", those of one draw per row from the model's
+        prediction, an unbiased estimate of the Fisher information; "all", its expectation, with C or K gradients per row. None is
+        "true" for class labels. Otherwise it is "all": the gradient at the targets of a row vanishes where they are fitted.
+    target: what kind of targets the data has: "class", "multilabel" or "regression".
     """
     checks.model("model", model)
-    checks.choice("labels", labels, "true", "model", "all")
-    return Measure(partial(_fisher, model=model, labels=labels), model.n_classes if labels == "all" else 1)
+    checks.choice("labels", labels, "true", "model", "all", None)
+    checks.choice("target", target, "class", "multilabel", "regression")
+    labels = ("true" if target == "class" else "all") if labels is None else labels
+    measure = (
+        partial(_fisher, model=model, labels=labels)
+        if target == "class"
+        else partial(_fisher_of_targets, model=model, labels=labels, target=target)
+    )
+    return Measure(measure, model.n_classes if labels == "all" else 1)
+
+
+def _fisher_of_targets(agent: Any, exp: Experience, *, model: Model, labels: Labels, target: Target) -> PyTree:
+    """By the derivative of log p(y | x) by the outputs, y - E y."""
+    outputs, _ = forward(model, agent.model.params, agent, exp, train=False)
+    require_target(exp, "this Fisher information", target)
+    y = (regression if target == "regression" else multilabel).targets(outputs, exp.y)
+    mean = outputs if target == "regression" else outputs.sigmoid()
+    if labels == "all":
+        variance = torch.ones_like(mean) if target == "regression" else mean * (1 - mean)
+        # The square root weights the gradient, as in `_fisher`.
+        weights = torch.diag_embed(variance.clamp(min=torch.finfo(mean.dtype).tiny).sqrt())
+    else:
+        weights = (y - mean if labels == "true" else _drawn_residuals(agent, exp, mean, target))[:, None]
+    return _row_totals(model, agent, exp, weights, _outputs, torch.square)
+
+
+def _outputs(outputs: Tensor) -> Tensor:
+    return outputs
 
 
 def _fisher(agent: Any, exp: Experience, *, model: Model, labels: Labels) -> PyTree:
@@ -77,7 +116,7 @@ def sensitivity(model: Model) -> Measure:
 
 def _sensitivity(agent: Any, exp: Experience, *, model: Model) -> PyTree:
     logits, _ = forward(model, agent.model.params, agent, exp, train=False)
-    return _row_totals(model, agent, exp, 2 * logits[:, None], lambda z: z, torch.abs)
+    return _row_totals(model, agent, exp, 2 * logits[:, None], _outputs, torch.abs)
 
 
 def _row_totals(
@@ -128,6 +167,14 @@ def _drawn_labels(agent: Any, exp: Experience, logits: Tensor) -> Tensor:
     keys = random.children(_derived_key(agent, exp, _LABELS), exp.rows)
     labels: Tensor = torch.func.vmap(random.categorical)(keys, logits)
     return labels
+
+
+def _drawn_residuals(agent: Any, exp: Experience, mean: Tensor, target: Target) -> Tensor:
+    """y - E y, [n, K], for targets drawn from the model's prediction, with a key of each row's own."""
+    keys = random.children(_derived_key(agent, exp, _LABELS), exp.rows)
+    draw = random.normal if target == "regression" else random.uniform
+    drawn: Tensor = torch.func.vmap(partial(draw, shape=mean.shape[-1], dtype=mean.dtype))(keys)
+    return drawn if target == "regression" else (drawn < mean).to(mean.dtype) - mean
 
 
 class _HasRows(Protocol):

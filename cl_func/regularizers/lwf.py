@@ -9,6 +9,12 @@ With a multi-head model each head h whose classes were seen before has a softmax
 
     L = strength * T^2 * mean_i sum_h KL( softmax_h(teacher(x_i) / T) || softmax_h(student(x_i) / T) )
 
+For other targets than class labels each output is held by itself: for several labels a row, the probability of each label seen
+before; for regression, once an experience has been seen, the value of every output (`losses.distil`):
+
+    L = strength * T^2 * mean_i 1/C sum_old KL( sigmoid(teacher(x_i) / T) || sigmoid(student(x_i) / T) )
+    L = strength * mean_i 1/K sum_k (teacher(x_i)_k - student(x_i)_k)^2
+
 Their lambda_o is strength * T^2. The warm-up of the new head, with which their Algorithm 1 begins, is left out.
 
 The teacher always runs in eval mode, so its answers are deterministic.
@@ -25,8 +31,9 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Loss, Update
-from cl_func.experiences import Experience
-from cl_func.losses.distil import distillation as divergence
+from cl_func.experiences import Experience, require_target, target_of
+from cl_func.losses import weighted_mean
+from cl_func.losses.distil import distances
 from cl_func.models import Model, ModelState, split_heads
 from cl_func.models.keyed import with_keys
 from cl_func.optim.hyperparameters import nonnegative
@@ -40,8 +47,8 @@ class LwF:
     """The slot of LwF; `strength` and `temperature` are hyperparameters."""
 
     teacher: ModelState  # the model as it was before the current experience
-    old: Tensor  # [C] bool, classes seen before the current experience: those the teacher knows
-    seen: Tensor  # [C] bool, these and the classes of the current experience
+    old: Tensor  # [C] bool, classes seen before the current experience: those the teacher knows; of regression all outputs, or none
+    seen: Tensor  # [C] bool, these and the classes of the current experience; of regression all outputs
     strength: Tensor = bounded(partial(nonnegative, example=1.0))  # () float32, at least 0
     temperature: Tensor = bounded(partial(nonnegative, example=2.0, positive=True))  # () float32, above 0
 
@@ -81,22 +88,29 @@ def snapshot(slot: str = "lwf") -> Update:
 
 def _snapshot(agent: Any, exp: Experience, *, slot: str) -> Any:
     lwf = _slot(agent, slot, exp)
-    return tree.set(agent, {slot: tree.replace(lwf, teacher=agent.model, old=lwf.seen, seen=lwf.seen | exp.classes)})
+    # Each experience of regression is a new task, for all outputs.
+    new = exp.classes if target_of(exp.source.y) != "regression" else torch.ones_like(lwf.seen)
+    return tree.set(agent, {slot: tree.replace(lwf, teacher=agent.model, old=lwf.seen, seen=lwf.seen | new)})
 
 
 def new_classes(slot: str = "lwf") -> Callable[[Any, Any], Tensor]:
-    """The condition, () bool, that an experience has a class which no earlier snapshot has seen."""
+    """The condition, () bool, that an experience has a class which no earlier snapshot has seen.
+
+    Regression has no classes, so there it raises ValueError: every experience is a new task, of which a snapshot can be taken.
+    """
     return partial(_has_new_classes, slot=checks.path("slot", slot, "lwf"))
 
 
 def _has_new_classes(agent: Any, exp: Experience, *, slot: str) -> Tensor:
-    return (~_slot(agent, slot, exp).seen & exp.classes).any()
+    lwf = _slot(agent, slot, exp)
+    require_target(exp, "new_classes", "class", "multilabel")
+    return (~lwf.seen & exp.classes).any()
 
 
 def _slot(agent: Any, slot: str, exp: Experience) -> LwF:
     lwf: LwF = checks.slot(agent, slot, LwF, _EXPECTED)
     checks.instance("exp", exp, Experience, "an Experience")
-    if lwf.seen.shape != exp.classes.shape:
+    if lwf.seen.shape != exp.classes.shape and target_of(exp.source.y) != "regression":
         raise ValueError(
             f"n_classes: the slot {slot!r} is for {len(lwf.seen)} classes, the data has {len(exp.classes)}; "
             f"build the model, and with it the slot, with n_classes={len(exp.classes)}."
@@ -106,6 +120,8 @@ def _slot(agent: Any, slot: str, exp: Experience) -> LwF:
 
 def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Tensor | None = None) -> Tensor:
     """The distillation loss, (), of the student's logits [n, C] on the rows of the experience; for a loss that has them already.
+
+    What is held to the teacher follows from the targets of the experience, as said above.
 
     heads: [T, C] bool, the classes of each head; None: one softmax over all classes. A multi-head model masks the logits of the old
     heads on the new rows; take `model, heads = cl.models.split_heads(model)` and the logits of that model. Raises ValueError for a
@@ -120,15 +136,17 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Ten
             "give the two parts that model, heads = cl.models.split_heads(model) returns, and the logits of the first."
         )
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
+    target = target_of(exp.source.y)
     if heads is None:
-        return lwf.strength * divergence(student, teacher, lwf.old, exp.valid, lwf.temperature)
+        return lwf.strength * weighted_mean(distances(student, teacher, lwf.old, lwf.temperature, target), exp.valid)
+    require_target(exp, "a multi-head model", "class")
     checks.instance("student", student, Tensor, "floating logits [n, C]")
     checks.tensor("heads", heads, heads.shape[:1] + lwf.old.shape if isinstance(heads, Tensor) else None, torch.bool)
     if heads.is_meta or student.is_meta:
         raise ValueError("student, heads: on the device meta, which holds no values.")
 
     def of_head(head: Tensor) -> Tensor:
-        return divergence(student, teacher, head & lwf.old, exp.valid, lwf.temperature)
+        return weighted_mean(distances(student, teacher, head & lwf.old, lwf.temperature, target), exp.valid)
 
     return lwf.strength * torch.func.vmap(of_head)(heads.to(student.device)).sum()
 

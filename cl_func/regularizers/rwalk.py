@@ -19,7 +19,7 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.checks import positive_int
 from cl_func.core import SkipEmpty, Update
-from cl_func.experiences import Experience
+from cl_func.experiences import Experience, Target
 from cl_func.models import Model
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.regularizers import importance, quadratic
@@ -67,14 +67,21 @@ def init(params: PyTree, strength: float, alpha: float = 0.9, damping: float = 1
     )
 
 
-def track(model: Model, slot: str = "rwalk", *, labels: Labels = "true", batch_size: int | None = None) -> Update:
+def track(
+    model: Model,
+    slot: str = "rwalk",
+    *,
+    labels: Labels | None = None,
+    target: Target = "class",
+    batch_size: int | None = None,
+) -> Update:
     """The Update that adds a minibatch to the running Fisher information; compose it before the training step.
 
-    labels: as in `importance.fisher`; batch_size: as in `importance.accumulate`.
+    labels, target: as in `importance.fisher`; batch_size: as in `importance.accumulate`.
     """
     checks.model("model", model)
     checks.path("slot", slot, "rwalk")
-    measure = importance.fisher(model, labels)
+    measure = importance.fisher(model, labels, target)
     return importance.accumulate(measure, slot, RWalk, begin=_begin, add=_add, batch_size=batch_size)
 
 

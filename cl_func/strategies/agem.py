@@ -11,9 +11,10 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import checks, memory, projections, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import target_of
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -31,6 +32,7 @@ def agem(
     *,
     capacity: int,
     sample_size: int,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -50,6 +52,7 @@ def agem(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         capacity: Rows that the memory holds, at least 1.
         sample_size: Rows drawn from the memory at every step, from 1 to `capacity`.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -61,9 +64,9 @@ def agem(
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
-    loss = cross_entropy(model)
-    step = train_step(loss, optimizer, projections.agem.project(loss, checks.drawable("sample_size", sample_size, capacity)))
-    empty = memory.reservoir.init(capacity, memory.sample(model))
+    task = task_loss(model, loss)
+    step = train_step(task, optimizer, projections.agem.project(task, checks.drawable("sample_size", sample_size, capacity)))
+    empty = memory.reservoir.init(capacity, memory.sample(model, target_of(loss)))
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(

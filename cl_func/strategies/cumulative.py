@@ -7,7 +7,7 @@ neural network training", NeurIPS 2020).
 
 from __future__ import annotations
 
-from cl_func.core import Optimizer, Strategy
+from cl_func.core import Loss, Optimizer, Strategy
 from cl_func.models import Model
 from cl_func.strategies.naive import naive
 
@@ -16,6 +16,7 @@ def cumulative(
     model: Model,
     optimizer: Optimizer,
     *,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -31,6 +32,7 @@ def cumulative(
     Args:
         model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -42,4 +44,4 @@ def cumulative(
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
-    return naive(model, optimizer, batch_size=batch_size, epochs=epochs, iterations=iterations)
+    return naive(model, optimizer, loss=loss, batch_size=batch_size, epochs=epochs, iterations=iterations)

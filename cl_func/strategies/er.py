@@ -11,9 +11,10 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import checks, memory, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, with_replay
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import target_of, with_replay
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -31,13 +32,14 @@ def er(
     *,
     capacity: int,
     replay_size: int,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
     """Train on every minibatch together with rows drawn from a reservoir memory.
 
-    The loss is one mean of the cross-entropy over the new and the replayed rows. After the training, the experience is offered to
+    The loss is one mean over the new and the replayed rows. After the training, the experience is offered to
     the memory.
 
     Reference: Chaudhry, Rohrbach, Elhoseiny, Ajanthan, Dokania, Torr & Ranzato, "On tiny episodic memories in continual learning",
@@ -50,6 +52,7 @@ def er(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         capacity: Rows that the memory holds, at least 1.
         replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -61,8 +64,8 @@ def er(
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
-    step = train_step(with_replay(cross_entropy(model), checks.drawable("replay_size", replay_size, capacity)), optimizer)
-    empty = memory.reservoir.init(capacity, memory.sample(model))
+    step = train_step(with_replay(task_loss(model, loss), checks.drawable("replay_size", replay_size, capacity)), optimizer)
+    empty = memory.reservoir.init(capacity, memory.sample(model, target_of(loss)))
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(

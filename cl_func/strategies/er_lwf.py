@@ -7,10 +7,12 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import checks, memory, regularizers, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experiences import Experience
-from cl_func.losses import masked_cross_entropy, with_replay
+from cl_func.losses import row_losses, target_of, with_replay
+from cl_func.memory.kinds import RowLosses
 from cl_func.models import Model, forward, split_heads
+from cl_func.strategies._task_loss import mean_loss, task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import PyTree, state
 
@@ -31,6 +33,7 @@ def er_lwf(
     replay_size: int,
     strength: float = 1.0,
     temperature: float = 2.0,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -52,6 +55,8 @@ def er_lwf(
         replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
         strength: Weight of the distillation, at least 0.
         temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
+            It must say what it is on each row, as those of `cl.losses` do (see `cl.losses.for_target`).
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -66,10 +71,11 @@ def er_lwf(
     """
     regularizers.lwf.hyperparameters(strength, temperature)
     regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
+    task_loss(model, loss)
     plain, heads = split_heads(model)
-    loss = partial(_loss, model=plain, heads=heads)
-    step = train_step(with_replay(loss, checks.drawable("replay_size", replay_size, capacity)), optimizer)
-    empty = memory.reservoir.init(capacity, memory.sample(model))
+    whole = partial(_loss, model=plain, heads=heads, rows=row_losses(loss))
+    step = train_step(with_replay(whole, checks.drawable("replay_size", replay_size, capacity)), optimizer)
+    empty = memory.reservoir.init(capacity, memory.sample(model, target_of(loss)))
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, empty=empty, strength=strength, temperature=temperature),
         compose(
@@ -89,8 +95,10 @@ def _init(
     return ERLwFAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), lwf=teacher)
 
 
-def _loss(params: PyTree, agent: ERLwFAgent, exp: Experience, *, model: Model, heads: Tensor | None) -> tuple[Tensor, ERLwFAgent]:
+def _loss(
+    params: PyTree, agent: ERLwFAgent, exp: Experience, *, model: Model, heads: Tensor | None, rows: RowLosses
+) -> tuple[Tensor, ERLwFAgent]:
     """`model` gives all logits; heads: [T, C] bool, the classes of each task of a multi-head model."""
     logits, agent = forward(model, params, agent, exp)
-    task = masked_cross_entropy(logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
+    task = mean_loss(rows, logits, exp, None if heads is None else heads.to(logits.device)[exp.tasks])
     return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp, heads), agent

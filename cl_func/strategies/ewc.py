@@ -7,10 +7,11 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, total
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import target_of, total
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -27,16 +28,17 @@ def ewc(
     optimizer: Optimizer,
     *,
     strength: float,
-    labels: Labels = "true",
+    labels: Labels | None = None,
     importance_batch_size: int | None = None,
     importance_samples: int | None = None,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
     """Hold each parameter near where past experiences left it, the more so the larger its Fisher information.
 
-    The loss is the cross-entropy plus strength / 2 * sum_t sum_k F_t,k * (p_k - p_t,k)^2 over the past experiences t, with F_t the
+    The loss is `loss` plus strength / 2 * sum_t sum_k F_t,k * (p_k - p_t,k)^2 over the past experiences t, with F_t the
     diagonal of the Fisher information and p_t the parameters at the end of t.
 
     Reference: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017, eq. 3.
@@ -48,10 +50,12 @@ def ewc(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         strength: Weight of the penalty, at least 0.
         labels: The labels of the Fisher information: "true", those of the rows (the empirical Fisher information); "model", drawn
-            from the model's prediction; "all", the expectation over all C labels, at C times the cost.
+            from the model's prediction; "all", the expectation over all C labels, or K targets, at C or K times the cost. None, the
+            default, is "true" for class labels and "all" otherwise (see `cl.regularizers.importance.fisher`).
         importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
         importance_samples: Rows of the experience that the Fisher information is the mean of, at least 1; None, the default, takes
             all of them.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -65,13 +69,15 @@ def ewc(
     """
     check = regularizers.quadratic._check_numbers
     check(strength=strength, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
-    step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
+    step = train_step(total(task_loss(model, loss), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
-            regularizers.ewc.consolidate(model, labels=labels, batch_size=chunk, samples=importance_samples),
+            regularizers.ewc.consolidate(
+                model, labels=labels, target=target_of(loss), batch_size=chunk, samples=importance_samples
+            ),
         ),
         model,
     )

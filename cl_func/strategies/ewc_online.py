@@ -7,10 +7,11 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, total
+from cl_func.core import Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import target_of, total
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.strategies.ewc import EWCAgent
 
@@ -21,16 +22,17 @@ def ewc_online(
     *,
     strength: float,
     decay: float = 1.0,
-    labels: Labels = "true",
+    labels: Labels | None = None,
     importance_batch_size: int | None = None,
     importance_samples: int | None = None,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
     """EWC with one anchor, the parameters at the end of the last experience, and importances that may fade.
 
-    The loss is the cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. After each experience, the importance
+    The loss is `loss` plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. After each experience, the importance
     becomes decay * (importance + F), with F the diagonal of the experience's Fisher information.
 
     Reference: Schwarz et al., "Progress & compress: a scalable framework for continual learning", ICML 2018, eq. 8 and 9.
@@ -43,10 +45,12 @@ def ewc_online(
         strength: Weight of the penalty, at least 0.
         decay: What is left of the importances after each experience (gamma in the paper), from 0 to 1.
         labels: The labels of the Fisher information: "true", those of the rows (the empirical Fisher information); "model", drawn
-            from the model's prediction; "all", the expectation over all C labels, at C times the cost.
+            from the model's prediction; "all", the expectation over all C labels, or K targets, at C or K times the cost. None, the
+            default, is "true" for class labels and "all" otherwise (see `cl.regularizers.importance.fisher`).
         importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
         importance_samples: Rows of the experience that the Fisher information is the mean of, at least 1; None, the default, takes
             all of them.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -62,13 +66,15 @@ def ewc_online(
     check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
-    step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("ewc")), optimizer)
+    step = train_step(total(task_loss(model, loss), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, decay=decay),
         compose(
             minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
-            regularizers.ewc.consolidate(model, labels=labels, batch_size=chunk, samples=importance_samples),
+            regularizers.ewc.consolidate(
+                model, labels=labels, target=target_of(loss), batch_size=chunk, samples=importance_samples
+            ),
         ),
         model,
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.core import Agent, Optimizer, Strategy, compose
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose
 from cl_func.models import Model
 from cl_func.models.keyed import with_keys
 from cl_func.strategies.naive import naive
@@ -41,6 +41,7 @@ def from_scratch(
     model: Model,
     optimizer: Optimizer,
     *,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -56,6 +57,7 @@ def from_scratch(
     Args:
         model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -67,7 +69,7 @@ def from_scratch(
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
-    base = naive(model, optimizer, batch_size=batch_size, epochs=epochs, iterations=iterations)
+    base = naive(model, optimizer, loss=loss, batch_size=batch_size, epochs=epochs, iterations=iterations)
     return Strategy(partial(_init, base=base.init), compose(_restart, base.update), model)
 
 

@@ -11,9 +11,10 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import memory, projections, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import target_of
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -33,6 +34,7 @@ def gem(
     n_experiences: int,
     margin: float = 0.5,
     which: projections.gem.Which = projections.gem.by_index,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -57,6 +59,7 @@ def gem(
         which: `which(state, exp)`, () int64 from 0 to n_experiences - 1, says which memory an experience belongs to; by default its
             index in the stream. The pieces of an online stream are numbered one by one and need another rule, such as their
             `exp.task`.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -68,9 +71,9 @@ def gem(
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or the model has no `input_shape`.
     """
-    loss = cross_entropy(model)
-    step = train_step(loss, optimizer, projections.gem.project(loss, which=which))
-    empty = projections.gem.init(n_experiences, memory_per_experience, memory.sample(model), margin)
+    task = task_loss(model, loss)
+    step = train_step(task, optimizer, projections.gem.project(task, which=which))
+    empty = projections.gem.init(n_experiences, memory_per_experience, memory.sample(model, target_of(loss)), margin)
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, empty=empty),
         compose(

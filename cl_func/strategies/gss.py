@@ -13,9 +13,10 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import checks, memory, tree
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, with_replay
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import row_losses, target_of, with_replay
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -34,6 +35,7 @@ def gss(
     capacity: int,
     replay_size: int,
     subset_size: int = 10,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -55,6 +57,8 @@ def gss(
         capacity: Rows that the memory holds, at least 1.
         replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
         subset_size: Stored rows with whose gradients that of a new row is compared, from 1 to `capacity`.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
+            It must say what it is on each row, as those of `cl.losses` do (see `cl.losses.for_target`).
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -68,12 +72,15 @@ def gss(
     """
     checks.drawable("subset_size", subset_size, capacity)
     checks.drawable("replay_size", replay_size, capacity)
-    step = train_step(with_replay(cross_entropy(model), replay_size, draw=memory.gss.draw), optimizer)
-    empty = memory.gss.init(capacity, memory.sample(model))
+    step = train_step(with_replay(task_loss(model, loss), replay_size, draw=memory.gss.draw), optimizer)
+    empty = memory.gss.init(capacity, memory.sample(model, target_of(loss)))
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, empty=empty),
         minibatches(
-            compose(step, memory.gss.insert(model, subset_size)), batch_size=batch_size, epochs=epochs, iterations=iterations
+            compose(step, memory.gss.insert(model, subset_size, losses=row_losses(loss))),
+            batch_size=batch_size,
+            epochs=epochs,
+            iterations=iterations,
         ),
         model,
     )

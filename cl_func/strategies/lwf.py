@@ -11,11 +11,13 @@ from functools import partial
 
 from torch import Tensor
 
-from cl_func import checks, regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func import regularizers
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.experiences import Experience
-from cl_func.losses import masked_cross_entropy
+from cl_func.losses import row_losses
+from cl_func.memory.kinds import RowLosses
 from cl_func.models import Model, forward, split_heads
+from cl_func.strategies._task_loss import mean_loss, task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import PyTree, state
 
@@ -33,6 +35,7 @@ def lwf(
     *,
     strength: float = 1.0,
     temperature: float = 2.0,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -43,6 +46,10 @@ def lwf(
     `cl.models.multi_head(model, masks)` it is the cross-entropy over the head of each row's task plus the distillation of each old
     head. No old rows are stored.
 
+    A loss for other targets than class labels is taken over all outputs. What is distilled then is the probability of each label
+    that was seen before; or for regression, where each experience counts as a new task, every output, by its squared distance to
+    the teacher's.
+
     Reference: Li & Hoiem, "Learning without forgetting", TPAMI 2018, eq. 3 and Algorithm 1.
 
     Hyperparameter paths: `lwf.strength`, `lwf.temperature`, those of the optimiser.
@@ -52,6 +59,8 @@ def lwf(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         strength: Weight of the distillation, at least 0.
         temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
+            It must say what it is on each row, as those of `cl.losses` do (see `cl.losses.for_target`).
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -64,11 +73,11 @@ def lwf(
         ValueError: A number is out of its range, both `epochs` and `iterations` are given, or each experience would be a single
             step, taken where the model still is its own teacher.
     """
-    checks.model("model", model)
     regularizers.lwf.hyperparameters(strength, temperature)
     regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
+    task_loss(model, loss)
     plain, heads = split_heads(model)
-    step = train_step(partial(_loss, model=plain, heads=heads), optimizer)
+    step = train_step(partial(_loss, model=plain, heads=heads, rows=row_losses(loss)), optimizer)
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, temperature=temperature),
         compose(
@@ -84,8 +93,10 @@ def _init(key: Tensor, *, model: Model, optimizer: Optimizer, strength: float, t
     return LwFAgent(key=key, model=net, opt=opt, lwf=regularizers.lwf.init(net, model.n_classes, strength, temperature))
 
 
-def _loss(params: PyTree, agent: LwFAgent, exp: Experience, *, model: Model, heads: Tensor | None) -> tuple[Tensor, LwFAgent]:
+def _loss(
+    params: PyTree, agent: LwFAgent, exp: Experience, *, model: Model, heads: Tensor | None, rows: RowLosses
+) -> tuple[Tensor, LwFAgent]:
     """`model` gives all logits; heads: [T, C] bool, the classes of each task of a multi-head model."""
     logits, agent = forward(model, params, agent, exp)
-    task = masked_cross_entropy(logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
+    task = mean_loss(rows, logits, exp, exp.classes if heads is None else heads.to(logits.device)[exp.tasks])
     return task + regularizers.lwf.penalty(model, logits, agent.lwf, exp, heads), agent

@@ -7,9 +7,10 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy, total
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import total
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -29,13 +30,14 @@ def mas(
     decay: float = 1.0,
     importance_batch_size: int | None = None,
     importance_samples: int | None = None,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
     """Hold each parameter near where the last experience left it, the more so the more sensitive the outputs are to it.
 
-    The loss is the cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. After each experience, the importance
+    The loss is `loss` plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. After each experience, the importance
     becomes decay * importance + mean_i |d ||f(x_i)||^2 / d p|, with f the logits.
 
     Reference: Aljundi, Babiloni, Elhoseiny, Rohrbach & Tuytelaars, "Memory aware synapses: learning what (not) to forget", ECCV
@@ -51,6 +53,7 @@ def mas(
         importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
         importance_samples: Rows of the experience that the sensitivity is the mean of, at least 1; None, the default, takes all of
             them.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -66,7 +69,7 @@ def mas(
     check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
     regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
-    step = train_step(total(cross_entropy(model), regularizers.quadratic.loss("mas")), optimizer)
+    step = train_step(total(task_loss(model, loss), regularizers.quadratic.loss("mas")), optimizer)
     chunk = importance_batch_size or batch_size
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, decay=decay),

@@ -11,17 +11,18 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, memory, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, gradient, minibatches, train_step
 from cl_func.experiences import Experience
-from cl_func.losses import cross_entropy
+from cl_func.losses import row_losses, target_of
+from cl_func.memory.kinds import RowLosses
 from cl_func.models import Model
 from cl_func.models.keyed import with_keys
 from cl_func.optim.hyperparameters import nonnegative
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import PyTree, bounded, state
 
@@ -42,6 +43,7 @@ def mir(
     replay_size: int,
     candidates: int | None = None,
     virtual_lr: float = 0.1,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -65,6 +67,8 @@ def mir(
         candidates: Random rows of the memory among which they are chosen, from `replay_size` to `capacity`; None, the default,
             takes 50, the paper's, or whichever of the two bounds is nearer to it.
         virtual_lr: Learning rate of the step that is tried, at least 0; in the paper that of the training.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
+            It must say what it is on each row, as those of `cl.losses` do (see `cl.losses.for_target`).
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -83,10 +87,18 @@ def mir(
             f"candidates: expected at least replay_size = {replay_size} and at most capacity = {capacity}, got {candidates}."
         )
     virtual_lr = nonnegative("virtual_lr", virtual_lr, 0.1)
-    loss = cross_entropy(model)
-    train = train_step(loss, optimizer)
-    step = partial(_step, model=model, loss=loss, train=train, candidates=candidates, replay_size=replay_size)
-    empty = memory.reservoir.init(capacity, memory.sample(model))
+    task = task_loss(model, loss)
+    train = train_step(task, optimizer)
+    step = partial(
+        _step,
+        model=model,
+        loss=task,
+        row_losses=row_losses(loss),
+        train=train,
+        candidates=candidates,
+        replay_size=replay_size,
+    )
+    empty = memory.reservoir.init(capacity, memory.sample(model, target_of(loss)))
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, empty=empty, virtual_lr=virtual_lr),
         compose(
@@ -104,7 +116,15 @@ def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Rese
 
 
 def _step(
-    agent: MIRAgent, exp: Experience, *, model: Model, loss: Loss, train: TrainStep, candidates: int, replay_size: int
+    agent: MIRAgent,
+    exp: Experience,
+    *,
+    model: Model,
+    loss: Loss,
+    row_losses: RowLosses,
+    train: TrainStep,
+    candidates: int,
+    replay_size: int,
 ) -> MIRAgent:
     """The Update on a minibatch: the virtual step, the choice among the candidates, and the training with those chosen."""
     key, draw_key = random.split(agent.key)
@@ -116,13 +136,13 @@ def _step(
     virtual = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, params, grads)
 
     rows, valid = memory.draws.distinct(agent.replay, draw_key, candidates)
-    rise = _row_losses(model, virtual, agent.model.buffers, rows) - _row_losses(model, params, agent.model.buffers, rows)
+
+    def losses(params: PyTree) -> Tensor:
+        """The loss of each candidate, [n], in eval mode."""
+        outputs, _ = model.apply(params, agent.model.buffers, rows["x"], train=False, task=rows["task"])
+        return row_losses(outputs, rows["y"])
+
+    rise = losses(virtual) - losses(params)
     worst = torch.topk(torch.where(valid, rise, -torch.inf), replay_size).indices
     trained: MIRAgent = train(agent, memory.join(exp, tree.map(lambda row: row[worst], rows), valid[worst]))
     return trained
-
-
-def _row_losses(model: Model, params: PyTree, buffers: PyTree, rows: PyTree) -> Tensor:
-    """The cross-entropy of each row, [n], in eval mode."""
-    logits, _ = model.apply(params, buffers, rows["x"], train=False, task=rows["task"])
-    return F.cross_entropy(logits, rows["y"], reduction="none")

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from cl_func import projections
 from cl_func.checks import positive_int
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.losses import target_of
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -31,14 +32,16 @@ def ogd(
     *,
     capacity: int,
     per_experience: int,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
     """Remove from each gradient its part along directions that would change the answers on rows of past experiences.
 
-    The directions are gradients of the true label's logit, stored after each experience. Meant for SGD without momentum: momentum
-    and Adam move the weights out of the space that the gradient was projected into.
+    The directions are gradients of the true label's logit, stored after each experience; for other targets than class labels they
+    are those of every output (OGD-ALL). Meant for SGD without momentum: momentum and Adam move the weights out of the space that
+    the gradient was projected into.
 
     Reference: Farajtabar, Azizan, Mott & Li, "Orthogonal gradient descent for continual learning", AISTATS 2020, Algorithm 1,
     variant OGD-GTL.
@@ -51,6 +54,7 @@ def ogd(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         capacity: Directions stored in all, at least 1; once there are so many, no more are added.
         per_experience: Rows whose directions are stored after each experience, at least 1.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -63,8 +67,8 @@ def ogd(
         ValueError: A number is out of its range, or both `epochs` and `iterations` are given.
     """
     positive_int("capacity", capacity)
-    step = train_step(cross_entropy(model), optimizer, projections.ogd.project())
-    store = projections.ogd.store(model, positive_int("per_experience", per_experience))
+    step = train_step(task_loss(model, loss), optimizer, projections.ogd.project())
+    store = projections.ogd.store(model, positive_int("per_experience", per_experience), target=target_of(loss))
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, capacity=capacity),
         compose(

@@ -12,10 +12,10 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import projections
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.losses import cross_entropy
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
 from cl_func.models import Model
 from cl_func.optim.hyperparameters import nonnegative
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -32,6 +32,7 @@ def owm(
     optimizer: Optimizer,
     *,
     alpha: float = 1e-3,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
@@ -51,6 +52,7 @@ def owm(
             have an `input_shape`.
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         alpha: Damping of the projectors' update, above 0; the smaller, the stronger the protection.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -64,7 +66,7 @@ def owm(
             trained parameters outside of linear layers, or no `input_shape`.
     """
     alpha = nonnegative("alpha", alpha, 1e-3, positive=True)
-    step = train_step(cross_entropy(model), optimizer, projections.owm.project())
+    step = train_step(task_loss(model, loss), optimizer, projections.owm.project())
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, alpha=alpha),
         compose(

@@ -7,9 +7,9 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches
-from cl_func.losses import cross_entropy
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches
 from cl_func.models import Model
+from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
 from cl_func.tree import state
 
@@ -27,13 +27,14 @@ def si(
     *,
     strength: float,
     damping: float = 0.1,
+    loss: Loss | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     iterations: int | None = None,
 ) -> Strategy:
     """Hold each parameter near where the last experience left it, the more so the more its motion has lowered the loss.
 
-    The loss is the cross-entropy plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. The importances come from the
+    The loss is `loss` plus strength / 2 * sum_k importance_k * (p_k - anchor_k)^2. The importances come from the
     gradients of the training itself, with no further pass over the data.
 
     Reference: Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence", ICML 2017, eq. 4 and 5.
@@ -45,6 +46,7 @@ def si(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         strength: Weight of the penalty, at least 0; twice the paper's c.
         damping: Added to the squared motion by which a path integral is divided (xi in the paper), above 0.
+        loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
         iterations: Minibatches per experience, at least 1, instead of whole passes; then `epochs` must be 1. None by default.
@@ -59,7 +61,7 @@ def si(
     """
     regularizers.quadratic._check_numbers(strength=strength, damping=damping)
     regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
-    step = regularizers.path.train_step(cross_entropy(model), optimizer, slot="si")
+    step = regularizers.path.train_step(task_loss(model, loss), optimizer, slot="si")
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, damping=damping),
         compose(

@@ -3,6 +3,7 @@
     class-incremental    split_by_class, class_repetition
     task-incremental     task_incremental
     domain-incremental   domain_incremental, permuted, rotated
+    from datasets        from_datasets
     from a benchmark     split_online, blurred, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
@@ -10,6 +11,7 @@
 
 from cl_func.streams.blurred import blurred
 from cl_func.streams.class_splits import domain_incremental, split_by_class, task_incremental
+from cl_func.streams.datasets import from_datasets
 from cl_func.streams.domains import permuted, rotated
 from cl_func.streams.holdout import with_validation
 from cl_func.streams.joint import cumulative
@@ -21,6 +23,7 @@ __all__ = [
     "class_repetition",
     "cumulative",
     "domain_incremental",
+    "from_datasets",
     "permuted",
     "rotated",
     "split_by_class",

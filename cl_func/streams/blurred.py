@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, present
 from cl_func.streams.joint import with_task_labels
 from cl_func.streams.lazy import Lazy, as_lazy
 
@@ -93,9 +93,9 @@ class _Blurred(Lazy):
 
     def view(self, index: int) -> Experience:
         exp, rows = self.parent.view(index), self.rows[index]
-        classes = torch.zeros_like(exp.classes).index_fill(0, self.data.y[rows], True)
-        exp = tree.replace(exp, source=self.data, classes=classes)
-        return exp.take(rows, torch.ones_like(rows, dtype=torch.bool))
+        valid = torch.ones_like(rows, dtype=torch.bool)
+        classes = present(self.data.y[rows], valid, self.data.n_classes)
+        return tree.replace(exp, source=self.data, classes=classes).take(rows, valid)
 
     def source(self, index: int) -> Dataset:
         return self.data

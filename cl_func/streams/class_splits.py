@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cl_func import checks, random
 from cl_func.checks import positive_int
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience, require_kind
 from cl_func.streams.lazy import Lazy, check_pair
 from cl_func.tree import describe
 
@@ -124,6 +124,7 @@ def class_groups(
 ) -> tuple[ClassGroups, ClassGroups]:
     """The class-incremental experiences of train and of test, with the arguments checked; errors as in `split_by_class`."""
     check_pair(train, test)
+    require_kind(train.y, "a stream that splits by class", "class")
     n_classes = train.n_classes
     if n_classes % positive_int("n_experiences", n_experiences):
         divisors = ", ".join(str(n) for n in range(1, n_classes + 1) if n_classes % n == 0)

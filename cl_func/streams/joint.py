@@ -83,6 +83,6 @@ def with_task_labels(source: Dataset, rows: Tensor, tasks: Tensor | None) -> Dat
     """The dataset with `tasks` [n] as the task labels of `rows` [n]; None if a row would need two labels."""
     if tasks is None or source.task is not None:
         return source
-    labels = torch.zeros_like(source.y)
+    labels = torch.zeros(len(source), dtype=torch.int64, device=source.y.device)
     labels[rows] = tasks
     return tree.replace(source, task=labels) if torch.equal(labels[rows], tasks) else None

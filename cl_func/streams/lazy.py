@@ -95,6 +95,10 @@ def check_pair(train: Dataset, test: Dataset) -> None:
             raise ValueError(f"{name}: has task labels of its own, but this stream sets them; give a dataset with task=None.")
     if train.x.device != test.x.device:
         raise ValueError(f"train, test: on different devices: {train.x.device} and {test.x.device}; move one with .to(device).")
+    if train.y.dtype != test.y.dtype or (train.target == "regression" and train.y.shape[1:] != test.y.shape[1:]):
+        raise ValueError(
+            f"train, test: targets differ: {describe(train.y)} and {describe(test.y)}; give both the same kind of targets."
+        )
     if train.n_classes != test.n_classes:
         raise ValueError(
             f"train, test: n_classes differ: {train.n_classes} and {test.n_classes}; "

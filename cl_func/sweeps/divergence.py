@@ -16,9 +16,11 @@ def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     """Which runs have diverged, [*axes, seed] bool: at the end the loss is NaN on a test experience that has rows.
 
     history: name -> [*axes, seed, time, ...], of which "loss" and "accuracy" are used; both are NaN where a test experience has no
-    rows. An accuracy that is NaN on all test experiences counts, too. finished: [*axes, seed] bool; other runs have not diverged.
+    rows. An accuracy that is NaN on all test experiences counts, too. A mean squared error, "mse", that is infinite on some test
+    experience or NaN on all of them counts where there is no accuracy. finished: [*axes, seed] bool; other runs have not diverged.
     """
-    loss, accuracy = _last(history, "loss", finished), _last(history, "accuracy", finished)
+    loss = _last(history, "loss", finished)
+    accuracy = _last(history, "accuracy" if "accuracy" in history else "mean_average_precision", finished)
     found = torch.zeros_like(finished)
     if accuracy is not None:
         found |= accuracy.isnan().all(-1)
@@ -26,6 +28,9 @@ def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
         found |= (loss.isnan() & ~accuracy.isnan()).any(-1)
     elif loss is not None:
         found |= loss.isnan().all(-1)
+    error = _last(history, "mse", finished)
+    if error is not None and accuracy is None:
+        found |= error.isnan().all(-1) | error.isinf().any(-1)
     return found & finished
 
 

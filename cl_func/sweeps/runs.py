@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+# What stands for the accuracy in the metrics of runs, the first that they have, and which way it is better: None for what lies in
+# [0, 1] as accuracies do.
+MEASURES: dict[str, bool | None] = {"accuracy": None, "mean_average_precision": None, "mse": False}
+# Of another measure than the accuracy they have its name in that place, such as "average_mse".
 METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
 
 
@@ -94,29 +98,33 @@ class Runs:
             raise ValueError(f"{name!r}: no such history; {known}.")
         return self.history[name]
 
-    def metric(self, metric: str = "average_accuracy") -> Tensor:
+    def metric(self, metric: str | None = None) -> Tensor:
         """One number per run at its end, [*axes, seed]: one of METRICS; for online streams only the mean accuracy over all.
 
-        NaN for runs that are not finished, and for those that diverged if their accuracies are NaN.
+        It is made of the history "accuracy", or where there is none of "mean_average_precision", or of "mse", in which lower is
+        better. The names say so: "average_mse", which is the default there. NaN for runs that are not finished, and for those that
+        diverged if their accuracies are NaN.
         """
-        if metric not in METRICS:
-            raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
-        function, R = getattr(metrics, metric), self["accuracy"]
+        metric, function = self._metric(metric)
+        R, higher = self[self._measure], MEASURES[self._measure]
         square = R.shape[-1] == R.shape[-2]
-        if not square and metric != "average_accuracy":
+        if not square and function is not metrics.average_accuracy:
             raise ValueError(
                 f"metric: {metric} needs one time per experience, but there are {R.shape[-2]} times for {R.shape[-1]}; "
                 "call cl.metrics yourself with seen=."
             )
         flat = R.reshape(-1, *R.shape[-2:])
-        done = self.finished.flatten() & ~(self.diverged.flatten() & flat.isnan().any(-1).any(-1))
+        done = self.finished.flatten() & ~(self.diverged.flatten() & (~flat.isfinite()).any(-1).any(-1))
         out = torch.full((len(flat),), math.nan, dtype=R.dtype)
         if bool(done.any()):
-            value = function(flat[done]) if square else metrics._check_accuracies("accuracy", flat[done], 3)[:, -1].mean(-1)
+            if square:
+                value = function(flat[done], higher_is_better=higher)
+            else:
+                value = metrics._check_accuracies(self._measure, flat[done], 3, higher)[:, -1].mean(-1)
             out[done] = value[..., -1] if value.ndim == 2 else value
         return out.reshape(self.finished.shape)
 
-    def mean_ci(self, metric: str = "average_accuracy", confidence: float = 0.95) -> tuple[Tensor, Tensor]:
+    def mean_ci(self, metric: str | None = None, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
         """Mean and half-width of the confidence interval over the seeds, each [*axes].
 
         They are taken over the runs that are finished and have not diverged; NaN for a point without such runs.
@@ -129,24 +137,31 @@ class Runs:
                 mean[point], half_width[point] = metrics.mean_ci(values[point][usable[point]], confidence)
         return mean, half_width
 
-    def best(self, metric: str = "average_accuracy", *, largest: bool | None = None) -> dict[str, Label]:
+    def best(self, metric: str | None = None, *, largest: bool | None = None) -> dict[str, Label]:
         """The point of the hyperparameter axes with the best mean over the seeds: axis name -> label; for `tree.set`.
 
-        largest: whether larger is better; by default it is for all metrics but forgetting.
+        largest: whether larger is better; by default it is for all metrics but forgetting and means of errors.
         Runs that are not finished are left out. Those that diverged or give constant answers count as the worst possible value, so
         that no point wins by them, and a point with no other runs is never chosen. A warning is given if the best point has such
         runs, or if some runs are not finished. Raises ValueError if there are no other runs.
 
         Choose by the accuracy on a validation stream, not on the test stream.
         """
+        metric, _ = self._metric(metric)
         values, broken = self.metric(metric), self.diverged | self.constant
-        largest = metric != "forgetting" if largest is None else checks.flag("largest", largest)
-        worst = heat.scale(metric)[1][0 if largest else 1]
-        means = {
-            point: torch.where(broken[point], worst, values[point])[self.finished[point]].mean().item()
-            for point in self._points()
-            if bool((self.finished & ~broken)[point].any())
-        }
+        higher = MEASURES[self._measure]
+        if largest is None:
+            largest = metric != "forgetting" and (higher is not False or metric in heat.SIGNED)
+        else:
+            checks.flag("largest", largest)
+        worst = heat.scale(metric)[1][0 if largest else 1] if higher is None else (-math.inf if largest else math.inf)
+        means = {}
+        for point in self._points():
+            sound = (self.finished & ~broken)[point]
+            if bool(sound.any()):
+                mean = torch.where(broken[point], worst, values[point])[self.finished[point]].mean().item()
+                # Where the worst value is infinite, points that have a broken run are told apart by the other runs.
+                means[point] = (mean, 0.0 if higher is None else values[point][sound].mean().item())
         if not means:
             raise ValueError(f"best: there is nothing to choose from: of all runs, {self._summary()}.")
         best = (max if largest else min)(means, key=means.__getitem__)
@@ -156,17 +171,22 @@ class Runs:
             warnings.warn(f"best: {found}: {summary}; of all runs, {self._summary()}.", stacklevel=2)
         return found
 
-    def table(self, metric: str = "average_accuracy") -> str:
+    def table(self, metric: str | None = None) -> str:
         """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds, as in `mean_ci`.
 
         Each row also says how many of its runs diverged or are not finished, and so are left out, or give constant answers.
         """
+        metric, _ = self._metric(metric)
         mean, half_width = self.mean_ci(metric)
+        form = "z.3f" if MEASURES[self._measure] is None else ".3g"
         header = [*list(self.axes)[:-1], f"{metric} ({self.shape[-1]} seeds)"]
         return tables.markdown(
             header,
             [
-                [*self._texts(point).values(), tables.cell(mean[point].item(), half_width[point].item(), self._summary(point))]
+                [
+                    *self._texts(point).values(),
+                    tables.cell(mean[point].item(), half_width[point].item(), self._summary(point), form),
+                ]
                 for point in self._points()
             ],
         )
@@ -178,7 +198,7 @@ class Runs:
         `diverged` and `constant`. Raises ValueError where two columns would have one name.
         """
         runs = {"finished": self.finished, "diverged": self.diverged, "constant": self.constant}
-        return tables.frame(self.axes, runs, {n: v for n, v in self.history.items() if v.shape == self["accuracy"].shape})
+        return tables.frame(self.axes, runs, {n: v for n, v in self.history.items() if v.shape == self[self._measure].shape})
 
     def state(self, **labels: Label) -> Any:
         """The final state, as `init` makes them, of the run with some labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
@@ -232,18 +252,25 @@ class Runs:
     def plot_timeline(self) -> Figure:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes.
 
-        Runs that diverged are left out; the legend says how many did, and how many give constant answers. Raises ValueError if some
-        runs are not finished.
+        Without accuracies, of the measure that stands for them, as in `metric`.         Runs that diverged are left out; the legend
+        says how many did, and how many give constant answers. Raises ValueError if some runs are not finished.
         """
         curves, missing = self._usable_accuracies()
-        return plots.accuracy_timeline({name: metrics.average_accuracy(R) for name, R in curves.items()}, missing=missing)
+        higher = MEASURES[self._measure]
+        return plots.accuracy_timeline(
+            {name: metrics.average_accuracy(R, higher_is_better=higher) for name, R in curves.items()},
+            ylabel=f"average {self._measure}".replace("_", " "),
+            missing=missing,
+            higher_is_better=higher,
+        )
 
     def plot_matrix(self) -> Figure:
         """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
         accuracies, missing = self._usable_accuracies()
-        return plots.matrices(accuracies, missing=missing)
+        measure = self._measure
+        return plots.matrices(accuracies, missing=missing, measure=measure.replace("_", " "), higher_is_better=MEASURES[measure])
 
-    def plot_grid(self, metric: str = "average_accuracy") -> Figure:
+    def plot_grid(self, metric: str | None = None) -> Figure:
         """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
 
         Raises ValueError unless there are exactly two.
@@ -251,12 +278,31 @@ class Runs:
         names = list(self.axes)[:-1]
         if len(names) != 2:
             raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
+        metric, _ = self._metric(metric)
         mean, _ = self.mean_ci(metric)
         rows, columns = ((name, named_axes.texts(name, self.axes[name])) for name in names)
         notes = {
             point: "\n".join(itertools.chain(*self._counts(point))).replace("constant ", "constant\n") for point in self._points()
         }
-        return plots.hyperparameter_grid(mean, metric, rows=rows, columns=columns, notes=notes, title=self._summary() or None)
+        higher = MEASURES[self._measure]
+        title = self._summary() or None
+        return plots.hyperparameter_grid(
+            mean, metric, rows=rows, columns=columns, notes=notes, title=title, higher_is_better=higher
+        )
+
+    @property
+    def _measure(self) -> str:
+        """The name of the history that the metrics are made of: "accuracy" unless there is only another one."""
+        return next((name for name in MEASURES if name in self.history), "accuracy")
+
+    def _metric(self, metric: str | None) -> tuple[str, Callable[..., Tensor]]:
+        """The name of a metric, None being the average, and its function on a matrix [..., time, T]."""
+        names = {name.replace("accuracy", self._measure): getattr(metrics, name) for name in METRICS}
+        if metric is None:
+            metric = next(iter(names))
+        if metric not in names:
+            raise ValueError(f"metric: expected one of {', '.join(names)}, got {metric!r}.")
+        return metric, names[metric]
 
     def _points(self) -> Iterator[tuple[int, ...]]:
         """The indices of each point along the hyperparameter axes."""
@@ -280,7 +326,7 @@ class Runs:
         """The accuracies of the runs that have not diverged, by the name of their point; and the names of points without any."""
         if not bool(self.finished.all()):
             raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
-        R, usable, found, missing = self["accuracy"], ~self.diverged, dict[str, Tensor](), list[str]()
+        R, usable, found, missing = self[self._measure], ~self.diverged, dict[str, Tensor](), list[str]()
         for point in self._points():
             name = ", ".join(f"{axis}={text}" for axis, text in self._texts(point).items()) or "mean"
             name += f" ({summary})" if (summary := self._summary(point)) else ""

@@ -22,12 +22,15 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
 
 
-def cell(mean: float, half_width: float, note: str) -> str:
-    """A mean ± the half-width of its confidence interval, NaN for a single run, and a note; the note alone if the mean is NaN."""
+def cell(mean: float, half_width: float, note: str, form: str = "z.3f") -> str:
+    """A mean ± the half-width of its confidence interval, NaN for a single run, and a note; the note alone if the mean is NaN.
+
+    form: how the numbers are written.
+    """
     if math.isnan(mean):
         return note
-    spread = "" if math.isnan(half_width) else f" ± {half_width:.3f}"
-    return f"{mean:z.3f}{spread}" + (f" ({note})" if note else "")
+    spread = "" if math.isnan(half_width) else f" ± {format(half_width, form)}"
+    return f"{format(mean, form)}{spread}" + (f" ({note})" if note else "")
 
 
 def frame(axes: named_axes.Axes, runs: Mapping[str, Tensor], histories: Mapping[str, Tensor]) -> DataFrame:

@@ -230,18 +230,20 @@ def test_from_arrays_refuses_what_it_would_have_to_change():
         data.from_arrays(np.zeros((3, 2), dtype=np.int64), y)
     with pytest.raises(TypeError, match=r"got bool\[3, 2\]; convert them with x\.float\(\)"):
         data.from_arrays(torch.zeros(3, 2, dtype=torch.bool), y)
-    with pytest.raises(TypeError, match=r"y: expected integer labels, got float64\[3\].*y\.astype\(numpy\.int64\)"):
-        data.from_arrays(x, np.zeros(3))
-    with pytest.raises(TypeError, match=r"y: expected integer labels, got float32\[3\].*y\.long\(\)"):
-        data.from_arrays(x, torch.zeros(3))
-    with pytest.raises(TypeError, match=r"got bool\[3\]"):
+    with pytest.raises(TypeError, match=r"y: expected .* got bool\[3\]; .* y\.astype\(numpy\.int64\); .* y\[:, None\]"):
         data.from_arrays(x, np.zeros(3, dtype=bool))
+    with pytest.raises(TypeError, match=r"y: expected .* got bool\[3\]; .* y\.long\(\); .* y\[:, None\]"):
+        data.from_arrays(x, torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"y: expected .* got complex64\[3\]"):
+        data.from_arrays(x, torch.zeros(3, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"n_classes: y float64\[3\], targets for regression, have no classes, got 2"):
+        data.from_arrays(x, np.zeros(3), n_classes=2)
     with pytest.raises(TypeError, match="x: expected a numeric numpy array or a tensor, got list"):
         data.from_arrays([[0.0]], y)
     for strange in (np.array(["a"]), np.zeros((3, 2), dtype=np.longdouble), np.zeros((3, 2), dtype=complex)):
         with pytest.raises(TypeError, match=f"got an array of {strange.dtype}"):
             data.from_arrays(strange, y)
-    with pytest.raises(ValueError, match="lengths differ: 3 rows of x, 2 labels"):
+    with pytest.raises(ValueError, match="lengths differ: 3 rows of x, 2 of y"):
         data.from_arrays(x, y[:2])
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.n_classes-1 = 0\.\.0"):
         data.from_arrays(x, y, n_classes=1)
@@ -249,6 +251,17 @@ def test_from_arrays_refuses_what_it_would_have_to_change():
         data.from_arrays(x, y, n_classes=0)
     with pytest.raises(TypeError, match=r"n_classes: expected an integer of at least 1, got 2\.0"):
         data.from_arrays(x, y, n_classes=2.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_targets_keep_their_dtype(dtype):
+    """Those for regression and several labels a row, from arrays and from items; a Python float is a float32."""
+    x, values = np.zeros((3, 2), dtype=np.float32), np.arange(6, dtype=dtype).reshape(3, 2)
+    for y, target in ((values, "regression"), (values[:, 0], "regression"), (values > 2, "multilabel")):
+        for out in (data.from_arrays(x, y), data.from_torch(Pairs(list(zip(x, y, strict=True))))):
+            assert out.target == target
+            assert torch.equal(out.y, torch.from_numpy(np.ascontiguousarray(y)))
+    assert data.from_torch(Pairs([(x[0], 0.5), (x[1], 1.5)])).y.dtype == torch.float32
 
 
 # ------------------------------------------------------------------ torch Datasets
@@ -291,7 +304,12 @@ def test_from_torch_refuses_by_index():
         data.from_torch(Pairs([good, good, (ITEM[0], 0)]))
     with pytest.raises(TypeError, match=r"dtype: x of item 0 is float32\[2, 3\], of item 1 float64\[2, 3\]"):
         data.from_torch(Pairs([good, (ITEM.double(), 0)]))
-    for label in (1.0, torch.tensor(1.0), True, torch.tensor(True), np.bool_(True), torch.tensor([1]), "1", None):
+    for label in (1.0, torch.tensor(1.0)):
+        with pytest.raises(TypeError, match=r"dtype: y of item 0 is int64\[\], of item 1 float32\[\]"):
+            data.from_torch(Pairs([good, (ITEM, label)]))
+    with pytest.raises(ValueError, match=r"shape: y of item 0 is float32\[2\], of item 1 float32\[3\]"):
+        data.from_torch(Pairs([(ITEM, torch.zeros(2)), (ITEM, torch.zeros(3))]))
+    for label in (True, torch.tensor(True), np.bool_(True), torch.tensor([1]), torch.zeros(1, 1), np.str_("1"), "1", None):
         with pytest.raises(TypeError, match="y of item 1: expected one integer"):
             data.from_torch(Pairs([good, (ITEM, label)]))
     with pytest.raises(TypeError, match=r"x of item 1: expected floating or uint8 inputs, got int64"):

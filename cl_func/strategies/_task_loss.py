@@ -1,0 +1,42 @@
+"""The argument `loss` of the methods: what they minimise on the task, beside whatever they do against forgetting."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cl_func import checks
+from cl_func.core import Loss
+from cl_func.experiences import Experience
+from cl_func.experiences import target_of as target_of_data
+from cl_func.losses import cross_entropy, mask_logits, target_of, weighted_mean
+from cl_func.losses.classification import check_classes
+from cl_func.memory.kinds import RowLosses
+from cl_func.models import Model, split_heads
+
+
+def task_loss(model: Model, loss: Loss | None) -> Loss:
+    """The loss given, or for None the cross-entropy over all classes.
+
+    Raises ValueError for a multi-head model with a loss for other targets than class labels: its heads are masks of classes.
+    """
+    checks.model("model", model)
+    if loss is None:
+        return cross_entropy(model)
+    checks.function("loss", loss, "None or a loss such as cl.losses.mean_squared_error(model)")
+    if target_of(loss) != "class" and split_heads(model)[1] is not None:
+        raise ValueError(
+            "model: in a multi-head model the classes of a row's task compete, which is for class labels; give a single head."
+        )
+    return loss
+
+
+def mean_loss(rows: RowLosses, outputs: Tensor, exp: Experience, classes: Tensor | None = None) -> Tensor:
+    """The task's loss, (), from the outputs [n, K] for the rows of `exp`, by the loss of each row.
+
+    classes: for class labels, a mask [C] or [n, C] bool of those that compete; None: all.
+    """
+    if target_of_data(exp.source.y) == "class":
+        check_classes(outputs, exp)
+        if classes is not None:
+            outputs = mask_logits(outputs, classes)
+    return weighted_mean(rows(outputs, exp.y), exp.valid)
