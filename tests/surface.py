@@ -1011,7 +1011,9 @@ INSTEAD_OF_NONE = {"importance_batch_size": 4, "importance_samples": 8, "candida
 def own_arguments(name: str) -> dict[str, Any]:
     """The arguments of a strategy's factory that are its own, with values that it takes."""
     parameters = inspect.signature(getattr(strategies, name)).parameters
-    values = {key: INSTEAD_OF_NONE.get(key, parameter.default) for key, parameter in parameters.items()} | registry.ARGUMENTS[name]
+    values = {key: INSTEAD_OF_NONE.get(key, parameter.default) for key, parameter in parameters.items()} | registry.ARGUMENTS.get(
+        name, {}
+    )
     return {key: value for key, value in values.items() if key not in {"model", "optimizer", *BATCHES}}
 
 
@@ -1024,7 +1026,7 @@ RANGES: dict[str, dict[str, Kind]] = {
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
-for name in registry.ARGUMENTS:
+for name in [name for name in strategies.__all__ if not isinstance(getattr(strategies, name), type)]:
     own = own_arguments(name)
     takes_loss = "loss" in own
     loss_ = {"loss": losses.cross_entropy(MODEL)} if takes_loss else {}
