@@ -43,9 +43,10 @@ def from_module(
     importable file (or a functools.partial of one), the Model can be pickled. Parameters with requires_grad=False are kept among
     the buffers, so nothing trains them. Calls of one model from several threads take turns.
 
-    nn.BatchNorm1d/2d/3d are replaced by `BatchNorm`; torch's dropouts and nn.RReLU, torchvision's StochasticDepth and timm's
-    DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`, `DropPath`. Other draws, such as
-    F.dropout in a `forward`, are found by a trial pass on the CPU, here if the input's shape is known, else at the first `apply`.
+    nn.BatchNorm1d/2d/3d and timm's BatchNormAct2d are replaced by `BatchNorm`; torch's dropouts and nn.RReLU, torchvision's
+    StochasticDepth and timm's DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`,
+    `DropPath`. Other draws, such as F.dropout in a `forward`, are found by a trial pass on the CPU, here if the input's shape is
+    known, else at the first `apply`.
 
     last_layer: its name, such as "fc" or "4" in an nn.Sequential. Its inputs are the model's `features` (the module's
         output with nn.Identity in its place), for methods that classify by them.
