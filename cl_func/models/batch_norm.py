@@ -119,3 +119,15 @@ class BatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """The hyperparameters, as torch prints them."""
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+
+
+class BatchNormAct(BatchNorm):
+    """Batch norm, then `drop` and `act`, two modules of one's own: timm's BatchNormAct2d, with its names."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activations of x [n, C, ...]; same shape and dtype."""
+        activated: Tensor = self.act(self.drop(super().forward(x)))
+        return activated

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_func import checks
+from cl_func import checks, torch_private
 from cl_func.checks import positive_int
 from cl_func.models.model import Model, input_kind
 from cl_func.models.pure import Templates, fresh_params, init_module, refused
@@ -43,9 +43,10 @@ def from_module(
     importable file (or a functools.partial of one), the Model can be pickled. Parameters with requires_grad=False are kept among
     the buffers, so nothing trains them. Calls of one model from several threads take turns.
 
-    nn.BatchNorm1d/2d/3d are replaced by `BatchNorm`; torch's dropouts and nn.RReLU, torchvision's StochasticDepth and timm's
-    DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`, `DropPath`. Other draws, such as
-    F.dropout in a `forward`, are found by a trial pass on the CPU, here if the input's shape is known, else at the first `apply`.
+    nn.BatchNorm1d/2d/3d and timm's BatchNormAct2d are replaced by `BatchNorm`; torch's dropouts and nn.RReLU, torchvision's
+    StochasticDepth and timm's DropPath by layers that draw from a key in the buffers: `Dropout`, `AlphaDropout`, `RReLU`,
+    `DropPath`. Other draws, such as F.dropout in a `forward`, are found by a trial pass on the CPU, here if the input's shape is
+    known, else at the first `apply`.
 
     last_layer: its name, such as "fc" or "4" in an nn.Sequential. Its inputs are the model's `features` (the module's
         output with nn.Identity in its place), for methods that classify by them.
@@ -62,8 +63,7 @@ def from_module(
 
     Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors or that
     differ, has no layer `last_layer`, or has a layer that is lazy, that draws from a generator, or whose statistics padding would
-    disturb; and, from `apply`, TypeError for inputs of another kind, ValueError for logits of another shape. Under vmap torch
-    refuses recurrent layers (it has no batching rule for them).
+    disturb; and, from `apply`, TypeError for inputs of another kind, ValueError for logits of another shape.
 
     >>> from cl_func import random
     >>> model = from_module(lambda: nn.Linear(4, 3), n_classes=3)
@@ -107,6 +107,8 @@ class _Classifier(Templates):
         in_trunk = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
         self.in_trunk = {name for name, _ in in_trunk}.union(self.valids)
         self.trial = Trial(self.build, forward)
+        layers = [(path, layer) for path, layer in self.templates[False].named_modules() if isinstance(layer, nn.RNNBase)]
+        self.recurrent = [f"{path}.{name}" if path else name for path, layer in layers for name, _ in layer.named_parameters()]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Classifier, (self.factory, self.replace, self.n_classes, self.last_layer, self.forward, self.input_dtype)
@@ -188,10 +190,17 @@ def _named(
 
 
 def _call(module: _Classifier, template: nn.Module, named: dict[str, Tensor], x: Tensor) -> Any:
-    try:
+    def called(named: dict[str, Tensor]) -> Any:
         if module.forward is not None:
             return module.call_with(module.forward, template, named, (x,), {})
         return module.call(template, named, (x,))
+
+    try:
+        if module.recurrent and not template.training and torch_private.in_transform():
+            # Torch vmaps a recurrent layer where it takes it apart, and it does so only where it could differentiate it.
+            weights = {name: named[name] for name in module.recurrent if name in named}
+            return torch.func.vjp(lambda weights: called({**named, **weights}), weights)[0]
+        return called(named)
     except RuntimeError as error:
         raise refused(error, "x", f"{describe(x)} on {x.device}") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from cl_func import checks
-from cl_func.models.batch_norm import BatchNorm
+from cl_func.models.batch_norm import BatchNorm, BatchNormAct
 from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, RReLU
 from cl_func.torch_private import BatchNormBase, DropoutBase, InstanceNormBase
 from cl_func.tree import describe
@@ -35,10 +35,17 @@ def _timm(layer: Any) -> nn.Module:
     return DropPath(layer.drop_prob or 0.0, scale=layer.scale_by_keep)
 
 
-_KEYED_BY_NAME: dict[str, Callable[[Any], nn.Module]] = {
+def _timm_norm(layer: Any) -> nn.Module:
+    made = BatchNormAct.like(layer)
+    made.drop, made.act = layer.drop, layer.act
+    return made
+
+
+_PURE_BY_NAME: dict[str, Callable[[Any], nn.Module]] = {
     "torchvision.ops.stochastic_depth.StochasticDepth": lambda layer: DropPath(layer.p, layer.mode),
     "timm.layers.drop.DropPath": _timm,
     "timm.models.layers.drop.DropPath": _timm,
+    "timm.layers.norm_act.BatchNormAct2d": _timm_norm,
 }
 
 
@@ -83,9 +90,9 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     kind = type(layer)
     if isinstance(layer, _BATCH_NORMS) and kind in _BATCH_NORMS:  # no class derived from them
         return BatchNorm.like(layer)
-    keyed = _KEYED.get(kind) or _KEYED_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
-    if keyed is not None:
-        return keyed(layer).train(layer.training)
+    pure = _KEYED.get(kind) or _PURE_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
+    if pure is not None:
+        return pure(layer).train(layer.training)
     draws = "draws from torch's generator in training, which no run owns"
     disturbed = "takes statistics in which padding would count"
     rate = getattr(layer, "dropout", 0)

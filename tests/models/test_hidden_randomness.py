@@ -50,6 +50,18 @@ class TimmDropPath(nn.Module):
         return x * (keep.div_(1 - self.drop_prob) if self.scale_by_keep else keep)
 
 
+class TimmBatchNormAct(nn.BatchNorm2d):
+    """As timm's, which is not installed."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self.drop, self.act = nn.Dropout(0.2), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+TimmBatchNormAct.__module__, TimmBatchNormAct.__qualname__ = "timm.layers.norm_act", "BatchNormAct2d"
 StochasticDepth.__module__ = "torchvision.ops.stochastic_depth"
 TimmDropPath.__module__, TimmDropPath.__qualname__ = "timm.layers.drop", "DropPath"
 
@@ -342,6 +354,27 @@ def test_compiled_equals_eager_with_all_known_kinds():
         return model.apply(net.params, net.buffers, exp.x, train=True)
 
     testing.assert_equal(cl.compile(forward)(net, few), forward(net, few), "compiled", testing.laws.RTOL, testing.laws.ATOL)
+
+
+def timm_norm_net():
+    return nn.Sequential(nn.Unflatten(1, (2, 3, 1)), TimmBatchNormAct(2), nn.Flatten(), nn.Linear(6, 4))
+
+
+def test_timms_batch_norm_with_an_activation_is_replaced():
+    model = from_module(timm_norm_net, n_classes=4, input_shape=(6,))
+    net = model.init(cl.key(0))
+    with torch.random.fork_rng(devices=[]):
+        plain = timm_norm_net()
+    assert set(plain.state_dict()) | {"1.drop.key"} == set(net.params) | set(net.buffers)
+    plain.load_state_dict({name: value for name, value in (net.params | net.buffers).items() if name != "1.drop.key"})
+    plain[1].drop.p = 0.0
+    plain.train()(EXP.x)
+    _, moved = model.apply(net.params, net.buffers, EXP.x, train=True)
+    assert not torch.equal(moved["1.drop.key"], net.buffers["1.drop.key"])
+    statistics = {name: value for name, value in moved.items() if name != "1.drop.key"}
+    assert cl.tree.difference(statistics, dict(plain.named_buffers()), rtol=1e-6, atol=1e-6) is None
+    torch.testing.assert_close(model.apply(net.params, moved, EXP.x)[0], plain.eval()(EXP.x))
+    testing.check_strategy(cl.strategies.naive(model, registry.SGD, batch_size=5), registry.BENCH)
 
 
 # The user's own kinds

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from cl_func import random, transforms, tree
+from cl_func import core, evaluate, random, transforms, tree
 from cl_func.core import Agent
 from cl_func.experiences import Dataset, experience, pad, stream
+from cl_func.losses import cross_entropy
 from cl_func.models import (
     BatchNorm,
     Dropout,
@@ -28,6 +29,7 @@ from cl_func.models import (
     slim_resnet18,
     vit,
 )
+from cl_func.optim import sgd
 
 
 def gaussian(*shape, seed=0):
@@ -268,6 +270,36 @@ def test_recurrent_and_attention_modules_run():
     net, x = load(Net(), state), gaussian(2, 5, 4)
     for train in (True, False):
         torch.testing.assert_close(model.apply(state.params, state.buffers, x, train=train)[0], net.train(train)(x))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn = kind(3, 4, batch_first=True, bidirectional=True)
+        self.norm, self.out = nn.BatchNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.out(self.norm(self.rnn(x)[0][:, -1]))
+
+
+# Torch's own: it runs its fast LSTM lane by lane.
+@pytest.mark.filterwarnings("ignore:There is a performance drop.*mkldnn_rnn_layer")
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_modules_are_vmapped_in_training_and_in_evaluation(kind):
+    model = from_module(functools.partial(Recurrent, kind), n_classes=4, input_shape=(5, 3), last_layer="out")
+    data = Dataset(gaussian(8, 5, 3), torch.arange(8) % 4)
+    step, probe = core.train_step(cross_entropy(model), sgd(0.1)), evaluate(model, stream([experience(data)]))
+    agents = []
+    for seed in (0, 1):
+        net = model.init(random.key(seed))
+        agents.append(Agent(key=random.key(0), model=net, opt=sgd(0.1).init(net.params)))
+    lanes = transforms.vmap(step)(tree.stack(agents), experience(data))
+    singles = [step(agent, experience(data)) for agent in agents]
+    assert tree.difference(tree.unstack(lanes), singles, rtol=1e-4, atol=1e-5) is None
+    found = transforms.vmap(probe)(tree.stack(singles))
+    assert tree.difference(tree.unstack(found), [probe(agent) for agent in singles], rtol=1e-4, atol=1e-5) is None
+    h = torch.func.vmap(lambda net: model.features(net.params, net.buffers, data.x))(tree.stack([s.model for s in singles]))
+    assert torch.allclose(h[1], model.features(singles[1].model.params, singles[1].model.buffers, data.x), atol=1e-6)
 
 
 def test_a_model_can_be_pickled():
