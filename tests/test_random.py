@@ -482,7 +482,7 @@ def compare(pairs, vmapped):
             assert torch.equal(compiled, eager), (name, n)
 
 
-@pytest.mark.skipif(not transforms.compiler_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not transforms._compiler_available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize(("vmapped", "sizes"), [(False, (1001,)), (True, (33,))])
 def test_compiled_draws_from_beta_equal_eager_ones(vmapped, sizes):
     compare([("beta", n) for n in sizes], vmapped)
