@@ -49,6 +49,13 @@ for part in ("train", "t10k"):
 FILE = FOLDER / "train-labels-idx1-ubyte"
 
 
+class Columns(list):
+    """Rows that are dicts, with the names that a table of the Hugging Face hub has beside them."""
+
+    column_names = ["a", "b", "t"]  # noqa: RUF012
+    features = None
+
+
 def update(state, exp):
     return state
 
@@ -461,6 +468,7 @@ call(
 )
 # -- data
 call("data.digits", {})
+LAYOUT = choice("NCHW", "NHWC").but("none", bad=("NHWC",))  # of rows that are no images
 ARRAYS = (
     np.zeros((4, 2), dtype=np.int64),
     np.zeros((4, 2), dtype=complex),
@@ -469,9 +477,9 @@ ARRAYS = (
 )
 call(
     "data.from_arrays",
-    {"x": np.zeros((4, 2), dtype=np.float32), "y": np.array([0, 1, 1, 0]), "n_classes": 2},
+    {"x": np.zeros((4, 2), dtype=np.float32), "y": np.array([0, 1, 1, 0]), "n_classes": 2, "layout": None},
     {
-        "x": kind(bad=(*ARRAYS, np.zeros((3, 2)), np.zeros((0, 2)), torch.zeros(4, 2, device="meta"))),
+        "x": kind(bad=(*ARRAYS, np.zeros((3, 2)), np.zeros((0, 2)), torch.zeros(4, 2, device="meta"), np.zeros((4, 8, 8, 3)))),
         "y": kind(
             bad=(
                 *ARRAYS,
@@ -484,14 +492,56 @@ call(
             )
         ),
         "n_classes": SIZE.but("none", bad=(1,)),
+        "layout": LAYOUT,
     },
     {"n_classes": "n_classes"},
+)
+np.savez(FOLDER / "arrays.npz", x=np.zeros((4, 2), dtype=np.float32), y=np.array([0, 1, 1, 0]), objects=np.array([{}] * 4))
+call(
+    "data.from_npz",
+    {"path": FOLDER / "arrays.npz", "x": "x", "y": "y", "n_classes": 2, "layout": None},
+    {
+        "path": kind(bad=("/nowhere", FILE, FOLDER)),
+        "x": kind(bad=("z", "objects")),
+        "y": kind(bad=("z", "objects")),
+        "n_classes": SIZE.but("none", bad=(1,)),
+        "layout": LAYOUT,
+    },
+    {"x": "x|path|arrays.npz", "y": "y|path|arrays.npz"},
 )
 ITEMS = [(torch.zeros(2), 0), (torch.ones(2), 1)]
 call(
     "data.from_torch",
-    {"dataset": ITEMS, "n_classes": 2},
+    {"dataset": [{"a": x, "b": y, "t": y} for x, y in ITEMS], "x": "a", "y": "b", "task": "t", "transform": torch.relu},
     {
+        "dataset": kind(bad=(ITEMS, [{"a": torch.zeros(2)}], [{"a": torch.zeros(2), "b": 0, "t": 0.5}])),
+        "x": kind(bad=("c",)),
+        "y": kind(bad=("c",)),
+        "task": kind("none", bad=("c", "a")),
+        "transform": FUNCTION.but("none", bad=(lambda x: None,)),
+    },
+    {"x": "x|dataset", "y": "y|dataset", "task": "task|dataset", "transform": "transform|dataset"},
+)
+TABLE_OF_ITEMS = Columns([{"a": x, "b": y, "t": y} for x, y in ITEMS])
+call(
+    "data.from_hf",
+    {"dataset": TABLE_OF_ITEMS, "x": "a", "y": "b", "task": "t", "n_classes": 2, "transform": torch.relu, "layout": None},
+    {
+        "dataset": kind(bad=(ITEMS, Columns([]))),
+        "x": kind(bad=("c",)),
+        "y": kind(bad=("c",)),
+        "task": kind("none", bad=("c", "a")),
+        "n_classes": SIZE.but("none", bad=(1,)),
+        "transform": FUNCTION.but("none", bad=(lambda x: None,)),
+        "layout": LAYOUT,
+    },
+    {"dataset": "dataset|x", "task": "task|dataset", "transform": "transform|dataset"},
+)
+call(
+    "data.from_torch",
+    {"dataset": ITEMS, "n_classes": 2, "layout": None},
+    {
+        "layout": LAYOUT,
         "dataset": kind(
             bad=(
                 [(torch.zeros(2), 0), (torch.zeros(2), 0.5)],
