@@ -468,6 +468,11 @@ call(
 )
 # -- data
 call("data.digits", {})
+call(
+    "data.class_orders.shuffled",
+    {"n_classes": 4, "seed": 0},
+    {"seed": COUNT.but(bad=(2**32,))},
+)
 LAYOUT = choice("NCHW", "NHWC").but("none", bad=("NHWC",))  # of rows that are no images
 ARRAYS = (
     np.zeros((4, 2), dtype=np.int64),
