@@ -32,7 +32,7 @@ def optional(module: str, what: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = "tensorboard" if module == "torch.utils.tensorboard" else module.partition(".")[0]
+        package = {"torch.utils.tensorboard": "tensorboard", "PIL.Image": "pillow"}.get(module, module.partition(".")[0])
         raise ImportError(f'{what} needs {package}: pip install "cl_func[{extra}]"') from error
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import PIL.Image
 import registry
 import torch
 from torch import Tensor, nn
@@ -561,6 +562,27 @@ call(
     },
     {"dataset": "dataset|y"},
 )
+PHOTOS = FOLDER / "photos"
+for one in ("train/a/0.png", "train/b/0.png", "train/b/1.png", "test/a/0.png"):
+    (PHOTOS / one).parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.zeros((4, 5, 3), dtype=np.uint8)).save(PHOTOS / one)
+IMAGE_FILES: dict[str, Any] = {"size": (4, 5), "cache": False, "progress": False}
+IMAGE_FILES_ = {
+    "size": SIZE.but("none", "list", bad=((4,), (4, 5, 6), (0, 4), (4, 2.0), "44")),
+    "cache": kind("bool", "str", bad=(0, 1)),
+    "progress": FLAG,
+}
+call(
+    "data.from_folder",
+    {"path": PHOTOS, "mode": "RGB", "test_fraction": None, **IMAGE_FILES},
+    {
+        "path": kind(bad=("/nowhere", FILE, FOLDER / "nowhere")),
+        "mode": choice("RGB", "L"),
+        "test_fraction": FRACTION.but("none", bad=(0.5,)),
+        **IMAGE_FILES_,
+    },
+)
+call("data.class_names", {"path": PHOTOS}, {"path": kind(bad=("/nowhere", FILE, PHOTOS / "train" / "a"))})
 call(
     "data.idx_folder",
     {"folder": FOLDER, "n_classes": 4},

@@ -21,7 +21,7 @@ STRATEGY = cl.strategies.naive(registry.MODEL, registry.SGD, batch_size=5)
 
 def without(monkeypatch, package):
     """As if a package were not installed."""
-    also = {"tensorboard": ["torch.utils.tensorboard"]}.get(package, [])
+    also = {"tensorboard": ["torch.utils.tensorboard"], "pillow": ["PIL", "PIL.Image"]}.get(package, [])
     for name in [package, *also, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -32,6 +32,13 @@ def swept(executor=None):
 
 def scanned(folder):
     return cl.scan(STRATEGY.update, STRATEGY.init(cl.key(0)), registry.BENCH.train, checkpoint=cl.Checkpoint(folder))
+
+
+def photos(folder):
+    for part in ("train", "test"):
+        (folder / part / "cat").mkdir(parents=True)
+        (folder / part / "cat" / "0.png").touch()
+    return folder
 
 
 class Executor:
@@ -46,6 +53,7 @@ CALLS = {
     "filelock": ("checkpoint", scanned),
     "tensorboard": ("tensorboard", cl.taps.tensorboard),
     "cloudpickle": ("cluster", lambda folder: swept(Executor())),
+    "pillow": ("vision", lambda folder: cl.data.from_folder(photos(folder))),
     "hypothesis keys": ("testing", lambda folder: cl.testing.keys()),
     "hypothesis experiences": ("testing", lambda folder: cl.testing.experiences()),
     "hypothesis streams": ("testing", lambda folder: cl.testing.streams()),
@@ -80,7 +88,8 @@ def test_every_optional_import_is_among_these():
                 continue
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "checks.optional":
                 module, _, extra = (argument.value for argument in node.args)
-                asked.add(("tensorboard" if module == "torch.utils.tensorboard" else module.split(".")[0], extra))
+                names = {"torch.utils.tensorboard": "tensorboard", "PIL.Image": "pillow"}
+                asked.add((names.get(module, module.split(".")[0]), extra))
             elif isinstance(node, ast.Import):
                 imported |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom):
