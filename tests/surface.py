@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import made_files
 import numpy as np
-import PIL.Image
 import registry
 import torch
 from torch import Tensor, nn
@@ -562,10 +562,15 @@ call(
     },
     {"dataset": "dataset|y"},
 )
+BATCHES = made_files.cifar(FOLDER / "cifar", "cifar-100-binary")
+call(
+    "data.cifar",
+    {"folder": BATCHES, "labels": "fine"},
+    {"folder": kind(bad=("/nowhere", FILE, FOLDER)), "labels": choice("fine", "coarse")},
+)
 PHOTOS = FOLDER / "photos"
 for one in ("train/a/0.png", "train/b/0.png", "train/b/1.png", "test/a/0.png"):
-    (PHOTOS / one).parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(np.zeros((4, 5, 3), dtype=np.uint8)).save(PHOTOS / one)
+    made_files.save(PHOTOS / one, made_files.image(0))
 IMAGE_FILES: dict[str, Any] = {"size": (4, 5), "cache": False, "progress": False}
 IMAGE_FILES_ = {
     "size": SIZE.but("none", "list", bad=((4,), (4, 5, 6), (0, 4), (4, 2.0), "44")),
