@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -84,3 +85,80 @@ def _python2(value: object) -> bytes:
     shape = b"(" + b"".join(map(_python2, value.shape)) + b"t"
     made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + _python2("b") + b"tR"
     return made + b"(K\x01" + shape + dtype + b"\x89" + _python2(value.tobytes()) + b"tb"
+
+
+def tiny_imagenet(root: Path, per_class: int = 3) -> Path:
+    """tiny-imagenet-200 with three classes, in an order that is not that of their names, and two val images each."""
+    folder = root / "tiny-imagenet-200"
+    wnids = ["n03", "n01", "n02"]
+    for label, wnid in enumerate(wnids):
+        for i in range(per_class):
+            save(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", image(40 * label + i, (64, 64)), quality=95)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t63\n")
+    rows = [(f"val_{i}.JPEG", wnids[i % 3]) for i in range(6)]
+    for i, (name, _) in enumerate(rows):
+        # Some images of the published set are grey.
+        save(folder / "val" / "images" / name, image(30 * i, (64, 64), channels=1 if i == 4 else 3), quality=95)
+    (folder / "val" / "val_annotations.txt").write_text("".join(f"{name}\t{wnid}\t0\t32\t44\t62\n" for name, wnid in rows))
+    save(folder / "test" / "images" / "test_0.JPEG", image(0, (64, 64)))
+    (folder / "wnids.txt").write_text("\n".join(wnids))  # as published, without a line's end after the last
+    (folder / "words.txt").write_text("n00\tthing\nn01\tgoldfish, Carassius auratus\n")
+    return folder
+
+
+def cub(root: Path) -> Path:
+    """CUB_200_2011 with two classes of three images of different sizes; the second of each is for testing."""
+    folder = root / "CUB_200_2011"
+    names = [f"{c:03}.Bird_{c}/Bird_{c}_{i:04}.jpg" for c in (1, 2) for i in (1, 2, 3)]
+    for i, name in enumerate(names):
+        save(folder / "images" / name, image(30 * i, (20 + i, 30 - i)), quality=95)
+    lists = {
+        "classes.txt": ["001.Bird_1", "002.Bird_2"],
+        "images.txt": names,
+        "image_class_labels.txt": [1, 1, 1, 2, 2, 2],
+        "train_test_split.txt": [1, 0, 1, 1, 0, 1],
+        "bounding_boxes.txt": ["1.0 2.0 10.0 12.0"] * 6,
+    }
+    for name, values in lists.items():
+        (folder / name).write_text("".join(f"{i} {value}\n" for i, value in enumerate(values, 1)))
+    return folder
+
+
+CORE50_NAMES = [f"s{s}/o{o}/C_{s:02}_{o:02}_{i:03}.png" for s in (1, 2, 3) for o in (1, 2, 3) for i in range(2)]
+CORE50_BATCHES = [[0, 1, 6, 7], [2, 3, 4, 5, 8, 9, 10, 11], [12, 13, 14, 15, 16, 17]]  # rows; the last is the test set
+CORE50_LABELS = [[0, 0, 0, 0], [1, 1, 2, 2, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]]
+
+
+def core50(root: Path, images: str = "npz", lists: str = "pkl", size: int = 16) -> Path:
+    """CORe50 with three sessions of three objects, of two images each; session 3 is the test set. Row i has the value 10 * i."""
+    x = np.stack([image(10 * i, (size, size)) for i in range(len(CORE50_NAMES))])
+    root.mkdir(parents=True, exist_ok=True)
+    if images == "npz":
+        np.savez(root / "core50_imgs.npz", x=x)
+    else:
+        for name, values in zip(CORE50_NAMES, x, strict=True):
+            save(root / images / name, values)
+    if images == "npz" or lists == "pkl":
+        (root / "paths.pkl").write_bytes(python2(CORE50_NAMES))
+    if lists == "pkl":
+        runs = [
+            [CORE50_BATCHES[0], CORE50_BATCHES[1], CORE50_BATCHES[2]],
+            [CORE50_BATCHES[1], CORE50_BATCHES[0], CORE50_BATCHES[2]],
+        ]
+        labels = [[CORE50_LABELS[0], CORE50_LABELS[1], CORE50_LABELS[2]], [CORE50_LABELS[1], CORE50_LABELS[0], CORE50_LABELS[2]]]
+        (root / "LUP.pkl").write_bytes(python2({"nc": runs, "ni": runs[:1]}))
+        (root / "labels.pkl").write_bytes(python2({"nc": labels, "ni": labels[:1]}))
+    else:
+        folder = root / "batches_filelists" / "NC_inc" / "run0"
+        folder.mkdir(parents=True)
+        for i, (rows, labels) in enumerate(zip(CORE50_BATCHES, CORE50_LABELS, strict=True)):
+            name = "test" if i == 2 else f"train_batch_{i:02}"
+            lines = [f"{CORE50_NAMES[row]} {label}\n" for row, label in zip(rows, labels, strict=True)]
+            (folder / f"{name}_filelist.txt").write_text("".join(lines))
+    return root
+
+
+def idx(path: Path, values: np.ndarray) -> None:
+    """An idx file of bytes, .gz if the name says so."""
+    content = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)

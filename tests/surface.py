@@ -587,6 +587,35 @@ call(
         **IMAGE_FILES_,
     },
 )
+FOLDERS_ = kind(bad=("/nowhere", FILE, FOLDER))
+WHOLE = {"mode": "RGB", **IMAGE_FILES}
+WHOLE_ = {"folder": FOLDERS_, "mode": choice("RGB", "L"), **IMAGE_FILES_}
+call("data.tiny_imagenet", {"folder": made_files.tiny_imagenet(FOLDER / "published", per_class=1), **WHOLE}, WHOLE_)
+call(
+    "data.cub",
+    {"folder": made_files.cub(FOLDER / "published"), **WHOLE},
+    {**WHOLE_, "size": dataclasses.replace(IMAGE_FILES_["size"], fine=frozenset({"int", "list"}))},
+)
+call(
+    "data.core50",
+    {"folder": made_files.core50(FOLDER / "core50"), "scenario": "nc", "run": 1, "cache": False, "progress": False},
+    {
+        "folder": FOLDERS_,
+        "scenario": choice("ni", "nc", "nic", "nicv2_79", "nicv2_196", "nicv2_391").but(bad=("nic",)),
+        "run": COUNT.but(bad=(7,)),
+        "cache": IMAGE_FILES_["cache"],
+        "progress": FLAG,
+    },
+    {"scenario": "scenario|LUP.pkl"},
+)
+for part in ("train", "test"):
+    made_files.idx(FOLDER / f"emnist-letters-{part}-images-idx3-ubyte", np.zeros((4, 2, 2)))
+    made_files.idx(FOLDER / f"emnist-letters-{part}-labels-idx1-ubyte", np.array([1, 2, 3, 4]))
+call(
+    "data.emnist",
+    {"folder": FOLDER, "split": "letters"},
+    {"folder": kind(bad=("/nowhere", FILE)), "split": choice("letters")},
+)
 call("data.class_names", {"path": PHOTOS}, {"path": kind(bad=("/nowhere", FILE, PHOTOS / "train" / "a"))})
 call(
     "data.idx_folder",
@@ -607,6 +636,14 @@ call(
             )
         )
     },
+)
+WITH_TASKS = cl.Dataset(DATA.x, DATA.y, torch.arange(len(DATA)) % 2)
+OTHER_TASKS = cl.Dataset(DATA.x, DATA.y, torch.arange(len(DATA)) % 2 * 2)
+call(
+    "streams.split_by_task",
+    {"train": WITH_TASKS, "test": WITH_TASKS},
+    {"train": kind(bad=(DATA, OTHER_TASKS)), "test": kind("dataset", bad=(IMAGES, OTHER_TASKS))},
+    {"test": "test|train"},
 )
 PAIR = {"train": DATA, "test": DATA}
 OTHERS = (

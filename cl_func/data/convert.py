@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -63,18 +64,27 @@ def from_npz(path: str | Path, *, x: str = "x", y: str = "y", n_classes: int | N
     given_classes(n_classes)
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no file {path}.")
+    names = {"x": x, "y": y}
+    found = npz_arrays(path, list(names.values()), {name: argument for argument, name in names.items()})
+    return from_arrays(found[x], found[y], n_classes, layout=layout)
+
+
+def npz_arrays(path: Path, names: list[str], arguments: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+    """Some arrays of an npz file; ValueError, naming the file and the argument that gave a name, if that cannot be."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"path: {path} is no npz file, or is cut off; give an array of its own to cl.data.from_arrays.")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays.files)
-            found = {name: arrays[name] for name in (x, y) if name in names}
+            held = list(arrays.files)
+            found = {name: arrays[name] for name in names if name in held}
     except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"path: {path} is damaged, or holds what is no array of numbers: {error}") from error
-    for argument, name in (("x", x), ("y", y)):
+    for name in names:
         if name not in found:
-            raise ValueError(f"{argument}: {path} has no array {name!r}; it holds {', '.join(map(repr, names))}.")
-    return from_arrays(found[x], found[y], n_classes, layout=layout)
+            raise ValueError(
+                f"{(arguments or {}).get(name, 'path')}: {path} has no array {name!r}; it holds {', '.join(map(repr, held))}."
+            )
+    return found
 
 
 def given_classes(n_classes: int | None) -> int:

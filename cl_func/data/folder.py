@@ -170,7 +170,7 @@ def _listed(folder: Path, names: list[str]) -> ImageList:
     labels: list[int] = []
     others = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     for label, name in enumerate(names):
-        files = _files(folder / name)
+        files = files_below(folder / name)
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not images and (folder / name).is_dir():
             raise ValueError(f"path: {folder / name} holds no image; add some, or remove the folder.")
@@ -185,7 +185,7 @@ def _listed(folder: Path, names: list[str]) -> ImageList:
     return ImageList(paths, labels)
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """The files below a folder, at any depth and sorted, but for those whose names begin with a dot, or their folders' do."""
     found: list[Path] = []
     for parent, folders, files in os.walk(folder):

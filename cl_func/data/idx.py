@@ -13,15 +13,17 @@ import struct
 import zlib
 from io import BufferedReader
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, tree
 from cl_func.experiences import Dataset
 
 _CHUNK = 1 << 20
-_PARTS = {"train": "train", "test": "t10k"}
+_MNIST = {"train": "train", "test": "t10k"}
+_EMNIST = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits": 10, "mnist": 10}  # classes
 
 
 def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Dataset, Dataset]:
@@ -34,14 +36,50 @@ def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Datase
     that is shorter or longer than its header says, a damaged .gz, label and image counts that differ, labels outside
     0..n_classes-1, or image sizes that differ between train and test.
     """
-    folder = Path(checks.instance("folder", folder, (str, Path), "a path"))
+    folder = _folder(folder)
     if n_classes is not None:
         checks.positive_int("n_classes", n_classes)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder: there is no folder {folder}.")
+    if next(folder.glob("emnist-*-images-idx3-ubyte*"), None) and not next(folder.glob("train-images-idx3-ubyte*"), None):
+        raise ValueError(f"folder: {folder} holds EMNIST, which is read by cl.data.emnist(folder, split).")
+    return _parts(folder, _MNIST, n_classes)
+
+
+def emnist(
+    folder: str | Path, split: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"]
+) -> tuple[Dataset, Dataset]:
+    """(train, test) of a split of EMNIST: x uint8 [N, 1, 28, 28], upright as MNIST's, y int64 [N].
+
+    The files are emnist-SPLIT-train-images-idx3-ubyte and so on, plain or .gz, as NIST's gzip.zip holds them (Cohen, Afshar, Tapson
+    & van Schaik, "EMNIST: extending MNIST to handwritten letters", IJCNN 2017). In them images lie on their side, rows and columns
+    exchanged, and the letters are numbered from 1: both are set right, so letter i of the alphabet is class i, from 0.
+
+    split: "byclass" (62 classes: digits, upper and lower case), "bymerge" or "balanced" (47), "letters" (26), "digits" or "mnist"
+        (10).
+
+    Raises as `idx_folder` does.
+    """
+    folder = _folder(folder)
+    checks.choice("split", split, *_EMNIST)
+    stems = {part: f"emnist-{split}-{part}" for part in ("train", "test")}
+    train, test = (
+        tree.replace(part, x=part.x.transpose(2, 3).contiguous())
+        for part in _parts(folder, stems, _EMNIST[split], first=int(split == "letters"))
+    )
+    return train, test
+
+
+def _folder(folder: str | Path) -> Path:
+    path = Path(checks.instance("folder", folder, (str, Path), "a path"))
+    if not path.is_dir():
+        raise FileNotFoundError(f"folder: there is no folder {path}.")
+    return path
+
+
+def _parts(folder: Path, stems: dict[str, str], n_classes: int | None, first: int = 0) -> tuple[Dataset, Dataset]:
+    """The two parts, of files whose names begin with their stems; first: the label in the files of class 0."""
     paths = {
         part: (_find(folder, f"{stem}-images-idx3-ubyte"), _find(folder, f"{stem}-labels-idx1-ubyte"))
-        for part, stem in _PARTS.items()
+        for part, stem in stems.items()
     }
     x: dict[str, Tensor] = {}
     y: dict[str, Tensor] = {}
@@ -51,10 +89,13 @@ def idx_folder(folder: str | Path, n_classes: int | None = None) -> tuple[Datase
         if len(x[part]) != len(y[part]):
             raise ValueError(f"{labels}: holds {len(y[part])} labels, but {images.name} holds {len(x[part])} images.")
     if x["train"].shape[1:] != x["test"].shape[1:]:
-        sizes = [" x ".join(str(n) for n in x[part].shape[2:]) for part in _PARTS]
+        sizes = [" x ".join(str(n) for n in x[part].shape[2:]) for part in stems]
         raise ValueError(f"{paths['test'][0]}: holds images of {sizes[1]}, but {paths['train'][0].name} of {sizes[0]}.")
     classes = n_classes if n_classes is not None else 1 + max(int(labels.max()) for labels in y.values())
-    for part in _PARTS:
+    for part in stems:
+        y[part] -= first
+        if int(y[part].min()) < 0:
+            raise ValueError(f"{paths[part][1]}: labels are at least {first}, but it holds {int(y[part].min()) + first}.")
         highest = int(y[part].max())
         if highest >= classes:
             raise ValueError(f"{paths[part][1]}: labels must lie in 0..n_classes-1 = 0..{classes - 1}, but it holds {highest}.")
@@ -65,7 +106,7 @@ def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"idx_folder: neither {name} nor {name}.gz is in {folder}.")
+    raise FileNotFoundError(f"folder: neither {name} nor {name}.gz is in {folder}.")
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:

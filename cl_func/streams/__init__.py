@@ -3,7 +3,7 @@
     class-incremental    split_by_class, class_repetition
     task-incremental     task_incremental
     domain-incremental   domain_incremental, permuted, rotated
-    from datasets        from_datasets
+    from datasets        from_datasets, split_by_task
     from a benchmark     split_online, blurred, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
@@ -17,6 +17,7 @@ from cl_func.streams.holdout import with_validation
 from cl_func.streams.joint import cumulative
 from cl_func.streams.online import split_online
 from cl_func.streams.repetition import class_repetition
+from cl_func.streams.task_splits import split_by_task
 
 __all__ = [
     "blurred",
@@ -27,6 +28,7 @@ __all__ = [
     "permuted",
     "rotated",
     "split_by_class",
+    "split_by_task",
     "split_online",
     "task_incremental",
     "with_validation",
