@@ -637,6 +637,19 @@ call(
         )
     },
 )
+TASK_SETS = [[(torch.zeros(2), 0, 0), (torch.ones(2), 1, 0)], [(torch.zeros(2), 2, 1)]]
+THEIRS = types.SimpleNamespace(
+    **{f"{side}_stream": [types.SimpleNamespace(dataset=rows) for rows in TASK_SETS] for side in ("train", "test")}
+)
+call("streams.from_avalanche", {"benchmark": THEIRS}, {"benchmark": kind(bad=(TASK_SETS, [THEIRS]))})
+call(
+    "streams.from_continuum",
+    {"train": TASK_SETS, "test": TASK_SETS, "task_labels": True},
+    {
+        **{side: kind(bad=([], [[]], [[(torch.zeros(2), 0)]], [[(torch.zeros(3), 0, 0)]], THEIRS)) for side in ("train", "test")},
+        "task_labels": FLAG,
+    },
+)
 WITH_TASKS = cl.Dataset(DATA.x, DATA.y, torch.arange(len(DATA)) % 2)
 OTHER_TASKS = cl.Dataset(DATA.x, DATA.y, torch.arange(len(DATA)) % 2 * 2)
 call(

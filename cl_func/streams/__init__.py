@@ -4,6 +4,7 @@
     task-incremental     task_incremental
     domain-incremental   domain_incremental, permuted, rotated
     from datasets        from_datasets, split_by_task
+    from elsewhere       from_avalanche, from_continuum
     from a benchmark     split_online, blurred, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
@@ -13,6 +14,7 @@ from cl_func.streams.blurred import blurred
 from cl_func.streams.class_splits import domain_incremental, split_by_class, task_incremental
 from cl_func.streams.datasets import from_datasets
 from cl_func.streams.domains import permuted, rotated
+from cl_func.streams.elsewhere import from_avalanche, from_continuum
 from cl_func.streams.holdout import with_validation
 from cl_func.streams.joint import cumulative
 from cl_func.streams.online import split_online
@@ -24,6 +26,8 @@ __all__ = [
     "class_repetition",
     "cumulative",
     "domain_incremental",
+    "from_avalanche",
+    "from_continuum",
     "from_datasets",
     "permuted",
     "rotated",
