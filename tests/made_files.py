@@ -36,9 +36,10 @@ def photos(folder: Path, classes=("cat", "dog", "newt"), per_class=5, split=None
 
 
 def cifar_rows(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels uint8 [n, 3072], labels and superclasses."""
+    """Pixels uint8 [n, 3072], labels, among n_classes rows all of them, and superclasses."""
     generator = np.random.default_rng(seed)
-    return generator.integers(0, 256, (n, 3072)).astype(np.uint8), generator.integers(0, n_classes, n), generator.integers(0, 20, n)
+    labels = generator.permutation(np.arange(n) % n_classes)
+    return generator.integers(0, 256, (n, 3072)).astype(np.uint8), labels, generator.integers(0, 20, n)
 
 
 def cifar(root: Path, version: str, n: int = 4) -> Path:

@@ -1,4 +1,4 @@
-"""Benchmarks of Avalanche and scenarios of Continuum: stand-ins with their attributes, and the libraries where they are installed."""
+"""Benchmarks of Avalanche and scenarios of Continuum: stand-ins with their attributes, and the libraries where they are there."""
 
 from __future__ import annotations
 
