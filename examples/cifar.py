@@ -1,7 +1,7 @@
 """Experience replay on Split CIFAR-10 with the protocol of Mammoth, the code of DER: class-IL and task-IL accuracy.
 
     python examples/cifar.py --data FOLDER [--buffer 200] [--epochs 50] [--seeds 1] [--device cuda]
-    python examples/cifar.py --data FOLDER --fraction 0.1 --epochs 1 --width 16     # a few minutes on a CPU
+    python examples/cifar.py --data FOLDER --fraction 0.1 --epochs 1 --width 16     # a minute on a CPU
 
 FOLDER holds CIFAR-10 as published, python or binary version, or images as train/CLASS/NAME.png and test/CLASS/NAME.png.
 

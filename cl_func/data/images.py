@@ -51,7 +51,7 @@ def given_size(size: Size) -> tuple[int, int] | None:
     if size is None:
         return None
     if not isinstance(size, (tuple, list)):
-        return (checks.positive_int("size", size),) * 2
+        return checks.positive_int("size", size), size
     if len(size) != 2:
         raise checks.type_error("size", "None, a number of pixels or (height, width)", size)
     return checks.positive_int("size", size[0]), checks.positive_int("size", size[1])

@@ -7,6 +7,7 @@ the shares that they would have in another order. Bounds are of five standard de
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,14 +39,21 @@ def mixed(data, seed=1):
 DATA = blobs()
 PAIR = (DATA, DATA)
 SPLIT = streams.split_by_class(*PAIR, n_experiences=2)
+HALVES = [cl.Dataset(exp.x, exp.y, n_classes=CLASSES) for exp in SPLIT.train]
+THEIRS = [SimpleNamespace(dataset=list(zip(half.x, half.y, strict=True))) for half in HALVES]  # of Avalanche
+BY_TASK = tree.replace(DATA, task=DATA.y // (CLASSES // 2))
 STREAMS = {
     "blurred": lambda: streams.blurred(SPLIT, key=KEY),
     "class_repetition": lambda: streams.class_repetition(*PAIR, n_experiences=3, probability=1.0, introductions=2, key=KEY),
     "cumulative": lambda: streams.cumulative(SPLIT),
     "domain_incremental": lambda: streams.domain_incremental(*PAIR, n_experiences=2),
+    "from_avalanche": lambda: streams.from_avalanche(SimpleNamespace(train_stream=THEIRS, test_stream=THEIRS)),
+    "from_continuum": lambda: streams.from_continuum(*[[exp.dataset for exp in THEIRS]] * 2),
+    "from_datasets": lambda: streams.from_datasets([(half, half) for half in HALVES]),
     "permuted": lambda: streams.permuted(*PAIR, n_experiences=2, key=KEY),
     "rotated": lambda: streams.rotated(*PAIR, n_experiences=2),
     "split_by_class": lambda: SPLIT,
+    "split_by_task": lambda: streams.split_by_task(BY_TASK, BY_TASK),
     "split_online": lambda: streams.split_online(SPLIT, 50),
     "task_incremental": lambda: streams.task_incremental(*PAIR, n_experiences=2),
     "with_validation": lambda: streams.with_validation(SPLIT, 0.2, key=KEY),
