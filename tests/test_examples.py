@@ -22,6 +22,24 @@ STRICT = ["-W", "error", *(f"-Wignore:`torch.jit.script:{kind}" for kind in ("De
 ARGUMENTS = {"quickstart.py": ["--seeds", "2"]}
 
 
+def check_text(said):
+    rows = re.findall(r"^(\S+) +([0-9.]+) ± [0-9.]+ +([0-9.]+)$", said, re.M)
+    accuracies, forgotten = ({name: float(row[i]) for name, *row in rows} for i in (0, 1))
+    assert accuracies["naive"] + 0.1 < accuracies["EWC"] < accuracies["ER"] - 0.1
+    assert forgotten["naive"] > forgotten["EWC"] + 0.1 > forgotten["ER"] + 0.2
+    assert accuracies["ER"] > 0.8
+
+
+def check_pretrained(said):
+    accuracies = {name: float(value) for name, value in re.findall(r"^(\w+) +([0-9.]+) ±", said, re.M)}
+    assert accuracies["naive"] < 0.3 < accuracies["NCM"] < accuracies["SLDA"]
+    assert accuracies["naive"] + 0.3 < accuracies["ER"] < accuracies["SLDA"]
+    assert accuracies["SLDA"] > 0.97
+
+
+CHECKS = {"pretrained.py": check_pretrained, "text.py": check_text}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_example(path, tmp_path):
     out = tmp_path / "out"
@@ -31,6 +49,7 @@ def test_example(path, tmp_path):
     assert run.stdout.strip()
     if "--out" in arguments:
         assert list(out.glob("*.png"))
+    CHECKS.get(path.name, bool)(run.stdout)
 
 
 def test_quickstart_shows_the_expected_order(tmp_path):
@@ -52,14 +71,22 @@ def test_methods_forget_less_of_a_regression(tmp_path):
         assert found["ER"] < found["EWC"] < found["naive"] / 2
 
 
-def test_what_learns_on_features_keeps_what_the_network_saw(tmp_path):
-    script = ROOT / "examples" / "pretrained.py"
-    run = subprocess.run([sys.executable, str(script), "--seeds", "3"], capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr[-3000:]
-    accuracy = {name: float(value) for name, value in re.findall(r"^(\w+) +([0-9.]+) ±", run.stdout, re.M)}
-    assert accuracy["naive"] < 0.3 < accuracy["NCM"] < accuracy["SLDA"]
-    assert accuracy["naive"] + 0.3 < accuracy["ER"] < accuracy["SLDA"]
-    assert accuracy["SLDA"] > 0.97
+def test_texts_are_tokenized_and_padding_changes_nothing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    text = importlib.import_module("text")
+    tokens = text.tokenize(["the soup was hot", "the soup , was hot", "what a bad soup " * 20])
+    assert tokens.shape == (3, text.LENGTH)
+    assert tokens.dtype == torch.int64
+    assert [text.WORDS[i - 1] for i in tokens[0, :4]] == ["the", "soup", "was", "hot"]
+    assert tokens[0, 4:].eq(0).all()
+    assert torch.equal(tokens[0], tokens[1])  # a word that is not known is left out
+    assert tokens[2].gt(0).all()
+    net = text.build()
+    assert torch.equal(net(tokens[:1, :4]), net(tokens[:1, :7]))
+    texts, labels = text.reviews("cars", 200, 0)
+    assert max(len(one.split()) for one in texts) <= text.LENGTH
+    assert 80 < sum(labels) < 120
+    assert {word for kind in text.KINDS for one in text.reviews(kind, 500, 0)[0] for word in one.split()} == set(text.WORDS)
 
 
 class TinyNet(torch.nn.Module):
