@@ -7,11 +7,11 @@ import threading
 
 import torch
 
+from cl_func.progress import ProgressBar
 from cl_func.sweeps.autotune import cores
 from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
 from cl_func.sweeps.jobs import Execution, SweepJob
-from cl_func.sweeps.progress import ProgressBar
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from cl_func.progress import ProgressBar
 from cl_func.storage.checkpoint import Checkpoint
 from cl_func.sweeps import broadcast
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
 from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, Prepared, SweepJob
-from cl_func.sweeps.progress import ProgressBar
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 
 T = TypeVar("T")

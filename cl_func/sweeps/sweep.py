@@ -27,6 +27,7 @@ from cl_func.checks import positive_int
 from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
 from cl_func.experiences import Benchmark
+from cl_func.progress import ProgressBar
 from cl_func.storage import fingerprint, resuming
 from cl_func.storage.checkpoint import Checkpoint, locked
 from cl_func.sweeps.autotune import autotune
@@ -35,7 +36,6 @@ from cl_func.sweeps.grids import Grid, label
 from cl_func.sweeps.interrupted import InterruptedRun, interrupted_runs
 from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, SweepJob
 from cl_func.sweeps.local import run_here, threads
-from cl_func.sweeps.progress import ProgressBar
 from cl_func.sweeps.remote import Executor, Workers
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import cl_func as cl
 from cl_func.core import nodes
+from cl_func.progress import ProgressBar
 from cl_func.sweeps import autotune, compile_times, sweep
-from cl_func.sweeps.progress import ProgressBar
 
 BENCH, MODEL, OPT = registry.BENCH, registry.MODEL, registry.SGD
 NAIVE = cl.strategies.naive(MODEL, OPT, batch_size=5)

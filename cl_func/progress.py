@@ -1,4 +1,4 @@
-"""The progress of a sweep: a bar if tqdm is installed, else a line from time to time."""
+"""The progress of long work: a bar if tqdm is installed, else a line from time to time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ LINES = 10  # without tqdm: how many lines are printed, evenly over the work
 
 
 class ProgressBar:
-    """Counts the measurements done, out of a total; may be updated from any thread.
+    """Counts the parts done, out of a total; may be updated from any thread.
 
-    label: a few words on how the sweep runs. compiling: the label until more than `warmup` measurements are done, since they are
-    held up by compilation.
+    label: a few words on how the work is done. compiling: the label until more than `warmup` parts are done, since they are held up
+    by compilation. unit: what the parts are, in the plural.
     """
 
-    def __init__(self, shown: bool, total: int, label: str, compiling: str | None = None, warmup: int = 0) -> None:
+    def __init__(
+        self, shown: bool, total: int, label: str, compiling: str | None = None, warmup: int = 0, unit: str = "probes"
+    ) -> None:
         self.done, self.label, self.warmup, self.lock = 0, label, warmup, threading.Lock()
         self.compiling = compiling is not None
-        self.bar = _make_bar(total, label if compiling is None else compiling) if shown else None
+        self.bar = _make_bar(total, label if compiling is None else compiling, unit) if shown else None
 
     def update(self, n: int) -> None:
-        """Count n more measurements."""
+        """Count n more parts."""
         if self.bar is None:
             return
         with self.lock:
@@ -51,24 +53,24 @@ class _Bar(Protocol):
     def close(self) -> None: ...
 
 
-def _make_bar(total: int, label: str) -> _Bar:
+def _make_bar(total: int, label: str, unit: str) -> _Bar:
     try:
         tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
     except ImportError as error:
-        return _Lines(total, label, str(error))
-    bar: _Bar = tqdm(total=total, desc=label, unit=" probes")
+        return _Lines(total, label, unit, str(error))
+    bar: _Bar = tqdm(total=total, desc=label, unit=f" {unit}")
     return bar
 
 
 class _Lines:
     """A progress bar without tqdm: prints a line from time to time."""
 
-    def __init__(self, total: int, label: str, note: str) -> None:
-        self.total, self.label, self.n, self.start = total, label, 0, time.perf_counter()
+    def __init__(self, total: int, label: str, unit: str, note: str) -> None:
+        self.total, self.label, self.unit, self.n, self.start = total, label, unit, 0, time.perf_counter()
         self._print(f"({note})")
 
     def _print(self, rest: str) -> None:
-        print(f"{self.label}: {self.n} of {self.total} probes {rest}", file=sys.stderr, flush=True)
+        print(f"{self.label}: {self.n} of {self.total} {self.unit} {rest}", file=sys.stderr, flush=True)
 
     def _times(self) -> str:
         elapsed = time.perf_counter() - self.start
