@@ -74,8 +74,8 @@ class Bag(nn.Module):
         self.out = nn.Linear(hidden, n_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        there = (tokens > 0).to(self.embedding.weight.dtype)[..., None]
-        mean = (self.embedding(tokens) * there).sum(1) / there.sum(1).clamp(min=1)
+        words = (tokens > 0).to(self.embedding.weight.dtype)[..., None]
+        mean = (self.embedding(tokens) * words).sum(1) / words.sum(1).clamp(min=1)
         logits: Tensor = self.out(torch.relu(self.hidden(mean)))
         return logits
 
