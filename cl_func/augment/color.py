@@ -90,8 +90,8 @@ def turned(x: Tensor, turn: Tensor) -> Tensor:
     by = torch.where(chroma > 0, chroma, 1)
     hue = torch.where(high == green, 2 + (blue - red) / by, 4 + (red - green) / by)
     hue = torch.where(high == red, (green - blue) / by, hue) + 6 * turn[:, 0]
-    places = [(hue + n).remainder(6) for n in (5, 3, 1)]
-    return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in places], 1)
+    offsets = [(hue + n).remainder(6) for n in (5, 3, 1)]
+    return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in offsets], 1)
 
 
 def grayscale(p: float = 0.1) -> Augment:

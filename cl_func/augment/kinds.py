@@ -2,7 +2,7 @@
 
     augment(key, x) -> x      key () int64; x [n, C, H, W] floating, and the same shape and dtype again
 
-Row i draws by its place: what it gets depends on the key, on i and on nothing else, so rows that follow, such as padding, change
+Row i draws by its number: what it gets depends on the key, on i and on nothing else, so rows that follow, such as padding, change
 nothing for it, and a lane of a vmapped run gets what its single run gets. Any function of this form is an augmentation.
 """
 

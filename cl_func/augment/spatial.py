@@ -22,8 +22,8 @@ from cl_func.augment.kinds import Augment, images
 def random_crop(padding: int = 4, fill: float = 0.0) -> Augment:
     """A crop of each image's own size out of the image padded by `padding` pixels of `fill` on every side.
 
-    The place is uniform over the (2 * padding + 1)^2 possible ones. Like `torchvision.transforms.RandomCrop` with the image's size
-    and padding, but drawn for each row.
+    The position is uniform over the (2 * padding + 1)^2 possible ones. Like `torchvision.transforms.RandomCrop` with the image's
+    size and padding, but drawn for each row.
 
     >>> x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
     >>> random_crop(padding=1)(random.key(0), x)
@@ -48,8 +48,8 @@ def shifted(x: Tensor, down: Tensor, right: Tensor, fill: float = 0.0) -> Tensor
     h = (down[:, None] + torch.arange(height, device=x.device))[:, :, None]
     w = (right[:, None] + torch.arange(width, device=x.device))[:, None, :]
     inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
-    place = (h.clamp(0, height - 1) * width + w.clamp(0, width - 1)).flatten(1)
-    taken = x.flatten(2).gather(2, place[:, None].expand(-1, x.shape[1], -1)).reshape(x.shape)
+    position = (h.clamp(0, height - 1) * width + w.clamp(0, width - 1)).flatten(1)
+    taken = x.flatten(2).gather(2, position[:, None].expand(-1, x.shape[1], -1)).reshape(x.shape)
     return torch.where(inside[:, None], taken, fill)
 
 

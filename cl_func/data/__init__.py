@@ -4,6 +4,7 @@
     from_folder, class_names                            a folder of images, CLASS/NAME.png
     from_arrays, from_npz, from_torch, from_hf          numpy and tensors, npz files, torch Datasets, the Hugging Face hub
     cifar, core50, cub, emnist, idx_folder, tiny_imagenet    files as they are published; idx: MNIST, Fashion-MNIST, KMNIST
+    features                                            those that a pretrained network makes of any of them
     class_orders                                        orders of classes of the literature
 
 Each pair is (train, test). Nothing is downloaded, and nothing in a file is executed.
@@ -13,6 +14,7 @@ from cl_func.data import class_orders
 from cl_func.data.cifar_batches import cifar
 from cl_func.data.convert import from_arrays, from_npz
 from cl_func.data.core50_files import core50
+from cl_func.data.extraction import features
 from cl_func.data.folder import class_names, from_folder
 from cl_func.data.idx import emnist, idx_folder
 from cl_func.data.image_lists import cub, tiny_imagenet
@@ -29,6 +31,7 @@ __all__ = [
     "cub",
     "digits",
     "emnist",
+    "features",
     "from_arrays",
     "from_folder",
     "from_hf",

@@ -75,18 +75,18 @@ def _loss(
     params: PyTree, state: Any, exp: Experience, *, model: Model, alpha: float | str, mask: Mask, slot: str, mix: Mix
 ) -> tuple[Tensor, Any]:
     checks.instance("exp", exp, Experience, "an Experience")
-    key, views, pairs, shares, place = random.split(state.key, 5)
+    key, view_key, pair_key, share_key, mix_key = random.split(state.key, 5)
     plain, heads = split_heads(model)
     plain, augment = split_augment(plain)
     x = exp.x
     if augment is not None or mix is _cut:
         x = as_images(x, image_shape(plain, "for its images to be mixed"), any_size=True)
     if augment is not None:
-        x = augment(views, x)
-    other = _partners(pairs, exp.valid)
+        x = augment(view_key, x)
+    other = _partners(pair_key, exp.valid)
     a = resolve(state, alpha)
-    share = random.beta(shares, a, a, len(exp)).to(x.dtype)
-    x, share = mix(place, x, x[other], share)
+    share = random.beta(share_key, a, a, len(exp)).to(x.dtype)
+    x, share = mix(mix_key, x, x[other], share)
     logits, state = forward(plain, params, state.replace(key=key), _with_inputs(exp, x))
     check_classes(logits, exp)
     classes = competing(state, exp, mask, slot)
@@ -104,7 +104,7 @@ def _to(logits: Tensor, labels: Tensor, tasks: Tensor, heads: Tensor | None) -> 
 
 
 def _partners(key: Tensor, valid: Tensor) -> Tensor:
-    """For each valid row the place [n] of another one, or of itself: a uniform permutation of them, whatever padding follows."""
+    """For each valid row the index [n] of another one, or of itself: a uniform permutation of them, whatever padding follows."""
     order = torch.argsort(torch.where(valid, random.bits(key, valid.shape[0]) >> 1, LAST), stable=True)
     return order[(valid.cumsum(0) - 1).clamp(min=0)]
 
@@ -121,8 +121,8 @@ def _weighted(key: Tensor, x: Tensor, others: Tensor, share: Tensor) -> tuple[Te
 
 def _cut(key: Tensor, x: Tensor, others: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     n, _, height, width = x.shape
-    row, column = random.split(key)
+    row_key, column_key = random.split(key)
     side = torch.sqrt(1 - share)
     half = torch.stack([(side * height).long() // 2, (side * width).long() // 2], 1)
-    box = boxes(random.randint(row, n, 0, height), random.randint(column, n, 0, width), half, half, x)
+    box = boxes(random.randint(row_key, n, 0, height), random.randint(column_key, n, 0, width), half, half, x)
     return torch.where(box[:, None], others, x), 1 - box.to(x.dtype).mean((1, 2))

@@ -24,11 +24,11 @@ from cl_func.tree import describe
 _NAMES = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "prelu"]
 _NAMES += ["relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "threshold"]
 _ACTIVATIONS = {
-    getattr(owner, name + place)
+    getattr(owner, name + suffix)
     for name in _NAMES
-    for place in ("", "_")
+    for suffix in ("", "_")
     for owner in (torch, F, Tensor)
-    if hasattr(owner, name + place)
+    if hasattr(owner, name + suffix)
 }
 _LINEAR = {F.linear}
 _CONVOLUTIONS = {getattr(F, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3)}

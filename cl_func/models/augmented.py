@@ -31,7 +31,7 @@ def augmented(model: Model, augment: Augment) -> Model:
     """The model whose training pass augments its inputs; `features` and the pass in eval mode are as they were.
 
     augment: a function (key, x [n, C, H, W]) -> x such as `cl.augment.horizontal_flip()`, or several of them in a
-        `cl.augment.compose`. It must draw for each row by its place, as those of `cl.augment` do.
+        `cl.augment.compose`. It must draw for each row by its number in the batch, as those of `cl.augment` do.
 
     The weights of `init(key)` are those of the model without augmentation. In a loss with replay every row of the joined minibatch,
     from the stream or from the memory, draws its own. To augment only some rows, give the loss on the others the model of

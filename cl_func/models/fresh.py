@@ -1,8 +1,8 @@
 """New parameters within an Update: what a factory did to initialise a module is recorded once, and done again with draws of a key.
 
 A module is initialised by torch's operations: memory is made, filled with draws (uniform, normal) or constants, scaled, copied. The
-record holds those that its parameters depend on, as functions of the contents of memories, by which views and writes in place
-become values. Done again with `cl_func.random` in the place of torch's generator, they give parameters of the very distribution
+record holds those that its parameters depend on, as functions of the contents of memories, by which views and in-place writes
+become values. Done again with `cl_func.random` in place of torch's generator, they give parameters of the very distribution
 that `init` draws from, whatever initialisers the factory calls; and being operations on values they can be vmapped and compiled.
 
 Before it is used a record is tried: with torch's own draws under another key it must give what the factory gives, bit for bit.
@@ -27,7 +27,7 @@ from cl_func.tree import describe
 _ATEN = torch.ops.aten
 _UNIFORM = {_ATEN.uniform_.default, _ATEN.rand.default, _ATEN.rand_like.default}
 _NORMAL = {_ATEN.normal_.default, _ATEN.randn.default, _ATEN.randn_like.default}
-# Of these a write in place does not depend on what was there.
+# Of these an in-place write does not depend on what was there.
 _OVERWRITES = {_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar, _ATEN.fill_.Tensor, _ATEN.zero_.default}
 _OVERWRITES |= {_ATEN.copy_.default}
 
@@ -66,8 +66,8 @@ class _View:
         axes = self.order()
         if axes is None:
             return flat[self._index(flat.device)].reshape(self.size)
-        places = [axes.index(i) for i in range(len(axes))]
-        return flat.reshape([self.size[i] for i in axes]).permute(places)
+        order = [axes.index(i) for i in range(len(axes))]
+        return flat.reshape([self.size[i] for i in axes]).permute(order)
 
     def write(self, flat: Callable[[], Tensor], value: Tensor) -> Tensor:
         """The memory [count] with the values of the tensor written into it."""
@@ -84,8 +84,8 @@ class _Step:
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    written: tuple[tuple[int | str, _View], ...]  # by the place of the argument
-    made: tuple[tuple[int, _View], ...]  # by the place among the outputs
+    written: tuple[tuple[int | str, _View], ...]  # by the position of the argument
+    made: tuple[tuple[int, _View], ...]  # by the position among the outputs
 
     @property
     def draws(self) -> bool:
@@ -96,8 +96,8 @@ class _Step:
 
     def sources(self) -> Iterator[_View]:
         """The views whose values it depends on."""
-        for place, value in (*enumerate(self.args), *self.kwargs.items()):
-            if not (self.function in _OVERWRITES and place == 0):
+        for position, value in (*enumerate(self.args), *self.kwargs.items()):
+            if not (self.function in _OVERWRITES and position == 0):
                 yield from (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, _View))
 
 
@@ -135,10 +135,10 @@ class _Recorder(TorchDispatchMode):
         if torch.Tag.inplace_view not in func.tags:  # these change which values a tensor sees, not the values
             for i, argument in enumerate(func._schema.arguments):
                 if argument.alias_info is not None and argument.alias_info.is_write:
-                    place: int | str = i if i < len(args) else argument.name
+                    position: int | str = i if i < len(args) else argument.name
                     value = viewed[i] if i < len(args) else named.get(argument.name)
                     if isinstance(value, _View):
-                        written.append((place, value))
+                        written.append((position, value))
         if made or written:
             self.steps.append(_Step(func, viewed, named, tuple(written), tuple(made)))
         return out
@@ -178,7 +178,7 @@ class Initialisation:
         )
 
     def needed(self, names: Sequence[str]) -> list[tuple[int, _Step]]:
-        """The steps that some parameters depend on, with their places in the record."""
+        """The steps that some parameters depend on, with their positions in the record."""
         chosen = frozenset(names)
         if chosen not in self._needed:
             memories, kept = {self.outputs[name].memory for name in names}, []
@@ -194,7 +194,7 @@ class Initialisation:
         self, names: Sequence[str], draw: Callable[..., Tensor | None], key: Tensor, steps: Sequence[tuple[int, _Step]]
     ) -> dict[str, Tensor]:
         """Parameters that some steps make; `draw(key, i, step)` gives what step i draws, None for torch to do it."""
-        zero = key & 0  # in a vmapped run what is made of it has the lanes, so that it can be written into in place
+        zero = key & 0  # in a vmapped run what is made of it has the lanes, so that it can be written in place
         memories = {memory: value.to(key.device) for memory, value in self.outside.items()}
 
         def blank(view: _View, count: bool = False) -> Tensor:
@@ -213,10 +213,12 @@ class Initialisation:
                 if kwargs.get("device") is not None:
                     kwargs["device"] = key.device
                 values: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
-                for place, view in step.written:
-                    values[place] = values[place] + zero.to(view.dtype) if view.dtype != torch.bool else values[place].clone()
+                for position, view in step.written:
+                    values[position] = (
+                        values[position] + zero.to(view.dtype) if view.dtype != torch.bool else values[position].clone()
+                    )
                 outputs = step.function(*(values[n] for n in range(len(args))), **{name: values[name] for name in kwargs})
-                changed = [(view, values[place]) for place, view in step.written]
+                changed = [(view, values[position]) for position, view in step.written]
             else:
                 changed = [(view, outputs) for _, view in step.written]
             leaves = pytree.tree_leaves(outputs)

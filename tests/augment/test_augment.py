@@ -42,7 +42,7 @@ def test_it_is_pure_and_keeps_shape_dtype_and_device(name):
         assert_equal(ALL[name](cl.key(3), x), out, "pure (second call)")
         assert (out.shape, out.dtype) == (x.shape, x.dtype)
     assert fake_device.device_fault(ALL[name], cl.key(3), X, out=ALL[name](cl.key(3), X)) is None
-    with cl.testing.key_uses.recorded(cl.key(3)) as uses:
+    with cl.testing.key_uses.record_key_uses(cl.key(3)) as uses:
         ALL[name](cl.key(3), X)
     assert not uses.faults
     assert bool(uses.drawn) == (name != "normalize")

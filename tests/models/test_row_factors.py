@@ -160,7 +160,7 @@ def test_importances_and_scores_are_the_same_either_way(measure, lanes, monkeypa
     data = {"x": exp.x, "y": exp.y, "task": exp.tasks}
 
     def both(agent, exp):
-        return measure.total(agent, exp), gss._cosines(DEEP, agent.model, data, data)
+        return measure.total(agent, exp), gss._cosines(DEEP, agent.model, data, data, cl.losses.row_losses(None))
 
     fast = [both(agent, exp) for agent in agents]
     together = cl.tree.unstack(cl.vmap(both)(cl.tree.stack(agents), exp))

@@ -49,7 +49,7 @@ STREAMS = {
     "domain_incremental": lambda: streams.domain_incremental(*PAIR, n_experiences=2),
     "from_avalanche": lambda: streams.from_avalanche(SimpleNamespace(train_stream=THEIRS, test_stream=THEIRS)),
     "from_continuum": lambda: streams.from_continuum(*[[exp.dataset for exp in THEIRS]] * 2),
-    "from_datasets": lambda: streams.from_datasets([(half, half) for half in HALVES]),
+    "from_datasets": lambda: streams.from_datasets([PAIR, PAIR]),
     "permuted": lambda: streams.permuted(*PAIR, n_experiences=2, key=KEY),
     "rotated": lambda: streams.rotated(*PAIR, n_experiences=2),
     "split_by_class": lambda: SPLIT,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_type
 
+import torch
 from torch import Tensor
 
 import cl_func as cl
@@ -44,6 +45,9 @@ def revealed() -> None:
     assert_type(data.y, Tensor)
     assert_type(data.task, Tensor | None)
     assert_type(data.n_classes, int)
+    mlp, coder = cl.models.mlp(64), cl.models.pure(torch.nn.Flatten)
+    assert_type(cl.data.features(mlp, mlp.init(cl.key(0)), data, cache="features"), cl.Dataset)
+    assert_type(cl.data.features(coder, coder.init(cl.key(0)), data, preprocess=torch.relu), cl.Dataset)
     bench = cl.streams.split_by_class(train, test, n_experiences=5)
     assert_type(bench, cl.Benchmark)
     assert_type(bench.train[0], Experience)
