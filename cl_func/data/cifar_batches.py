@@ -60,13 +60,13 @@ def cifar(folder: str | Path, labels: Literal["fine", "coarse"] = "fine") -> tup
     the file, for one that is damaged or holds anything else, for several versions in one folder, and for coarse labels of CIFAR-10.
     """
     checks.choice("labels", labels, "fine", "coarse")
-    place, version = _version(given_folder("folder", folder))
+    root, version = _version(given_folder("folder", folder))
     if labels not in version.classes:
-        raise ValueError(f"labels: {place} is CIFAR-10, which has no coarse labels; only CIFAR-100 has.")
-    missing = [name for name in (*version.train, *version.test) if not (place / name).is_file()]
+        raise ValueError(f"labels: {root} is CIFAR-10, which has no coarse labels; only CIFAR-100 has.")
+    missing = [name for name in (*version.train, *version.test) if not (root / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"folder: {place} has no {', no '.join(missing)}.")
-    train, test = (_part(place, names, version, labels) for names in (version.train, version.test))
+        raise FileNotFoundError(f"folder: {root} has no {', no '.join(missing)}.")
+    train, test = (_part(root, names, version, labels) for names in (version.train, version.test))
     return train, test
 
 

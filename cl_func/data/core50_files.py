@@ -67,11 +67,11 @@ def core50(
     if (root / "core50_imgs.npz").is_file():
         made = _from_npz(root, train, test)
     else:
-        place = next((root / name for name in _IMAGES if (root / name).is_dir()), None)
-        if place is None:
+        image_folder = next((root / name for name in _IMAGES if (root / name).is_dir()), None)
+        if image_folder is None:
             raise FileNotFoundError(f"folder: {root} has neither core50_imgs.npz nor a folder {' or '.join(_IMAGES)}.")
-        lists = [ImageList([place / name for name in names], labels) for names, labels in (train, test)]
-        made = image_datasets(place, lists[0], lists[1], _N_CLASSES, options)
+        lists = [ImageList([image_folder / name for name in names], labels) for names, labels in (train, test)]
+        made = image_datasets(image_folder, lists[0], lists[1], _N_CLASSES, options)
     task = torch.cat([torch.full((len(names),), i) for i, (names, _) in enumerate(batches)])
     return tree.replace(made[0], task=task), made[1]
 
@@ -130,16 +130,16 @@ def _names(root: Path) -> list[str]:
 def _from_npz(root: Path, train: Batch, test: Batch) -> tuple[Dataset, Dataset]:
     file = root / "core50_imgs.npz"
     x = npz_arrays(file, ["x"])["x"]
-    place = {name: i for i, name in enumerate(_names(root))}
-    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or len(x) != len(place):
+    position = {name: i for i, name in enumerate(_names(root))}
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or len(x) != len(position):
         raise ValueError(
-            f"{file}: expected x uint8 [{len(place)}, H, W, 3], a row for each name in paths.pkl, got {x.dtype} {list(x.shape)}."
+            f"{file}: expected x uint8 [{len(position)}, H, W, 3], a row for each name in paths.pkl, got {x.dtype} {list(x.shape)}."
         )
-    missing = [name for name in (*train[0], *test[0]) if name not in place]
+    missing = [name for name in (*train[0], *test[0]) if name not in position]
     if missing:
         raise ValueError(f"{root / 'paths.pkl'}: has no {missing[0]}, which a list names.")
     first, second = (
-        Dataset(_taken(x, [place[name] for name in names]), torch.tensor(labels), n_classes=_N_CLASSES)
+        Dataset(_taken(x, [position[name] for name in names]), torch.tensor(labels), n_classes=_N_CLASSES)
         for names, labels in (train, test)
     )
     return first, second

@@ -140,8 +140,8 @@ def _cache_file(folder: Path, options: ImageOptions) -> Path | None:
     if options.cache is True:
         return folder.with_name(f"{folder.name}-{options.mode}{size}.cl_func.npz")
     # Folders of one name may share a folder of caches.
-    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    return Path(options.cache) / f"{folder.name}-{place}-{options.mode}{size}.cl_func.npz"
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return Path(options.cache) / f"{folder.name}-{digest}-{options.mode}{size}.cl_func.npz"
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None]:
