@@ -51,6 +51,15 @@ def as_images(x: Tensor, shape: tuple[int, ...], any_size: bool = False) -> Tens
     return x
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """The same images [n, C, H, W] with the channels of a pixel side by side in memory, as convolutions on a CPU want them.
+
+    What follows keeps this layout. Slim ResNet-18 trains 1.4 times as fast for it, eager or compiled (`python -m benchmarks B4`).
+    Not by `memory_format=torch.channels_last`, which vmap does not know.
+    """
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 class _CNN(nn.Module):
     def __init__(self, shape: tuple[int, ...], channels: tuple[int, ...], hidden: int, n_classes: int) -> None:
         super().__init__()
@@ -62,7 +71,7 @@ class _CNN(nn.Module):
         self.out = nn.Linear(hidden, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = as_images(x, self.shape)
+        h = channels_last(as_images(x, self.shape))
         for conv in self.convs:
             h = nn.functional.max_pool2d(torch.relu(conv(h)), 2)
         logits: Tensor = self.out(torch.relu(self.hidden(h.flatten(1))))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cl_func import checks
 from cl_func.checks import positive_int
-from cl_func.models.cnn import as_images, image_size
+from cl_func.models.cnn import as_images, channels_last, image_size
 from cl_func.models.model import Model
 from cl_func.models.module import from_module
 
@@ -98,7 +98,7 @@ class _ResNet18(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.relu(self.bn1(self.conv1(as_images(x, self.shape, any_size=True))))
+        h = torch.relu(self.bn1(self.conv1(channels_last(as_images(x, self.shape, any_size=True)))))
         if self.large:
             h = nn.functional.max_pool2d(h, 3, 2, padding=1)
         h = self.layer4(self.layer3(self.layer2(self.layer1(h))))
@@ -138,7 +138,7 @@ class _ResNet(nn.Module):
         self.linear = nn.Linear(inputs, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.relu(self.bn1(self.conv1(as_images(x, self.shape, any_size=True))))
+        h = torch.relu(self.bn1(self.conv1(channels_last(as_images(x, self.shape, any_size=True)))))
         h = self.layer4(self.layer3(self.layer2(self.layer1(h))))
         logits: Tensor = self.linear(h.mean((2, 3)))
         return logits
