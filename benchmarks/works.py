@@ -35,9 +35,19 @@ class Work:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of a step of an MLP: forward, and backward without the gradient with respect to the inputs."""
-        layers = [a * b for a, b in itertools.pairwise(self.widths)]
+        """Floating-point operations of a step: forward, and backward without the gradient with respect to the inputs."""
+        layers = [a * b for a, b in itertools.pairwise(self.widths)] if self.widths else _slim_resnet18()
         return 2 * (self.batch + self.replayed) * (3 * sum(layers) - layers[0])
+
+
+def _slim_resnet18() -> list[int]:
+    """Multiplications of each layer for a 3x32x32 image: a stem, then stages of two blocks, all but the first halving the image."""
+    layers, inputs = [3 * 20 * 9 * 32**2], 20
+    for outputs, size in ((20, 32), (40, 16), (80, 8), (160, 4)):
+        shortcut = [inputs * outputs * size**2] if inputs != outputs else []
+        layers += [inputs * outputs * 9 * size**2, *[outputs**2 * 9 * size**2] * 3, *shortcut]
+        inputs = outputs
+    return [*layers, inputs * CLASSES]
 
 
 _BATCH = Work(

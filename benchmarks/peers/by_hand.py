@@ -115,11 +115,21 @@ def main() -> None:
     """Serve one work, eager or compiled."""
     parser = arguments(__doc__)
     parser.add_argument("--mode", choices=("eager", "compiled"), default="eager")
+    parser.add_argument("--threads", type=int, help="threads within an operation (default: torch's)")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="images and filters with their channels side by side in memory"
+    )
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     work = WORKS[args.work]
     torch.manual_seed(0)
     trainer = Trainer(work, args.mode == "compiled", args.device)
     x, y = (part.to(args.device) for part in nets.data(work))
+    if args.channels_last:
+        x, trainer.memory.x = (part.contiguous(memory_format=torch.channels_last) for part in (x, trainer.memory.x))
+        for filters in (p for p in trainer.net.parameters() if p.ndim == 4):
+            filters.data = filters.data.contiguous(memory_format=torch.channels_last)
     size = work.batch if work.online else work.rows // work.experiences
     stream = itertools.cycle(list(zip(x.split(size), y.split(size), strict=True)))
 

@@ -147,15 +147,30 @@ def b3(settings: Settings, report: Report) -> None:
 
 
 def b4(settings: Settings, report: Report) -> None:
-    """A convolutional network, bound by the convolutions: lanes cannot help on a CPU."""
+    """A convolutional network, bound by the convolutions: lanes cannot help on a CPU. On all cores and on one."""
     work = "B4"
     report.titles[work] = WORKS[work].title
-    contenders = [
-        *_ours(work, (1,)),
-        Contender("ours, eager", "ours", "speed.workers.ours", (work, "--mode", "eager")),
-        *(_by_hand(work)[:1] if settings.quick else _by_hand(work)),
-    ]
+    contenders = []
+    for cores, threads in (("", ()), (", 1 thread", ("--threads", 1))):
+        contenders += [
+            Contender(f"ours, compiled{cores}", "ours", "speed.workers.ours", (work, "--lanes", 1, *threads)),
+            Contender(f"ours, eager{cores}", "ours", "speed.workers.ours", (work, "--mode", "eager", *threads)),
+            *(
+                Contender(f"by hand, {mode}{layout}{cores}", "ours", "peers.by_hand", (work, "--mode", mode, *flag, *threads))
+                for mode in (("eager",) if settings.quick else ("eager", "compiled"))
+                for layout, flag in (("", ()), (", channels last", ("--channels-last",)))
+            ),
+            Contender(f"GEMM peak{cores}", "ours", "speed.workers.gemm", threads),
+        ]
     if not settings.quick:
         contenders.append(Contender("ours, 4 runs in a loop", "ours", "speed.workers.ours", (work, "--lanes", 4, "--loop")))
     compare(settings, report, work, contenders)
-    report.bar(work, "ours, best / by hand, eager", report.best(work, "ours"), report.median(work, "by hand, eager"), 1.05)
+    for cores in ("", ", 1 thread"):
+        ours, peak = report.median(work, f"ours, compiled{cores}"), report.median(work, f"GEMM peak{cores}")
+        for mode in ("eager", "compiled"):
+            for layout in ("", ", channels last"):
+                hand = f"by hand, {mode}{layout}{cores}"
+                if mode == "eager" or not settings.quick:
+                    report.bar(work, f"ours, compiled / {hand}", ours, report.median(work, hand), 1.0)
+        limit = WORKS[work].flops / peak / 1e3 if peak else None
+        report.bar(work, f"share of the FLOP limit{cores}: limit / ours, compiled", limit, ours, 0.7, at_most=False)
