@@ -3,6 +3,6 @@
 from cl_func.data.convert import from_arrays, from_torch
 from cl_func.data.idx import idx_folder
 from cl_func.data.shipped import digits
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 __all__ = ["Dataset", "digits", "from_arrays", "from_torch", "idx_folder"]

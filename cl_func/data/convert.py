@@ -16,7 +16,7 @@ import torch.utils.data
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 from cl_func.tree import describe
 
 _INPUTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)

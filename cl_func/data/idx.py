@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 _CHUNK = 1 << 20
 _PARTS = {"train": "train", "test": "t10k"}
