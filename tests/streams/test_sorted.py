@@ -43,6 +43,7 @@ STREAMS = {
     "class_repetition": lambda: streams.class_repetition(*PAIR, n_experiences=3, probability=1.0, introductions=2, key=KEY),
     "cumulative": lambda: streams.cumulative(SPLIT),
     "domain_incremental": lambda: streams.domain_incremental(*PAIR, n_experiences=2),
+    "from_datasets": lambda: streams.from_datasets([PAIR, PAIR]),
     "permuted": lambda: streams.permuted(*PAIR, n_experiences=2, key=KEY),
     "rotated": lambda: streams.rotated(*PAIR, n_experiences=2),
     "split_by_class": lambda: SPLIT,
