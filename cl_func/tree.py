@@ -43,12 +43,19 @@ def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING
     return dataclasses.field(default=default, metadata={"check": check})
 
 
+def per_lane(rank: int) -> Any:
+    """Mark a field of a source as a parameter: a tensor of so many dimensions, and a first one more where lanes have their own."""
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+        raise TypeError(f"rank: expected the number of dimensions in one lane, an integer of at least 0, got {describe(rank)}.")
+    return dataclasses.field(metadata={"rank": rank})
+
+
 @overload
 @dataclass_transform(
     kw_only_default=True,
     frozen_default=True,
     eq_default=False,
-    field_specifiers=(static, bounded, dataclasses.field),
+    field_specifiers=(static, bounded, per_lane, dataclasses.field),
 )
 def state(cls: type[T], *, kw_only: bool = True) -> type[T]: ...
 

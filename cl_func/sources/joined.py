@@ -76,6 +76,8 @@ def join(sources: Sequence[Source]) -> Joined:
 
 def _gather(views: Source, rows: Tensor, name: Gather) -> Tensor:
     """What a function of the views gives for each row, called with the parameters of the row's view."""
+    if not len(rows):  # which vmap cannot do
+        return _gather(views, rows.new_zeros(1), name)[:0]
     n = len(views)
     while isinstance(views, View) and getattr(type(views), name) is getattr(View, name):
         views = views.source  # its parameters do not change what is gathered

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.sources.source import Source, per_lane
+from cl_func.sources.source import Source
 from cl_func.sources.view import View, check_source
-from cl_func.tree import state, static
+from cl_func.tree import per_lane, state, static
 
 
 @state(kw_only=False)

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.sources.source import Source, per_lane
+from cl_func.sources.source import Source
 from cl_func.sources.view import View, check_source, one_row
-from cl_func.tree import describe, state
+from cl_func.tree import describe, per_lane, state
 
 
 @state

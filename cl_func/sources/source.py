@@ -45,11 +45,6 @@ def as_float(x: Tensor) -> Tensor:
     return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
 
 
-def per_lane(rank: int) -> Any:
-    """Mark a field of a source as a parameter: a tensor of so many dimensions, and a first one more where lanes have their own."""
-    return dataclasses.field(metadata={"rank": rank})
-
-
 class Source(abc.ABC):
     """What experiences take their rows from: a `@cl.state` class with the members below. `Dataset` is the plain one.
 

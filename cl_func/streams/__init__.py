@@ -4,7 +4,8 @@
     task-incremental     task_incremental
     domain-incremental   domain_incremental, permuted, rotated
     from datasets        from_datasets
-    from a benchmark     split_online, blurred, with_validation, cumulative
+    drawn, not stored    generated, slowly_changing_regression
+    from a benchmark     split_online, blurred, mapped, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
 """
@@ -13,10 +14,13 @@ from cl_func.streams.blurred import blurred
 from cl_func.streams.class_splits import domain_incremental, split_by_class, task_incremental
 from cl_func.streams.datasets import from_datasets
 from cl_func.streams.domains import permuted, rotated
+from cl_func.streams.generation import generated
 from cl_func.streams.holdout import with_validation
 from cl_func.streams.joint import cumulative
+from cl_func.streams.mapping import mapped
 from cl_func.streams.online import split_online
 from cl_func.streams.repetition import class_repetition
+from cl_func.streams.slow_regression import slowly_changing_regression
 
 __all__ = [
     "blurred",
@@ -24,8 +28,11 @@ __all__ = [
     "cumulative",
     "domain_incremental",
     "from_datasets",
+    "generated",
+    "mapped",
     "permuted",
     "rotated",
+    "slowly_changing_regression",
     "split_by_class",
     "split_online",
     "task_incremental",
