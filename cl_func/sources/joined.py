@@ -71,7 +71,7 @@ def join(sources: Sequence[Source]) -> Joined:
         raise checks.type_error("sources", "a sequence of sources, at least one", sources)
     for source in sources:
         checks.instance("sources", source, Source, "sources, such as cl.sources.Permuted(data, order)")
-    return Joined(views=stack(sources), n_views=len(sources))
+    return Joined(views=stack(sources, "sources: they must be views of one source"), n_views=len(sources))
 
 
 def _gather(views: Source, rows: Tensor, name: Gather) -> Tensor:
