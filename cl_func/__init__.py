@@ -19,6 +19,7 @@ from cl_func import (
     projections,
     random,
     regularizers,
+    sources,
     strategies,
     streams,
     testing,
@@ -39,8 +40,9 @@ from cl_func.core import (
 from cl_func.core.loop import fold, scan
 from cl_func.debug import check_finite
 from cl_func.evaluation import evaluate
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.experiences import Benchmark, Experience, Stream, experience
 from cl_func.random import key
+from cl_func.sources import Dataset
 from cl_func.storage import taps
 from cl_func.storage.checkpoint import Checkpoint, load, save
 from cl_func.sweeps.grids import Grid, grid, random_grid, zipped
@@ -90,6 +92,7 @@ __all__ = [
     "repeat",
     "save",
     "scan",
+    "sources",
     "state",
     "static",
     "strategies",

@@ -31,9 +31,14 @@ T = TypeVar("T")
 NAMESPACE = "cl_func"
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """Mark a field of a `@state` class as static: part of the tree's structure (hashable, compared by ==), never a leaf."""
-    return dataclasses.field(default=default, metadata={"static": True})
+def static(default: Any = dataclasses.MISSING, *, init: bool = True) -> Any:
+    """Mark a field of a `@state` class as static: part of the tree's structure (hashable, compared by ==), never a leaf.
+
+    init: whether it is an argument of the class; False for a field that `__post_init__` sets.
+    """
+    if not isinstance(init, bool):
+        raise TypeError(f"init: expected True or False, got {describe(init)}.")
+    return dataclasses.field(default=default, init=init, metadata={"static": True})
 
 
 def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:
@@ -43,12 +48,19 @@ def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING
     return dataclasses.field(default=default, metadata={"check": check})
 
 
+def per_lane(rank: int) -> Any:
+    """Mark a field of a source as a parameter: a tensor of so many dimensions, and a first one more where lanes have their own."""
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+        raise TypeError(f"rank: expected the number of dimensions in one lane, an integer of at least 0, got {describe(rank)}.")
+    return dataclasses.field(metadata={"rank": rank})
+
+
 @overload
 @dataclass_transform(
     kw_only_default=True,
     frozen_default=True,
     eq_default=False,
-    field_specifiers=(static, bounded, dataclasses.field),
+    field_specifiers=(static, bounded, per_lane, dataclasses.field),
 )
 def state(cls: type[T], *, kw_only: bool = True) -> type[T]: ...
 

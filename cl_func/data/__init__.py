@@ -20,7 +20,7 @@ from cl_func.data.idx import emnist, idx_folder
 from cl_func.data.image_lists import cub, tiny_imagenet
 from cl_func.data.items import from_hf, from_torch
 from cl_func.data.shipped import digits
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 __all__ = [
     "Dataset",

@@ -21,7 +21,7 @@ from torch import Tensor
 from cl_func import checks
 from cl_func.data import plain_pickle
 from cl_func.data.folder import given_folder
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 _PIXELS = 3 * 32 * 32
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))

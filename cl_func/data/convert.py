@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 from cl_func.tree import describe
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"] | None

@@ -23,7 +23,7 @@ from cl_func import checks, tree
 from cl_func.data import plain_pickle
 from cl_func.data.convert import npz_arrays
 from cl_func.data.folder import ImageList, given_folder, image_datasets, image_options
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 Scenario: TypeAlias = Literal["ni", "nc", "nic", "nicv2_79", "nicv2_196", "nicv2_391"]
 

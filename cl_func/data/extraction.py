@@ -19,9 +19,10 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.data import feature_cache
-from cl_func.experiences import Dataset, as_float
+from cl_func.experiences import as_float
 from cl_func.models import Model, ModelState, PureModule, feature_function
 from cl_func.progress import ProgressBar
+from cl_func.sources import Dataset
 from cl_func.tree import describe
 
 Preprocess = Callable[[Tensor], Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor
 from cl_func import checks, random
 from cl_func.data.cached import cached, listing_key
 from cl_func.data.images import SUFFIXES, Mode, Size, given_size, read_images
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 _TESTS = ("test", "val")
 _SPLIT_SEED = 0  # changing it changes which images are held out

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 _CHUNK = 1 << 20
 _MNIST = {"train": "train", "test": "t10k"}

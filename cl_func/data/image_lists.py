@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cl_func.data.folder import ImageList, files_below, given_folder, image_datasets, image_options
 from cl_func.data.images import SUFFIXES, Mode, Size
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 
 def tiny_imagenet(

@@ -17,7 +17,7 @@ from torch import Tensor
 from cl_func import checks
 from cl_func.data.convert import Layout, as_tensor, channels_first, from_arrays, given_classes, inputs
 from cl_func.data.images import from_pil, is_pil
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 from cl_func.tree import describe
 
 Row = tuple[Any, Any, Any]  # x, y and the task label, None where there is none

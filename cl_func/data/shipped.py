@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cl_func import random
-from cl_func.experiences import Dataset
+from cl_func.sources import Dataset
 
 _FILE = Path(__file__).with_name("digits.npz")
 _SPLIT_SEED = 0  # changing it changes every result on digits

@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experiences import Experience, Target, one_hot
+from cl_func.experiences import Experience, one_hot
 from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
 from cl_func.models import mask_logits
+from cl_func.sources.source import Target
 
 Sums = dict[str, Tensor]
 RowMeasure = Callable[[Tensor, Experience], dict[str, Tensor]]  # (outputs [n, K], exp) -> name -> [n], averaged over valid rows

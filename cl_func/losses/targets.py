@@ -14,10 +14,10 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.core import Loss
-from cl_func.experiences import Target
 from cl_func.losses.classification import _cross_entropy
 from cl_func.memory.gss import cross_entropies
 from cl_func.memory.kinds import RowLosses
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree
 
 

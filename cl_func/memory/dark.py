@@ -17,9 +17,10 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.core import Update
-from cl_func.experiences import Experience, Target
+from cl_func.experiences import Experience
 from cl_func.memory import replay, reservoir
 from cl_func.models import Model
+from cl_func.sources.source import Target
 
 
 def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:

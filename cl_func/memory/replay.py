@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experiences import Experience, Target, present, require_target, target_of
+from cl_func.experiences import Experience, present, require_target
 from cl_func.models import Model
+from cl_func.sources.dataset import unchecked
+from cl_func.sources.source import Target, target_of
 from cl_func.tree import describe
 
 
@@ -100,11 +102,12 @@ def join(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
             "build the model, and with it the memory, for the shape of the data."
         )
     inputs = inputs.reshape(len(exp), *rows["x"].shape[1:])
-    source = tree.replace(
-        exp.source,
-        x=torch.cat([rows["x"], inputs]),
-        y=torch.cat([_like(rows["y"], exp.y), exp.y]),
-        task=torch.cat([rows["task"], exp.tasks]),
+    own = exp.y
+    source = unchecked(
+        torch.cat([rows["x"], inputs]),
+        torch.cat([_like(rows["y"], own), own]),
+        torch.cat([rows["task"], exp.tasks]),
+        exp.source.n_classes,
     )
     count = len(exp) + valid.shape[0]
     return tree.replace(
@@ -124,7 +127,7 @@ def recalled(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experie
     _check_rows(exp, rows, valid)
     return tree.replace(
         exp,
-        source=tree.replace(exp.source, x=rows["x"], y=_like(rows["y"], exp.source.y), task=rows["task"]),
+        source=unchecked(rows["x"], _like(rows["y"], exp.y), rows["task"], exp.source.n_classes),
         rows=torch.arange(valid.shape[0], device=valid.device),
         valid=valid,
         classes=present(rows["y"], valid, exp.classes.shape[-1]),

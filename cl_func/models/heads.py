@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.experiences import Experience
+from cl_func.experiences import Experience, first_lane
 from cl_func.models.model import Model
 from cl_func.tree import describe
 
@@ -165,12 +165,12 @@ def class_masks(stream: Iterable[Experience]) -> Tensor:
 
 def add_tasks(found: dict[int, Tensor], exp: Experience) -> None:
     """Add the classes [C] bool of each task of an experience to those found by task label; of several lanes the first counts."""
-    rows, valid, task, classes = (
-        leaf if leaf.ndim == rank else leaf[0] for leaf, rank in ((exp.rows, 1), (exp.valid, 1), (exp.task, 0), (exp.classes, 1))
-    )
-    masks = {int(task): classes} if exp.source.task is None else {}
-    if exp.source.task is not None:
-        tasks, labels = exp.source.task[rows[valid]], exp.source.y[rows[valid]]
+    exp = first_lane(exp)
+    rows, classes = exp.rows[exp.valid], exp.classes
+    tasks = exp.source.gather_task(rows)
+    masks = {int(exp.task): classes} if tasks is None else {}
+    if tasks is not None:
+        labels = exp.source.gather_y(rows)
         for label in tasks.unique().tolist():
             masks[label] = torch.zeros_like(classes)
             masks[label][labels[tasks == label]] = True
@@ -187,7 +187,8 @@ def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience, stack
     masks = list(tasks.values())
     if split_heads(model)[1] is not None or all(torch.equal(masks[0], other) for other in masks[1:]):
         return
-    rows = exp.x[:1] if exp.rows.ndim == 1 else exp.x[0, :1]
+    exp = first_lane(exp)
+    rows = exp.take(exp.rows[:1], exp.valid[:1]).x
     net = model.init(random.key(0).to(rows.device))
     given = (torch.tensor([task], device=rows.device) for task in tasks)
     logits = [model.apply(net.params, net.buffers, rows, task=task)[0] for task in given]

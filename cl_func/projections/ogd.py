@@ -25,10 +25,11 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Update
-from cl_func.experiences import Experience, Target, require_kind
+from cl_func.experiences import Experience, require_kind
 from cl_func.memory import buffer, replay
 from cl_func.models import Model, ModelState, row_factors
 from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree, state
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import GradientTransform, Update
-from cl_func.experiences import Dataset, Experience, experience
+from cl_func.experiences import Experience, experience
 from cl_func.models import Model, ModelState, linear_inputs
 from cl_func.models.model import zero_input
 from cl_func.optim.hyperparameters import nonnegative
+from cl_func.sources import Dataset
 from cl_func.tree import bounded, state, static
 
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Update
-from cl_func.experiences import Target
 from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic, _fraction
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree, bounded, state
 
 

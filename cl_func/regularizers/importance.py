@@ -31,10 +31,11 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import SkipEmpty, Update, compose, minibatches
-from cl_func.experiences import Experience, Target, require_target
+from cl_func.experiences import Experience, require_target
 from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, row_factors
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree
 
 Labels = Literal["true", "model", "all"]

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.core import Loss, Update
-from cl_func.experiences import Experience, require_target, target_of
+from cl_func.experiences import Experience, require_target
 from cl_func.losses import weighted_mean
 from cl_func.losses.distil import distances
 from cl_func.models import Model, ModelState, split_heads
@@ -89,7 +89,7 @@ def snapshot(slot: str = "lwf") -> Update:
 def _snapshot(agent: Any, exp: Experience, *, slot: str) -> Any:
     lwf = _slot(agent, slot, exp)
     # Each experience of regression is a new task, for all outputs.
-    new = exp.classes if target_of(exp.source.y) != "regression" else torch.ones_like(lwf.seen)
+    new = exp.classes if exp.source.target != "regression" else torch.ones_like(lwf.seen)
     return tree.set(agent, {slot: tree.replace(lwf, teacher=agent.model, old=lwf.seen, seen=lwf.seen | new)})
 
 
@@ -110,7 +110,7 @@ def _has_new_classes(agent: Any, exp: Experience, *, slot: str) -> Tensor:
 def _slot(agent: Any, slot: str, exp: Experience) -> LwF:
     lwf: LwF = checks.slot(agent, slot, LwF, _EXPECTED)
     checks.instance("exp", exp, Experience, "an Experience")
-    if lwf.seen.shape != exp.classes.shape and target_of(exp.source.y) != "regression":
+    if lwf.seen.shape != exp.classes.shape and exp.source.target != "regression":
         raise ValueError(
             f"n_classes: the slot {slot!r} is for {len(lwf.seen)} classes, the data has {len(exp.classes)}; "
             f"build the model, and with it the slot, with n_classes={len(exp.classes)}."
@@ -136,7 +136,7 @@ def penalty(model: Model, student: Tensor, lwf: LwF, exp: Experience, heads: Ten
             "give the two parts that model, heads = cl.models.split_heads(model) returns, and the logits of the first."
         )
     teacher, _ = model.apply(lwf.teacher.params, lwf.teacher.buffers, exp.x, train=False, valid=exp.valid, task=exp.tasks)
-    target = target_of(exp.source.y)
+    target = exp.source.target
     if heads is None:
         return lwf.strength * weighted_mean(distances(student, teacher, lwf.old, lwf.temperature, target), exp.valid)
     require_target(exp, "a multi-head model", "class")

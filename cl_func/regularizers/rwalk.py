@@ -19,12 +19,13 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.checks import positive_int
 from cl_func.core import SkipEmpty, Update
-from cl_func.experiences import Experience, Target
+from cl_func.experiences import Experience
 from cl_func.models import Model
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic, _fraction, _scalar
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree, bounded, state
 
 _EXPECTED = "an RWalk made by rwalk.init"

@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 
 from cl_func.core.nodes import Combinator, Fused, Wrapper, in_order
-from cl_func.experiences import Dataset, Stream, digest
+from cl_func.experiences import Stream
+from cl_func.sources import Dataset
+from cl_func.sources.dataset import digest
 from cl_func.storage import codes, pickled
 from cl_func.tree import describe
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from cl_func import checks, tree
-from cl_func.experiences import Experience, Stream, digest
+from cl_func.experiences import Experience, Stream
+from cl_func.sources.dataset import Dataset, digest
 from cl_func.storage import fingerprint, renames
 from cl_func.storage.fingerprint import Entries
 
@@ -117,7 +118,12 @@ class SeenExperiences:
         if not isinstance(exp, Experience):
             return {"data": repr(fingerprint.of(exp=exp)), "rows": ""}
         rows = [digest(leaf) for leaf in tree.leaves(tree.replace(exp, source=None))]
-        return {"data": repr(exp.source.digests), "rows": repr(rows)}
+        data: Entries
+        if isinstance(exp.source, Dataset):
+            data = exp.source.digests
+        else:
+            data = {path: text for path, text in fingerprint.of(source=exp.source).items() if not path.startswith("version.")}
+        return {"data": repr(data), "rows": repr(rows)}
 
     def differences(self, before: Entries, n: int) -> list[str]:
         """How the first n experiences have changed, in words; [] for a shorter stream, which `remaining` rejects."""

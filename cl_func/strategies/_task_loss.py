@@ -7,7 +7,6 @@ from torch import Tensor
 from cl_func import checks
 from cl_func.core import Loss
 from cl_func.experiences import Experience
-from cl_func.experiences import target_of as target_of_data
 from cl_func.losses import cross_entropy, mask_logits, target_of, weighted_mean
 from cl_func.losses.classification import check_classes
 from cl_func.memory.kinds import RowLosses
@@ -35,7 +34,7 @@ def mean_loss(rows: RowLosses, outputs: Tensor, exp: Experience, classes: Tensor
 
     classes: for class labels, a mask [C] or [n, C] bool of those that compete; None: all.
     """
-    if target_of_data(exp.source.y) == "class":
+    if exp.source.target == "class":
         check_classes(outputs, exp)
         if classes is not None:
             outputs = mask_logits(outputs, classes)

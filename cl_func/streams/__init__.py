@@ -5,7 +5,8 @@
     domain-incremental   domain_incremental, permuted, rotated
     from datasets        from_datasets, split_by_task
     from elsewhere       from_avalanche, from_continuum
-    from a benchmark     split_online, blurred, with_validation, cumulative
+    drawn, not stored    generated, slowly_changing_regression
+    from a benchmark     split_online, blurred, mapped, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
 """
@@ -15,10 +16,13 @@ from cl_func.streams.class_splits import domain_incremental, split_by_class, tas
 from cl_func.streams.datasets import from_datasets
 from cl_func.streams.domains import permuted, rotated
 from cl_func.streams.elsewhere import from_avalanche, from_continuum
+from cl_func.streams.generation import generated
 from cl_func.streams.holdout import with_validation
 from cl_func.streams.joint import cumulative
+from cl_func.streams.mapping import mapped
 from cl_func.streams.online import split_online
 from cl_func.streams.repetition import class_repetition
+from cl_func.streams.slow_regression import slowly_changing_regression
 from cl_func.streams.task_splits import split_by_task
 
 __all__ = [
@@ -29,8 +33,11 @@ __all__ = [
     "from_avalanche",
     "from_continuum",
     "from_datasets",
+    "generated",
+    "mapped",
     "permuted",
     "rotated",
+    "slowly_changing_regression",
     "split_by_class",
     "split_by_task",
     "split_online",

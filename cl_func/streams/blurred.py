@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, present
+from cl_func.experiences import Benchmark, Experience, Stream, present
+from cl_func.sources import Source
+from cl_func.sources.source import same
 from cl_func.streams.joint import with_task_labels
 from cl_func.streams.lazy import Lazy, as_lazy
 
@@ -45,7 +47,7 @@ def blurred(benchmark: Benchmark, width: float = 0.5, *, key: Tensor) -> Benchma
     width = checks.number("width", width, 0, 0.5, ends="(]")
     parent, n = as_lazy(benchmark.train), len(benchmark.train)
     source = parent.source(0)
-    if any(parent.source(i) is not source for i in range(1, n)):
+    if not all(same(parent.source(i), source) for i in range(1, n)):
         raise ValueError(
             "benchmark: its train experiences are not rows of one dataset, so their rows cannot be exchanged; "
             "blur a stream that splits a dataset, such as split_by_class."
@@ -88,16 +90,16 @@ class _Blurred(Lazy):
     """The experiences of another stream with other rows of their common source."""
 
     parent: Lazy
-    data: Dataset
+    data: Source
     rows: tuple[Tensor, ...]  # one per experience: [n_i] int64
 
     def view(self, index: int) -> Experience:
         exp, rows = self.parent.view(index), self.rows[index]
         valid = torch.ones_like(rows, dtype=torch.bool)
-        classes = present(self.data.y[rows], valid, self.data.n_classes)
+        classes = present(self.data.gather_y(rows), valid, self.data.n_classes)
         return tree.replace(exp, source=self.data, classes=classes).take(rows, valid)
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.data
 
     @property

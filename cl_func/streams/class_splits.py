@@ -19,7 +19,10 @@ from torch import Tensor
 
 from cl_func import checks, random
 from cl_func.checks import positive_int
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience, require_kind
+from cl_func.experiences import Benchmark, Experience, Stream, experience, require_kind
+from cl_func.sources import Source
+from cl_func.sources.labels import Relabelled
+from cl_func.sources.view import all_rows
 from cl_func.streams.lazy import Lazy, check_pair
 from cl_func.tree import describe
 
@@ -28,7 +31,7 @@ from cl_func.tree import describe
 class ClassGroups(Lazy):
     """Experiences that are rows of one dataset, grouped by class."""
 
-    data: Dataset
+    data: Source
     rows: tuple[Tensor, ...]  # one per experience: [n_i] int64
     classes: tuple[Tensor, ...]  # one per experience: [C] bool
     tasks: tuple[int, ...]  # the task label of each experience
@@ -37,13 +40,13 @@ class ClassGroups(Lazy):
     def view(self, index: int) -> Experience:
         return experience(self.data, self.rows[index], task=self.tasks[index], index=index, classes=self.classes[index])
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.data
 
 
 def split_by_class(
-    train: Dataset,
-    test: Dataset,
+    train: Source,
+    test: Source,
     n_experiences: int,
     *,
     class_order: Iterable[int] | None = None,
@@ -66,8 +69,8 @@ def split_by_class(
 
 
 def task_incremental(
-    train: Dataset,
-    test: Dataset,
+    train: Source,
+    test: Source,
     n_experiences: int,
     *,
     class_order: Iterable[int] | None = None,
@@ -87,8 +90,8 @@ def task_incremental(
 
 
 def domain_incremental(
-    train: Dataset,
-    test: Dataset,
+    train: Source,
+    test: Source,
     n_experiences: int,
     *,
     class_order: Iterable[int] | None = None,
@@ -114,22 +117,23 @@ def _benchmark(train: ClassGroups, test: ClassGroups) -> Benchmark:
 
 def _relabelled(groups: ClassGroups, per_group: int) -> ClassGroups:
     data = groups.data
-    relabelled = Dataset(data.x, groups.positions[data.y] % per_group, n_classes=per_group)
-    all_classes = torch.ones(per_group, dtype=torch.bool, device=data.y.device)
+    relabelled = Relabelled(data, groups.positions % per_group, n_classes=per_group)
+    all_classes = torch.ones(per_group, dtype=torch.bool, device=data.device)
     return dataclasses.replace(groups, data=relabelled, classes=(all_classes,) * len(groups.rows))
 
 
 def class_groups(
-    train: Dataset, test: Dataset, n_experiences: int, class_order: Iterable[int] | None, key: Tensor | None
+    train: Source, test: Source, n_experiences: int, class_order: Iterable[int] | None, key: Tensor | None
 ) -> tuple[ClassGroups, ClassGroups]:
     """The class-incremental experiences of train and of test, with the arguments checked; errors as in `split_by_class`."""
     check_pair(train, test)
-    require_kind(train.y, "a stream that splits by class", "class")
+    y = train.gather_y(all_rows(train))
+    require_kind(y, "a stream that splits by class", "class")
     n_classes = train.n_classes
     if n_classes % positive_int("n_experiences", n_experiences):
         divisors = ", ".join(str(n) for n in range(1, n_classes + 1) if n_classes % n == 0)
         raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes; choose one of {divisors}.")
-    absent = (torch.bincount(train.y, minlength=n_classes) == 0).nonzero().flatten().tolist()
+    absent = (torch.bincount(y, minlength=n_classes) == 0).nonzero().flatten().tolist()
     if absent:
         raise ValueError(f"train: no row of the classes {absent}, out of {n_classes}; renumber the classes that do occur.")
     positions = torch.argsort(_class_order(n_classes, class_order, key))
@@ -153,10 +157,10 @@ def _class_order(n_classes: int, class_order: Iterable[int] | None, key: Tensor 
     return torch.tensor(given)
 
 
-def _split(name: str, data: Dataset, positions: Tensor, n_experiences: int) -> ClassGroups:
-    positions = positions.to(data.y.device)
+def _split(name: str, data: Source, positions: Tensor, n_experiences: int) -> ClassGroups:
+    positions, y = positions.to(data.device), data.gather_y(all_rows(data))
     group = positions // (len(positions) // n_experiences)  # [C], the experience of each class
-    rows = tuple((group[data.y] == j).nonzero().flatten() for j in range(n_experiences))
+    rows = tuple((group[y] == j).nonzero().flatten() for j in range(n_experiences))
     classes = tuple(group == j for j in range(n_experiences))
     for j in range(n_experiences):
         if len(rows[j]) == 0:

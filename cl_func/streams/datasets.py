@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience, present
+from cl_func.experiences import Benchmark, Experience, Stream, experience, present
+from cl_func.sources import Source
+from cl_func.sources.view import all_rows
 from cl_func.streams.lazy import Lazy, check_pair
 from cl_func.tree import describe
 
 
-def from_datasets(pairs: Iterable[tuple[Dataset, Dataset]]) -> Benchmark:
+def from_datasets(pairs: Iterable[tuple[Source, Source]]) -> Benchmark:
     """One experience for each pair (train, test), in their order, with any targets; the task label of experience i is i.
 
     Experience i of `train` holds all rows of the i-th train dataset, and that of `test` those of the i-th test dataset. No data is
@@ -53,17 +55,18 @@ def from_datasets(pairs: Iterable[tuple[Dataset, Dataset]]) -> Benchmark:
 class _OnePerDataset(Lazy):
     """Experience i holds a whole dataset, one of a pair."""
 
-    data: tuple[Dataset, ...]
-    pairs: tuple[tuple[Dataset, Dataset], ...]
+    data: tuple[Source, ...]
+    pairs: tuple[tuple[Source, Source], ...]
 
     def view(self, index: int) -> Experience:
         classes = torch.stack([_classes(data) for data in self.pairs[index]]).any(0)
         return experience(self.data[index], task=index, index=index, classes=classes)
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.data[index]
 
 
-def _classes(data: Dataset) -> Tensor:
-    """The classes that occur in a dataset, [C] bool."""
-    return present(data.y, torch.ones(len(data), dtype=torch.bool, device=data.y.device), data.n_classes)
+def _classes(data: Source) -> Tensor:
+    """The classes that occur in a source, [C] bool."""
+    y = data.gather_y(all_rows(data))
+    return present(y, torch.ones(len(y), dtype=torch.bool, device=y.device), data.n_classes)

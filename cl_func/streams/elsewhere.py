@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.data.items import from_torch
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience, present
+from cl_func.experiences import Benchmark, Experience, Stream, experience, present
+from cl_func.sources import Dataset
 from cl_func.streams.lazy import Lazy, check_pair
 
 Part = tuple[Dataset, int]  # the rows of an experience and its task label

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, ValidatedBenchmark
+from cl_func.experiences import Benchmark, Experience, Stream, ValidatedBenchmark
+from cl_func.sources import Source
 from cl_func.streams.lazy import Lazy, as_lazy
 
 
@@ -64,7 +65,7 @@ class _Part(Lazy):
         rows = rows[(order[:count] if self.held_out else order[count:]).sort().values]
         return exp.take(rows, torch.ones_like(rows, dtype=torch.bool))
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.parent.source(index)
 
     @property

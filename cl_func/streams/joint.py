@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience
+from cl_func.experiences import Benchmark, Experience, Stream, experience
+from cl_func.sources import Dataset, Source
+from cl_func.sources.joined import join
+from cl_func.sources.labels import TaskLabelled
+from cl_func.sources.source import same
 from cl_func.streams.lazy import Lazy, as_lazy
 
 
@@ -17,8 +21,9 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
 
     `classes` is the union of their classes and `task` the task label of the last. Where task labels differ along the stream, the
     source of every experience holds the label of each row (`exp.tasks` reads it).
-    Experiences that share one dataset still share it. Where they do not (permuted, rotated), or where a row belongs to experiences
-    with different task labels, the rows are copied into a new dataset whenever an experience is asked for.
+    Experiences that share one dataset still share it, and those that are views of one (permuted, rotated) are joined as views. Only
+    where they are neither (datasets one after the other), or where a row belongs to experiences with different task labels, are
+    rows copied into a new dataset whenever an experience is asked for.
     Raises ValueError if the inputs of the experiences differ in shape or dtype (when such an experience is asked for).
 
     >>> from cl_func.data import digits
@@ -28,13 +33,27 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
     [0, 1, 2, 3]
     """
     checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.streams.split_by_class(...)")
-    parent = as_lazy(benchmark.train)
+    parent, n = as_lazy(benchmark.train), len(benchmark.train)
     labels: set[int] = set()
-    for i in range(len(benchmark.train)):
+    for i in range(n):
         exp = parent.view(i)
         labels |= set(exp.tasks[exp.valid].unique().tolist())
     # Decided for the whole stream, so that all experiences have one structure and share one compiled program.
-    return dataclasses.replace(benchmark, train=Stream(_Cumulative(parent, len(labels) > 1), len(benchmark.train)))
+    return dataclasses.replace(benchmark, train=Stream(_Cumulative(parent, _joined(parent, n), len(labels) > 1), n))
+
+
+def _joined(parent: Lazy, n: int) -> Source | None:
+    """The source of all experiences: the one that they share, or the join of their views; None if they are not of one dataset."""
+    first = parent.source(0)
+    views = [first]
+    for i in range(1, n):
+        other = parent.source(i)
+        try:
+            join([first, other])
+        except ValueError:
+            return None
+        views.append(other)
+    return first if all(same(first, other) for other in views) else join(views)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,16 +61,19 @@ class _Cumulative:
     """Experience i joins the experiences 0..i of another stream."""
 
     parent: Lazy
+    joined: Source | None  # of all experiences, whose rows follow each other if it has more than they
     mixed_tasks: bool  # whether task labels differ along the stream
 
     def __call__(self, index: int) -> Experience:
         views = [self.parent.view(i) for i in range(index + 1)]
         rows = [exp.rows[exp.valid] for exp in views]
         tasks = torch.cat([exp.tasks[exp.valid] for exp in views]) if self.mixed_tasks else None
-        first = self.parent.source(0)
         source, all_rows = None, torch.cat(rows)
-        if all(self.parent.source(i) is first for i in range(1, index + 1)):  # makes no source beyond the first that differs
-            source = with_task_labels(first, all_rows, tasks)
+        if self.joined is not None:
+            n = len(views[0].source)
+            if len(self.joined) > n:
+                all_rows = torch.cat([kept + i * n for i, kept in enumerate(rows)])
+            source = with_task_labels(self.joined, all_rows, tasks)
         if source is None:
             source, all_rows = self._copy(views, rows, tasks), torch.arange(len(all_rows), device=all_rows.device)
         classes = torch.stack([exp.classes for exp in views]).any(dim=0)
@@ -63,26 +85,27 @@ class _Cumulative:
         return self.parent.ordered
 
     def _copy(self, views: list[Experience], rows: list[Tensor], tasks: Tensor | None) -> Dataset:
-        """A new dataset of these rows. The sources are made one after the other, so that no two are in memory."""
-        y = torch.cat([exp.source.y[kept] for exp, kept in zip(views, rows, strict=True)])
-        x = self.parent.source(0).x[rows[0]].new_empty(len(y), *views[0].source.x.shape[1:])
+        """A new dataset of these rows. The sources are gathered one after the other, so that no two copies are in memory."""
+        y = torch.cat([exp.source.gather_y(kept) for exp, kept in zip(views, rows, strict=True)])
+        x = self.parent.source(0).gather_x(rows[0][:1])
+        x = x.new_empty(len(y), *x.shape[1:])
         start = 0
         for i, kept in enumerate(rows):
-            source = self.parent.source(i)
-            if source.x.shape[1:] != x.shape[1:] or source.x.dtype != x.dtype:
+            found = self.parent.source(i).gather_x(kept)
+            if found.shape[1:] != x.shape[1:] or found.dtype != x.dtype:
                 raise ValueError(
-                    f"cumulative: the inputs of experience {i} are {tree.describe(source.x)}, which do not join with "
+                    f"cumulative: the inputs of experience {i} are {tree.describe(found)}, which do not join with "
                     f"{x.dtype} samples of shape {list(x.shape[1:])} of experience 0."
                 )
-            x[start : start + len(kept)] = source.x[kept]
+            x[start : start + len(kept)] = found
             start += len(kept)
         return Dataset(x, y, tasks, n_classes=views[0].source.n_classes)
 
 
-def with_task_labels(source: Dataset, rows: Tensor, tasks: Tensor | None) -> Dataset | None:
-    """The dataset with `tasks` [n] as the task labels of `rows` [n]; None if a row would need two labels."""
-    if tasks is None or source.task is not None:
+def with_task_labels(source: Source, rows: Tensor, tasks: Tensor | None) -> Source | None:
+    """The source with `tasks` [n] as the task labels of `rows` [n]; None if a row would need two labels."""
+    if tasks is None or source.gather_task(rows[:1]) is not None:
         return source
-    labels = torch.zeros(len(source), dtype=torch.int64, device=source.y.device)
+    labels = torch.zeros(len(source), dtype=torch.int64, device=source.device)
     labels[rows] = tasks
-    return tree.replace(source, task=labels) if torch.equal(labels[rows], tasks) else None
+    return TaskLabelled(source, labels) if torch.equal(labels[rows], tasks) else None

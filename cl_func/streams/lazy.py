@@ -1,9 +1,9 @@
-"""What streams are made of: rows, which are cheap, and data, which is made when it is asked for.
+"""What streams are made of: rows, and the source that they are rows of.
 
 A `Lazy` is the `make` of a `Stream`. It gives an experience in two parts:
-    view(i)     experience i with its rows, classes and task, over the dataset before any transformation: always cheap
-    source(i)   the dataset of experience i, possibly transformed: may be expensive. It differs from view(i).source only in x
-So whatever regroups rows (an online split, a validation part) counts and selects them without transforming anything.
+    view(i)     experience i with its rows, classes and task, over any source of the same length and targets
+    source(i)   the source of experience i, such as a permutation of the data
+So whatever regroups rows (an online split, a validation part) counts and selects them without making any source.
 A Lazy holds only tensors and module-level functions, so that every stream can be pickled.
 """
 
@@ -14,8 +14,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import torch
+from torch import Tensor
+
 from cl_func import tree
-from cl_func.experiences import Dataset, Experience, Stream
+from cl_func.experiences import Experience, Stream
+from cl_func.sources import Source
 from cl_func.tree import describe
 
 T = TypeVar("T")
@@ -26,11 +30,11 @@ class Lazy(abc.ABC):
 
     @abc.abstractmethod
     def view(self, index: int) -> Experience:
-        """Experience `index` over the dataset before its transformation."""
+        """Experience `index`, but for its source."""
 
     @abc.abstractmethod
-    def source(self, index: int) -> Dataset:
-        """The dataset of experience `index`."""
+    def source(self, index: int) -> Source:
+        """The source of experience `index`."""
 
     @property
     def ordered(self) -> bool:
@@ -66,14 +70,14 @@ class Last(Generic[T]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Whole(Lazy):
-    """The experiences of a stream that does not tell rows from data: both parts are made at once."""
+    """The experiences of a stream that does not tell rows from their source: both parts are made at once."""
 
     made: Last[Experience]
 
     def view(self, index: int) -> Experience:
         return self.made(index)
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.made(index).source
 
     @property
@@ -86,25 +90,35 @@ def as_lazy(stream: Stream) -> Lazy:
     return stream.make if isinstance(stream.make, Lazy) else _Whole(Last(stream.make))
 
 
-def check_pair(train: Dataset, test: Dataset) -> None:
-    """Check that both are datasets of one problem without task labels; TypeError or ValueError, naming what differs, otherwise."""
+def check_pair(train: Source, test: Source) -> None:
+    """Check that both are sources of one problem without task labels; TypeError or ValueError, naming what differs, otherwise."""
+    rows = []
     for name, data in (("train", train), ("test", test)):
-        if not isinstance(data, Dataset):
-            raise TypeError(f"{name}: expected a cl.data.Dataset, got {describe(data)}.")
-        if data.task is not None:
+        if not isinstance(data, Source):
+            raise TypeError(f"{name}: expected a cl.data.Dataset, got {describe(data)}; give one, or another of cl.sources.")
+        first = torch.zeros(1, dtype=torch.int64, device=data.device)
+        rows.append(data.gather(first))
+        if "task" in rows[-1]:
             raise ValueError(f"{name}: has task labels of its own, but this stream sets them; give a dataset with task=None.")
-    if train.x.device != test.x.device:
-        raise ValueError(f"train, test: on different devices: {train.x.device} and {test.x.device}; move one with .to(device).")
-    if train.y.dtype != test.y.dtype or (train.target == "regression" and train.y.shape[1:] != test.y.shape[1:]):
+    if train.device != test.device:
+        raise ValueError(f"train, test: on different devices: {train.device} and {test.device}; move one with .to(device).")
+    y, other_y, x, other_x = (row[name] for name in ("y", "x") for row in rows)
+    if train.target != test.target or (train.target == "regression" and (y.dtype, y.shape) != (other_y.dtype, other_y.shape)):
         raise ValueError(
-            f"train, test: targets differ: {describe(train.y)} and {describe(test.y)}; give both the same kind of targets."
+            f"train, test: targets differ: {_described(train, y)} and {_described(test, other_y)}; "
+            "give both the same kind of targets."
         )
     if train.n_classes != test.n_classes:
         raise ValueError(
             f"train, test: n_classes differ: {train.n_classes} and {test.n_classes}; "
             "if the last class does not occur in one of them, give the number of classes: Dataset(x, y, n_classes=...)."
         )
-    if train.x.shape[1:] != test.x.shape[1:]:
-        raise ValueError(f"train, test: sample shapes differ: {list(train.x.shape[1:])} and {list(test.x.shape[1:])}.")
-    if train.x.dtype != test.x.dtype:
-        raise ValueError(f"train, test: dtypes of x differ: {train.x.dtype} and {test.x.dtype}; convert one with .to(dtype).")
+    if x.shape != other_x.shape:
+        raise ValueError(f"train, test: sample shapes differ: {list(x.shape[1:])} and {list(other_x.shape[1:])}.")
+    if x.dtype != other_x.dtype:
+        raise ValueError(f"train, test: dtypes of x differ: {x.dtype} and {other_x.dtype}; convert one with .to(dtype).")
+
+
+def _described(data: Source, first: Tensor) -> str:
+    """All values of a source in words, from those of its first row."""
+    return describe(first.expand(len(data), *first.shape[1:]))

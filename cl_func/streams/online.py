@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, pad
+from cl_func.experiences import Benchmark, Experience, Stream, pad
+from cl_func.sources import Source
 from cl_func.streams.lazy import Last, Lazy, as_lazy
 
 
@@ -33,8 +34,8 @@ def split_online(benchmark: Benchmark, experience_size: int, *, shuffle: bool = 
     key: cl.key(0) by default, so that every call gives the same stream, also for all seeds of a sweep. For one stream per seed,
         give the sweep a function of the key: `lambda key: split_online(benchmark, size, key=key)`.
 
-    Pieces are cut when they are asked for. The last experience that was cut is kept, so that a permuted or rotated one is
-    transformed once and not for every piece, whatever the order in which its pieces are asked for.
+    Pieces are cut when they are asked for. The last experience that was cut is kept, so that it is made once and not for every
+    piece, whatever the order in which its pieces are asked for.
     Raises ValueError for a key that would not be used: with shuffle=False, or for a blurred stream.
 
     >>> from cl_func.data import digits
@@ -76,7 +77,7 @@ class _Shuffled(Lazy):
             rows = rows[random.permutation(random.fold_in(self.key, index), len(rows)).to(rows.device)]
         return exp.take(rows, torch.ones_like(rows, dtype=torch.bool))
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.parent.source(index)
 
     @property
@@ -89,7 +90,7 @@ class _Pieces(Lazy):
     """Pieces of `size` rows, each cut from one whole experience."""
 
     whole: Last[Experience]
-    data: Last[Dataset]
+    data: Last[Source]
     parent: Lazy
     ends: tuple[int, ...]  # ends[i]: the number of pieces of the experiences 0..i
     size: int
@@ -102,7 +103,7 @@ class _Pieces(Lazy):
         piece = tree.replace(piece, index=torch.tensor(index, device=exp.index.device))
         return piece if len(piece) == self.size else pad(piece, self.size)
 
-    def source(self, index: int) -> Dataset:
+    def source(self, index: int) -> Source:
         return self.data(self._experience(index))
 
     def _experience(self, index: int) -> int:

@@ -18,14 +18,16 @@ from torch import Tensor
 
 from cl_func import checks, random
 from cl_func.checks import positive_int
-from cl_func.experiences import Benchmark, Dataset, Stream
+from cl_func.experiences import Benchmark, Stream
+from cl_func.sources import Source
+from cl_func.sources.view import all_rows
 from cl_func.streams.class_splits import class_groups
 from cl_func.tree import describe
 
 
 def class_repetition(
-    train: Dataset,
-    test: Dataset,
+    train: Source,
+    test: Source,
     n_experiences: int,
     *,
     probability: float | Sequence[float] | Tensor,
@@ -57,8 +59,8 @@ def class_repetition(
     train_groups, test_groups = class_groups(train, test, introductions, None, key)
     probabilities = _probabilities(probability, train.n_classes)
     introduced = torch.stack(train_groups.classes).cpu()
-    presence = _presence(introduced, n_experiences, probabilities, random.fold_in(key, 0)).to(train.y.device)
-    rows = _divide_rows(train.y, presence, random.fold_in(key, 1))
+    presence = _presence(introduced, n_experiences, probabilities, random.fold_in(key, 0)).to(train.device)
+    rows = _divide_rows(train.gather_y(all_rows(train)), presence, random.fold_in(key, 1))
     repeated = dataclasses.replace(train_groups, rows=rows, classes=tuple(presence), tasks=(0,) * n_experiences)
     return Benchmark(Stream(repeated, n_experiences), Stream(test_groups, introductions))
 

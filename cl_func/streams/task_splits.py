@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, experience, present
+from cl_func.experiences import Benchmark, Experience, Stream, experience, present
+from cl_func.sources import Dataset
 from cl_func.streams.lazy import Lazy, check_pair
 from cl_func.tree import describe
 

@@ -16,6 +16,8 @@ from cl_func import checks, random, tree
 from cl_func.core import Strategy
 from cl_func.core.kinds import Probe, S
 from cl_func.experiences import Benchmark, Experience, Stream, stack, stream
+from cl_func.sources import Source
+from cl_func.sources.source import inner_sources
 from cl_func.storage import fingerprint
 from cl_func.sweeps.trial import vmap_fault
 
@@ -75,15 +77,34 @@ class RunConfig:
         return _check_benchmark(self.benchmark(stream_key(run.seed)))
 
 
+KEPT_ROWS = 1 << 22  # of test streams side by side, 9 bytes each
+
+
 def streams(benchmarks: Sequence[Benchmark]) -> tuple[Stream, Stream]:
     """The train and test streams of runs side by side; if their benchmarks differ, each lane of an experience has its own rows."""
     if all(benchmark is benchmarks[0] for benchmark in benchmarks):
         return benchmarks[0].train, benchmarks[0].test
-    train, test = (
-        stream([stack(exps) for exps in zip(*several, strict=True)])
-        for several in ([b.train for b in benchmarks], [b.test for b in benchmarks])
-    )
-    return train, test
+    trains, tests = [b.train for b in benchmarks], [b.test for b in benchmarks]
+    for name, several in (("train", trains), ("test", tests)):
+        lengths = sorted({len(one) for one in several})
+        if len(lengths) > 1:
+            raise ValueError(
+                f"benchmark: runs that share a chunk need {name} streams of one length, got {lengths} experiences; or use lanes=1."
+            )
+    train, test = (Stream(_SideBySide(tuple(several)), len(several[0])) for several in (trains, tests))
+    # The test streams are run through at every measurement, so they are made once; but not hundreds of large ones.
+    n_rows = len(tests) * sum(len(exp) for exp in tests[0])
+    return train, stream(list(test)) if n_rows <= KEPT_ROWS else test
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _SideBySide:
+    """Makes the experiences of several streams, each as one experience of several lanes."""
+
+    streams: tuple[Stream, ...]
+
+    def __call__(self, index: int) -> Experience:
+        return stack([one[index] for one in self.streams])
 
 
 class FirstRun:
@@ -146,11 +167,11 @@ def _check_benchmark(benchmark: Benchmark) -> Benchmark:
 
 
 class _Mover:
-    """Moves benchmarks to a device, each source once, so that streams that shared a source still share it."""
+    """Moves benchmarks to a device, each dataset once, so that streams that shared a source still share it."""
 
     def __init__(self, device: str | torch.device) -> None:
-        # Weak, since a permuted stream makes a new source for each experience and drops it afterwards.
-        self.device, self.sources = device, weakref.WeakKeyDictionary[Any, Any]()
+        # Weak, since a permuted stream makes a new view for each experience and drops it afterwards.
+        self.device, self.sources = device, weakref.WeakKeyDictionary[Source, Source]()
 
     def __call__(self, benchmark: Benchmark) -> Benchmark:
         streams = {f.name: getattr(benchmark, f.name) for f in dataclasses.fields(benchmark)}
@@ -158,10 +179,16 @@ class _Mover:
 
     def experience(self, exp: Experience) -> Experience:
         """An experience on the device."""
-        if exp.source not in self.sources:
-            self.sources[exp.source] = tree.to(exp.source, self.device)
         rest = tree.to(tree.replace(exp, source=None), self.device)
-        return tree.replace(rest, source=self.sources[exp.source])
+        return tree.replace(rest, source=self.source(exp.source))
+
+    def source(self, source: Source) -> Source:
+        """A source on the device; of a view its parameters are moved, and what it is a view of is moved once."""
+        if source not in self.sources:
+            inner = inner_sources(source)
+            own = tree.to(tree.replace(source, **dict.fromkeys(inner)), self.device)
+            self.sources[source] = tree.replace(own, **{name: self.source(part) for name, part in inner.items()})
+        return self.sources[source]
 
 
 @dataclasses.dataclass(frozen=True)

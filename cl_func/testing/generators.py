@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random, tree
-from cl_func.experiences import Benchmark, Dataset, Experience, Stream, Target, experience, stream
+from cl_func.experiences import Benchmark, Experience, Stream, experience, stream
+from cl_func.sources import Dataset
+from cl_func.sources.source import Target
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

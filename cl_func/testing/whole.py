@@ -13,7 +13,8 @@ from torch import Tensor
 from cl_func import checks, core, random, transforms, tree
 from cl_func.core.loop import fold, scan
 from cl_func.evaluation import evaluate
-from cl_func.experiences import Benchmark, as_bytes
+from cl_func.experiences import Benchmark
+from cl_func.sources.dataset import as_bytes
 from cl_func.storage.checkpoint import load, save
 from cl_func.sweeps.runs import Runs
 from cl_func.testing import laws

@@ -22,7 +22,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import cl_func as cl
-from cl_func import experiences
+from cl_func.sources import dataset
 from cl_func.storage import codes, fingerprint, resuming
 
 
@@ -373,12 +373,12 @@ def test_every_component_has_one_fingerprint_in_every_process():
 
 
 def test_a_data_set_is_hashed_once(monkeypatch):
-    counted, digest = [], experiences.digest
-    monkeypatch.setattr(experiences, "digest", lambda values: counted.append(1) or digest(values))
+    counted, digest = [], dataset.digest
+    monkeypatch.setattr(dataset, "digest", lambda values: counted.append(1) or digest(values))
     data = cl.Dataset(torch.rand(8, 3), torch.arange(8) % 2, torch.zeros(8, dtype=torch.int64))
     bench = cl.streams.permuted(dataclasses.replace(data, task=None), cl.Dataset(data.x, data.y), 3, key=cl.key(0))
     fingerprint.of(a=data, b=bench)
-    assert len(counted) == 3 + 2 + 2
+    assert len(counted) == 3 + 2 + 2  # not once for each view of it
     fingerprint.of(a=[data, data], b=bench.train)
     assert len(counted) == 7
     assert set(data.digests) == {"x", "y", "task"}

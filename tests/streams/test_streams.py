@@ -1,6 +1,7 @@
 """Streams by their properties: what goes in comes out exactly once, nothing is transformed early or twice, all of it pickles."""
 
 import gc
+import math
 import pickle
 import weakref
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_func import random, streams, tree
+from cl_func import random, sources, streams, tree
 from cl_func.experiences import Benchmark, Dataset, Stream, experience, stream
 from cl_func.streams import domains
 from cl_func.streams.lazy import Last
@@ -220,50 +221,62 @@ def test_train_and_test_must_match(base):
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Counts the transformations of inputs, by experience."""
-    calls = []
+    """Counts the views that are made, by experience, and the rows that are gathered from the data."""
+    calls, gathered = [], []
     for cls in (domains._Permutation, domains._Rotation):
 
-        def counted(self, x, index, original=cls.__call__):
+        def counted(self, source, index, original=cls.__call__):
             calls.append(index)
-            return original(self, x, index)
+            return original(self, source, index)
 
         monkeypatch.setattr(cls, "__call__", counted)
-    return calls
+    monkeypatch.setattr(Dataset, "gather_x", lambda self, rows: gathered.append(rows.numel()) or self.x[rows])
+    return calls, gathered
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 def test_permuted_is_one_invertible_permutation_for_train_and_test(dtype):
     train, test = pair(shape=(2, 3, 4), dtype=dtype)
     bench = streams.permuted(train, test, 4, key=KEY)
-    assert bench.train[0].source is train
     orders = set()
-    for i in range(1, 4):
-        order = random.permutation(random.fold_in(KEY, i), 24)
+    for i in range(4):
+        order = random.permutation(random.fold_in(KEY, i), 24) if i else torch.arange(24)
         orders.add(tuple(order.tolist()))
         for data, exp in ((train, bench.train[i]), (test, bench.test[i])):
             assert exp.source.x.dtype == dtype
             assert exp.source.x.shape == data.x.shape
             assert exp.source.y is data.y
+            assert exp.source.source is data
             assert exp.classes.all()
             assert rows(exp) == list(range(len(data)))
             back = exp.source.x.flatten(1)[:, torch.argsort(order)].reshape(data.x.shape)
             assert torch.equal(back, data.x)
-    assert len(orders) == 3
+            # The copy that such a stream was made of before, and the scaling of what is taken from it.
+            copy = data.x.flatten(1)[:, order].reshape(data.x.shape)
+            assert torch.equal(exp.source.x, copy)
+            assert torch.equal(exp.x, copy.float() / 255 if dtype == torch.uint8 else copy)
+            some = torch.tensor([7, 3, 7, 0])
+            assert torch.equal(exp.take(some, some >= 0).x, exp.x[some])
+    assert len(orders) == 4
 
 
 @pytest.mark.parametrize("base", DOMAINS)
-def test_inputs_are_transformed_when_asked_for_and_not_kept(base, spy):
+def test_views_are_made_when_asked_for_and_gather_only_the_rows_asked_for(base, spy):
+    calls, gathered = spy
     bench = DOMAINS[base](*IMAGES)
-    assert spy == []
-    assert bench.train[0].source is IMAGES[0]
-    assert spy == []
+    assert calls == []
     first = weakref.ref(bench.train[1].source)
     gc.collect()
     assert first() is None
-    assert spy == [1]
-    list(bench.test)
-    assert spy == [1, 1, 2]
+    assert calls == [1]
+    experiences = list(bench.test)
+    assert calls == [1, 0, 1, 2]
+    assert set(gathered) == {1}  # for the shape of a row
+    assert all(exp.source.source is IMAGES[1] for exp in experiences)
+    gathered.clear()
+    exp = experiences[2].take(torch.arange(5), torch.ones(5) > 0)
+    assert len(exp.x) == len(exp.y) == 5
+    assert gathered == [5]
 
 
 @pytest.mark.parametrize("size", [5, 6, 1, 28])
@@ -274,7 +287,7 @@ def test_a_quarter_turn_is_rot90(size, dtype):
     x = (x * 255).to(dtype) if dtype == torch.uint8 else x.to(dtype)
     data = Dataset(x, torch.arange(5))
     bench = streams.rotated(data, data, 4, max_angle=270.0)
-    assert bench.train[0].source is data
+    assert torch.equal(bench.train[0].source.x, x)
     for i in range(4):
         turned = bench.train[i].source.x
         expected = torch.rot90(x, i, (-2, -1))
@@ -292,7 +305,7 @@ def test_a_quarter_turn_is_rot90(size, dtype):
 def test_any_turn_agrees_with_the_formula(angle, height, width):
     """Against bilinear interpolation written out, on images that are not square."""
     x = torch.rand(2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    turned = domains._Rotation((0.0, angle))(x, 1)
+    turned = sources.rotate(Dataset(x, torch.tensor([0, 1])), angle).x
     expected = torch.zeros_like(x)
     a = torch.deg2rad(torch.tensor(angle, dtype=torch.float64))
     for r in range(height):
@@ -307,11 +320,10 @@ def test_any_turn_agrees_with_the_formula(angle, height, width):
     torch.testing.assert_close(turned, expected, rtol=0, atol=1e-9)
 
 
-def test_rotated_vectors_are_square_images_and_blocks_change_nothing(monkeypatch):
+def test_rotated_vectors_are_square_images():
     images, test = pair(shape=(5, 5))
     vectors = [Dataset(data.x.flatten(1), data.y, n_classes=6) for data in (images, test)]
     expected = streams.rotated(images, test, 3, max_angle=60).train[1].source.x
-    monkeypatch.setattr(domains, "_BLOCK", 60)
     turned = streams.rotated(*vectors, 3, max_angle=60).train[1].source.x
     assert turned.shape == (30, 25)
     assert torch.equal(turned, expected.flatten(1))
@@ -319,9 +331,53 @@ def test_rotated_vectors_are_square_images_and_blocks_change_nothing(monkeypatch
 
 def test_angles_are_evenly_spaced_and_full_turns_are_identities():
     bench = streams.rotated(*IMAGES, 3, max_angle=360.0)
-    assert bench.train.make.transform.angles == (0.0, 180.0, 360.0)
-    assert bench.train[2].source.x is IMAGES[0].x
-    assert streams.rotated(*IMAGES, 1).train.make.transform.angles == (0.0,)
+    assert bench.train.make.view_of.angles == (0.0, 180.0, 360.0)
+    assert torch.equal(bench.train[2].source.x, IMAGES[0].x)
+    assert streams.rotated(*IMAGES, 1).train.make.view_of.angles == (0.0,)
+
+
+def frozen_rotation(x, angle):
+    """What a rotated stream made of x in one go when it still held copies."""
+    if angle % 360 == 0:
+        return x
+    height, width = x.shape[-2:]
+    working = torch.float64 if x.dtype == torch.float64 else torch.float32
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    theta = torch.tensor([[[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]], dtype=torch.float64)
+    grid = torch.nn.functional.affine_grid(theta, [1, 1, height, width], align_corners=False).to(working)
+    images = x.reshape(1, -1, height, width).to(working)
+    turned = torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return (turned.round() if x.dtype == torch.uint8 else turned).to(x.dtype).reshape(x.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.float16])
+@pytest.mark.parametrize("shape", [(28, 28), (2, 5, 7)])
+def test_rotations_are_those_of_the_copies_before(shape, dtype):
+    """To 1e-6, or to the last bit of half precision; an exact half, that uint8 values are rounded from, may go the other way."""
+    x = random.uniform(KEY, (40, *shape), torch.float64)
+    x = (x * 256).to(dtype) if dtype == torch.uint8 else x.to(dtype)
+    data = Dataset(x, torch.arange(40))
+    for angle in (0.0, 10.0, 45.0, -77.0, 123.456, 180.0, 270.0, 360.0):
+        turned, copy = sources.rotate(data, angle).x, frozen_rotation(x, angle)
+        assert turned.dtype == dtype
+        apart = (turned.double() - copy.double()).abs()
+        if dtype == torch.uint8:
+            assert apart.max() <= 1
+            assert (apart > 0).double().mean() < 1e-4
+        else:
+            assert apart.max() <= (1e-3 if dtype == torch.float16 else 1e-6)
+        if angle % 360 == 0:
+            assert torch.equal(turned, x)
+
+
+def test_angles_drawn_from_a_key():
+    one, two = (streams.rotated(*IMAGES, 4, max_angle=90.0, key=random.key(seed)) for seed in (0, 1))
+    angles, others = one.train.make.view_of.angles, two.train.make.view_of.angles
+    assert angles[0] == others[0] == 0.0
+    assert len({*angles, *others}) == 7
+    assert all(0 <= angle < 90 for angle in angles)
+    assert angles[2] == 90 * float(random.uniform(random.fold_in(random.key(0), 2), (), torch.float64))
+    assert torch.equal(one.test[3].x, sources.rotate(IMAGES[1], angles[3]).x)
 
 
 def test_domains_refuse():
@@ -362,20 +418,21 @@ def test_pieces_are_their_parents_in_order(size, seed, shuffle):
 
 
 @pytest.mark.parametrize("base", DOMAINS)
-def test_a_lazy_parent_is_transformed_once_and_only_the_last_is_kept(base, spy):
+def test_a_view_is_made_once_for_all_pieces_and_only_the_last_is_kept(base, spy):
+    calls, _ = spy
     online = streams.split_online(DOMAINS[base](*IMAGES), 4, key=KEY)
-    assert spy == []  # neither to count the pieces
+    assert calls == []  # neither to count the pieces
     per_parent = len(online.train) // 3
-    sources = [piece.source for piece in online.train]
-    assert spy == [1, 2]
-    assert len({id(source) for source in sources}) == 3
-    del sources
-    spy.clear()
+    views = [piece.source for piece in online.train]
+    assert calls == [0, 1, 2]
+    assert len({id(view) for view in views}) == 3
+    del views
+    calls.clear()
     for i in (per_parent, 2 * per_parent - 1, per_parent + 1):
         online.train[i]
-    assert spy == [1]
+    assert calls == [1]
     list(online.train[per_parent:])  # a resumed run: a slice goes by index
-    assert spy == [1, 2]
+    assert calls == [1, 2]
     kept = weakref.ref(online.train[-1].source)
     online.train[0]
     gc.collect()
@@ -454,11 +511,13 @@ def test_validation_depends_on_key_and_experience():
     assert len({tuple(chosen) for chosen in drawn}) == 6
 
 
-def test_validation_transforms_nothing_ahead(spy):
+def test_validation_makes_no_view_ahead(spy):
     held = streams.with_validation(streams.permuted(*IMAGES, n_experiences=3, key=KEY), key=KEY)
-    assert spy == []
+    calls, gathered = spy
+    assert calls == []
     exp = held.valid[1]
-    assert spy == [1]
+    assert calls == [1]
+    assert set(gathered) == {1}
     assert not torch.equal(exp.x, IMAGES[0].x[exp.rows])
 
 
@@ -499,7 +558,7 @@ def test_cumulative_shares_the_inputs(base):
 
 
 @pytest.mark.parametrize("base", DOMAINS)
-def test_cumulative_copies_where_inputs_differ(base):
+def test_cumulative_joins_views(base):
     bench = DOMAINS[base](*IMAGES)
     joint = streams.cumulative(bench)
     for i, exp in enumerate(joint.train):
@@ -507,14 +566,25 @@ def test_cumulative_copies_where_inputs_differ(base):
         assert torch.equal(exp.x, torch.cat([part.x for part in parts]))
         assert torch.equal(exp.y, torch.cat([part.y for part in parts]))
         assert exp.source.n_classes == bench.n_classes
-    assert joint.train[0].source is IMAGES[0]
+        assert exp.source.views.source is IMAGES[0]
 
 
-def test_cumulative_transforms_one_at_a_time(spy):
+def test_cumulative_copies_where_datasets_differ():
+    pairs = [pair(seed=seed) for seed in (3, 4)]
+    pairs = [(Dataset(one.x + i, one.y, n_classes=6), other) for i, (one, other) in enumerate(pairs)]
+    joint = streams.cumulative(streams.from_datasets(pairs))
+    assert torch.equal(joint.train[1].x, torch.cat([train.x for train, _ in pairs]))
+    assert torch.equal(joint.train[1].y, torch.cat([train.y for train, _ in pairs]))
+    assert joint.train[1].tasks.tolist() == [0] * 30 + [1] * 30
+
+
+def test_cumulative_gathers_targets_and_tasks_without_parameters(spy):
+    """Those of 600 rows need no order of pixels for each row."""
+    _, gathered = spy
     joint = streams.cumulative(streams.permuted(*IMAGES, n_experiences=4, key=KEY))
-    assert spy == []
-    joint.train[3]
-    assert spy == [1, 1, 2, 3]  # once to see that sources differ, once each to copy
+    exp = joint.train[3]
+    assert set(gathered) == {1}
+    assert torch.equal(exp.y, IMAGES[0].y.repeat(4))
 
 
 def test_cumulative_leaves_out_padding():
