@@ -52,14 +52,11 @@ class Source(abc.ABC):
     that lanes may have of their own are fields marked `cl.sources.per_lane(rank)`.
     """
 
+    n_classes: int  # the number of classes C, 0 for regression: a static field or a property
+
     @abc.abstractmethod
     def __len__(self) -> int:
         """The number of rows N."""
-
-    @property
-    @abc.abstractmethod
-    def n_classes(self) -> int:
-        """The number of classes C; 0 for regression."""
 
     @property
     @abc.abstractmethod
