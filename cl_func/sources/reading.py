@@ -1,7 +1,7 @@
 """Rows read from a disk: in files of numpy, or in any table that gives rows by their numbers.
 
 Reading is an opaque operation: one node of a compiled program, and one read for all lanes under vmap. What is read is a copy of the
-rows asked for, by pread, so that no page of the file is mapped and only these rows are in memory.
+rows asked for; the pages of the file that this took are given back at once, so that they do not count as this process's memory.
 
 Reading ahead: `ahead` lets a thread begin with rows that will be asked for soon. Each thread of the caller keeps the last few
 blocks of rows, by their numbers; a block is found again whatever the order of its rows. So reading ahead changes when something is
@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+import mmap
 import os
 import threading
 import uuid
@@ -112,14 +113,16 @@ class ArrayFile(Reader):
                 f"x: cannot open {path}: {error.strerror}; the file must be there, under this path, wherever its rows are read."
             ) from error
         weakref.finalize(self, os.close, self.descriptor)
-        if hasattr(os, "posix_fadvise"):  # what is read is asked for explicitly, see `read`
-            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         self.state = self._stat()
         needed = offset + len(self) * self.row_bytes
         if self.state[0] < needed:
             raise ValueError(
                 f"x: {path} has {self.state[0]} bytes, fewer than the {needed} of {dtype}{list(shape)}; is it complete?"
             )
+        self.map = mmap.mmap(self.descriptor, needed, access=mmap.ACCESS_READ)
+        if hasattr(self.map, "madvise"):  # what is read is asked for explicitly, see `read`
+            self.map.madvise(mmap.MADV_RANDOM)
+        self.array = np.frombuffer(self.map, dtype, int(np.prod(shape, dtype=np.int64)), offset).reshape(shape)
         self.key = repr((path, offset, str(dtype), shape, self.state, self.digest))
 
     def _stat(self) -> tuple[int, int]:
@@ -137,28 +140,23 @@ class ArrayFile(Reader):
         return datetime.fromtimestamp(self.state[1] / 1e9, UTC).isoformat()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of these numbers; neighbours are read at once."""
-        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        size = self.row_bytes
-        if not out.nbytes:
-            return out
-        if not hasattr(os, "preadv"):
-            return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[rows])
-        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-        runs = list(zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True))
-        places = [self.offset + int(rows[start]) * size for start, _ in runs]
-        if hasattr(os, "posix_fadvise"):  # all of them, before the first one is waited for
-            for (start, end), place in zip(runs, places, strict=True):
-                os.posix_fadvise(self.descriptor, place, (end - start) * size, os.POSIX_FADV_WILLNEED)
-        flat = memoryview(out.reshape(-1).view(np.uint8).data)
-        for (start, end), place in zip(runs, places, strict=True):
-            at, stop = start * size, end * size
-            while at < stop:
-                got = os.preadv(self.descriptor, [flat[at:stop]], place + at - start * size)
-                if got == 0:
-                    raise ValueError(f"x: {self.path} ends before row {int(rows[end - 1])}; it was cut short since it was opened.")
-                at += got
-        return out
+        """The rows of these numbers; the disk is asked for all of them before the first one is waited for.
+
+        One call for all rows, without the interpreter's lock: a call for each would wait for the lock each time, while a step runs.
+        """
+        self.check()
+        if hasattr(self.map, "madvise"):
+            size = self.row_bytes
+            cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+            starts = self.offset + rows[np.concatenate([[0], cuts])[: len(rows)]] * size
+            ends = self.offset + (rows[np.concatenate([cuts, [len(rows)]])[: len(rows)] - 1] + 1) * size
+            starts -= starts % mmap.PAGESIZE
+            for start, length in zip(starts.tolist(), (ends - starts).tolist(), strict=True):
+                self.map.madvise(mmap.MADV_WILLNEED, start, length)
+        found = self.array.take(rows, axis=0)
+        if hasattr(self.map, "madvise"):
+            self.map.madvise(mmap.MADV_DONTNEED)
+        return found
 
     def __reduce__(self) -> Any:
         return _array_file_again, (self.path, self.offset, self.dtype, self.shape, self.digest)
