@@ -511,6 +511,50 @@ call(
     {"folder": FOLDER, "n_classes": 4},
     {"folder": kind(bad=("/nowhere", FILE)), "n_classes": SIZE.but("none", bad=(1,))},
 )
+NPY = FOLDER / "x.npy"
+np.save(NPY, np.zeros((4, 2), dtype=np.float32))
+np.savez(FOLDER / "several.npz", a=np.zeros((4, 2)), b=np.zeros(4))
+np.save(FOLDER / "columns.npy", np.zeros((4, 2), dtype=np.float32, order="F")[:, ::-1].T)
+np.save(FOLDER / "int32.npy", np.zeros((4, 2), dtype=np.int32))
+np.save(FOLDER / "flat.npy", np.zeros(4, dtype=np.float32))
+np.save(FOLDER / "none.npy", np.zeros((0, 2), dtype=np.float32))
+STORED = cl.data.stored(NPY, np.array([0, 1, 1, 0]))
+LABELS = torch.tensor([0, 1, 1, 0])
+call(
+    "data.stored",
+    {"x": NPY, "y": LABELS, "task": LABELS, "n_classes": 2, "largest": 100},
+    {
+        "x": kind(
+            bad=(
+                *ARRAYS,
+                "/nowhere.npy",
+                FILE,
+                FOLDER,
+                *(FOLDER / name for name in ("several.npz", "columns.npy", "int32.npy", "flat.npy", "none.npy")),
+                np.load(NPY, mmap_mode="c"),
+                np.load(NPY, mmap_mode="r")[:, :1],
+                np.load(NPY, mmap_mode="r")[:3],
+                [[0.0, 1.0]] * 4,
+            )
+        ),
+        "y": kind(
+            bad=(
+                *ARRAYS,
+                "/nowhere.npy",
+                FILE,
+                NPY.with_name("several.npz"),
+                np.zeros(3, dtype=np.int64),
+                np.array([0, 1, 2, 0]),
+                np.array([0, -1, 0, 0]),
+                LABELS.to("meta"),
+            )
+        ),
+        "task": kind("none", bad=(*ARRAYS, np.zeros(4), np.array([0, -1, 0, 0]), np.zeros(3, dtype=np.int64))),
+        "n_classes": SIZE.but("none", bad=(1,)),
+        "largest": SIZE,
+    },
+    {"n_classes": "n_classes", "y": "y"},
+)
 
 # -- streams
 call(

@@ -43,7 +43,7 @@ def stored(
     Raises TypeError or ValueError for a file that is missing or no array, for other dtypes or orders, and for what a Dataset
     refuses.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.save(folder / "x.npy", np.arange(12, dtype=np.float32).reshape(6, 2))
     >>> data = stored(folder / "x.npy", np.array([0, 1, 0, 1, 0, 1]))
@@ -52,8 +52,6 @@ def stored(
             [ 0.,  1.]])
     """
     reader = _reader(x)
-    if len(reader.shape) < 2 or not len(reader):
-        raise ValueError(f"x: expected inputs [N, ...] of at least one row, got {reader!r}.")
     if reader.dtype not in DTYPES:
         known = ", ".join(str(dtype) for dtype in DTYPES)
         raise TypeError(f"x: expected one of {known} in native byte order, got {reader!r}; write a file of one of these.")
@@ -64,7 +62,8 @@ def stored(
 
 def _loaded(path: str | Path) -> np.ndarray:
     found = _opened(path, "y", None)
-    assert isinstance(found, np.ndarray)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("y: the file holds several arrays; give the path of a .npy file of one.")
     return found
 
 
@@ -85,6 +84,7 @@ def _reader(x: Any) -> Reader:
         if not isinstance(x, np.memmap):
             raise ValueError("x: the file holds several arrays; give the path of a .npy file of one.")
     if isinstance(x, np.memmap):
+        _check_shape(x.dtype, x.shape)
         return _file_of(x)
     if isinstance(x, (np.ndarray, Tensor)):
         raise TypeError(f"x: expected {_KINDS}; {type(x).__name__}s are in memory, for which there is cl.data.from_arrays(x, y).")
@@ -92,7 +92,12 @@ def _reader(x: Any) -> Reader:
         raise checks.type_error("x", _KINDS, x)
     if not len(x):
         raise ValueError("x: the table is empty; give at least one row.")
-    first = x[np.zeros(1, dtype=np.int64)]
+    try:
+        first = x[np.zeros(1, dtype=np.int64)]
+    except Exception as error:
+        raise TypeError(
+            f"x: expected {_KINDS}; x[rows] of an array of row numbers raises {type(error).__name__}: {error}"
+        ) from error
     if isinstance(first, dict):
         raise TypeError(
             f"x: expected x[rows] to give an array, got columns {', '.join(map(str, first))}; give one that holds inputs."
@@ -100,7 +105,13 @@ def _reader(x: Any) -> Reader:
     first = np.asarray(first)
     if first.shape[:1] != (1,):
         raise TypeError(f"x: expected x[rows] to give an array [1, ...] for one row, got {first.dtype}{list(first.shape)}.")
+    _check_shape(first.dtype, (len(x), *first.shape[1:]))
     return table(x, first.dtype, (len(x), *first.shape[1:]))
+
+
+def _check_shape(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    if len(shape) < 2 or 0 in shape:
+        raise ValueError(f"x: expected inputs [N, ...] of at least one row, got {dtype}{list(shape)}.")
 
 
 def _file_of(x: np.memmap[Any, Any]) -> Reader:
