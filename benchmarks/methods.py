@@ -85,7 +85,7 @@ class Method:
         if self.stream == "plain":
             return bench
         bench = cl.streams.cumulative(bench)
-        # Made once: an experience with data of its own, such as a permuted one, would be computed again at every access.
+        # Made once: at every access the experiences would be joined again.
         return bench if self.stream == "cumulative" else dataclasses.replace(bench, train=_kept(bench.train[-1:]))
 
 

@@ -31,9 +31,14 @@ T = TypeVar("T")
 NAMESPACE = "cl_func"
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """Mark a field of a `@state` class as static: part of the tree's structure (hashable, compared by ==), never a leaf."""
-    return dataclasses.field(default=default, metadata={"static": True})
+def static(default: Any = dataclasses.MISSING, *, init: bool = True) -> Any:
+    """Mark a field of a `@state` class as static: part of the tree's structure (hashable, compared by ==), never a leaf.
+
+    init: whether it is an argument of the class; False for a field that `__post_init__` sets.
+    """
+    if not isinstance(init, bool):
+        raise TypeError(f"init: expected True or False, got {describe(init)}.")
+    return dataclasses.field(default=default, init=init, metadata={"static": True})
 
 
 def bounded(check: Callable[[str, Any], Any], default: Any = dataclasses.MISSING) -> Any:

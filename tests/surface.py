@@ -77,6 +77,20 @@ def through(module: nn.Module, x: Tensor) -> Tensor:
     return module(x)
 
 
+def shift(x: Tensor, params: Any) -> Tensor:
+    return x + params["by"]
+
+
+def draw_row(key: Tensor, params: Any) -> tuple[Tensor, Tensor]:
+    label, noise = random.split(key)
+    return random.normal(noise, 6) + params["by"], random.randint(label, (), 0, 4)
+
+
+SHIFTS = (torch.flatten, torch.argmax, torch.isnan, lambda x, params: x - x.mean(0), lambda x: x, lambda x, params: x[:, 0])
+SAMPLES = (lambda key, params: key, lambda key: (key, key), lambda key, params: (params["by"], params["by"] > 0), torch.add)
+PARAMS = ({"by": 1.0}, {"other": torch.zeros(2, 6)}, {"by": torch.zeros(3, 6, 7)}, {"by": torch.zeros(2, 6).to("meta")})
+
+
 # Values of every sort that a caller may pass by mistake.
 SORTS: dict[str, Any] = {
     "none": None,
@@ -606,6 +620,112 @@ call(
     {"train": kind(bad=OTHERS), "test": kind(bad=OTHERS), "n_experiences": SIZE, "max_angle": ANGLE},
     {"train": "train|x"},
 )
+call(
+    "streams.rotated",
+    {"train": IMAGES, "test": IMAGES, "n_experiences": 2, "key": KEY},
+    {"train": ANY, "test": ANY, "n_experiences": ANY, "key": KEY_.but("none")},
+)
+call(
+    "streams.mapped",
+    {"benchmark": BENCH, "function": shift, "params": {"by": torch.zeros(2, 6)}},
+    {"function": kind(bad=SHIFTS), "params": kind(bad=PARAMS)},
+    {"params": "params|function"},
+)
+call(
+    "streams.generated",
+    {
+        "sample": draw_row,
+        "n_experiences": 2,
+        "train_size": 5,
+        "test_size": 3,
+        "key": KEY,
+        "params": {"by": torch.zeros(2, 6)},
+        "n_classes": 4,
+    },
+    {
+        "sample": kind(bad=SAMPLES),
+        "n_experiences": SIZE.but(bad=(3,)),
+        "train_size": SIZE,
+        "test_size": SIZE,
+        "params": kind(bad=PARAMS),
+        "n_classes": SIZE.but(bad=(0, 1)),
+    },
+    {"n_experiences": "n_experiences|params", "params": "params|sample"},
+)
+call(
+    "streams.slowly_changing_regression",
+    {
+        "key": KEY,
+        "n_experiences": 2,
+        "experience_size": 5,
+        "test_size": 3,
+        "n_inputs": 4,
+        "n_flipping": 2,
+        "n_features": 3,
+        "beta": 0.7,
+    },
+    {
+        **dict.fromkeys(("n_experiences", "test_size", "n_features"), SIZE),
+        "experience_size": SIZE,
+        "n_inputs": SIZE.but(bad=(1,)),
+        "n_flipping": COUNT.but(bad=(5,)),
+        "beta": FRACTION,
+    },
+    {"experience_size": "experience_size|train_size", "n_inputs": "n_inputs|n_flipping"},
+)
+VIEW = cl.sources.Permuted(DATA, torch.arange(6))
+call(
+    "sources.Permuted",
+    {"source": DATA, "order": torch.arange(6).flip(0)},
+    {"source": DATASET.but(bad=OTHERS[:1]), "order": tensor(torch.arange(6), bad=(torch.zeros(6).long(), torch.arange(6) + 1))},
+    {"source": "source|order"},
+)
+call(
+    "sources.rotate",
+    {"source": IMAGES, "angle": 30.0},
+    {"source": kind(bad=(DATA, cl.Dataset(IMAGES.x.long(), IMAGES.y))), "angle": ANGLE},
+    {"source": "source|x"},
+)
+LABELS = torch.tensor([1, 0, 1, 0])
+call(
+    "sources.Relabelled",
+    {"source": DATA, "labels": LABELS, "n_classes": 2},
+    {
+        "source": DATASET.but(bad=(OTHERS[2], registry.BENCHES["regression"].train[0].source)),
+        "labels": tensor(LABELS, bad=(LABELS - 1, LABELS + 1)),
+        "n_classes": COUNT.but(bad=(1,)),
+    },
+    {"source": "source|labels", "n_classes": "n_classes"},
+)
+call(
+    "sources.TaskLabelled",
+    {"source": DATA, "labels": DATA.y},
+    {"source": DATASET.but(bad=(IMAGES,)), "labels": tensor(DATA.y, bad=(DATA.y - 1,))},
+    {"source": "source|labels"},
+)
+call(
+    "sources.Mapped",
+    {"source": DATA, "function": shift, "params": {"by": torch.zeros(6)}},
+    {"source": DATASET.but(bad=OTHERS[:1]), "function": kind(bad=SHIFTS), "params": kind(bad=PARAMS)},
+    {"source": "source|function", "params": "params|function"},
+)
+call(
+    "sources.Generated",
+    {"sample": draw_row, "key": KEY, "length": 5, "params": {"by": torch.zeros(6)}, "n_classes": 4},
+    {
+        "sample": kind(bad=SAMPLES),
+        "length": SIZE,
+        "params": kind(bad=PARAMS),
+        "n_classes": SIZE.but(bad=(0, 1)),
+    },
+    {"params": "params|sample"},
+)
+call(
+    "sources.join",
+    {"sources": [VIEW, VIEW]},
+    {"sources": kind(bad=([DATA, 3], [VIEW, DATA], VIEW, (DATA, IMAGES)))},
+)
+call("sources.per_lane", {"rank": 1}, {"rank": COUNT})
 call("streams.cumulative", {"benchmark": BENCH})
 call("streams.blurred", {"benchmark": BENCH, "width": 0.3, "key": KEY}, {"width": FRACTION.but(bad=(0.6,))})
 call(
@@ -1431,7 +1551,7 @@ call(
     {"cls": kind("none", "class"), "kw_only": FLAG},
     run=cl.state,
 )
-call("static", {"default": 0}, {"default": ANY})
+call("static", {"default": 0, "init": False}, {"default": ANY, "init": FLAG})
 call("tree.bounded", {"check": print, "default": 0}, {"check": FUNCTION, "default": ANY})
 
 # -- evaluation, grids, sweeps
@@ -1936,6 +2056,8 @@ RECORDS = {
     "core.TrainStep",
     "memory.Memory",
     "regularizers.path.PathStep",
+    "sources.Source",
+    "sources.View",
     "models.CosineLinear",
     "regularizers.importance.Measure",
     "taps.Lines",

@@ -27,7 +27,7 @@ from cl_func.experiences import Experience, one_hot
 from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
 from cl_func.models import mask_logits
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 
 Sums = dict[str, Tensor]
 RowMeasure = Callable[[Tensor, Experience], dict[str, Tensor]]  # (outputs [n, K], exp) -> name -> [n], averaged over valid rows

@@ -24,7 +24,7 @@ from torch import Tensor
 from cl_func import checks
 from cl_func.losses.classification import weighted_mean
 from cl_func.models import mask_logits
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 
 
 def distillation(student: Tensor, teacher: Tensor, classes: Tensor, valid: Tensor, temperature: float | Tensor) -> Tensor:

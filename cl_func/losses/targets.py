@@ -17,7 +17,7 @@ from cl_func.core import Loss
 from cl_func.losses.classification import _cross_entropy
 from cl_func.memory.gss import cross_entropies
 from cl_func.memory.kinds import RowLosses
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree
 
 

@@ -20,7 +20,7 @@ from cl_func.core import Update
 from cl_func.experiences import Experience
 from cl_func.memory import replay, reservoir
 from cl_func.models import Model
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 
 
 def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:

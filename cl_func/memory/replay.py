@@ -10,8 +10,8 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.experiences import Experience, present, require_target
 from cl_func.models import Model
-from cl_func.sources import Target, target_of
 from cl_func.sources.dataset import unchecked
+from cl_func.sources.source import Target, target_of
 from cl_func.tree import describe
 
 

@@ -29,7 +29,7 @@ from cl_func.experiences import Experience, require_kind
 from cl_func.memory import buffer, replay
 from cl_func.models import Model, ModelState, row_factors
 from cl_func.projections.directions import Directions, Outer, dots, gram, mix, scaled
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree, state
 
 

@@ -25,7 +25,7 @@ from cl_func.models import Model
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic, _fraction
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree, bounded, state
 
 

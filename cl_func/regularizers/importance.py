@@ -35,7 +35,7 @@ from cl_func.experiences import Experience, require_target
 from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
 from cl_func.models import Model, forward, row_factors
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree
 
 Labels = Literal["true", "model", "all"]

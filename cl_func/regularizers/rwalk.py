@@ -25,7 +25,7 @@ from cl_func.optim.hyperparameters import nonnegative
 from cl_func.regularizers import importance, quadratic
 from cl_func.regularizers.importance import Labels
 from cl_func.regularizers.quadratic import Quadratic, _fraction, _scalar
-from cl_func.sources import Target
+from cl_func.sources.source import Target
 from cl_func.tree import PyTree, bounded, state
 
 _EXPECTED = "an RWalk made by rwalk.init"

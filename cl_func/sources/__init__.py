@@ -22,7 +22,7 @@ from cl_func.sources.labels import Relabelled, TaskLabelled
 from cl_func.sources.mapped import Mapped
 from cl_func.sources.permuted import Permuted
 from cl_func.sources.rotated import Rotated, rotate
-from cl_func.sources.source import Source, Target, target_of
+from cl_func.sources.source import Source
 from cl_func.sources.stored import Stored
 from cl_func.sources.view import View
 from cl_func.tree import per_lane
@@ -37,11 +37,9 @@ __all__ = [
     "Rotated",
     "Source",
     "Stored",
-    "Target",
     "TaskLabelled",
     "View",
     "join",
     "per_lane",
     "rotate",
-    "target_of",
 ]

@@ -123,7 +123,8 @@ class Dataset(Source):
 def unchecked(x: Tensor, y: Tensor, task: Tensor | None, n_classes: int) -> Dataset:
     """A dataset of rows that were gathered from a source or a memory: not checked again, and they may be traced."""
     made = object.__new__(Dataset)
-    made.__dict__.update(x=x, y=y, task=task, n_classes=n_classes)
+    for name, value in {"x": x, "y": y, "task": task, "n_classes": n_classes}.items():
+        object.__setattr__(made, name, value)
     return made
 
 

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from cl_func.tree import describe
+
 PLAIN = (type(None), bool, int, float, str, bytes)
 
 
@@ -31,6 +33,15 @@ class Bound:
 
     def __hash__(self) -> int:
         return hash((self.function, len(self.args)))
+
+
+def call(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """The value of a user's function for the first rows; an error that it raises names the argument."""
+    try:
+        return function(*args)
+    except Exception as error:
+        given = ", ".join(describe(arg) for arg in args)
+        raise TypeError(f"{name}: it raised {type(error).__name__} when it was called with {given}: {error}") from error
 
 
 def _plain(value: Any) -> bool:

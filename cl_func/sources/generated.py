@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.sources.functions import comparable
+from cl_func.sources.functions import call, comparable
 from cl_func.sources.mapped import ranks_of
 from cl_func.sources.source import Source, Target, target_of
 from cl_func.tree import PyTree, describe, per_lane, state, static
@@ -44,8 +44,8 @@ class Generated(Source):
     length: int = static()
     params: PyTree | None = None  # tensors, with a first axis more where lanes have their own
     n_classes: int = static(default=0)
-    kind: Target = static(default="regression")  # of the targets; set when it is made, as the next
-    param_ranks: tuple[int, ...] = static(default=())
+    kind: Target = static(default="regression", init=False)  # of the targets; set when it is made, as the next
+    param_ranks: tuple[int, ...] = static(default=(), init=False)
 
     def __post_init__(self) -> None:
         checks.function("sample", self.sample, "a function (key, params) -> (x, y) that draws one row")
@@ -54,7 +54,7 @@ class Generated(Source):
         checks.positive_int("n_classes", self.n_classes, least=0)
         object.__setattr__(self, "sample", comparable(self.sample))
         object.__setattr__(self, "param_ranks", ranks_of("params", self.params))
-        out = self.sample(random.fold_in(self.key, 0), self.params)
+        out = call("sample", self.sample, random.fold_in(self.key, 0), self.params)
         if not isinstance(out, tuple) or len(out) != 2 or not all(isinstance(part, Tensor) for part in out):
             raise TypeError(f"sample: expected it to return two tensors, (x, y), got {describe(out)}.")
         x, y = out
@@ -67,7 +67,7 @@ class Generated(Source):
         if target == "class" and not int(y) < n_classes:
             raise ValueError(f"n_classes: expected the number of classes of the labels, got {n_classes}; a label is {int(y)}.")
         if self.n_classes not in (0, n_classes):
-            raise ValueError(f"n_classes: the targets {describe(y)} of a row have {n_classes} classes, got {self.n_classes}.")
+            raise ValueError(f"n_classes: the targets {describe(y)} of a sample have {n_classes} classes, got {self.n_classes}.")
         object.__setattr__(self, "n_classes", n_classes)
         object.__setattr__(self, "kind", target)
 

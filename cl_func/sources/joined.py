@@ -6,7 +6,7 @@ gather_x(rows)[i] = views[rows[i] div N].gather_x(rows[i] mod N)        for view
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -32,10 +32,12 @@ class Joined(Source):
     def __len__(self) -> int:
         return len(self.views) * self.n_views
 
-    @property
-    def n_classes(self) -> int:
-        """The number of classes C of the views."""
-        return self.views.n_classes
+    if not TYPE_CHECKING:  # to which it is an attribute, as in other sources
+
+        @property
+        def n_classes(self) -> int:
+            """The number of classes C of the views."""
+            return self.views.n_classes
 
     @property
     def target(self) -> Target:
@@ -75,7 +77,7 @@ def join(sources: Sequence[Source]) -> Joined:
         raise checks.type_error("sources", "a sequence of sources, at least one", sources)
     for source in sources:
         checks.instance("sources", source, Source, "sources, such as cl.sources.Permuted(data, order)")
-    return Joined(views=stack(sources), n_views=len(sources))
+    return Joined(views=stack(sources, "sources: they must be views of one source"), n_views=len(sources))
 
 
 def _gather(views: Source, rows: Tensor, name: Gather) -> Tensor:

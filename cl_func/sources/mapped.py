@@ -6,12 +6,13 @@ gather_x(rows) = function(x of the rows, params)        x as a model sees it: ui
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.sources.functions import comparable
+from cl_func.sources.functions import call, comparable
 from cl_func.sources.source import Source, as_float
 from cl_func.sources.view import View, check_source
 from cl_func.tree import PyTree, describe, state, static
@@ -37,7 +38,7 @@ class Mapped(View):
     source: Source
     function: Callable[..., Tensor] = static()
     params: PyTree | None = None  # tensors, with a first axis more where lanes have their own
-    param_ranks: tuple[int, ...] = static(default=())  # set when it is made
+    param_ranks: tuple[int, ...] = static(default=(), init=False)  # set when it is made
 
     def __post_init__(self) -> None:
         check_source(self.source)
@@ -50,9 +51,9 @@ class Mapped(View):
             if wrong is not None:
                 raise ValueError(f"params: {wrong!r} is not on {device}, as the source is; move it with .to(device).")
         rows = torch.arange(min(2, len(self.source)), device=self.source.device)
-        both = _check_inputs(self.gather_x(rows), len(rows))
+        both = _check_inputs(self._first(rows), len(rows))
         for row in range(len(rows)):
-            alone = _check_inputs(self.gather_x(rows[row : row + 1]), 1)
+            alone = _check_inputs(self._first(rows[row : row + 1]), 1)
             if alone.shape[1:] != both.shape[1:] or not torch.allclose(alone[0], both[row], rtol=1e-4, atol=1e-5, equal_nan=True):
                 raise ValueError(
                     f"function: what it gives for a row depends on the other rows, as row {row} alone and with another shows; "
@@ -68,6 +69,10 @@ class Mapped(View):
         """The function of the inputs of the rows."""
         x = as_float(self.source.gather_x(rows))
         return self.function(x) if self.params is None else self.function(x, self.params)
+
+    def _first(self, rows: Tensor) -> Any:
+        x = as_float(self.source.gather_x(rows))
+        return call("function", self.function, x) if self.params is None else call("function", self.function, x, self.params)
 
 
 def ranks_of(name: str, params: PyTree | None) -> tuple[int, ...]:

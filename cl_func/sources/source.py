@@ -52,14 +52,11 @@ class Source(abc.ABC):
     that lanes may have of their own are fields marked `cl.sources.per_lane(rank)`.
     """
 
+    n_classes: int  # the number of classes C, 0 for regression: a static field or a property
+
     @abc.abstractmethod
     def __len__(self) -> int:
         """The number of rows N."""
-
-    @property
-    @abc.abstractmethod
-    def n_classes(self) -> int:
-        """The number of classes C; 0 for regression."""
 
     @property
     @abc.abstractmethod
@@ -112,10 +109,12 @@ class Source(abc.ABC):
         return found
 
 
-def stack(sources: Sequence[Source]) -> Source:
+def stack(sources: Sequence[Source], rule: str = "experiences: lanes must share one source") -> Source:
     """One source for several lanes: what they share is shared still, and their parameters are stacked along a new first axis.
 
     Raises ValueError, saying what differs, for sources that differ in anything but their parameters.
+
+    rule: what the message says that they must be.
     """
     first = sources[0]
     if all(source is first for source in sources):
@@ -124,16 +123,12 @@ def stack(sources: Sequence[Source]) -> Source:
     for other in sources:
         if tree.flatten(other)[1] != structure:
             raise ValueError(
-                f"experiences: lanes must share one source, but {_difference(first, other)}; "
-                "make their streams by the same function, from the same datasets."
+                f"{rule}, but {_difference(first, other)}; make their streams by the same function, from the same datasets."
             )
     leaves = []
     for (path, leaf), rank, *others in zip(tree.items(first), first.ranks, *(tree.leaves(s) for s in sources[1:]), strict=True):
         if rank is None and not all(_is_same(leaf, other) for other in others):
-            raise ValueError(
-                f"experiences: lanes must share one source, but their {path!r} is not one tensor; "
-                "make their streams from the same datasets."
-            )
+            raise ValueError(f"{rule}, but their {path!r} is not one tensor; make their streams from the same datasets.")
         leaves.append(leaf if rank is None else torch.stack([leaf, *others]))
     return _with_shared(tree.unflatten(structure, leaves), first)
 

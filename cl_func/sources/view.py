@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -33,10 +35,12 @@ class View(Source):
     def __len__(self) -> int:
         return len(self.source)
 
-    @property
-    def n_classes(self) -> int:
-        """The number of classes C of the source."""
-        return self.source.n_classes
+    if not TYPE_CHECKING:  # to which it is an attribute, since a subclass may have it as a field
+
+        @property
+        def n_classes(self) -> int:
+            """The number of classes C of the source."""
+            return self.source.n_classes
 
     @property
     def target(self) -> Target:

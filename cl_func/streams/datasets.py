@@ -26,6 +26,7 @@ def from_datasets(pairs: Iterable[tuple[Source, Source]]) -> Benchmark:
     for those that differ in sample shape, in dtype, in the kind or number of targets, in n_classes, or in their device.
 
     >>> import torch
+    >>> from cl_func.sources import Dataset
     >>> x = torch.linspace(-1, 1, 20)[:, None]
     >>> waves = [Dataset(x, (x + shift).sin()) for shift in (0.0, 1.0, 2.0)]
     >>> bench = from_datasets([(wave, wave) for wave in waves])

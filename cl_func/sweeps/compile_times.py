@@ -106,7 +106,7 @@ def _function_name(function: Any) -> str:
     if isinstance(function, functools.partial):
         parts: dict[Any, Any] = dict(enumerate(function.args)) | function.keywords
         name = _function_name(function.func)
-    elif dataclasses.is_dataclass(function):
+    elif dataclasses.is_dataclass(function) and not isinstance(function, type):
         parts = {field.name: getattr(function, field.name) for field in dataclasses.fields(function)}
         name = type(function).__qualname__
     else:

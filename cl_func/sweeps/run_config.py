@@ -77,6 +77,9 @@ class RunConfig:
         return _check_benchmark(self.benchmark(stream_key(run.seed)))
 
 
+KEPT_ROWS = 1 << 22  # of test streams side by side, 9 bytes each
+
+
 def streams(benchmarks: Sequence[Benchmark]) -> tuple[Stream, Stream]:
     """The train and test streams of runs side by side; if their benchmarks differ, each lane of an experience has its own rows."""
     if all(benchmark is benchmarks[0] for benchmark in benchmarks):
@@ -88,8 +91,10 @@ def streams(benchmarks: Sequence[Benchmark]) -> tuple[Stream, Stream]:
             raise ValueError(
                 f"benchmark: runs that share a chunk need {name} streams of one length, got {lengths} experiences; or use lanes=1."
             )
-    # The test streams are run through at every measurement, so they are made once.
-    return Stream(_SideBySide(tuple(trains)), len(trains[0])), stream([stack(exps) for exps in zip(*tests, strict=True)])
+    train, test = (Stream(_SideBySide(tuple(several)), len(several[0])) for several in (trains, tests))
+    # The test streams are run through at every measurement, so they are made once; but not hundreds of large ones.
+    n_rows = len(tests) * sum(len(exp) for exp in tests[0])
+    return train, stream(list(test)) if n_rows <= KEPT_ROWS else test
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.experiences import Benchmark, Experience, Stream, experience, stream
-from cl_func.sources import Dataset, Target
+from cl_func.sources import Dataset
+from cl_func.sources.source import Target
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

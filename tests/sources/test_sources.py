@@ -16,7 +16,7 @@ from cl_func import random, sources, testing, tree
 from cl_func.experiences import experience, first_lane, lane_axes
 from cl_func.experiences import stack as stack_lanes
 from cl_func.sources import Dataset
-from cl_func.sources.source import same
+from cl_func.sources.source import same, target_of
 from cl_func.sources.source import stack as stack_sources
 
 N, FEATURES, CLASSES = 12, 16, 4
@@ -124,7 +124,7 @@ def test_rows_do_not_depend_on_their_company(name):
     testing.assert_equal(all_at_once, one_by_one, "one by one")
     testing.assert_equal(source.gather(ROWS), tree.map(lambda leaf: leaf[ROWS], one_by_one), "any rows, twice")
     assert source.gather_x(ROWS[:0]).shape == (0, *all_at_once["x"].shape[1:])
-    assert source.target == sources.target_of(all_at_once["y"])
+    assert source.target == target_of(all_at_once["y"])
     assert source.n_classes > int(all_at_once["y"].max())
     assert source.device == all_at_once["x"].device
 
@@ -293,7 +293,7 @@ def test_generated_by_hand():
             "n_classes: expected the number of classes",
         ),
         (lambda key, params: (random.uniform(key, 2), torch.tensor(3)), 3, "got 3; a label is 3"),
-        (wave, 2, r"n_classes: the targets float32\[\] of a row have 0 classes, got 2"),
+        (wave, 2, r"n_classes: the targets float32\[\] of a sample have 0 classes, got 2"),
         (None, 0, "sample: expected a function"),
     ],
 )

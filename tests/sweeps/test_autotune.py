@@ -187,6 +187,15 @@ def test_functions_that_are_made_alike_are_told_apart(kept):
     assert compile_times._compiled(one, *FIRST, 4) == compile_times._compiled(cl.compose(*one.updates), *FIRST, 4)
 
 
+@pytest.mark.parametrize("name", sorted(registry.ARGUMENTS))
+def test_every_method_has_a_name(kept, name):
+    """Some hold classes, such as the state that belongs to a slot, which are no functions made of parts."""
+    made = getattr(cl.strategies, name)(MODEL, OPT, batch_size=5, **registry.ARGUMENTS[name])
+    first, count = compile_times._compiled(made.update, made.init(cl.key(0)), BENCH.train[0], 4)
+    assert len(first) == 16
+    assert count >= 2
+
+
 def test_a_run_that_compiled_nothing_leaves_no_time(kept):
     compile_times.record(UPDATE, *FIRST, 4, 0.0)
     assert not kept.exists()
