@@ -533,10 +533,10 @@ np.save(FOLDER / "int32.npy", np.zeros((4, 2), dtype=np.int32))
 np.save(FOLDER / "flat.npy", np.zeros(4, dtype=np.float32))
 np.save(FOLDER / "none.npy", np.zeros((0, 2), dtype=np.float32))
 STORED = cl.data.stored(NPY, np.array([0, 1, 1, 0]))
-LABELS = torch.tensor([0, 1, 1, 0])
+FOUR = torch.tensor([0, 1, 1, 0])
 call(
     "data.stored",
-    {"x": NPY, "y": LABELS, "task": LABELS, "n_classes": 2, "largest": 100},
+    {"x": NPY, "y": FOUR, "task": FOUR, "n_classes": 2, "largest": 100},
     {
         "x": kind(
             bad=(
@@ -560,7 +560,7 @@ call(
                 np.zeros(3, dtype=np.int64),
                 np.array([0, 1, 2, 0]),
                 np.array([0, -1, 0, 0]),
-                LABELS.to("meta"),
+                FOUR.to("meta"),
             )
         ),
         "task": kind("none", bad=(*ARRAYS, np.zeros(4), np.array([0, -1, 0, 0]), np.zeros(3, dtype=np.int64))),
@@ -724,6 +724,18 @@ call(
     "sources.join",
     {"sources": [VIEW, VIEW]},
     {"sources": kind(bad=([DATA, 3], [VIEW, DATA], VIEW, (DATA, IMAGES)))},
+)
+call(
+    "sources.Stored",
+    {"file": STORED.file, "y": FOUR, "task": FOUR, "n_classes": 2, "largest": 100},
+    {
+        "file": kind(bad=(str(NPY), NPY, np.load(NPY, mmap_mode="r"))),
+        "y": tensor(FOUR, dtypes=False, bad=(FOUR - 1, FOUR + 1, FOUR[:3], FOUR.int())),
+        "task": tensor(FOUR, "none", bad=(FOUR - 1,)),
+        "n_classes": COUNT.but(bad=(1,)),
+        "largest": SIZE,
+    },
+    {"y": "y|n_classes"},
 )
 call("sources.per_lane", {"rank": 1}, {"rank": COUNT})
 call("streams.cumulative", {"benchmark": BENCH})
