@@ -14,7 +14,7 @@ from cl_func.data.convert import _classes, _targets
 from cl_func.sources.reading import DTYPES, Reader, array_file, table
 from cl_func.sources.stored import Stored
 
-_KINDS = "the path of a .npy file, a numpy.memmap, or a table with len() and [rows], such as an array of h5py or zarr"
+_KINDS = "the path of a .npy file, a numpy.memmap, or a table with a length and [rows], such as an array of h5py or zarr"
 
 
 def stored(
@@ -28,7 +28,8 @@ def stored(
     """A source of inputs that stay on a disk, for data larger than memory; streams and strategies take it as they take a Dataset.
 
     x: inputs [N, ...] of uint8, int64 (tokens) or floating, C order: the path of a .npy file; a numpy.memmap; or any table with
-        `len(x)` and `x[rows]`, which gives an array [n, ...] for rows, a numpy array [n] int64 of ascending, different numbers.
+        `len(x)`, or a shape, and `x[rows]`, which gives an array [n, ...] for a numpy array [n] int64 of row numbers, which ascend
+        and differ.
     y: targets as `from_arrays` takes them, or the path of a .npy file of them. They are held in memory, 8 bytes for a label, so
         that streams are made, and rows shuffled, without reading x.
     task: task labels [N], integers, if rows have their own.
@@ -88,9 +89,13 @@ def _reader(x: Any) -> Reader:
         return _file_of(x)
     if isinstance(x, (np.ndarray, Tensor)):
         raise TypeError(f"x: expected {_KINDS}; {type(x).__name__}s are in memory, for which there is cl.data.from_arrays(x, y).")
-    if isinstance(x, (dict, list, tuple, bytes)) or not (hasattr(x, "__len__") and hasattr(x, "__getitem__")):
+    if isinstance(x, (dict, list, tuple, bytes)) or not hasattr(x, "__getitem__"):
         raise checks.type_error("x", _KINDS, x)
-    if not len(x):
+    shape: Any = getattr(x, "shape", None)  # an array of zarr has no len()
+    if not hasattr(x, "__len__") and not (isinstance(shape, tuple) and shape):
+        raise checks.type_error("x", _KINDS, x)
+    n = len(x) if hasattr(x, "__len__") else int(shape[0])
+    if not n:
         raise ValueError("x: the table is empty; give at least one row.")
     try:
         first = x[np.zeros(1, dtype=np.int64)]
@@ -105,8 +110,8 @@ def _reader(x: Any) -> Reader:
     first = np.asarray(first)
     if first.shape[:1] != (1,):
         raise TypeError(f"x: expected x[rows] to give an array [1, ...] for one row, got {first.dtype}{list(first.shape)}.")
-    _check_shape(first.dtype, (len(x), *first.shape[1:]))
-    return table(x, first.dtype, (len(x), *first.shape[1:]))
+    _check_shape(first.dtype, (n, *first.shape[1:]))
+    return table(x, first.dtype, (n, *first.shape[1:]))
 
 
 def _check_shape(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

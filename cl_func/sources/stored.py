@@ -58,8 +58,8 @@ class Stored(Source):
         if size > self.largest:
             raise ValueError(
                 f"x: {rows.numel()} rows of {self.file!r} at once are {size:,} bytes, more than largest={self.largest:,}. "
-                "Take fewer at a time: smaller minibatches, the batch_size of what sees all rows of an experience, such as a "
-                "Fisher information, smaller experiences by streams.split_online; or allow it by cl.data.stored(..., largest=...)."
+                "Take fewer at a time, by a batch_size or by smaller experiences, such as those of streams.split_online; "
+                "or allow it, by cl.data.stored(..., largest=...)."
             )
         return reading.read(self.file, rows)
 

@@ -54,6 +54,16 @@ class Column:
         return self.values[rows]
 
 
+class Shaped:
+    """A table without len(), as zarr has them."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __getitem__(self, rows):
+        return self.values[rows]
+
+
 def stored_stream(source, bench=registry.BENCH):
     return cl.Stream(_Over(source, bench.train), len(bench.train))
 
@@ -89,6 +99,7 @@ def test_files_maps_and_tables_by_hand(tmp_path, dtype):
         (cl.data.stored(raw, y[1:]), 1),
         (cl.data.stored(raw[3:], y[4:]), 4),
         (cl.data.stored(Column(x), y), 0),
+        (cl.data.stored(Shaped(x), y), 0),
     ):
         rows = torch.tensor([[7, 2], [2, 15]])
         assert torch.equal(found.gather_x(rows), expected[rows + start])
