@@ -664,6 +664,52 @@ call(
     {"model": kind(bad=(DATA.x.long(), DATA.x[0], DATA.x[:, 0], DATA.x[:-1], (DATA.x, DATA.x), DATA.x.log()))},
     run=lambda model: cl.data.features(dataclasses.replace(PURE, apply=lambda *_: (model, {})), STATE.model, DATA, progress=False),
 )
+NPY = FOLDER / "x.npy"
+np.save(NPY, np.zeros((4, 2), dtype=np.float32))
+np.savez(FOLDER / "several.npz", a=np.zeros((4, 2)), b=np.zeros(4))
+np.save(FOLDER / "columns.npy", np.zeros((4, 2), dtype=np.float32, order="F")[:, ::-1].T)
+np.save(FOLDER / "int32.npy", np.zeros((4, 2), dtype=np.int32))
+np.save(FOLDER / "last.npy", np.zeros((4, 8, 8, 3), dtype=np.uint8))
+np.save(FOLDER / "flat.npy", np.zeros(4, dtype=np.float32))
+np.save(FOLDER / "none.npy", np.zeros((0, 2), dtype=np.float32))
+STORED = cl.data.stored(NPY, np.array([0, 1, 1, 0]))
+FOUR = torch.tensor([0, 1, 1, 0])
+call(
+    "data.stored",
+    {"x": NPY, "y": FOUR, "task": FOUR, "n_classes": 2, "largest": 100, "layout": None},
+    {
+        "x": kind(
+            bad=(
+                *ARRAYS,
+                "/nowhere.npy",
+                FILE,
+                FOLDER,
+                *(FOLDER / name for name in ("several.npz", "columns.npy", "int32.npy", "last.npy", "flat.npy", "none.npy")),
+                np.load(NPY, mmap_mode="c"),
+                np.load(NPY, mmap_mode="r")[:, :1],
+                np.load(NPY, mmap_mode="r")[:3],
+                [[0.0, 1.0]] * 4,
+            )
+        ),
+        "y": kind(
+            bad=(
+                *ARRAYS,
+                "/nowhere.npy",
+                FILE,
+                NPY.with_name("several.npz"),
+                np.zeros(3, dtype=np.int64),
+                np.array([0, 1, 2, 0]),
+                np.array([0, -1, 0, 0]),
+                FOUR.to("meta"),
+            )
+        ),
+        "task": kind("none", bad=(*ARRAYS, np.zeros(4), np.array([0, -1, 0, 0]), np.zeros(3, dtype=np.int64))),
+        "n_classes": SIZE.but("none", bad=(1,)),
+        "largest": SIZE,
+        "layout": kind("none", bad=("NHWC",)),
+    },
+    {"n_classes": "n_classes", "y": "y"},
+)
 
 # -- streams
 call(
@@ -840,6 +886,18 @@ call(
     "sources.join",
     {"sources": [VIEW, VIEW]},
     {"sources": kind(bad=([DATA, 3], [VIEW, DATA], VIEW, (DATA, IMAGES)))},
+)
+call(
+    "sources.Stored",
+    {"file": STORED.file, "y": FOUR, "task": FOUR, "n_classes": 2, "largest": 100},
+    {
+        "file": kind(bad=(str(NPY), NPY, np.load(NPY, mmap_mode="r"))),
+        "y": tensor(FOUR, dtypes=False, bad=(FOUR - 1, FOUR + 1, FOUR[:3], FOUR.int())),
+        "task": tensor(FOUR, "none", bad=(FOUR - 1,)),
+        "n_classes": COUNT.but(bad=(1,)),
+        "largest": SIZE,
+    },
+    {"y": "y|n_classes"},
 )
 call("sources.per_lane", {"rank": 1}, {"rank": COUNT})
 call("streams.cumulative", {"benchmark": BENCH})

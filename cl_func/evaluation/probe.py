@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.checks import positive_int
+from cl_func.core.reading import read_ahead
 from cl_func.evaluation.measures import Measure, RowMeasure, Sums, check_rows, measure_for
 from cl_func.experiences import Experience, pad, require_target
 from cl_func.models import Model, forward
@@ -28,7 +29,8 @@ class Evaluate:
 
     def __call__(self, state: Any, exp: Any = None) -> dict[str, Tensor]:
         """The measurements of a state, as `evaluate` describes them."""
-        return self.how.finish([self.how.total([self.measure(state, b) for b in self._batches(test)]) for test in self.stream])
+        totals = [self.how.total([self.measure(state, b) for b in read_ahead(self._batches(test))]) for test in self.stream]
+        return self.how.finish(totals)
 
     def _batches(self, exp: Experience) -> list[Experience]:
         whole = pad(exp, -(-len(exp) // self.batch_size) * self.batch_size)
