@@ -29,8 +29,7 @@ def offer(add: Callable[..., Any], memory: Any, key: Tensor, state: Any, exp: Ex
         return add(memory, key, fields(state, exp), exp.valid, *others)
     slots = torch.arange(capacity, device=exp.rows.device)
     positions = torch.arange(n, device=exp.rows.device)
-    # The zero gives each lane numbers of its own: compiled, torch (2.13) writes what all lanes share as if it were one lane's.
-    moved = add(tree.replace(memory, data=(key & 0) - 1 - slots), key, positions, exp.valid, *others)
+    moved = add(tree.replace(memory, data=-1 - slots), key, positions, exp.valid, *others)
     position = moved.data  # of the row of the experience in each slot; -1 - s for what was in slot s before
     new = position >= 0
     rows = replay.fields(state, exp.take(exp.rows[position.clamp(min=0)], new))
