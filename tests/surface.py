@@ -2118,6 +2118,9 @@ for name, made in (
         {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_},
         {"rows": "rows|labels"},
     )
+call("classifiers.slda.solve", {"slot": classifiers.slda.init(4, FEATURES)}, {"slot": kind(bad=(STATE,))})
+SOLVED = classifiers.slda.solve(classifiers.slda.init(4, FEATURES))
+call("classifiers.linear.logits", {"slot": SOLVED, "rows": ROWS}, {"slot": kind(bad=(STATE,)), "rows": FEATURES_})
 CORRECTION = {"slot": classifiers.bias_correction.init(4), "logits": LOGITS}
 CORRECTION_ = {"slot": kind(bad=(STATE,)), "logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS[0]))}
 call("classifiers.bias_correction.correct", CORRECTION, CORRECTION_)

@@ -380,6 +380,21 @@ def test_a_lane_that_has_diverged_does_not_stop_the_others():
     torch.testing.assert_close(found, alone)
 
 
+def test_an_evaluation_solves_once(monkeypatch):
+    """All batches of all test experiences share one solution, the same as that of each batch."""
+    strategy = cl.strategies.slda(MODEL, batch_size=5, shrinkage=0.1)
+    calls, solve = [], slda.solve
+    monkeypatch.setattr(slda, "solve", lambda slot: calls.append(0) or solve(slot))
+    agents = [trained(strategy, seed=seed) for seed in (0, 1)]
+    for agent, wrap in ((agents[0], lambda probe: probe), (cl.tree.stack(agents), cl.vmap)):
+        once = wrap(cl.evaluate(strategy.model, BENCH.test, batch_size=4))(agent)
+        assert len(calls) == 1
+        each = wrap(cl.evaluate(lambda state, exp: strategy.model(state, exp), BENCH.test, batch_size=4))(agent)
+        assert len(calls) > 1 + len(BENCH.test)
+        testing.assert_equal(once, each, "solved once", 1e-6, 1e-6)
+        calls.clear()
+
+
 def test_nearest_means_far_from_the_origin():
     """In float32 |f|^2 - 2 f mu + |mu|^2 loses all digits there."""
     means = cl.random.normal(cl.key(0), (3, 64))
