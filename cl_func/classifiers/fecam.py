@@ -141,10 +141,10 @@ def solve(slot: FeCAM) -> MahalanobisClassifier:
     size = slot.means.shape[1]
     eye = torch.eye(size, dtype=torch.float64, device=slot.means.device)
     covariance = slot.scatter / (slot.counts - 1).clamp(min=1)[:, None, None]
-    diagonal = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
+    diagonal = (covariance * eye).sum((-2, -1))  # compiling `diagonal` makes torch 2.13 warn
     other = (covariance.sum((-2, -1)) - diagonal) / max(size * (size - 1), 1)
     shrunk = covariance + (slot.gamma1 * diagonal / size)[:, None, None] * eye + (slot.gamma2 * other)[:, None, None] * (1 - eye)
-    deviation = shrunk.diagonal(dim1=-2, dim2=-1).sqrt()  # [C, F]
+    deviation = (shrunk * eye).sum(-1).sqrt()  # [C, F]
     constant = deviation == 0
     deviation = torch.where(constant, 1, deviation)
     correlation = shrunk / (deviation[:, :, None] * deviation[:, None, :]) + constant[:, :, None] * eye

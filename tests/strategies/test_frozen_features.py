@@ -287,3 +287,13 @@ def test_an_evaluation_is_that_of_the_classifier(name):
     testing.assert_equal(lanes[0], lanes[1], "lanes", 1e-5, 1e-6)
     for i, agent in enumerate(agents):
         testing.assert_equal(cl.tree.map(lambda leaf, i=i: leaf[i], lanes[0]), probes[0](agent), "lane", 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["fecam", "ranpac"])
+def test_what_solves_once_is_compiled(name):
+    own = {**registry.ARGUMENTS[name], **({"ridge": None} if name == "ranpac" else {})}
+    strategy = getattr(cl.strategies, name)(registry.MODEL, **own)
+    agents = [cl.fold(strategy.update, strategy.init(cl.key(seed)), BENCH.train) for seed in (0, 1)]
+    probe = cl.vmap(cl.evaluate(strategy.model, BENCH.test))
+    lanes = cl.tree.stack(agents)
+    testing.assert_equal(cl.compile(probe)(lanes), probe(lanes), "compiled", 1e-4, 1e-5)
