@@ -16,7 +16,7 @@ below the rounding errors of a float32 G.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ def init(
     key: Tensor,
     projection_size: int = 2000,
     ridge: float | None = None,
-    choose_on: str = "experience",
+    choose_on: Literal["experience", "all"] = "experience",
 ) -> RanPAC:
     """A classifier that has seen no row, for features like `sample` [F], with a projection drawn from the key.
 
@@ -163,11 +163,11 @@ def _held_out_errors(gram: Tensor, targets: Tensor, held_gram: Tensor, held_targ
 @opaque("gram, targets, ridge", like=lambda gram, targets, ridge: torch.empty_like(targets))
 def _solve_ridge(gram: Tensor, targets: Tensor, ridge: Tensor) -> Tensor:
     """W [M, C] for the smallest of ridge, 10 ridge, 100 ridge, ... for which there is a solution in float64."""
-    for _ in _RIDGES:
-        weights = _solution(gram, targets, ridge)
+    weights = _solution(gram, targets, ridge)
+    for power in range(1, len(_RIDGES)):
         if not weights.isnan().any():
             break
-        ridge = 10 * ridge
+        weights = _solution(gram, targets, ridge * 10.0**power)
     return weights
 
 
