@@ -173,6 +173,7 @@ NON_NEGATIVE = kind(*NUMBER, bad=("0.1", float("-inf")), drawn=NO_NUMBER)
 POSITIVE = dataclasses.replace(NON_NEGATIVE, fine=frozenset(NUMBER - {"zero"}), bad=(0.0, "0.1"))
 DECAY = kind("zero", "numpy float", bad=("0.9", 1, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in [0, 1)
 FRACTION = kind("numpy float", bad=("0.5", 0.0, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in (0, 1)
+EXPONENT = kind("numpy float", bad=("0.5", 0.0, 1.1), drawn=NO_NUMBER)  # in (0, 1]
 PROBABILITY = kind("zero", "numpy float", bad=("0.5", 1.1), drawn=NO_NUMBER)
 ANGLE = kind(*NUMBER, "negative")
 FLAG = kind("bool", bad=("True", 0, 1))
@@ -260,11 +261,15 @@ USUAL = {
     "n_experiences": SIZE.but(bad=(3, 10**9)),
     "optimizer": OPTIMIZER,
     "per_experience": SIZE,
+    "projection_size": SIZE,
     "replay_size": SIZE,
+    "ridge": POSITIVE,
     "sample_size": SIZE,
     "shrinkage": NON_NEGATIVE,
     "candidates": SIZE,
     "fields": FUNCTION,
+    "gamma1": POSITIVE,
+    "gamma2": PROBABILITY,  # at most gamma1, which is 1
     "loss": FUNCTION,
     "losses": FUNCTION,
     "n": SIZE,
@@ -281,6 +286,7 @@ USUAL = {
     "temperature": POSITIVE,
     "test": DATASET,
     "train": DATASET,
+    "tukey": EXPONENT,
     "update": FUNCTION,
     "validation": FRACTION,
     "which": FUNCTION,
@@ -1363,6 +1369,14 @@ RANGES: dict[str, dict[str, Kind]] = {
     "rwalk": {"alpha": PROBABILITY},
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
+    "ranpac": {
+        "optimizer": OPTIMIZER.but("none"),
+        "weights": kind("weights", "none"),
+        "ridge": POSITIVE.but("none"),
+        "choose_on": choice("experience", "all"),
+    },
+    "fecam": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
+    "acil": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
 for name in [name for name in strategies.__all__ if not isinstance(getattr(strategies, name), type)]:
     own = own_arguments(name)
@@ -2176,6 +2190,54 @@ for name, made in (
         {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_},
         {"rows": "rows|labels"},
     )
+SAMPLE = kind("tensor", "nan tensor", bad=(FEATURES[None], FEATURES.long()))
+call(
+    "classifiers.acil.init",
+    {"n_classes": 4, "sample": FEATURES, "key": KEY, "projection_size": 5, "ridge": 0.1},
+    {"sample": SAMPLE},
+)
+call("classifiers.acil.insert", {"model": MODEL, "slot": "acil"})
+call(
+    "classifiers.ranpac.init",
+    {"n_classes": 4, "sample": FEATURES, "key": KEY, "projection_size": 5, "ridge": 0.1, "choose_on": "all"},
+    {"sample": SAMPLE, "ridge": POSITIVE.but("none"), "choose_on": choice("experience", "all")},
+)
+call("classifiers.ranpac.insert", {"model": MODEL, "slot": "ranpac", "validation": 0.2})
+call("classifiers.ranpac.begin", {"slot": "ranpac"})
+GAMMAS = {"gamma1": 1.0, "gamma2": 0.5, "tukey": 0.5}
+call("classifiers.fecam.hyperparameters", GAMMAS)
+call(
+    "classifiers.fecam.init",
+    {"n_classes": 4, "sample": FEATURES, **GAMMAS},
+    {"sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor")},
+)
+call("classifiers.fecam.insert", {"model": MODEL, "slot": "fecam"})
+SLOTS = {
+    "acil": classifiers.acil.init(4, FEATURES, KEY, 5),
+    "fecam": classifiers.fecam.init(4, FEATURES),
+    "ranpac": classifiers.ranpac.init(4, FEATURES, KEY, 5),
+}
+for name, made in SLOTS.items():
+    learnt = {"slot": kind(bad=(STATE,))}
+    call(f"classifiers.{name}.logits", {"slot": made, "rows": ROWS}, {**learnt, "rows": FEATURES_})
+    held_, held_kind = ({"held": EXP.valid}, {"held": tensor(EXP.valid)}) if name == "ranpac" else ({}, {})
+    call(
+        f"classifiers.{name}.add",
+        {"slot": made, "rows": ROWS, **LABELLED, **held_},
+        {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_, **held_kind},
+        {"rows": "rows|labels"},
+    )
+for function in ("close", "choose_ridge", "solve"):
+    call(f"classifiers.ranpac.{function}", {"slot": SLOTS["ranpac"]}, {"slot": kind(bad=(STATE,))})
+call("classifiers.fecam.solve", {"slot": SLOTS["fecam"]}, {"slot": kind(bad=(STATE,))})
+call(
+    "classifiers.fecam.distances",
+    {"classifier": classifiers.fecam.solve(SLOTS["fecam"]), "rows": ROWS},
+    {"classifier": kind(bad=(STATE,)), "rows": FEATURES_},
+)
+call("classifiers.slda.solve", {"slot": classifiers.slda.init(4, FEATURES)}, {"slot": kind(bad=(STATE,))})
+SOLVED = classifiers.slda.solve(classifiers.slda.init(4, FEATURES))
+call("classifiers.linear.logits", {"slot": SOLVED, "rows": ROWS}, {"slot": kind(bad=(STATE,)), "rows": FEATURES_})
 CORRECTION = {"slot": classifiers.bias_correction.init(4), "logits": LOGITS}
 CORRECTION_ = {"slot": kind(bad=(STATE,)), "logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS[0]))}
 call("classifiers.bias_correction.correct", CORRECTION, CORRECTION_)

@@ -115,10 +115,13 @@ def one_shot(case):
 
 @pytest.mark.parametrize("case", named([*registry.LOSSES, *registry.UPDATES, *registry.TRANSFORMS, *registry.PROBES]))
 def test_device(case):
-    component = one_shot(case)
-    if case in registry.PROBES:  # the leaf of an evaluation, on rows of the same device; its own test stream is on the processor
-        (component,) = cl.tree.leaves(component)
-    testing.check_device(component, case.state(), case.bench.train[0])
+    component, state = one_shot(case), case.state()
+    if case in registry.PROBES:  # the leaves of an evaluation, on rows of the same device; its own test stream is on the processor
+        *before, component = cl.tree.leaves(component)
+        for prepare in before:
+            testing.check_device(prepare, state, case.bench.train[0])
+            state = prepare(state, None)
+    testing.check_device(component, state, case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))

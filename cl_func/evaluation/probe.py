@@ -22,6 +22,7 @@ from cl_func.tree import state, static
 class Evaluate:
     """The Probe made by `evaluate`."""
 
+    prepare: Callable[[Any, Any], Any] | None  # a leaf: of a state, what the other needs of it; None where that is the state
     measure: Callable[[Any, Experience], Sums]  # the leaf: sums over the valid rows of one batch
     stream: Sequence[Experience] = static()
     batch_size: int = static()
@@ -29,6 +30,8 @@ class Evaluate:
 
     def __call__(self, state: Any, exp: Any = None) -> dict[str, Tensor]:
         """The measurements of a state, as `evaluate` describes them."""
+        if self.prepare is not None:
+            state = self.prepare(state, None)
         totals = [self.how.total([self.measure(state, b) for b in read_ahead(self._batches(test))]) for test in self.stream]
         return self.how.finish(totals)
 
@@ -44,12 +47,21 @@ def _is_model(value: Any) -> TypeGuard[Model]:
 
 
 def _classifier(model: Any) -> Callable[[Any, Experience], Tensor]:
-    """The function `(state, exp) -> logits [n, C]` of what `evaluate` takes, which a function is already."""
+    """The function `(state, exp) -> logits [n, C]` of what `evaluate` takes, which a function is already.
+
+    Of a `Classifier` with `prepare` it is the one of what that returns.
+    """
+    if isinstance(model, Classifier) and model.prepare is not None:
+        return model.logits
     return partial(_logits, model=model) if _is_model(model) else model
 
 
 def _logits(state: Any, exp: Experience, *, model: Model) -> Tensor:
     return forward(model, checks.params(state), state, exp, train=False)[0]
+
+
+def _prepare(state: Any, exp: Any, *, prepare: Callable[[Any], Any]) -> Any:
+    return prepare(state)
 
 
 def _measure(
@@ -111,4 +123,6 @@ def evaluate(
     if _is_model(net) and mask is None:
         warn_one_head(net, tasks, exp, stacklevel=2)
     leaf = partial(_measure, classify=_classifier(model), batch=how.batch)
-    return Evaluate(measure=leaf, stream=stream, batch_size=min(batch_size, longest), how=how)
+    prepare = model.prepare if isinstance(model, Classifier) else None
+    once = None if prepare is None else partial(_prepare, prepare=prepare)
+    return Evaluate(prepare=once, measure=leaf, stream=stream, batch_size=min(batch_size, longest), how=how)

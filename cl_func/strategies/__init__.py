@@ -4,6 +4,7 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.acil import ACILAgent, acil
 from cl_func.strategies.agem import AGEMAgent, agem
 from cl_func.strategies.bic import BiCAgent, bic
 from cl_func.strategies.cumulative import cumulative
@@ -13,6 +14,7 @@ from cl_func.strategies.er_ace import ERACEAgent, er_ace
 from cl_func.strategies.er_lwf import ERLwFAgent, er_lwf
 from cl_func.strategies.ewc import EWCAgent, ewc
 from cl_func.strategies.ewc_online import ewc_online
+from cl_func.strategies.fecam import FeCAMAgent, fecam
 from cl_func.strategies.from_scratch import FromScratchAgent, from_scratch
 from cl_func.strategies.gdumb import GDumbAgent, gdumb
 from cl_func.strategies.gem import GEMAgent, gem
@@ -26,11 +28,13 @@ from cl_func.strategies.naive import naive
 from cl_func.strategies.ncm import NCMAgent, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
 from cl_func.strategies.owm import OWMAgent, owm
+from cl_func.strategies.ranpac import RanPACAgent, ranpac
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
 from cl_func.strategies.si import SIAgent, si
 from cl_func.strategies.slda import SLDAAgent, slda
 
 __all__ = [
+    "ACILAgent",
     "AGEMAgent",
     "BiCAgent",
     "DERAgent",
@@ -39,6 +43,7 @@ __all__ = [
     "ERAgent",
     "ERLwFAgent",
     "EWCAgent",
+    "FeCAMAgent",
     "FromScratchAgent",
     "GDumbAgent",
     "GEMAgent",
@@ -51,8 +56,10 @@ __all__ = [
     "OGDAgent",
     "OWMAgent",
     "RWalkAgent",
+    "RanPACAgent",
     "SIAgent",
     "SLDAAgent",
+    "acil",
     "agem",
     "bic",
     "cumulative",
@@ -63,6 +70,7 @@ __all__ = [
     "er_lwf",
     "ewc",
     "ewc_online",
+    "fecam",
     "from_scratch",
     "gdumb",
     "gem",
@@ -76,6 +84,7 @@ __all__ = [
     "ncm",
     "ogd",
     "owm",
+    "ranpac",
     "rwalk",
     "si",
     "slda",
