@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import tree
+from cl_func import checks, tree
 from cl_func.experiences import Experience
 from cl_func.memory import buffer, replay
 from cl_func.memory.kinds import Fields
@@ -24,6 +24,7 @@ def offer(add: Callable[..., Any], memory: Any, key: Tensor, state: Any, exp: Ex
     If the experience is on a disk and longer than the memory, only rows that stay are gathered, at most `memory.capacity`. That is
     for `replay.fields`; other fields may depend on more than their own row, and are made of all rows.
     """
+    checks.instance("exp", exp, Experience, "an Experience")
     n, capacity = len(exp), memory.capacity
     if not exp.source.on_disk or n <= capacity or fields is not replay.fields:
         return add(memory, key, fields(state, exp), exp.valid, *others)
