@@ -105,9 +105,9 @@ def main() -> None:
         "ER": (cl.strategies.er(linear, optimizer, capacity=20 * n_classes, replay_size=32, **loop), False),
         "NCM": (cl.strategies.ncm(linear, batch_size=256), False),
         "SLDA": (cl.strategies.slda(linear, batch_size=256), False),
-        "RanPAC": (cl.strategies.ranpac(linear, projection_size=projection, batch_size=256), False),
-        "ACIL": (cl.strategies.acil(linear, projection_size=projection, batch_size=256), False),
-        # Each minibatch adds a matrix for every class, so they are large.
+        # Each minibatch adds large matrices, so they hold many rows.
+        "RanPAC": (cl.strategies.ranpac(linear, projection_size=projection, batch_size=2000), False),
+        "ACIL": (cl.strategies.acil(linear, projection_size=projection, batch_size=2000), False),
         "FeCAM": (cl.strategies.fecam(linear, batch_size=2000), False),
         "joint": (cl.strategies.joint(linear, optimizer, **loop), True),
     }

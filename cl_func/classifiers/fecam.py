@@ -84,7 +84,7 @@ def init(n_classes: int, sample: Tensor, gamma1: float = 1.0, gamma2: float = 1.
 def hyperparameters(gamma1: float, gamma2: float, tukey: float) -> dict[str, float]:
     """The hyperparameters, checked. Raises TypeError or ValueError, as `init` does.
 
-    (With gamma2 above gamma1 S would not always be positive definite.)
+    With gamma2 above gamma1 S is not always positive definite, and where it is not, as if it were set later, logits are NaN.
     """
     first = nonnegative("gamma1", gamma1, 1.0, positive=True)
     second = nonnegative("gamma2", gamma2, 1.0)
