@@ -300,6 +300,10 @@ LOSSES = [
     Case("losses.mixup", lambda: losses.mixup(ODD), model=ODD),
     Case("losses.cutmix", lambda: losses.with_replay(losses.cutmix(AUGMENTED, mask="experience"), 3), model=AUGMENTED),
     Case("losses.cutmix", lambda: losses.cutmix(PICTURES), model=PICTURES),
+    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(MODEL, temperature="lwf.temperature")),
+    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(AUGMENTED), model=AUGMENTED),
+    Case("losses.supervised_contrastive", lambda: losses.with_replay(losses.supervised_contrastive(NORMED), 3), model=NORMED),
+    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(ODD, 0.5), model=ODD),
     Case("losses.cross_entropy", lambda: _ce(ODD), model=ODD),
     *[Case("losses.cross_entropy", lambda model=model: _ce(model), model=model) for model in (STACK, VIT)],
     Case("losses.cross_entropy", lambda: _ce(AUGMENTED), model=AUGMENTED),
@@ -598,6 +602,7 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 NOT_COMPONENTS = {
     "classifiers": set(),
     "losses": {
+        "contrast",
         "distillation",
         "divergence",
         "logit_distance",

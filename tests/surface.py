@@ -1115,6 +1115,18 @@ call("augment.compose", {"key": KEY, "x": PICTURES}, {"x": PICTURES_}, run=cl.au
 call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})
 ALPHA = dataclasses.replace(POSITIVE, fine=POSITIVE.fine | {"str"}, bad=(0.0, float("-inf")))
 MIX = {"mask": choice("experience", "seen").but("none"), "alpha": ALPHA}
+call("losses.supervised_contrastive", {"model": MODEL, "temperature": 0.1}, {"temperature": ALPHA})
+call(
+    "losses.contrast",
+    {"embeddings": LOGITS, "labels": EXP.y, "valid": EXP.valid, "temperature": 0.1},
+    {
+        "embeddings": tensor(LOGITS, shapes=False, bad=(LOGITS[0], LOGITS[None], LOGITS[:5])),
+        "labels": tensor(EXP.y),
+        "valid": tensor(EXP.valid),
+        "temperature": POSITIVE.but("scalar tensor"),
+    },
+    {"embeddings": "embeddings|labels|valid"},
+)
 call("losses.mixup", {"model": MODEL, "alpha": 0.2, "mask": "seen", "slot": "seen"}, MIX)
 call(
     "losses.cutmix",
