@@ -68,6 +68,10 @@ VIT = cl.models.vit(1, 1, n_classes=4, channels=6, width=8, depth=1, heads=2, dr
 VIEWS = cl.augment.compose(cl.augment.random_crop(padding=1), cl.augment.horizontal_flip(), cl.augment.cutout(1))
 PICTURES = cl.models.from_module(picture_net, n_classes=4, input_shape=(1, 2, 3), last_layer="4")
 AUGMENTED = cl.models.augmented(cl.models.normalized(PICTURES, 0.1, 2.0), VIEWS)
+PROJECTED = {
+    "linear": cl.models.projected(AUGMENTED, 5, head="linear"),
+    **{name: cl.models.projected(model, 5) for name, model in {"mlp": MODEL, "bn": NORMED, "odd": ODD}.items()},
+}
 HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
@@ -303,7 +307,10 @@ LOSSES = [
     Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(MODEL, temperature="lwf.temperature")),
     Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(AUGMENTED), model=AUGMENTED),
     Case("losses.supervised_contrastive", lambda: losses.with_replay(losses.supervised_contrastive(NORMED), 3), model=NORMED),
-    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(ODD, 0.5), model=ODD),
+    *[
+        Case("losses.supervised_contrastive", lambda model=model: losses.supervised_contrastive(model, 0.5), model=model)
+        for model in PROJECTED.values()
+    ],
     Case("losses.cross_entropy", lambda: _ce(ODD), model=ODD),
     *[Case("losses.cross_entropy", lambda model=model: _ce(model), model=model) for model in (STACK, VIT)],
     Case("losses.cross_entropy", lambda: _ce(AUGMENTED), model=AUGMENTED),
@@ -408,7 +415,7 @@ UPDATES = [
     Case("optim.restart", lambda: optim.restart()),
     *[
         Case("models.fresh_function", lambda model=model: partial(redrawn, model=model), model=model)
-        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
+        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT, PROJECTED["bn"])
     ],
 ]
 

@@ -992,6 +992,11 @@ call(
 )
 PICTURE_MODEL = registry.PICTURES
 FLAT_MODELS = kind(bad=(MODEL, "cnn", models.from_module(build, n_classes=4), registry.AUGMENTED))
+call(
+    "models.projected",
+    {"model": MODEL, "size": 5, "head": "mlp"},
+    {"model": MODEL_.but(bad=(LINEAR,)), "size": SIZE, "head": choice("linear", "mlp")},
+)
 call("models.augmented", {"model": PICTURE_MODEL, "augment": registry.VIEWS}, {"model": FLAT_MODELS, "augment": FUNCTION})
 call(
     "models.normalized",
