@@ -136,6 +136,7 @@ METHODS = (
     # Class-incremental
     Method("icarl", _replay, settings=("class",), passes=lambda k: (2, 2)),
     Method("bic", _replay, settings=("class",), passes=None),
+    Method("scr", _replay, {"temperature": [0.07, 0.2, 0.5]}, settings=("class",), passes=lambda k: (2, 0)),  # with one view
     Method("ncm", settings=WITHOUT_TASKS, passes=None),
     Method("slda", grid={"slda.shrinkage": [1e-4, 1e-2]}, settings=WITHOUT_TASKS, passes=None),
 )

@@ -456,6 +456,7 @@ PROBES = [
         for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
     ],
     Case("evaluate", lambda: cl.evaluate(AUGMENTED, BENCH.test), model=AUGMENTED),
+    Case("evaluate", lambda: cl.evaluate(cl.strategies.scr(MODEL, SGD, capacity=5, replay_size=4).model, BENCH.test)),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.slda(NORMED).model, BENCH.test), model=NORMED, start=featured),
@@ -509,6 +510,8 @@ STRATEGIES = [
     Case("strategies.gss", lambda: cl.strategies.gss(NORMED, SGD, capacity=9, replay_size=4, subset_size=3)),
     Case("strategies.mir", lambda: cl.strategies.mir(MODEL, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
     Case("strategies.mir", lambda: cl.strategies.mir(NORMED, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
+    Case("strategies.scr", lambda: cl.strategies.scr(MODEL, SGD, capacity=9, replay_size=4, projection="linear", batch_size=5)),
+    Case("strategies.scr", lambda: cl.strategies.scr(NORMED, SGD, capacity=9, replay_size=4, projection_size=5)),
 ]
 
 _STORE = {"capacity": 9, "replay_size": 4}
@@ -520,6 +523,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a mo
     "gss": {**_STORE, "subset_size": 3},
     "mir": {"capacity": 9, "replay_size": 2, "candidates": 6},
     "ogd": {"capacity": 7, "per_experience": 4},
+    "scr": {**_STORE, "projection_size": 5},
     "slda": {"shrinkage": 0.1},
     **{name: {"strength": 0.5} for name in ("ewc", "ewc_online", "mas", "rwalk", "si")},
     **dict.fromkeys(("der", "der_pp", "er", "er_ace", "er_lwf", "icarl"), _STORE),
@@ -533,7 +537,7 @@ STRATEGIES += [
 ]
 STRATEGIES += [
     Case(f"strategies.{name}", lambda name=name: getattr(cl.strategies, name)(AUGMENTED, SGD, batch_size=5, **ARGUMENTS[name]))
-    for name in ("er", "from_scratch", "gem", "lwf", "mir")
+    for name in ("er", "from_scratch", "gem", "lwf", "mir", "scr")
 ]
 
 # Other targets: every loss for them, every part that looks at targets, and every method that takes a loss.

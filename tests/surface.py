@@ -1321,6 +1321,7 @@ RANGES: dict[str, dict[str, Kind]] = {
     "mir": {"candidates": SIZE.but("none")},
     "rwalk": {"alpha": PROBABILITY},
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
+    "scr": {"projection": choice("linear", "mlp"), "projection_size": SIZE},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
 for name in [name for name in strategies.__all__ if not isinstance(getattr(strategies, name), type)]:
@@ -2106,6 +2107,11 @@ call(
     "classifiers.nearest_mean.init",
     {"n_classes": 4, "sample": FEATURES},
     {"sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor")},
+)
+call(
+    "classifiers.nearest_mean.of_memory",
+    {"model": MODEL, "net": NET, "memory": STORED},
+    {"net": kind("weights"), "memory": MEMORY},
 )
 call("classifiers.nearest_mean.insert", {"model": MODEL, "slot": "ncm"})
 call(

@@ -21,14 +21,18 @@ from cl_func.tree import state, static
 class Evaluate:
     """The Probe made by `evaluate`."""
 
-    measure: Callable[[Any, Experience], Sums]  # the leaf: sums over the valid rows of one batch
+    measure: Callable[[Any, Experience], Sums]  # a leaf: sums over the valid rows of one batch, from what `prepare` makes
+    prepare: Callable[[Any, Experience], Any] | None  # a leaf: what a classifier makes of the state, once for all batches
     stream: Sequence[Experience] = static()
     batch_size: int = static()
     how: Measure = static()
 
     def __call__(self, state: Any, exp: Any = None) -> dict[str, Tensor]:
         """The measurements of a state, as `evaluate` describes them."""
-        return self.how.finish([self.how.total([self.measure(state, b) for b in self._batches(test)]) for test in self.stream])
+        batches = [self._batches(test) for test in self.stream]
+        if self.prepare is not None:
+            state = self.prepare(state, batches[0][0])
+        return self.how.finish([self.how.total([self.measure(state, b) for b in found]) for found in batches])
 
     def _batches(self, exp: Experience) -> list[Experience]:
         whole = pad(exp, -(-len(exp) // self.batch_size) * self.batch_size)
@@ -43,7 +47,13 @@ def _is_model(value: Any) -> TypeGuard[Model]:
 
 def _classifier(model: Any) -> Callable[[Any, Experience], Tensor]:
     """The function `(state, exp) -> logits [n, C]` of what `evaluate` takes, which a function is already."""
+    if isinstance(model, Classifier):
+        return model.logits
     return partial(_logits, model=model) if _is_model(model) else model
+
+
+def _prepare(state: Any, exp: Experience, *, prepare: Callable[[Any], Any]) -> Any:
+    return prepare(state)
 
 
 def _logits(state: Any, exp: Experience, *, model: Model) -> Tensor:
@@ -109,4 +119,6 @@ def evaluate(
     if _is_model(net) and mask is None:
         warn_one_head(net, tasks, exp, stacklevel=2)
     leaf = partial(_measure, classify=_classifier(model), batch=how.batch)
-    return Evaluate(measure=leaf, stream=stream, batch_size=min(batch_size, longest), how=how)
+    prepare = model.prepare if isinstance(model, Classifier) else None
+    once = None if prepare is None else partial(_prepare, prepare=prepare)
+    return Evaluate(measure=leaf, prepare=once, stream=stream, batch_size=min(batch_size, longest), how=how)

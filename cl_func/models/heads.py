@@ -84,13 +84,18 @@ def split_heads(model: Model) -> tuple[Model, Tensor | None]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """A function `(state, exp) -> logits [n, C]` that classifies by a model's features or logits, with that model."""
+    """A function `(state, exp) -> logits [n, C]` that classifies by a model's features or logits, with that model.
+
+    prepare: what it needs of a state and computes from it alone, `state -> prepared`, a tree of tensors; an evaluation calls it
+        once for all its batches. `logits` is then a function `(prepared, exp) -> logits`. None: there is nothing to compute.
+    """
 
     logits: Callable[[Any, Experience], Tensor]
     model: Model
+    prepare: Callable[[Any], Any] | None = None
 
     def __call__(self, state: Any, exp: Experience) -> Tensor:
-        return self.logits(state, exp)
+        return self.logits(state if self.prepare is None else self.prepare(state), exp)
 
 
 def of_their_task(model: Model, logits: Tensor, tasks: Tensor) -> Tensor:

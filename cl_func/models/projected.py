@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cl_func import checks, random
+from cl_func import checks, random, tree
 from cl_func.models.augmented import Augmented, augmented, split_augment
 from cl_func.models.heads import split_heads
 from cl_func.models.model import Features, Model, ModelState, feature_function, fresh_function, zero_input
-from cl_func.models.pure import PureModule, pure
+from cl_func.models.module import from_module
 
 _PREFIX = "projection."
 
@@ -59,7 +59,7 @@ def projected(model: Model, size: int = 128, head: Literal["linear", "mlp"] = "m
     taken = [name for name in (*net.params, *net.buffers) if name.startswith(_PREFIX)]
     if taken:
         raise ValueError(f"model: its tensor {taken[0]!r} has the name of one of the projection's; give that layer another name.")
-    made = _Projected(plain, pure(partial(_head, width, size, head)))
+    made = _Projected(plain, from_module(partial(_head, width, size, head), n_classes=size, input_shape=(width,)))
     whole = Model(
         partial(_init, made),
         made,
@@ -83,7 +83,7 @@ class _Projected:
     """The `apply` of a projected model."""
 
     model: Model
-    head: PureModule
+    head: Model
 
     def __call__(
         self,
@@ -147,6 +147,11 @@ def _check(model: Model, net: ModelState) -> int:
     return features.shape[1]
 
 
+def unprojected(net: ModelState) -> ModelState:
+    """The state of the model itself, out of that of the projected one; the same for a state that has no projection."""
+    return tree.replace(net, params=split(net.params)[0])
+
+
 def split(params: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The parameters of the model itself, and those of the head by their names in it."""
     checks.instance("params", params, dict, "the tensors of a model by name")
@@ -167,7 +172,7 @@ def _init(made: _Projected, key: Tensor) -> ModelState:
 def _fresh(made: _Projected, key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
     own, head = split(params)
     drawn = fresh_function(made.model)(key, own) if own else {}
-    return _joined(drawn, made.head.fresh(random.fold_in(key, _CHILD), head) if head else {})
+    return _joined(drawn, fresh_function(made.head)(random.fold_in(key, _CHILD), head) if head else {})
 
 
 _CHILD = int.from_bytes(b"head", "big")  # layers of the model that draw have the children 0, 1, 2, ...

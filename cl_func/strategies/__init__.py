@@ -27,6 +27,7 @@ from cl_func.strategies.ncm import NCMAgent, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
 from cl_func.strategies.owm import OWMAgent, owm
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
+from cl_func.strategies.scr import SCRAgent, scr
 from cl_func.strategies.si import SIAgent, si
 from cl_func.strategies.slda import SLDAAgent, slda
 
@@ -51,6 +52,7 @@ __all__ = [
     "OGDAgent",
     "OWMAgent",
     "RWalkAgent",
+    "SCRAgent",
     "SIAgent",
     "SLDAAgent",
     "agem",
@@ -77,6 +79,7 @@ __all__ = [
     "ogd",
     "owm",
     "rwalk",
+    "scr",
     "si",
     "slda",
 ]
