@@ -510,6 +510,8 @@ STRATEGIES = [
     Case("strategies.gss", lambda: cl.strategies.gss(NORMED, SGD, capacity=9, replay_size=4, subset_size=3)),
     Case("strategies.mir", lambda: cl.strategies.mir(MODEL, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
     Case("strategies.mir", lambda: cl.strategies.mir(NORMED, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
+    Case("strategies.rar", lambda: cl.strategies.rar(MODEL, SGD, capacity=9, replay_size=4, epsilon=0.1, batch_size=5)),
+    Case("strategies.rar", lambda: cl.strategies.rar(NORMED, SGD, capacity=9, replay_size=4, epsilon=0.1, bounds=(-1.0, 1.0))),
     Case("strategies.scr", lambda: cl.strategies.scr(MODEL, SGD, capacity=9, replay_size=4, projection="linear", batch_size=5)),
     Case("strategies.scr", lambda: cl.strategies.scr(NORMED, SGD, capacity=9, replay_size=4, projection_size=5)),
 ]
@@ -523,6 +525,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a mo
     "gss": {**_STORE, "subset_size": 3},
     "mir": {"capacity": 9, "replay_size": 2, "candidates": 6},
     "ogd": {"capacity": 7, "per_experience": 4},
+    "rar": {**_STORE, "epsilon": 0.1, "virtual_lr": 0.5},
     "scr": {**_STORE, "projection_size": 5},
     "slda": {"shrinkage": 0.1},
     **{name: {"strength": 0.5} for name in ("ewc", "ewc_online", "mas", "rwalk", "si")},
@@ -537,7 +540,7 @@ STRATEGIES += [
 ]
 STRATEGIES += [
     Case(f"strategies.{name}", lambda name=name: getattr(cl.strategies, name)(AUGMENTED, SGD, batch_size=5, **ARGUMENTS[name]))
-    for name in ("er", "from_scratch", "gem", "lwf", "mir", "scr")
+    for name in ("er", "from_scratch", "gem", "lwf", "mir", "rar", "scr")
 ]
 
 # Other targets: every loss for them, every part that looks at targets, and every method that takes a loss.

@@ -1321,6 +1321,12 @@ RANGES: dict[str, dict[str, Kind]] = {
     "mir": {"candidates": SIZE.but("none")},
     "rwalk": {"alpha": PROBABILITY},
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
+    "rar": {
+        "epsilon": NON_NEGATIVE,
+        "beta": PROBABILITY,
+        "attack_steps": SIZE,
+        "bounds": kind("none", "list", bad=((0.0,), (1.0, 0.0), (0.5, 0.5), (0.0, "1"), (0.0, float("nan")), (False, True))),
+    },
     "scr": {"projection": choice("linear", "mlp"), "projection_size": SIZE},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }

@@ -26,6 +26,7 @@ from cl_func.strategies.naive import naive
 from cl_func.strategies.ncm import NCMAgent, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
 from cl_func.strategies.owm import OWMAgent, owm
+from cl_func.strategies.rar import RARAgent, rar
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
 from cl_func.strategies.scr import SCRAgent, scr
 from cl_func.strategies.si import SIAgent, si
@@ -51,6 +52,7 @@ __all__ = [
     "NCMAgent",
     "OGDAgent",
     "OWMAgent",
+    "RARAgent",
     "RWalkAgent",
     "SCRAgent",
     "SIAgent",
@@ -78,6 +80,7 @@ __all__ = [
     "ncm",
     "ogd",
     "owm",
+    "rar",
     "rwalk",
     "scr",
     "si",
