@@ -1407,6 +1407,7 @@ for name in (
     "forgetting",
     "backward_transfer",
     "learning_accuracy",
+    "worst_case_accuracy",
 ):
     call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3], "higher_is_better": None}, {"R": MATRIX, "seen": SEEN.but("none")})
 call(
