@@ -1088,11 +1088,13 @@ call(
 call("models.KeyedLayer", {}, {})
 
 # -- augmentations
+PARTS = kind(bad=((0.5,), (0.5, 0.2), (0.0, 1.0), (0.2, "1"), (0.2, float("nan")), (0.2, float("inf")), (True, 1.0)))
 PICTURES = torch.rand(3, 3, 4, 4)
 PICTURES_ = tensor(PICTURES, shapes=False, bad=(PICTURES.flatten(1), PICTURES[0], PICTURES[None], PICTURES.long()))
 for name, valid, kinds in (
     ("random_crop", {"padding": 2, "fill": 0.5}, {"padding": SIZE, "fill": ANGLE}),
     ("horizontal_flip", {"p": 0.3}, {"p": PROBABILITY}),
+    ("random_resized_crop", {"scale": (0.2, 1.0), "ratio": (0.5, 2.0)}, {"scale": PARTS, "ratio": PARTS.but("list")}),
     ("cutout", {"size": 2, "fill": 0.5}, {"size": SIZE, "fill": ANGLE}),
     (
         "color_jitter",
