@@ -140,6 +140,9 @@ METHODS = (
     Method("scr", _replay, {"temperature": [0.07, 0.2, 0.5]}, settings=("class",), passes=lambda k: (2, 0)),  # with one view
     Method("ncm", settings=WITHOUT_TASKS, passes=None),
     Method("slda", grid={"slda.shrinkage": [1e-4, 1e-2]}, settings=WITHOUT_TASKS, passes=None),
+    Method("ranpac", settings=WITHOUT_TASKS, passes=None),
+    Method("fecam", grid={"fecam.gamma1": [1.0, 10.0]}, settings=WITHOUT_TASKS, passes=None),
+    Method("acil", grid={"acil.ridge": [1e-2, 1e-1, 1.0, 10.0]}, settings=WITHOUT_TASKS, passes=None),
 )
 
 

@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="width that images are enlarged to, a multiple of 32 (default: 224)")
     parser.add_argument("--rows", type=int, help="only so many of the first rows of each set")
     parser.add_argument("--cache", type=Path, default=Path("out/features"), help="folder that keeps the features")
+    parser.add_argument("--projection", type=int, help="random features of RanPAC and ACIL (default: 2000, of the digits 300)")
     parser.add_argument("--seeds", type=int, default=5, help="orders of the classes (default: 5)")
     args = parser.parse_args()
     if args.data:
@@ -98,11 +99,16 @@ def main() -> None:
     linear = cl.models.mlp(n_features, hidden=(), n_classes=n_classes)  # its features are its inputs
     optimizer = cl.optim.adam(1e-3 if args.data else 1e-2)
     loop: dict[str, Any] = {"batch_size": 32, "epochs": 5 if args.data else 20}  # there are 70 times as many samples
+    projection = args.projection or (2000 if args.data else 300)
     methods = {
         "naive": (cl.strategies.naive(linear, optimizer, **loop), False),
         "ER": (cl.strategies.er(linear, optimizer, capacity=20 * n_classes, replay_size=32, **loop), False),
         "NCM": (cl.strategies.ncm(linear, batch_size=256), False),
         "SLDA": (cl.strategies.slda(linear, batch_size=256), False),
+        # Each minibatch adds large matrices, so they hold many rows.
+        "RanPAC": (cl.strategies.ranpac(linear, projection_size=projection, batch_size=2000), False),
+        "ACIL": (cl.strategies.acil(linear, projection_size=projection, batch_size=2000), False),
+        "FeCAM": (cl.strategies.fecam(linear, batch_size=2000), False),
         "joint": (cl.strategies.joint(linear, optimizer, **loop), True),
     }
     n_experiences = 10 if n_classes == 100 else 5

@@ -173,6 +173,7 @@ NON_NEGATIVE = kind(*NUMBER, bad=("0.1", float("-inf")), drawn=NO_NUMBER)
 POSITIVE = dataclasses.replace(NON_NEGATIVE, fine=frozenset(NUMBER - {"zero"}), bad=(0.0, "0.1"))
 DECAY = kind("zero", "numpy float", bad=("0.9", 1, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in [0, 1)
 FRACTION = kind("numpy float", bad=("0.5", 0.0, 1.0), drawn=NO_NUMBER | st.floats(min_value=1.0))  # in (0, 1)
+EXPONENT = kind("numpy float", bad=("0.5", 0.0, 1.1), drawn=NO_NUMBER)  # in (0, 1]
 PROBABILITY = kind("zero", "numpy float", bad=("0.5", 1.1), drawn=NO_NUMBER)
 ANGLE = kind(*NUMBER, "negative")
 FLAG = kind("bool", bad=("True", 0, 1))
@@ -260,11 +261,15 @@ USUAL = {
     "n_experiences": SIZE.but(bad=(3, 10**9)),
     "optimizer": OPTIMIZER,
     "per_experience": SIZE,
+    "projection_size": SIZE,
     "replay_size": SIZE,
+    "ridge": POSITIVE,
     "sample_size": SIZE,
     "shrinkage": NON_NEGATIVE,
     "candidates": SIZE,
     "fields": FUNCTION,
+    "gamma1": POSITIVE,
+    "gamma2": PROBABILITY,  # at most gamma1, which is 1
     "loss": FUNCTION,
     "losses": FUNCTION,
     "n": SIZE,
@@ -281,6 +286,7 @@ USUAL = {
     "temperature": POSITIVE,
     "test": DATASET,
     "train": DATASET,
+    "tukey": EXPONENT,
     "update": FUNCTION,
     "validation": FRACTION,
     "which": FUNCTION,
@@ -664,6 +670,52 @@ call(
     {"model": kind(bad=(DATA.x.long(), DATA.x[0], DATA.x[:, 0], DATA.x[:-1], (DATA.x, DATA.x), DATA.x.log()))},
     run=lambda model: cl.data.features(dataclasses.replace(PURE, apply=lambda *_: (model, {})), STATE.model, DATA, progress=False),
 )
+NPY = FOLDER / "x.npy"
+np.save(NPY, np.zeros((4, 2), dtype=np.float32))
+np.savez(FOLDER / "several.npz", a=np.zeros((4, 2)), b=np.zeros(4))
+np.save(FOLDER / "columns.npy", np.zeros((4, 2), dtype=np.float32, order="F")[:, ::-1].T)
+np.save(FOLDER / "int32.npy", np.zeros((4, 2), dtype=np.int32))
+np.save(FOLDER / "last.npy", np.zeros((4, 8, 8, 3), dtype=np.uint8))
+np.save(FOLDER / "flat.npy", np.zeros(4, dtype=np.float32))
+np.save(FOLDER / "none.npy", np.zeros((0, 2), dtype=np.float32))
+STORED = cl.data.stored(NPY, np.array([0, 1, 1, 0]))
+FOUR = torch.tensor([0, 1, 1, 0])
+call(
+    "data.stored",
+    {"x": NPY, "y": FOUR, "task": FOUR, "n_classes": 2, "largest": 100, "layout": None},
+    {
+        "x": kind(
+            bad=(
+                *ARRAYS,
+                "/nowhere.npy",
+                FILE,
+                FOLDER,
+                *(FOLDER / name for name in ("several.npz", "columns.npy", "int32.npy", "last.npy", "flat.npy", "none.npy")),
+                np.load(NPY, mmap_mode="c"),
+                np.load(NPY, mmap_mode="r")[:, :1],
+                np.load(NPY, mmap_mode="r")[:3],
+                [[0.0, 1.0]] * 4,
+            )
+        ),
+        "y": kind(
+            bad=(
+                *ARRAYS,
+                "/nowhere.npy",
+                FILE,
+                NPY.with_name("several.npz"),
+                np.zeros(3, dtype=np.int64),
+                np.array([0, 1, 2, 0]),
+                np.array([0, -1, 0, 0]),
+                FOUR.to("meta"),
+            )
+        ),
+        "task": kind("none", bad=(*ARRAYS, np.zeros(4), np.array([0, -1, 0, 0]), np.zeros(3, dtype=np.int64))),
+        "n_classes": SIZE.but("none", bad=(1,)),
+        "largest": SIZE,
+        "layout": kind("none", bad=("NHWC",)),
+    },
+    {"n_classes": "n_classes", "y": "y"},
+)
 
 # -- streams
 call(
@@ -840,6 +892,18 @@ call(
     "sources.join",
     {"sources": [VIEW, VIEW]},
     {"sources": kind(bad=([DATA, 3], [VIEW, DATA], VIEW, (DATA, IMAGES)))},
+)
+call(
+    "sources.Stored",
+    {"file": STORED.file, "y": FOUR, "task": FOUR, "n_classes": 2, "largest": 100},
+    {
+        "file": kind(bad=(str(NPY), NPY, np.load(NPY, mmap_mode="r"))),
+        "y": tensor(FOUR, dtypes=False, bad=(FOUR - 1, FOUR + 1, FOUR[:3], FOUR.int())),
+        "task": tensor(FOUR, "none", bad=(FOUR - 1,)),
+        "n_classes": COUNT.but(bad=(1,)),
+        "largest": SIZE,
+    },
+    {"y": "y|n_classes"},
 )
 call("sources.per_lane", {"rank": 1}, {"rank": COUNT})
 call("streams.cumulative", {"benchmark": BENCH})
@@ -1331,6 +1395,14 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     "scr": {"projection": choice("linear", "mlp"), "projection_size": SIZE},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
+    "ranpac": {
+        "optimizer": OPTIMIZER.but("none"),
+        "weights": kind("weights", "none"),
+        "ridge": POSITIVE.but("none"),
+        "choose_on": choice("experience", "all"),
+    },
+    "fecam": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
+    "acil": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
 }
 for name in [name for name in strategies.__all__ if not isinstance(getattr(strategies, name), type)]:
     own = own_arguments(name)
@@ -2150,6 +2222,54 @@ for name, made in (
         {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_},
         {"rows": "rows|labels"},
     )
+SAMPLE = kind("tensor", "nan tensor", bad=(FEATURES[None], FEATURES.long()))
+call(
+    "classifiers.acil.init",
+    {"n_classes": 4, "sample": FEATURES, "key": KEY, "projection_size": 5, "ridge": 0.1},
+    {"sample": SAMPLE},
+)
+call("classifiers.acil.insert", {"model": MODEL, "slot": "acil"})
+call(
+    "classifiers.ranpac.init",
+    {"n_classes": 4, "sample": FEATURES, "key": KEY, "projection_size": 5, "ridge": 0.1, "choose_on": "all"},
+    {"sample": SAMPLE, "ridge": POSITIVE.but("none"), "choose_on": choice("experience", "all")},
+)
+call("classifiers.ranpac.insert", {"model": MODEL, "slot": "ranpac", "validation": 0.2})
+call("classifiers.ranpac.begin", {"slot": "ranpac"})
+GAMMAS = {"gamma1": 1.0, "gamma2": 0.5, "tukey": 0.5}
+call("classifiers.fecam.hyperparameters", GAMMAS)
+call(
+    "classifiers.fecam.init",
+    {"n_classes": 4, "sample": FEATURES, **GAMMAS},
+    {"sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor")},
+)
+call("classifiers.fecam.insert", {"model": MODEL, "slot": "fecam"})
+SLOTS = {
+    "acil": classifiers.acil.init(4, FEATURES, KEY, 5),
+    "fecam": classifiers.fecam.init(4, FEATURES),
+    "ranpac": classifiers.ranpac.init(4, FEATURES, KEY, 5),
+}
+for name, made in SLOTS.items():
+    learnt = {"slot": kind(bad=(STATE,))}
+    call(f"classifiers.{name}.logits", {"slot": made, "rows": ROWS}, {**learnt, "rows": FEATURES_})
+    held_, held_kind = ({"held": EXP.valid}, {"held": tensor(EXP.valid)}) if name == "ranpac" else ({}, {})
+    call(
+        f"classifiers.{name}.add",
+        {"slot": made, "rows": ROWS, **LABELLED, **held_},
+        {**learnt, "rows": FEATURES_.but(bad=(ROWS[:5],)), **LABELLED_, **held_kind},
+        {"rows": "rows|labels"},
+    )
+for function in ("close", "choose_ridge", "solve"):
+    call(f"classifiers.ranpac.{function}", {"slot": SLOTS["ranpac"]}, {"slot": kind(bad=(STATE,))})
+call("classifiers.fecam.solve", {"slot": SLOTS["fecam"]}, {"slot": kind(bad=(STATE,))})
+call(
+    "classifiers.fecam.distances",
+    {"classifier": classifiers.fecam.solve(SLOTS["fecam"]), "rows": ROWS},
+    {"classifier": kind(bad=(STATE,)), "rows": FEATURES_},
+)
+call("classifiers.slda.solve", {"slot": classifiers.slda.init(4, FEATURES)}, {"slot": kind(bad=(STATE,))})
+SOLVED = classifiers.slda.solve(classifiers.slda.init(4, FEATURES))
+call("classifiers.linear.logits", {"slot": SOLVED, "rows": ROWS}, {"slot": kind(bad=(STATE,)), "rows": FEATURES_})
 CORRECTION = {"slot": classifiers.bias_correction.init(4), "logits": LOGITS}
 CORRECTION_ = {"slot": kind(bad=(STATE,)), "logits": tensor(LOGITS, shapes=False, bad=(LOGITS[:, :3], LOGITS[0]))}
 call("classifiers.bias_correction.correct", CORRECTION, CORRECTION_)

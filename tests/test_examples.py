@@ -36,6 +36,8 @@ def check_pretrained(said):
     assert accuracies["naive"] < 0.3 < accuracies["NCM"] < accuracies["SLDA"]
     assert accuracies["naive"] + 0.3 < accuracies["ER"] < accuracies["SLDA"]
     assert accuracies["SLDA"] > 0.97
+    assert min(accuracies["RanPAC"], accuracies["ACIL"]) > 0.96
+    assert accuracies["FeCAM"] > accuracies["NCM"] + 0.15
 
 
 CHECKS = {"pretrained.py": check_pretrained, "text.py": check_text}
@@ -135,7 +137,8 @@ def test_pretrained_reads_cifar(n_classes, tmp_path, monkeypatch, capsys):
     assert len(pretrained.cifar(tmp_path, 15)[0]) == 15
 
     monkeypatch.setattr(pretrained, "lite0", TinyNet)
-    monkeypatch.setattr(sys, "argv", ["", "--data", str(tmp_path), "--size", "64", "--cache", str(tmp_path), "--seeds", "2"])
+    small = ["--size", "64", "--projection", "30", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", ["", "--data", str(tmp_path), "--cache", str(tmp_path), *small])
     pretrained.main()
     said = capsys.readouterr().out
     assert f"of 12 features, {n_classes} classes in {5 if n_classes == 10 else 10} experiences" in said

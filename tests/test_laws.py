@@ -113,20 +113,15 @@ def one_shot(case):
     return component
 
 
-def on_one_batch(probe):
-    """The leaves of a probe, one after the other."""
-    if not isinstance(probe, cl.evaluation.Evaluate) or probe.prepare is None:
-        (leaf,) = cl.tree.leaves(probe)
-        return leaf
-    return lambda state, exp: probe.measure(probe.prepare(state, exp), exp)
-
-
 @pytest.mark.parametrize("case", named([*registry.LOSSES, *registry.UPDATES, *registry.TRANSFORMS, *registry.PROBES]))
 def test_device(case):
-    component = one_shot(case)
+    component, state = one_shot(case), case.state()
     if case in registry.PROBES:  # the leaves of an evaluation, on rows of the same device; its own test stream is on the processor
-        component = on_one_batch(component)
-    testing.check_device(component, case.state(), case.bench.train[0])
+        *before, component = cl.tree.leaves(component)
+        for prepare in before:
+            testing.check_device(prepare, state, case.bench.train[0])
+            state = prepare(state, None)
+    testing.check_device(component, state, case.bench.train[0])
 
 
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))

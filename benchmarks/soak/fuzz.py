@@ -53,6 +53,9 @@ CHANGES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "icarl": lambda r: {"capacity": 7, "replay_size": 4},
     "bic": lambda r: {"capacity": 14, "replay_size": 4, "validation": 0.4},
     "slda": lambda r: {"shrinkage": 0.1},
+    "ranpac": lambda r: {"projection_size": 16, "ridge": 0.1},
+    "fecam": lambda r: {"gamma2": r.choice([0.0, 1.0])},
+    "acil": lambda r: {"projection_size": r.choice([3, 16])},
 }
 STRATEGIES = ("naive", "joint", "cumulative", "from_scratch", "lwf", "ncm", *CHANGES)
 

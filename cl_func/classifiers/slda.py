@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.classifiers import nearest_mean
+from cl_func.classifiers import linear, nearest_mean
+from cl_func.classifiers.linear import LinearClassifier, _cholesky
 from cl_func.classifiers.nearest_mean import _check_features, _check_labels
 from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
 from cl_func.memory import replay
-from cl_func.models import Model, feature_function, features, mask_logits
+from cl_func.models import Model, feature_function, features
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.tree import bounded, state
 
@@ -74,22 +75,25 @@ def add(slot: SLDA, rows: Tensor, labels: Tensor, valid: Tensor) -> SLDA:
     return tree.replace(slot, means=means, counts=counts, scatter=slot.scatter + within.T @ within + between.T @ between)
 
 
+def solve(slot: SLDA) -> LinearClassifier:
+    """The linear classifier of the statistics, which takes O(F^3); `classifiers.linear.logits` of it are cheap."""
+    checks.instance("slot", slot, SLDA, _EXPECTED)
+    covariance = slot.scatter / slot.counts.sum().clamp(min=1)
+    eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=slot.means.device)
+    shrinkage = slot.shrinkage.double()
+    weights = torch.cholesky_solve(slot.means.T, _cholesky((1 - shrinkage) * covariance + shrinkage * eye))  # [F, C]
+    return LinearClassifier(weights=weights, bias=-(slot.means.T * weights).sum(0) / 2, seen=slot.counts > 0)
+
+
 def logits(slot: SLDA, rows: Tensor) -> Tensor:
     """The logits [n, C] of features [n, F], masked where a class has no rows.
 
-    Each call solves the linear system anew, in O(F^3). Raises TypeError or ValueError for features of another dtype or shape.
+    Each call solves the linear system anew: for many batches call `solve` once. Raises TypeError or ValueError for features of
+    another dtype or shape.
     """
     checks.instance("slot", slot, SLDA, _EXPECTED)
     _check_features(rows, slot.means)
-    covariance = slot.scatter / slot.counts.sum().clamp(min=1)
-    eye = torch.eye(slot.means.shape[1], dtype=torch.float64, device=rows.device)
-    shrinkage = slot.shrinkage.double()
-    # Positive definite, so by Cholesky. (MKL 2024.2 on two threads: LU failed once in hundreds of runs, pivots out of range.)
-    factor, failed = torch.linalg.cholesky_ex((1 - shrinkage) * covariance + shrinkage * eye)
-    factor = torch.where(failed == 0, factor, torch.nan)  # a lane that has diverged must not raise an error for the others
-    weights = torch.cholesky_solve(slot.means.T, factor)  # [F, C]
-    scores = rows.double() @ weights - (slot.means.T * weights).sum(0) / 2
-    return mask_logits(scores.to(rows.dtype), slot.counts > 0)
+    return linear.logits(solve(slot), rows)
 
 
 def insert(model: Model, slot: str = "slda") -> Update:

@@ -17,14 +17,21 @@ def opaque(inputs: str, like: Callable[..., Tensor]) -> Callable[[Callable[..., 
     """Decorator: make a function of tensors an opaque operation.
 
     inputs: the names of its tensors, such as "rows, group". like: a function of the same tensors that returns a tensor of the
-    shape and dtype of the result, whatever its values.
+    shape and dtype of the result, whatever its values. The result is made contiguous, as a compiled program takes it to be.
     """
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         name = f"cl_func::{function.__name__}"
         torch.library.define(name, f"({', '.join(f'Tensor {x.strip()}' for x in inputs.split(','))}) -> Tensor")
-        torch.library.impl(name, "CompositeExplicitAutograd")(function)
-        torch.library.register_fake(name)(like)
+
+        def contiguous(*inputs: Tensor) -> Tensor:
+            return function(*inputs).contiguous()
+
+        def fake(*inputs: Tensor) -> Tensor:
+            return like(*inputs).contiguous()
+
+        torch.library.impl(name, "CompositeExplicitAutograd")(contiguous)
+        torch.library.register_fake(name)(fake)
         operation: Callable[..., Tensor] = getattr(torch.ops.cl_func, function.__name__)
 
         def lanes(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Tensor, int]:

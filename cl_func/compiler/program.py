@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cl_func import contracts, torch_private, tree
+from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
 from cl_func.compiler.tracing import explained, interrupts_deferred
 from cl_func.torch_private import storage_id
@@ -123,9 +124,10 @@ class Program:
         with torch.no_grad():
             with explained():
                 graph = torch_private.trace(flat, inputs)
+            repair(graph.graph)
             if rewriting:
                 rewrite(graph.graph)
-                graph.recompile()
+            graph.recompile()
             # Not through dynamo: its guards, for which the signature stands here, cost as much as a small step, and it gives up on
             # code after 8 compilations, while all train steps share theirs.
             self.compiled: Any = _compile(graph, inputs)

@@ -119,10 +119,13 @@ class Minibatches(Combinator):
             exp = exp.take(rows, valid)
         size, per_epoch, total = self._counts(len(exp))
         rows, valid = exp.rows, exp.valid
+        on_disk = exp.source is not None and exp.source.on_disk
         for i in range(total):
             start = i % per_epoch * size
             if start == 0 and self.order is not None:
                 state, (rows, valid) = _state_and_rows(self.order(state, exp), exp)
+            if on_disk and i + 1 < total and start + size < rows.shape[-1]:  # while this minibatch is trained on
+                exp.source.read_ahead(rows[..., start + size : start + 2 * size])
             batch = exp.take(rows[..., start : start + size], valid[..., start : start + size])
             state = contracts.update_output(self.step(state, batch), state)
         return state

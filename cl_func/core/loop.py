@@ -14,6 +14,7 @@ from cl_func.checks import positive_int
 from cl_func.core.checkpointing import CheckpointConfig, Checkpointer, Tap
 from cl_func.core.closed import ClosedCheck
 from cl_func.core.kinds import E, Probe, S, Strategy, Update
+from cl_func.core.reading import read_ahead
 
 
 def _donated(update: Update, state: S) -> tuple[Update, S]:
@@ -122,7 +123,7 @@ def run_stream(
         if tap is not None:
             _call_tap(tap, len(history) - 1, entry)
 
-    for exp in experiences:
+    for exp in read_ahead(experiences) if isinstance(stream, Sequence) else experiences:
         if checkpointer is not None:
             checkpointer.on_experience_start()
         state = closed.check(update(state, exp), state)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -46,7 +46,7 @@ def from_arrays(x: np.ndarray | Tensor, y: np.ndarray | Tensor, n_classes: int |
     """
     checks.choice("layout", layout, None, "NCHW", "NHWC")
     images = channels_first(inputs(x, "x"), 4, layout, "x")
-    return Dataset(images, _targets(y, "y"), n_classes=given_classes(n_classes))
+    return Dataset(images, given_targets(y, "y"), n_classes=given_classes(n_classes))
 
 
 def from_npz(path: str | Path, *, x: str = "x", y: str = "y", n_classes: int | None = None, layout: Layout = None) -> Dataset:
@@ -103,13 +103,18 @@ def channels_first(x: Tensor, ndim: int, layout: Layout, name: str) -> Tensor:
                 f"layout: 'NHWC' is for images {'[N, H, W, C]' if ndim == 4 else '[H, W, C]'}, {name} is {describe(x)}."
             )
         return x.movedim(-1, -3).contiguous()
-    if layout is None and x.ndim == ndim and x.shape[-1] in (1, 3, 4) and min(x.shape[-3:-1]) > 4:
+    if layout is None and x.ndim == ndim and looks_channels_last(x.shape):
         order = (0, 3, 1, 2) if ndim == 4 else (2, 0, 1)
         raise ValueError(
             f"{name}: {describe(x)} looks like images with their channels last; give layout='NHWC' to have them moved, as "
             f"{name.rpartition(' ')[2]}.permute{order} does, or layout='NCHW' if they are channels, height, width as they are."
         )
     return x
+
+
+def looks_channels_last(shape: Sequence[int]) -> bool:
+    """Whether a shape [..., H, W, C] is that of images with their channels last rather than of [..., C, H, W]."""
+    return shape[-1] in (1, 3, 4) and min(shape[-3:-1]) > 4
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
@@ -136,7 +141,8 @@ def inputs(value: Any, name: str) -> Tensor:
     return x
 
 
-def _targets(value: Any, name: str) -> Tensor:
+def given_targets(value: Any, name: str) -> Tensor:
+    """Targets as a Dataset takes them: integers as int64, bool [N, C] and floating ones as they are; TypeError for others."""
     y = as_tensor(value, name)
     if y.is_complex() or (y.dtype == torch.bool and y.ndim < 2):
         mend = f"{name}.long()" if isinstance(value, Tensor) else f"{name}.astype(numpy.int64)"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.checks import positive_int
+from cl_func.core.reading import read_ahead
 from cl_func.evaluation.measures import Measure, RowMeasure, Sums, check_rows, measure_for
 from cl_func.experiences import Experience, pad, require_target
 from cl_func.models import Model, forward
@@ -21,18 +22,18 @@ from cl_func.tree import state, static
 class Evaluate:
     """The Probe made by `evaluate`."""
 
-    measure: Callable[[Any, Experience], Sums]  # a leaf: sums over the valid rows of one batch, from what `prepare` makes
-    prepare: Callable[[Any, Experience], Any] | None  # a leaf: what a classifier makes of the state, once for all batches
+    prepare: Callable[[Any, Any], Any] | None  # a leaf: of a state, what the other needs of it; None where that is the state
+    measure: Callable[[Any, Experience], Sums]  # the leaf: sums over the valid rows of one batch
     stream: Sequence[Experience] = static()
     batch_size: int = static()
     how: Measure = static()
 
     def __call__(self, state: Any, exp: Any = None) -> dict[str, Tensor]:
         """The measurements of a state, as `evaluate` describes them."""
-        batches = [self._batches(test) for test in self.stream]
         if self.prepare is not None:
-            state = self.prepare(state, batches[0][0])
-        return self.how.finish([self.how.total([self.measure(state, b) for b in found]) for found in batches])
+            state = self.prepare(state, None)
+        totals = [self.how.total([self.measure(state, b) for b in read_ahead(self._batches(test))]) for test in self.stream]
+        return self.how.finish(totals)
 
     def _batches(self, exp: Experience) -> list[Experience]:
         whole = pad(exp, -(-len(exp) // self.batch_size) * self.batch_size)
@@ -46,18 +47,21 @@ def _is_model(value: Any) -> TypeGuard[Model]:
 
 
 def _classifier(model: Any) -> Callable[[Any, Experience], Tensor]:
-    """The function `(state, exp) -> logits [n, C]` of what `evaluate` takes, which a function is already."""
-    if isinstance(model, Classifier):
+    """The function `(state, exp) -> logits [n, C]` of what `evaluate` takes, which a function is already.
+
+    Of a `Classifier` with `prepare` it is the one of what that returns.
+    """
+    if isinstance(model, Classifier) and model.prepare is not None:
         return model.logits
     return partial(_logits, model=model) if _is_model(model) else model
 
 
-def _prepare(state: Any, exp: Experience, *, prepare: Callable[[Any], Any]) -> Any:
-    return prepare(state)
-
-
 def _logits(state: Any, exp: Experience, *, model: Model) -> Tensor:
     return forward(model, checks.params(state), state, exp, train=False)[0]
+
+
+def _prepare(state: Any, exp: Any, *, prepare: Callable[[Any], Any]) -> Any:
+    return prepare(state)
 
 
 def _measure(
@@ -121,4 +125,4 @@ def evaluate(
     leaf = partial(_measure, classify=_classifier(model), batch=how.batch)
     prepare = model.prepare if isinstance(model, Classifier) else None
     once = None if prepare is None else partial(_prepare, prepare=prepare)
-    return Evaluate(measure=leaf, prepare=once, stream=stream, batch_size=min(batch_size, longest), how=how)
+    return Evaluate(prepare=once, measure=leaf, stream=stream, batch_size=min(batch_size, longest), how=how)

@@ -28,6 +28,7 @@ from cl_func.memory import buffer, replay
 from cl_func.memory.buffer import LAST
 from cl_func.memory.draws import uniform as draw
 from cl_func.memory.kinds import Fields, Packed
+from cl_func.memory.offering import offer
 from cl_func.tree import PyTree, state
 
 __all__ = ["Balanced", "add", "by_class", "by_experience", "by_task", "draw", "init", "insert"]
@@ -131,5 +132,5 @@ def insert(slot: str = "replay", fields: Fields = replay.fields, groups: Groups 
 def _insert(state: Any, exp: Experience, *, slot: str, fields: Fields, groups: Groups) -> Any:
     memory: Balanced = checks.slot(state, slot, Balanced, "a Balanced made by balanced.init")
     key, draw_key = random.split(state.key)
-    memory = add(memory, draw_key, fields(state, exp), exp.valid, groups(state, exp))
+    memory = offer(add, memory, draw_key, state, exp, fields, groups(state, exp))
     return tree.set(state.replace(key=key), {slot: memory})

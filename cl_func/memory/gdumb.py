@@ -25,6 +25,7 @@ from cl_func.experiences import Experience, one_hot
 from cl_func.memory import balanced, buffer, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.memory.kinds import Fields
+from cl_func.memory.offering import offer
 from cl_func.tree import PyTree, state
 
 __all__ = ["GDumb", "add", "draw", "init", "insert"]
@@ -79,4 +80,4 @@ def _insert(state: Any, exp: Experience, *, slot: str, fields: Fields) -> Any:
     key, draw_key = random.split(state.key)
     memory: GDumb = checks.slot(state, slot, GDumb, "a GDumb made by gdumb.init")
     label = replay.labels(exp, memory.offered.shape[0])
-    return tree.set(state.replace(key=key), {slot: add(memory, draw_key, fields(state, exp), exp.valid, label)})
+    return tree.set(state.replace(key=key), {slot: offer(add, memory, draw_key, state, exp, fields, label)})

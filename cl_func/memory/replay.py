@@ -125,9 +125,10 @@ def recalled(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experie
     Its classes are those of the valid rows; its index and its task label are those of `exp`, while `tasks` are the rows' own.
     """
     _check_rows(exp, rows, valid)
+    own = exp.source.gather_y(torch.zeros_like(exp.rows[:1]))  # of one row, since those of exp may be row numbers of the memory
     return tree.replace(
         exp,
-        source=unchecked(rows["x"], _like(rows["y"], exp.y), rows["task"], exp.source.n_classes),
+        source=unchecked(rows["x"], _like(rows["y"], own), rows["task"], exp.source.n_classes),
         rows=torch.arange(valid.shape[0], device=valid.device),
         valid=valid,
         classes=present(rows["y"], valid, exp.classes.shape[-1]),

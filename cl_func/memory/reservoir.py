@@ -18,6 +18,7 @@ from cl_func.core import Update
 from cl_func.experiences import Experience
 from cl_func.memory import buffer, draws, replay
 from cl_func.memory.kinds import Fields, Packed
+from cl_func.memory.offering import offer
 from cl_func.tree import PyTree, state
 
 
@@ -72,7 +73,7 @@ def insert(slot: str = "replay", fields: Fields = replay.fields) -> Update:
 def _insert(state: Any, exp: Experience, *, slot: str, fields: Fields) -> Any:
     memory: Reservoir = checks.slot(state, slot, Reservoir, "a Reservoir made by reservoir.init")
     key, draw_key = random.split(state.key)
-    memory = add(memory, draw_key, fields(state, exp), exp.valid)
+    memory = offer(add, memory, draw_key, state, exp, fields)
     return tree.set(state.replace(key=key), {slot: memory})
 
 

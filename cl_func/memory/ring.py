@@ -19,6 +19,7 @@ from cl_func.experiences import Experience, one_hot
 from cl_func.memory import buffer, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.memory.kinds import Fields
+from cl_func.memory.offering import offer
 from cl_func.tree import PyTree, state
 
 __all__ = ["Ring", "add", "draw", "init", "insert"]
@@ -87,4 +88,4 @@ def insert(slot: str = "replay", fields: Fields = replay.fields) -> Update:
 def _insert(state: Any, exp: Experience, *, slot: str, fields: Fields) -> Any:
     memory: Ring = checks.slot(state, slot, Ring, "a Ring made by ring.init")
     label = replay.labels(exp, memory.offered.shape[0])
-    return tree.set(state, {slot: add(memory, state.key, fields(state, exp), exp.valid, label)})
+    return tree.set(state, {slot: offer(add, memory, state.key, state, exp, fields, label)})

@@ -86,8 +86,8 @@ def split_heads(model: Model) -> tuple[Model, Tensor | None]:
 class Classifier:
     """A function `(state, exp) -> logits [n, C]` that classifies by a model's features or logits, with that model.
 
-    prepare: what it needs of a state and computes from it alone, `state -> prepared`, a tree of tensors; an evaluation calls it
-        once for all its batches. `logits` is then a function `(prepared, exp) -> logits`. None: there is nothing to compute.
+    With `prepare` the logits are `logits(prepare(state), exp)`: what depends on the state alone, such as the solution of a linear
+    system, is computed once for all the batches that `cl.evaluate` measures.
     """
 
     logits: Callable[[Any, Experience], Tensor]

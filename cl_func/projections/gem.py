@@ -24,6 +24,7 @@ from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Loss, Update, gradient
 from cl_func.experiences import Experience
 from cl_func.memory import Reservoir, replay, reservoir
+from cl_func.memory.offering import offer
 from cl_func.models.keyed import aside
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.projections import qp
@@ -96,7 +97,7 @@ def _insert(state: Any, exp: Experience, *, slot: str, which: Which) -> Any:
     own = Reservoir(
         data=tree.map(lambda rows: rows.index_select(0, index)[0], memory.data), seen=memory.seen.index_select(0, index)[0]
     )
-    own = reservoir.add(own, draw_key, replay.fields(state, exp), exp.valid)
+    own = offer(reservoir.add, own, draw_key, state, exp, replay.fields)
     data = tree.map(lambda rows, new: rows.index_copy(0, index, new[None]), memory.data, own.data)
     memory = tree.replace(memory, data=data, seen=memory.seen.index_copy(0, index, own.seen[None]))
     return tree.set(state.replace(key=key), {slot: memory})

@@ -8,6 +8,7 @@
     TaskLabelled   a task label for each row of another source
     Joined         the rows of several views of one source; made by join
     Generated      rows that are drawn when they are asked for
+    Stored         rows that are read from a disk when they are asked for; made by cl.data.stored
 
 A source is an immutable pytree with `gather_x(rows)`, `gather_y(rows)` and `gather_task(rows)`. Views of other sources nest, and
 their parameters, such as an order, may differ between the lanes of a run, which share the data. See `cl_func.sources.source` for
@@ -22,6 +23,7 @@ from cl_func.sources.mapped import Mapped
 from cl_func.sources.permuted import Permuted
 from cl_func.sources.rotated import Rotated, rotate
 from cl_func.sources.source import Source
+from cl_func.sources.stored import Stored
 from cl_func.sources.view import View
 from cl_func.tree import per_lane
 
@@ -34,6 +36,7 @@ __all__ = [
     "Relabelled",
     "Rotated",
     "Source",
+    "Stored",
     "TaskLabelled",
     "View",
     "join",

@@ -94,6 +94,11 @@ class Dataset(Source):
         """What kind of problem it is: "class", "multilabel" or "regression"."""
         return target_of(self.y)
 
+    @property
+    def on_disk(self) -> bool:
+        """False."""
+        return False
+
     def gather_x(self, rows: Tensor) -> Tensor:
         """The inputs of the rows."""
         return self.x[rows]

@@ -63,6 +63,10 @@ class Joined(Source):
             return None
         return _gather(self.views, rows, "gather_task")
 
+    def read_ahead(self, rows: Tensor) -> None:
+        """Begin to read rows [...] that will be gathered soon."""
+        self.views.read_ahead(rows % len(self.views))
+
 
 def join(sources: Sequence[Source]) -> Joined:
     """The rows of several sources that differ in their parameters only, such as permutations of one dataset, as one source.

@@ -32,7 +32,7 @@ class Rotated(View):
     """A source with its images rotated; made by `rotate`."""
 
     source: Source
-    index: Tensor = per_lane(2)  # [4, H * W] int64, the four pixels around the place that each pixel is taken from
+    index: Tensor = per_lane(2)  # [4, H * W] int64, the four pixels around the point that each pixel is taken from
     weight: Tensor = per_lane(2)  # [4, H * W] float64 for float64 images, else float32; 0 outside of the image
 
     def gather_x(self, rows: Tensor) -> Tensor:
@@ -59,20 +59,21 @@ def rotate(source: Source, angle: float) -> Rotated:
              [1., 3.]]])
     """
     row = one_row(check_source(source))
-    check_images(row)
+    check_images("source", row)
     angle = checks.number("angle", angle)
     height, width = row.shape[-2:] if row.ndim > 1 else (math.isqrt(row.numel()),) * 2
     index, weight = _tables(angle, height, width, torch.float64 if row.dtype == torch.float64 else torch.float32)
     return Rotated(source=source, index=index.to(row.device), weight=weight.to(row.device))
 
 
-def check_images(row: Tensor) -> None:
+def check_images(name: str, row: Tensor) -> None:
     """Check that an input [...] is an image, or a vector that can be taken as a square one; TypeError or ValueError otherwise."""
     if row.dtype == torch.int64:
-        raise TypeError(f"source: expected images, floating or uint8, to rotate, got tokens, {describe(row)} a row.")
+        raise TypeError(f"{name}: expected images, floating or uint8, to rotate, got tokens, {describe(row)} a row.")
     if row.ndim == 1 and math.isqrt(row.numel()) ** 2 != row.numel():
         raise ValueError(
-            f"x: vectors of {row.numel()} features are no square images; give images [N, H, W], such as x.reshape(-1, H, W)."
+            f"{name}: x holds vectors of {row.numel()} features, which are no square images; give images [N, H, W], such as "
+            "x.reshape(-1, H, W)."
         )
 
 

@@ -82,6 +82,16 @@ class Source(abc.ABC):
         return found if task is None else found | {"task": task}
 
     @property
+    def on_disk(self) -> bool:
+        """Whether it gathers inputs from a disk, so that it is worth while to say which come next (`read_ahead`)."""
+        return any(inner.on_disk for inner in inner_sources(self).values())
+
+    def read_ahead(self, rows: Tensor) -> None:
+        """Begin to read rows [...] that will be gathered soon; of what is in memory, nothing."""
+        for inner in inner_sources(self).values():
+            inner.read_ahead(rows)
+
+    @property
     def device(self) -> torch.device:
         """Where its tensors are."""
         return tree.leaves(self)[0].device

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cl_func.core.nodes import Combinator, Fused, Wrapper, in_order
 from cl_func.experiences import Stream
-from cl_func.sources import Dataset
+from cl_func.sources import Dataset, Stored
 from cl_func.sources.dataset import digest
 from cl_func.storage import codes, pickled
 from cl_func.tree import describe
@@ -104,7 +104,7 @@ class _Walker:
             if value.dtype.hasobject:
                 return self(value.tolist())
             return {"": f"{value.dtype}{[*value.shape]} #{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:16]}"}
-        if isinstance(value, Dataset):
+        if isinstance(value, (Dataset, Stored)):
             return {**value.digests, "n_classes": repr(value.n_classes)}
         if isinstance(value, (Combinator, Wrapper, Fused)):  # the same whether compiled or vmapped or not
             parts = list(in_order(value))

@@ -4,6 +4,7 @@ Every factory takes the model and the optimiser first, then what the method need
 `iterations` as `cl.minibatches` does (batch_size=None: the experience is one minibatch, as in online streams).
 """
 
+from cl_func.strategies.acil import ACILAgent, acil
 from cl_func.strategies.agem import AGEMAgent, agem
 from cl_func.strategies.bic import BiCAgent, bic
 from cl_func.strategies.cumulative import cumulative
@@ -13,6 +14,7 @@ from cl_func.strategies.er_ace import ERACEAgent, er_ace
 from cl_func.strategies.er_lwf import ERLwFAgent, er_lwf
 from cl_func.strategies.ewc import EWCAgent, ewc
 from cl_func.strategies.ewc_online import ewc_online
+from cl_func.strategies.fecam import FeCAMAgent, fecam
 from cl_func.strategies.from_scratch import FromScratchAgent, from_scratch
 from cl_func.strategies.gdumb import GDumbAgent, gdumb
 from cl_func.strategies.gem import GEMAgent, gem
@@ -26,6 +28,7 @@ from cl_func.strategies.naive import naive
 from cl_func.strategies.ncm import NCMAgent, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
 from cl_func.strategies.owm import OWMAgent, owm
+from cl_func.strategies.ranpac import RanPACAgent, ranpac
 from cl_func.strategies.rar import RARAgent, rar
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
 from cl_func.strategies.scr import SCRAgent, scr
@@ -33,6 +36,7 @@ from cl_func.strategies.si import SIAgent, si
 from cl_func.strategies.slda import SLDAAgent, slda
 
 __all__ = [
+    "ACILAgent",
     "AGEMAgent",
     "BiCAgent",
     "DERAgent",
@@ -41,6 +45,7 @@ __all__ = [
     "ERAgent",
     "ERLwFAgent",
     "EWCAgent",
+    "FeCAMAgent",
     "FromScratchAgent",
     "GDumbAgent",
     "GEMAgent",
@@ -54,9 +59,11 @@ __all__ = [
     "OWMAgent",
     "RARAgent",
     "RWalkAgent",
+    "RanPACAgent",
     "SCRAgent",
     "SIAgent",
     "SLDAAgent",
+    "acil",
     "agem",
     "bic",
     "cumulative",
@@ -67,6 +74,7 @@ __all__ = [
     "er_lwf",
     "ewc",
     "ewc_online",
+    "fecam",
     "from_scratch",
     "gdumb",
     "gem",
@@ -80,6 +88,7 @@ __all__ = [
     "ncm",
     "ogd",
     "owm",
+    "ranpac",
     "rar",
     "rwalk",
     "scr",

@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import checks, classifiers
+from cl_func.classifiers import linear
 from cl_func.classifiers import slda as lda
 from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step, when
 from cl_func.experiences import Experience
@@ -73,7 +74,7 @@ def slda(
         checks.instance("weights", weights, ModelState, "the ModelState of model.init(key)")
     nonnegative("shrinkage", shrinkage, 1e-4, positive=True, below=1)  # here, not when the first run starts
     init = partial(_init, model=model, optimizer=optimizer, shrinkage=shrinkage, weights=weights)
-    classifier = Classifier(partial(_logits, model), model)
+    classifier = Classifier(partial(_logits, model), model, prepare=_solve)
     observe = minibatches(lda.insert(model), batch_size=batch_size, shuffle=False)
     if optimizer is None:
         return Strategy(init, observe, classifier)
@@ -92,6 +93,11 @@ def _is_first(agent: SLDAAgent, exp: Experience) -> Tensor:
     return agent.slda.counts.sum() == 0
 
 
-def _logits(model: Model, agent: SLDAAgent, exp: Experience) -> Tensor:
-    logits = lda.logits(agent.slda, features(model, agent.model, exp.x, exp.valid, exp.tasks))
+def _solve(agent: SLDAAgent) -> tuple[ModelState, classifiers.LinearClassifier]:
+    return agent.model, lda.solve(agent.slda)
+
+
+def _logits(model: Model, solved: tuple[ModelState, classifiers.LinearClassifier], exp: Experience) -> Tensor:
+    net, classifier = solved
+    logits = linear.logits(classifier, features(model, net, exp.x, exp.valid, exp.tasks))
     return of_their_task(model, logits, exp.tasks)

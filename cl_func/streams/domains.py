@@ -92,7 +92,7 @@ def rotated(train: Source, test: Source, n_experiences: int, *, max_angle: float
     check_pair(train, test)
     positive_int("n_experiences", n_experiences)
     max_angle = checks.number("max_angle", max_angle)
-    check_images(one_row(train))
+    check_images("train", one_row(train))
     angles = tuple(i * max_angle / max(n_experiences - 1, 1) for i in range(n_experiences))
     if key is not None:
         checks.key("key", key)

@@ -30,6 +30,7 @@ def generated(
     """Experience i has rows drawn by `sample(key, params) -> (x, y)`, one at a time, with keys from fold_in(key, i).
 
     sample: draws one row, as for `cl.sources.Generated`; a module-level function, so that the stream can be pickled.
+    key: of the stream alone; an agent with the same key would draw the same numbers. A sweep gives each seed two.
     train_size, test_size: the rows of each train and each test experience; both are drawn alike, and no row is in both.
     params: a tree of tensors with a first axis of the experiences: experience i has `leaf[i]`, or `leaf[0]` where that axis has
         length 1. What changes along the stream, and what stays.

@@ -27,6 +27,9 @@ STRATEGIES = {
     "icarl": lambda model: S.icarl(model, SGD, capacity=7, replay_size=4),
     "ncm": lambda model: S.ncm(model, SGD),
     "slda": lambda model: S.slda(model, SGD, shrinkage=0.1),
+    "ranpac": lambda model: S.ranpac(model, SGD, projection_size=16),
+    "fecam": lambda model: S.fecam(model, SGD),
+    "acil": lambda model: S.acil(model, SGD, projection_size=16),
     "bic": lambda model: S.bic(model, SGD, capacity=14, replay_size=4, validation=0.4),
 }
 JOINED = cl.Dataset(DATA.x, DATA.y, task=DATA.y // 2)
@@ -111,6 +114,7 @@ def test_with_heads_the_methods_that_read_task_labels_use_them(name):
 
 def test_a_classifier_with_heads_needs_one_for_every_task():
     """As a model does."""
-    for strategy in (S.ncm(HEADS, SGD), S.icarl(HEADS, SGD, capacity=7, replay_size=4), S.slda(HEADS, SGD, shrinkage=0.1)):
+    for name in ("ncm", "icarl", "slda", "ranpac", "fecam", "acil"):
+        strategy = STRATEGIES[name](HEADS)
         with pytest.raises(ValueError, match=r"stream\[0\]: its task labels are \[5\], the model has the heads 0..1"):
             cl.evaluate(strategy.model, [cl.experience(DATA, torch.arange(3), task=5)])

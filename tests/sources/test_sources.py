@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import pickle
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +71,14 @@ def nested(key):
     return sources.Mapped(shuffled, brightness, {"slope": random.uniform(four), "offset": random.uniform(four, 4)})
 
 
+@functools.cache
+def stored():
+    """The same images, on a disk."""
+    path = Path(tempfile.mkdtemp()) / "x.npy"
+    np.save(path, IMAGES.x.numpy())
+    return cl.data.stored(path, IMAGES.y, torch.arange(N) // 5)
+
+
 def joined(key):
     return sources.join([nested(child) for child in random.split(key, 3)])
 
@@ -81,6 +92,9 @@ SOURCES = {
     "TaskLabelled": task_labelled,
     "Mapped": mapped,
     "Generated": generated,
+    "Stored": lambda key: stored(),
+    "Stored and mapped": lambda key: sources.Mapped(rotated(key, stored()), brightness, {"slope": key % 7, "offset": key % 3}),
+    "Stored and joined": lambda key: sources.join([permuted(child, stored()) for child in random.split(key)]),
     "nested": nested,
     "Joined": joined,
     "Joined generated": lambda key: sources.join([generated(child) for child in random.split(key)]),
@@ -155,7 +169,7 @@ def test_on_another_device(name):
 
 def test_compiled_equals_eager():
     """All of them in lanes, by those that hold every other one, in one program; to the bit, but for what takes a logarithm."""
-    exps = {name: lanes_of(name)[1] for name in ("nested", "Joined", "Generated")}
+    exps = {name: lanes_of(name)[1] for name in ("nested", "Joined", "Generated", "Stored and mapped", "Stored and joined")}
 
     def all_shown(state, exps):
         return {name: cl.vmap(shown)(state, exp) for name, exp in exps.items()}

@@ -20,6 +20,7 @@ from cl_func.memory import herding
 MODEL, NORMED, BENCH = registry.MODEL, registry.NORMED, registry.BENCH
 LINEAR = cl.models.mlp(6, hidden=(), n_classes=4)  # its features are its inputs
 SGD = cl.optim.sgd(1.0)
+FROZEN = ("ncm", "slda", "ranpac", "fecam", "acil")  # methods on the features of a network that stands still
 
 
 # Herding
@@ -270,11 +271,11 @@ MASKS = torch.tensor([[True, True, False, False], [False, False, True, True]])
 TASKS = [cl.tree.replace(exp, task=torch.tensor(i)) for i, exp in enumerate(BENCH.train)]
 
 
-@pytest.mark.parametrize("name", ["ncm", "slda", "icarl"])
+@pytest.mark.parametrize("name", [*FROZEN, "icarl"])
 def test_only_the_classes_of_a_rows_task_compete(name):
     heads = cl.models.multi_head(MODEL, MASKS)
-    memory = {"capacity": 9, "replay_size": 4} if name == "icarl" else {}
-    strategy = getattr(cl.strategies, name)(heads, SGD, batch_size=5, **memory)
+    own = {} if name == "slda" else registry.ARGUMENTS[name]
+    strategy = getattr(cl.strategies, name)(heads, SGD, batch_size=5, **own)
     testing.check_strategy(strategy, cl.Benchmark(train=stream(TASKS), test=stream(TASKS)))
     agent = cl.fold(strategy.update, strategy.init(cl.key(0)), TASKS)
     for task in (0, 1):  # rows of either task, called task `task`
@@ -362,22 +363,37 @@ def test_bic_follows_its_loss():
         torch.testing.assert_close(after.model.params[name], old - grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ncm", "slda", "icarl", "bic"])
+@pytest.mark.parametrize("name", [*FROZEN, "icarl", "bic"])
 def test_data_with_more_classes_than_the_model_are_refused(name):
-    sizes = {"icarl": {"capacity": 9, "replay_size": 4}, "bic": {"capacity": 20, "replay_size": 4, "validation": 0.5}}
-    strategy = getattr(cl.strategies, name)(cl.models.mlp(6, (8,), 3), SGD, batch_size=5, **sizes.get(name, {}))
+    strategy = getattr(cl.strategies, name)(cl.models.mlp(6, (8,), 3), SGD, batch_size=5, **registry.ARGUMENTS[name])
     with pytest.raises(ValueError, match=r"n_classes: .* 3 .*data has 4"):
         cl.fold(strategy.update, strategy.init(cl.key(0)), BENCH.train)
 
 
-def test_a_lane_that_has_diverged_does_not_stop_the_others():
-    strategy = cl.strategies.slda(MODEL, cl.optim.sgd(0.1), batch_size=5)
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_lane_that_has_diverged_does_not_stop_the_others(name):
+    strategy = getattr(cl.strategies, name)(MODEL, cl.optim.sgd(0.1), batch_size=5, **registry.ARGUMENTS[name])
     start = strategy.init(cl.key(0))
     lanes = cl.tree.stack([start, cl.tree.set(start, {"opt.lr": 1e30})])
     end = cl.fold(cl.vmap(strategy.update), lanes, BENCH.train)
     found = cl.vmap(cl.evaluate(strategy.model, BENCH.test))(end)["accuracy"][0]
     alone = cl.evaluate(strategy.model, BENCH.test)(cl.fold(strategy.update, start, BENCH.train))["accuracy"]
     torch.testing.assert_close(found, alone)
+
+
+def test_an_evaluation_solves_once(monkeypatch):
+    """All batches of all test experiences share one solution, the same as that of each batch."""
+    strategy = cl.strategies.slda(MODEL, batch_size=5, shrinkage=0.1)
+    calls, solve = [], slda.solve
+    monkeypatch.setattr(slda, "solve", lambda slot: calls.append(0) or solve(slot))
+    agents = [trained(strategy, seed=seed) for seed in (0, 1)]
+    for agent, wrap in ((agents[0], lambda probe: probe), (cl.tree.stack(agents), cl.vmap)):
+        once = wrap(cl.evaluate(strategy.model, BENCH.test, batch_size=4))(agent)
+        assert len(calls) == 1
+        each = wrap(cl.evaluate(lambda state, exp: strategy.model(state, exp), BENCH.test, batch_size=4))(agent)
+        assert len(calls) > 1 + len(BENCH.test)
+        testing.assert_equal(once, each, "solved once", 1e-6, 1e-6)
+        calls.clear()
 
 
 def test_nearest_means_far_from_the_origin():
@@ -393,6 +409,11 @@ def test_nearest_means_far_from_the_origin():
     ("make", "path", "value"),
     [
         (lambda: cl.strategies.slda(MODEL), "slda.shrinkage", 2.0),
+        (lambda: cl.strategies.acil(MODEL, projection_size=9), "acil.ridge", 0.0),
+        (lambda: cl.strategies.ranpac(MODEL, projection_size=9, ridge=1.0), "ranpac.ridge", -1.0),
+        (lambda: cl.strategies.fecam(MODEL), "fecam.gamma1", 0.0),
+        (lambda: cl.strategies.fecam(MODEL), "fecam.gamma2", -1.0),
+        (lambda: cl.strategies.fecam(MODEL), "fecam.tukey", 1.5),
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=20, replay_size=4, validation=0.5), "temperature", 0.0),
         (lambda: cl.strategies.bic(MODEL, SGD, capacity=20, replay_size=4, validation=0.5), "bic.decay", -1.0),
         (lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=2), "gem.margin", -1.0),
@@ -461,25 +482,31 @@ def test_bic_never_trains_on_its_validation_rows():
     assert again.bic.beta != after.bic.beta
 
 
-def test_ncm_and_slda_train_the_network_on_the_first_experience_alone():
-    for name in ("ncm", "slda"):
-        strategy = getattr(cl.strategies, name)(NORMED, cl.optim.sgd(0.1), batch_size=5)
-        start = strategy.init(cl.key(0))
-        one, two = trained(strategy, 1), trained(strategy, 2)
-        assert not cl.tree.equal(one.model.params, start.model.params)
-        testing.assert_equal(two.model, one.model, "frozen")
-        plain = cl.strategies.naive(NORMED, cl.optim.sgd(0.1), batch_size=5)
-        testing.assert_equal(one.model, trained(plain, 1).model, "cross-entropy")
+@pytest.mark.parametrize("name", FROZEN)
+def test_they_train_the_network_on_the_first_experience_alone(name):
+    strategy = getattr(cl.strategies, name)(NORMED, cl.optim.sgd(0.1), batch_size=5, **registry.ARGUMENTS[name])
+    start = strategy.init(cl.key(0))
+    one, two = trained(strategy, 1), trained(strategy, 2)
+    assert not cl.tree.equal(one.model.params, start.model.params)
+    testing.assert_equal(two.model, one.model, "frozen")
+    step = cl.train_step(cl.losses.cross_entropy(NORMED), cl.optim.sgd(0.1))
+    plain = cl.minibatches(step, batch_size=5)
+    testing.assert_equal(one.model, plain(start, BENCH.train[0]).model, "cross-entropy")
+
+
+def test_ncm_can_train_the_network_on_every_experience():
     every = cl.strategies.ncm(MODEL, cl.optim.sgd(0.1), train="every")
     assert not cl.tree.equal(trained(every, 2).model.params, trained(every, 1).model.params)
 
 
 def test_a_pretrained_network_is_kept():
     weights = MODEL.init(cl.key(9))
-    for name in ("ncm", "slda"):
-        agent = trained(getattr(cl.strategies, name)(MODEL, weights=weights, batch_size=4))
+    for name in FROZEN:
+        agent = trained(getattr(cl.strategies, name)(MODEL, weights=weights, batch_size=4, **registry.ARGUMENTS[name]))
         testing.assert_equal(agent.model, weights, "weights")
         slot = getattr(agent, name)
+        if name not in ("ncm", "slda"):
+            continue
         x, y = BENCH.train[0].source.x, BENCH.train[0].source.y
         phi = cl.models.features(MODEL, weights, x)
         torch.testing.assert_close(slot.means.float(), torch.stack([phi[y == c].mean(0) for c in range(4)]))
@@ -529,6 +556,9 @@ SHAPELESS = cl.models.from_module(registry.bn_net, n_classes=4, last_layer="4")
         (lambda: cl.strategies.ncm(PLAIN), ValueError, "model: .*last_layer=NAME"),
         (lambda: cl.strategies.slda(PLAIN), ValueError, "model: .*last_layer=NAME"),
         (lambda: cl.strategies.slda(SHAPELESS).init(cl.key(0)), ValueError, "model: .*input_shape"),
+        (lambda: cl.strategies.ranpac(PLAIN), ValueError, "model: .*last_layer=NAME"),
+        (lambda: cl.strategies.fecam(PLAIN), ValueError, "model: .*last_layer=NAME"),
+        (lambda: cl.strategies.acil(PLAIN), ValueError, "model: .*last_layer=NAME"),
         (lambda: cl.strategies.slda(MODEL, shrinkage=0.0), ValueError, "shrinkage"),
         (lambda: cl.strategies.slda(MODEL, shrinkage=1.0), ValueError, "shrinkage"),
         (lambda: cl.strategies.ncm(MODEL, SGD, train="once"), ValueError, "train: expected 'first' or 'every', got 'once'"),

@@ -199,7 +199,8 @@ def test_ogd_keeps_every_output_of_stored_rows_to_first_order(target, model):
 # -- every method
 
 
-METHODS = [name for name in registry.ARGUMENTS if name not in ("bic", "er_ace", "gdumb", "icarl", "ncm", "slda")]
+FOR_CLASSES = ("acil", "bic", "er_ace", "fecam", "gdumb", "icarl", "ncm", "ranpac", "slda")
+METHODS = [name for name in registry.ARGUMENTS if name not in FOR_CLASSES]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -224,7 +225,7 @@ def test_a_loss_and_data_that_do_not_fit_are_refused(name, target):
 
 
 @each_target
-@pytest.mark.parametrize("name", ["bic", "er_ace", "gdumb", "icarl", "ncm", "slda"])
+@pytest.mark.parametrize("name", FOR_CLASSES)
 def test_methods_for_classes_say_so(name, target):
     strategy = getattr(strategies, name)(MODEL, SGD, **registry.ARGUMENTS[name], batch_size=5)
     with pytest.raises(

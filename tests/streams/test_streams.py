@@ -381,7 +381,9 @@ def test_angles_drawn_from_a_key():
 
 
 def test_domains_refuse():
-    with pytest.raises(ValueError, match=r"x: vectors of 6 features are no square images; give images \[N, H, W\]"):
+    with pytest.raises(
+        ValueError, match=r"train: x holds vectors of 6 features, which are no square images; give images \[N, H, W\]"
+    ):
         streams.rotated(*pair(shape=(6,)), 2)
     with pytest.raises(ValueError, match="max_angle: expected a finite number, got inf"):
         streams.rotated(*IMAGES, 2, max_angle=float("inf"))

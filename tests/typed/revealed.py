@@ -88,4 +88,5 @@ def revealed() -> None:
     assert_type(cl.strategies.ewc(model, optimizer, strength=1.0, labels="true"), cl.Strategy)
     assert_type(cl.strategies.lwf(model, optimizer), cl.Strategy)
     assert_type(cl.strategies.slda(model), cl.Strategy)
+    assert_type(cl.strategies.ranpac(model, projection_size=100, choose_on="all"), cl.Strategy)
     assert_type(cl.sweep(cl.Strategy(agent, step), bench), cl.Runs)
