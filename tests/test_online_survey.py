@@ -83,7 +83,7 @@ def test_every_method_takes_its_steps_and_is_measured(name, data):
     if entry.stream == "online" and name not in ("ER-ACE", "DER++"):  # these offer a minibatch after each of its steps
         held = state.replay.seen if hasattr(state.replay, "seen") else state.replay.filled
         assert int(held) == (20 if hasattr(state.replay, "seen") else 12)
-    probe = measured(strategy, found)
+    probe = measured(strategy, [found], *data)
     position = max(found.seen)
     entries = probe(state, found.train[-1])
     assert entries["test"].shape == entries["valid"].shape == (2,)
@@ -105,7 +105,7 @@ def test_the_teacher_is_taken_at_the_boundaries(data):
 
 
 def test_a_run_that_is_killed_resumes_to_the_bit(folder, tmp_path, monkeypatch):
-    task = Task("ER", 0, SMALL, folder, tmp_path, compiled=False, threads=1)
+    task = Task("ER", (0,), SMALL, folder, tmp_path, compiled=False)
     (tmp_path / "straight").mkdir()
     straight = run(dataclasses.replace(task, folder=tmp_path / "straight"))
     scan = cl.scan
@@ -133,6 +133,17 @@ def test_a_run_that_is_killed_resumes_to_the_bit(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(online_run.cl, "scan", resumed)
     assert run(task) == straight
     assert task.result.exists()
+
+
+def test_seeds_as_lanes_equal_runs_of_their_own(folder, tmp_path):
+    task = Task("ER-ACE", (0, 1), SMALL, folder, tmp_path, compiled=False)
+    together = run(task)
+    for one, seed in zip(together, task.seeds, strict=True):
+        (alone,) = run(dataclasses.replace(task, seeds=(seed,)))
+        assert one.keys() == alone.keys()
+        assert {**one, "valid": 0, "test": 0} == {**alone, "valid": 0, "test": 0}
+        for name in ("valid", "test"):  # in another order of summation a row may fall on the other side
+            assert one[name] == [pytest.approx(row, abs=0.26) for row in alone[name]]
 
 
 def test_figures_and_the_table():

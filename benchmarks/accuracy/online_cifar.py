@@ -26,6 +26,7 @@ import multiprocessing
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=int, default=2000, help="rows in the memory (default: 2000)")
     parser.add_argument("--evaluations", type=int, default=4, help="on validation data, in each experience (default: 4)")
     parser.add_argument("--width", type=int, default=20, help="filters of the first stage of the net (default: 20)")
+    parser.add_argument(
+        "--device", default="cpu", help="where to run, such as cuda; there the seeds of a method are lanes of one run"
+    )
     parser.add_argument("--eager", action="store_true", help="do not compile the steps; a trial is over sooner")
     parser.add_argument("--out", type=Path, default=Path("out/online"), help="folder for online.json, .md, .png and the runs")
     args = parser.parse_args()
@@ -67,14 +71,14 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def apart(task: Task) -> dict[str, Any]:
-    """The result of a run, made in a process of its own, which ends with it. Raises RuntimeError if that fails."""
+def apart(task: Task) -> list[dict[str, Any]]:
+    """The results of a task, made in a process of its own, which ends with it. Raises RuntimeError if that fails."""
     process = multiprocessing.get_context("spawn").Process(target=run, args=(task,))  # torch's threads do not survive a fork
     process.start()
     process.join()
     if process.exitcode:
         raise RuntimeError(f"its process ended with status {process.exitcode}")
-    found: dict[str, Any] = json.loads(task.result.read_text())
+    found: list[dict[str, Any]] = json.loads(task.result.read_text())["runs"]
     return found
 
 
@@ -90,30 +94,38 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    # Seed by seed, so that after the first every method has a number.
-    wanted = [(seed, name) for name in args.methods for seed in range(args.seeds or METHODS[name].seeds)]
     tasks = [
-        Task(name, seed, protocol, args.data, runs, not args.eager, 1, os.getpid())
-        for seed, name in sorted(wanted, key=lambda one: (one[0], args.methods.index(one[1])))
-        if table.run(name, seed) is None
+        Task(name, seeds, protocol, args.data, runs, not args.eager, 1, args.device, os.getpid())
+        for name, seeds in _wanted(args.methods, args.seeds, args.device != "cpu", table)
     ]
-    print(f"{len(tasks)} runs to be made, {len(wanted) - len(tasks)} are there", flush=True)
+    print(f"{sum(len(task.seeds) for task in tasks)} runs to be made, {len(table.runs)} are there", flush=True)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         futures = {pool.submit(apart, task): task for task in tasks}
         for future in concurrent.futures.as_completed(futures):
             task = futures[future]
             try:
-                table.put(future.result())
+                for found in future.result():
+                    table.put(found)
             except Exception:  # one run that fails must not cost the others' hours
                 traceback.print_exc()
-                print(f"{task.method}, seed {task.seed}: failed", flush=True)
+                print(f"{task.name}: failed", flush=True)
                 failed = 1
                 continue
             table.write(args.out)
     table.write(args.out)
     print(f"\n{table.table()}\n\nwritten: {args.out}/online.json, .md, .png")
     return failed
+
+
+def _wanted(methods: Sequence[str], seeds: int | None, together: bool, table: OnlineResults) -> list[tuple[str, tuple[int, ...]]]:
+    """The runs to be made, as (method, seeds); together: all seeds of a method in one."""
+    missing = {name: [seed for seed in range(seeds or METHODS[name].seeds) if table.run(name, seed) is None] for name in methods}
+    if together:
+        return [(name, tuple(found)) for name, found in missing.items() if found]
+    # Seed by seed, so that after the first every method has a number.
+    single = [(seed, i, name) for i, (name, found) in enumerate(missing.items()) for seed in found]
+    return [(name, (seed,)) for seed, _, name in sorted(single)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""One run of the online survey: its streams, what is measured on the way, and a checkpoint to resume from."""
+"""Runs of the online survey: their streams, what is measured on the way, and a checkpoint to resume from.
+
+Several seeds of a method are lanes of one run: a GPU is hardly busier with three than with one.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from torch import Tensor
 import cl_func as cl
 from benchmarks import results
 from benchmarks.accuracy.online_methods import METHODS, Entry
-from cl_func.evaluation import Evaluate
+from cl_func.experiences import stack, stream
 
 EXPERIENCES, BATCH = 20, 10
 
@@ -79,100 +83,126 @@ def streams(data: tuple[cl.Dataset, cl.Dataset], entry: Entry, protocol: Protoco
     return Streams(online, valid, test, seen, frozenset(ends))
 
 
-def hits(logits: Tensor, exp: cl.Experience, *, classes: Tensor) -> dict[str, Tensor]:
-    """Whether each row is classified correctly among some classes [C] bool."""
-    return {"accuracy": cl.losses.mask_logits(logits, classes).argmax(-1) == exp.y}
+def seen_classes(stream: cl.Stream) -> list[cl.Experience]:
+    """The experiences of a test stream, each with the classes of them all, which are those that compete."""
+    together = torch.stack([exp.classes for exp in stream]).any(0)
+    return [cl.tree.replace(exp, classes=together) for exp in stream]
+
+
+def side_by_side(parts: Sequence[Sequence[cl.Experience]], source: cl.Dataset) -> list[cl.Experience]:
+    """The streams of some seeds as one of as many lanes, their rows in a dataset, which has the rows of theirs on some device."""
+    device = source.x.device
+    moved = [[cl.tree.to(cl.tree.replace(exp, source=None), device) for exp in part] for part in parts]
+    shared = [[cl.tree.replace(exp, source=source) for exp in part] for part in moved]
+    return shared[0] if len(shared) == 1 else [stack(lanes) for lanes in zip(*shared, strict=True)]
 
 
 @dataclass(frozen=True)
 class Measured:
     """The Probe: accuracies [T] on validation and test data among the classes seen so far, NaN where it is not the time."""
 
-    valid: tuple[Evaluate, ...]  # of the first, the first two, ... experiences
-    test: tuple[Evaluate, ...]
+    valid: tuple[cl.Probe, ...]  # of the first, the first two, ... experiences
+    test: tuple[cl.Probe, ...]
     seen: dict[int, int]
     ends: frozenset[int]
+    lanes: tuple[int, ...]  # () or the number of seeds
 
     def __call__(self, state: Any, exp: cl.Experience) -> dict[str, Tensor]:
-        position, nothing = int(exp.index) + 1, torch.full((len(self.valid),), math.nan)
+        position, nothing = int(exp.index.flatten()[0]) + 1, torch.full((*self.lanes, len(self.valid)), math.nan)
         found = {"valid": nothing.clone(), "test": nothing.clone()}
         for name, probes, due in (("valid", self.valid, position in self.seen), ("test", self.test, position in self.ends)):
             if due:
                 count = self.seen[position]
-                found[name][:count] = probes[count - 1](state)["accuracy"].cpu()
+                found[name][..., :count] = probes[count - 1](state, None)["accuracy"].cpu()
         return found
 
 
-def measured(strategy: cl.Strategy, found: Streams) -> Measured:
-    """The Probe of a method on the streams of a run."""
-    probes: dict[str, list[Evaluate]] = {"valid": [], "test": []}
-    classes = torch.zeros_like(found.test[0].classes)
-    for k in range(len(found.test)):
-        classes = classes | found.test[k].classes
-        for name, stream in (("valid", found.valid), ("test", found.test)):
-            probes[name].append(cl.evaluate(strategy.model, stream[: k + 1], measure=partial(hits, classes=classes)))
-    return Measured(tuple(probes["valid"]), tuple(probes["test"]), found.seen, found.ends)
+def measured(strategy: cl.Strategy, parts: Sequence[Streams], train: cl.Dataset, test: cl.Dataset) -> Measured:
+    """The Probe of a method on the streams of some seeds."""
+    first, many = parts[0], len(parts) > 1
+
+    def probes(streams: Sequence[cl.Stream], source: cl.Dataset) -> tuple[cl.Probe, ...]:
+        cut = [side_by_side([seen_classes(one[: k + 1]) for one in streams], source) for k in range(len(streams[0]))]
+        found = [cl.evaluate(strategy.model, part, mask="experience") for part in cut]
+        return tuple(cl.vmap(probe) if many else probe for probe in found)
+
+    valid, tested = probes([part.valid for part in parts], train), probes([part.test for part in parts], test)
+    return Measured(valid, tested, first.seen, first.ends, (len(parts),) if many else ())
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be made, in a process of its own."""
+    """The runs of a method with some seeds, to be made in a process of their own."""
 
     method: str
-    seed: int
+    seeds: tuple[int, ...]
     protocol: Protocol
     data: Path
-    folder: Path  # for its checkpoints and its result
-    compiled: bool
-    threads: int
+    folder: Path  # for their checkpoints and their results
+    compiled: bool = True
+    threads: int = 1
+    device: str = "cpu"
     parent: int | None = None  # the process that asked for it; with it, this one ends
 
     @property
     def name(self) -> str:
         """The name of its files."""
-        return "".join(c if c.isalnum() else "-" for c in self.method.lower()) + f"-{self.seed}"
+        return "-".join(["".join(c if c.isalnum() else "-" for c in self.method.lower()), *map(str, self.seeds)])
 
     @property
     def result(self) -> Path:
-        """The file of its result."""
+        """The file of its results."""
         return self.folder / f"{self.name}.json"
 
 
-def run(task: Task) -> dict[str, Any]:
-    """The result of a run, which is also written to its folder; one that was interrupted goes on."""
+def run(task: Task) -> list[dict[str, Any]]:
+    """The results of some runs, one for each seed, which are also written to their folder; interrupted runs go on."""
     torch.set_num_threads(task.threads)
     entry, protocol = METHODS[task.method], task.protocol
-    found = streams(load(task.data, protocol.fraction), entry, protocol, task.seed)
+    data = load(task.data, protocol.fraction)
+    parts = [streams(data, entry, protocol, seed) for seed in task.seeds]
+    found, (train, test) = parts[0], (cl.tree.to(part, task.device) for part in data)
     strategy = entry.strategy(protocol.memory, protocol.width)
-    update = cl.compile(strategy.update) if task.compiled else strategy.update
-    positions = sorted(found.seen)
+    states = [cl.tree.to(strategy.init(cl.key(seed)), task.device) for seed in task.seeds]
+    many = len(states) > 1
+    update = cl.vmap(strategy.update) if many else strategy.update
+    start = time.perf_counter()
 
-    def watch(time: int, history: dict[str, Tensor]) -> None:
+    def watch(now: int, history: dict[str, Tensor]) -> None:
         if task.parent is not None and os.getppid() != task.parent:
             os._exit(1)  # nobody waits for it any more; the next call resumes it
         if not history["test"].isnan().all():
-            shown = history["test"].nanmean()
-            print(f"{task.method}, seed {task.seed}: {time + 1} of {len(found.train)} minibatches, test {shown:.3f}", flush=True)
+            shown, minutes = history["test"].nanmean(), (time.perf_counter() - start) / 60
+            print(f"{task.name}: {now + 1} of {len(found.train)} minibatches, {minutes:.1f} minutes, test {shown:.3f}", flush=True)
 
     _, history = cl.scan(
-        update,
-        strategy.init(cl.key(task.seed)),
-        found.train,
-        probe=measured(strategy, found),
+        cl.compile(update) if task.compiled else update,
+        cl.tree.stack(states) if many else states[0],
+        stream(side_by_side([part.train for part in parts], train)),
+        probe=measured(strategy, parts, train, test),
         tap=watch,
         donate=task.compiled,
         checkpoint=cl.Checkpoint(task.folder / task.name),
     )
+    results_of = [_result(task.method, seed, _lane(history, i if many else None), found) for i, seed in enumerate(task.seeds)]
+    results.write(task.result, {"runs": results_of})
+    return results_of
+
+
+def _lane(history: dict[str, Tensor], lane: int | None) -> dict[str, Tensor]:
+    return history if lane is None else {name: values[:, lane] for name, values in history.items()}
+
+
+def _result(method: str, seed: int, history: dict[str, Tensor], found: Streams) -> dict[str, Any]:
+    positions = sorted(found.seen)
     valid = history["valid"][~history["valid"].isnan().all(-1)].nan_to_num(0.0)
     test = history["test"][~history["test"].isnan().all(-1)].nan_to_num(0.0)
-    result = {
-        "method": task.method,
-        "seed": task.seed,
+    return {
+        "method": method,
+        "seed": seed,
         "minibatches": positions,
         "seen": [found.seen[p] for p in positions],
         "seen_test": [found.seen[p] for p in sorted(found.ends)],
         "valid": valid.tolist(),
         "test": test.tolist(),
     }
-    results.write(task.result, result)
-    return result
