@@ -114,6 +114,7 @@ METHODS = (
     Method("der", _replay, {"alpha": ALPHAS}, passes=lambda k: (2, 0)),
     Method("der_pp", _replay, {"alpha": [0.3, 1.0, 3.0], "beta": [0.5, 1.0, 2.0]}, passes=lambda k: (3, 0)),
     Method("mir", lambda p: {**_replay(p), "candidates": 2 * p.batch}, {"virtual_lr": [1e-2, 1e-1, 1.0]}, passes=lambda k: (3, 4)),
+    Method("rar", _replay, {"epsilon": [0.01, 0.03, 0.1], "beta": [0.2, 0.5, 0.8]}, passes=lambda k: (4, 6)),
     Method("gss", _replay, passes=None),
     Method("gdumb", lambda p: {"capacity": p.memory}),
     # Regularisation
@@ -136,6 +137,7 @@ METHODS = (
     # Class-incremental
     Method("icarl", _replay, settings=("class",), passes=lambda k: (2, 2)),
     Method("bic", _replay, settings=("class",), passes=None),
+    Method("scr", _replay, {"temperature": [0.07, 0.2, 0.5]}, settings=("class",), passes=lambda k: (2, 0)),  # with one view
     Method("ncm", settings=WITHOUT_TASKS, passes=None),
     Method("slda", grid={"slda.shrinkage": [1e-4, 1e-2]}, settings=WITHOUT_TASKS, passes=None),
     Method("ranpac", settings=WITHOUT_TASKS, passes=None),

@@ -204,6 +204,26 @@ def learning_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, 
     return _when_learned(R, _seen(R, seen, 1, higher_is_better)).mean(-1)
 
 
+def worst_case_accuracy(R: Tensor, seen: Tensor | Sequence[int] | None = None, *, higher_is_better: bool | None = None) -> Tensor:
+    """The mean over the experiences seen of the worst accuracy since each was learned, [...]; of the newest it is the last one.
+
+    WC = 1/T R[T-1, T-1] + 1/T sum_{j < T-1} min_{i > l(j)} R[i, j]    with l(j) the time at which j has been learned (WC-ACC of De
+    Lange, van de Ven & Tuytelaars, "Continual evaluation for lifelong learning: identifying the stability gap", ICLR 2023, eq. 2
+    and 3). The more times there are, the more of the drops at the beginning of an experience it sees.
+
+    >>> worst_case_accuracy(torch.tensor([[0.8, 0.0], [0.3, 0.2], [0.4, 0.6]]), seen=[1, 2, 2])
+    tensor(0.4500)
+    """
+    counts = _seen(R, seen, 1, higher_is_better)
+    oriented = _oriented(R[..., : counts[-1]], higher_is_better)
+    times = torch.arange(R.shape[-2], device=R.device)
+    learned = _learned_at(counts).to(R.device)
+    # What was learned at the last time has no later one: its accuracy then is what counts.
+    counted = (times[:, None] > learned) | (times == len(times) - 1)[:, None]
+    worst = torch.where(counted, oriented, torch.inf).amin(-2)
+    return _oriented(worst.mean(-1), higher_is_better)
+
+
 def _when_learned(R: Tensor, counts: list[int]) -> Tensor:
     """The accuracy on each experience seen, at the time at which it has been learned, [..., counts[-1]]."""
     return R[..., _learned_at(counts).to(R.device), torch.arange(counts[-1], device=R.device)]

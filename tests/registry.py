@@ -68,6 +68,10 @@ VIT = cl.models.vit(1, 1, n_classes=4, channels=6, width=8, depth=1, heads=2, dr
 VIEWS = cl.augment.compose(cl.augment.random_crop(padding=1), cl.augment.horizontal_flip(), cl.augment.cutout(1))
 PICTURES = cl.models.from_module(picture_net, n_classes=4, input_shape=(1, 2, 3), last_layer="4")
 AUGMENTED = cl.models.augmented(cl.models.normalized(PICTURES, 0.1, 2.0), VIEWS)
+PROJECTED = {
+    "linear": cl.models.projected(AUGMENTED, 5, head="linear"),
+    **{name: cl.models.projected(model, 5) for name, model in {"mlp": MODEL, "bn": NORMED, "odd": ODD}.items()},
+}
 HEADS = cl.models.multi_head(MODEL, torch.tensor([[True, False, True, False], [False, True, False, True]]))
 
 
@@ -305,6 +309,13 @@ LOSSES = [
     Case("losses.mixup", lambda: losses.mixup(ODD), model=ODD),
     Case("losses.cutmix", lambda: losses.with_replay(losses.cutmix(AUGMENTED, mask="experience"), 3), model=AUGMENTED),
     Case("losses.cutmix", lambda: losses.cutmix(PICTURES), model=PICTURES),
+    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(MODEL, temperature="lwf.temperature")),
+    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(AUGMENTED), model=AUGMENTED),
+    Case("losses.supervised_contrastive", lambda: losses.with_replay(losses.supervised_contrastive(NORMED), 3), model=NORMED),
+    *[
+        Case("losses.supervised_contrastive", lambda model=model: losses.supervised_contrastive(model, 0.5), model=model)
+        for model in PROJECTED.values()
+    ],
     Case("losses.cross_entropy", lambda: _ce(ODD), model=ODD),
     *[Case("losses.cross_entropy", lambda model=model: _ce(model), model=model) for model in (STACK, VIT)],
     Case("losses.cross_entropy", lambda: _ce(AUGMENTED), model=AUGMENTED),
@@ -413,7 +424,7 @@ UPDATES = [
     Case("optim.restart", lambda: optim.restart()),
     *[
         Case("models.fresh_function", lambda model=model: partial(redrawn, model=model), model=model)
-        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
+        for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT, PROJECTED["bn"])
     ],
 ]
 
@@ -454,6 +465,7 @@ PROBES = [
         for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT)
     ],
     Case("evaluate", lambda: cl.evaluate(AUGMENTED, BENCH.test), model=AUGMENTED),
+    Case("evaluate", lambda: cl.evaluate(cl.strategies.scr(MODEL, SGD, capacity=5, replay_size=4).model, BENCH.test)),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
     *[
@@ -524,6 +536,10 @@ STRATEGIES = [
     Case("strategies.gss", lambda: cl.strategies.gss(NORMED, SGD, capacity=9, replay_size=4, subset_size=3)),
     Case("strategies.mir", lambda: cl.strategies.mir(MODEL, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
     Case("strategies.mir", lambda: cl.strategies.mir(NORMED, SGD, capacity=9, replay_size=2, candidates=6, batch_size=5)),
+    Case("strategies.rar", lambda: cl.strategies.rar(MODEL, SGD, capacity=9, replay_size=4, epsilon=0.1, batch_size=5)),
+    Case("strategies.rar", lambda: cl.strategies.rar(NORMED, SGD, capacity=9, replay_size=4, epsilon=0.1, bounds=(-1.0, 1.0))),
+    Case("strategies.scr", lambda: cl.strategies.scr(MODEL, SGD, capacity=9, replay_size=4, projection="linear", batch_size=5)),
+    Case("strategies.scr", lambda: cl.strategies.scr(NORMED, SGD, capacity=9, replay_size=4, projection_size=5)),
 ]
 
 _STORE = {"capacity": 9, "replay_size": 4}
@@ -537,6 +553,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a mo
     "gss": {**_STORE, "subset_size": 3},
     "mir": {"capacity": 9, "replay_size": 2, "candidates": 6},
     "ogd": {"capacity": 7, "per_experience": 4},
+    "rar": {**_STORE, "epsilon": 0.1, "virtual_lr": 0.5},
+    "scr": {**_STORE, "projection_size": 5},
     "ranpac": {"projection_size": 16, "ridge": 0.1},
     "slda": {"shrinkage": 0.1},
     **{name: {"strength": 0.5} for name in ("ewc", "ewc_online", "mas", "rwalk", "si")},
@@ -551,7 +569,7 @@ STRATEGIES += [
 ]
 STRATEGIES += [
     Case(f"strategies.{name}", lambda name=name: getattr(cl.strategies, name)(AUGMENTED, SGD, batch_size=5, **ARGUMENTS[name]))
-    for name in ("er", "from_scratch", "gem", "lwf", "mir")
+    for name in ("er", "from_scratch", "gem", "lwf", "mir", "rar", "scr")
 ]
 
 # Other targets: every loss for them, every part that looks at targets, and every method that takes a loss.
@@ -629,6 +647,7 @@ ALL = [*LOSSES, *UPDATES, *TRANSFORMS, *PROBES, *STRATEGIES]
 NOT_COMPONENTS = {
     "classifiers": set(),
     "losses": {
+        "contrast",
         "distillation",
         "divergence",
         "logit_distance",

@@ -1056,6 +1056,11 @@ call(
 )
 PICTURE_MODEL = registry.PICTURES
 FLAT_MODELS = kind(bad=(MODEL, "cnn", models.from_module(build, n_classes=4), registry.AUGMENTED))
+call(
+    "models.projected",
+    {"model": MODEL, "size": 5, "head": "mlp"},
+    {"model": MODEL_.but(bad=(LINEAR,)), "size": SIZE, "head": choice("linear", "mlp")},
+)
 call("models.augmented", {"model": PICTURE_MODEL, "augment": registry.VIEWS}, {"model": FLAT_MODELS, "augment": FUNCTION})
 call(
     "models.normalized",
@@ -1147,11 +1152,13 @@ call(
 call("models.KeyedLayer", {}, {})
 
 # -- augmentations
+PARTS = kind(bad=((0.5,), (0.5, 0.2), (0.0, 1.0), (0.2, "1"), (0.2, float("nan")), (0.2, float("inf")), (True, 1.0)))
 PICTURES = torch.rand(3, 3, 4, 4)
 PICTURES_ = tensor(PICTURES, shapes=False, bad=(PICTURES.flatten(1), PICTURES[0], PICTURES[None], PICTURES.long()))
 for name, valid, kinds in (
     ("random_crop", {"padding": 2, "fill": 0.5}, {"padding": SIZE, "fill": ANGLE}),
     ("horizontal_flip", {"p": 0.3}, {"p": PROBABILITY}),
+    ("random_resized_crop", {"scale": (0.2, 1.0), "ratio": (0.5, 2.0)}, {"scale": PARTS, "ratio": PARTS.but("list")}),
     ("cutout", {"size": 2, "fill": 0.5}, {"size": SIZE, "fill": ANGLE}),
     (
         "color_jitter",
@@ -1179,6 +1186,18 @@ call("augment.compose", {"key": KEY, "x": PICTURES}, {"x": PICTURES_}, run=cl.au
 call("losses.cross_entropy", {"model": MODEL, "mask": "seen", "slot": "seen"}, {"mask": choice("experience", "seen").but("none")})
 ALPHA = dataclasses.replace(POSITIVE, fine=POSITIVE.fine | {"str"}, bad=(0.0, float("-inf")))
 MIX = {"mask": choice("experience", "seen").but("none"), "alpha": ALPHA}
+call("losses.supervised_contrastive", {"model": MODEL, "temperature": 0.1}, {"temperature": ALPHA})
+call(
+    "losses.contrast",
+    {"embeddings": LOGITS, "labels": EXP.y, "valid": EXP.valid, "temperature": 0.1},
+    {
+        "embeddings": tensor(LOGITS, shapes=False, bad=(LOGITS[0], LOGITS[None], LOGITS[:5])),
+        "labels": tensor(EXP.y),
+        "valid": tensor(EXP.valid),
+        "temperature": POSITIVE.but("scalar tensor"),
+    },
+    {"embeddings": "embeddings|labels|valid"},
+)
 call("losses.mixup", {"model": MODEL, "alpha": 0.2, "mask": "seen", "slot": "seen"}, MIX)
 call(
     "losses.cutmix",
@@ -1368,6 +1387,13 @@ RANGES: dict[str, dict[str, Kind]] = {
     "mir": {"candidates": SIZE.but("none")},
     "rwalk": {"alpha": PROBABILITY},
     "ncm": {"optimizer": OPTIMIZER.but("none"), "train": choice("first", "every"), "weights": kind("weights", "none")},
+    "rar": {
+        "epsilon": NON_NEGATIVE,
+        "beta": PROBABILITY,
+        "attack_steps": SIZE,
+        "bounds": kind("none", "list", bad=((0.0,), (1.0, 0.0), (0.5, 0.5), (0.0, "1"), (0.0, float("nan")), (False, True))),
+    },
+    "scr": {"projection": choice("linear", "mlp"), "projection_size": SIZE},
     "slda": {"optimizer": OPTIMIZER.but("none"), "weights": kind("weights", "none")},
     "ranpac": {
         "optimizer": OPTIMIZER.but("none"),
@@ -1455,6 +1481,7 @@ for name in (
     "forgetting",
     "backward_transfer",
     "learning_accuracy",
+    "worst_case_accuracy",
 ):
     call(f"metrics.{name}", {"R": R, "seen": [1, 2, 3], "higher_is_better": None}, {"R": MATRIX, "seen": SEEN.but("none")})
 call(
@@ -2161,6 +2188,11 @@ call(
     "classifiers.nearest_mean.init",
     {"n_classes": 4, "sample": FEATURES},
     {"sample": kind("tensor", "nan tensor", "integer tensor", "meta tensor")},
+)
+call(
+    "classifiers.nearest_mean.of_memory",
+    {"model": MODEL, "net": NET, "memory": STORED},
+    {"net": kind("weights"), "memory": MEMORY},
 )
 call("classifiers.nearest_mean.insert", {"model": MODEL, "slot": "ncm"})
 call(

@@ -71,6 +71,11 @@ def test_learning_accuracy():
     close(metrics.learning_accuracy(BOTH), [0.7, 1.9 / 3])
 
 
+def test_worst_case_accuracy():
+    close(metrics.worst_case_accuracy(R), (min(R[1, 0], R[2, 0]) + R[2, 1] + R[2, 2]) / 3)
+    close(metrics.worst_case_accuracy(1 - R, higher_is_better=False), 1 - metrics.worst_case_accuracy(R))
+
+
 METRICS = {
     "average_accuracy": metrics.average_accuracy,
     "average_anytime_accuracy": metrics.average_anytime_accuracy,
@@ -80,6 +85,7 @@ METRICS = {
     "backward_transfer": metrics.backward_transfer,
     "forward_transfer": lambda R, seen=None: metrics.forward_transfer(R, torch.full(R.shape[-1:], 0.1, dtype=R.dtype), seen),
     "learning_accuracy": metrics.learning_accuracy,
+    "worst_case_accuracy": metrics.worst_case_accuracy,
 }
 
 
@@ -116,6 +122,7 @@ def test_online_timeline():
     close(metrics.backward_transfer(ONLINE, SEEN), 0.7 - 0.8)  # learned at time 1, the last of its own
     close(metrics.forward_transfer(ONLINE, torch.tensor([0.0, 0.05], dtype=torch.float64), SEEN), 0.3 - 0.05)
     close(metrics.learning_accuracy(ONLINE, SEEN), (0.8 + 0.9) / 2)
+    close(metrics.worst_case_accuracy(ONLINE, SEEN), (0.6 + 0.9) / 2)  # of the first, the lowest since the second began
 
 
 def test_times_that_skip_experiences():
@@ -123,6 +130,7 @@ def test_times_that_skip_experiences():
     pairs = torch.tensor([[0.8, 0.9, 0.2, 0.1], [0.6, 0.4, 0.7, 1.0]], dtype=torch.float64)
     close(metrics.average_accuracy(pairs, [2, 4]), [0.85, 2.7 / 4])
     close(metrics.learning_accuracy(pairs, [2, 4]), (0.8 + 0.9 + 0.7 + 1.0) / 4)
+    close(metrics.worst_case_accuracy(pairs, [2, 4]), (0.6 + 0.4 + 0.7 + 1.0) / 4)
     close(metrics.forward_transfer(pairs, torch.full((4,), 0.1, dtype=torch.float64), [2, 4]), (0.1 + 0.0) / 2)
     close(metrics.forgetting_matrix(pairs, [2, 4]), [[0, 0, 0, 0], [0.2, 0.5, -0.5, 0]])
 
@@ -154,7 +162,7 @@ MATRICES = (
 @QUICK
 @hypothesis.given(MATRICES)
 def test_bounds(matrix):
-    for name in ("average_accuracy", "average_anytime_accuracy", "learning_accuracy"):
+    for name in ("average_accuracy", "average_anytime_accuracy", "learning_accuracy", "worst_case_accuracy"):
         value = METRICS[name](matrix)
         assert value.min() >= 0
         assert value.max() <= 1 + 1e-12
@@ -187,6 +195,8 @@ def test_definitions_by_loops(matrix):
     close(metrics.backward_transfer(one), sum(rows[-1][j] - rows[j][j] for j in range(n - 1)) / (n - 1))
     close(metrics.forward_transfer(one, one.new_full((n,), 0.2)), sum(rows[j - 1][j] - 0.2 for j in range(1, n)) / (n - 1))
     close(metrics.learning_accuracy(one), sum(rows[j][j] for j in range(n)) / n)
+    worst = [min(rows[i][j] for i in range(j + 1, n)) for j in range(n - 1)]
+    close(metrics.worst_case_accuracy(one), sum([*worst, rows[-1][-1]]) / n)
 
 
 @QUICK

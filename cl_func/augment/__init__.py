@@ -1,6 +1,7 @@
 """Augmentations: pure functions `(key, x [n, C, H, W]) -> x`, which draw for each row.
 
     random_crop, horizontal_flip, cutout     moved and hidden pixels
+    random_resized_crop                      a window, stretched
     color_jitter, grayscale, normalize       colours
     compose                                  one after the other
 
@@ -18,6 +19,17 @@ methods that compare two views of a row call `augment(key, x)` themselves.
 
 from cl_func.augment.color import color_jitter, grayscale, normalize
 from cl_func.augment.kinds import Augment, compose
+from cl_func.augment.resized import random_resized_crop
 from cl_func.augment.spatial import cutout, horizontal_flip, random_crop
 
-__all__ = ["Augment", "color_jitter", "compose", "cutout", "grayscale", "horizontal_flip", "normalize", "random_crop"]
+__all__ = [
+    "Augment",
+    "color_jitter",
+    "compose",
+    "cutout",
+    "grayscale",
+    "horizontal_flip",
+    "normalize",
+    "random_crop",
+    "random_resized_crop",
+]

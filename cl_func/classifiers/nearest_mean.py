@@ -17,8 +17,8 @@ from cl_func import checks, tree
 from cl_func.checks import positive_int
 from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
-from cl_func.memory import replay
-from cl_func.models import Model, feature_function, features, mask_logits
+from cl_func.memory import Memory, herding, replay
+from cl_func.models import Model, ModelState, feature_function, features, mask_logits
 from cl_func.tree import state
 
 _EXPECTED = "a NearestMean made by nearest_mean.init"
@@ -59,6 +59,21 @@ def add(slot: NearestMean, rows: Tensor, labels: Tensor, valid: Tensor) -> Neare
     sums = belongs.to(rows.dtype).T @ torch.where(valid[:, None], rows, 0)
     means = slot.means + (sums - new[:, None] * slot.means) / counts.clamp(min=1)[:, None]
     return tree.replace(slot, means=means, counts=counts)
+
+
+def of_memory(model: Model, net: ModelState, memory: Memory) -> NearestMean:
+    """The means of a memory's rows, of their features at length 1 under some weights; the means have length 1 too.
+
+    memory: its rows have the fields x, y and task, as memories store them by default. A class without a row there has none here.
+    Raises TypeError or ValueError for a model without features, and for other arguments.
+    """
+    checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
+    occupied = checks.occupied("memory", memory)
+    replay.check_fields("memory", memory.data, occupied, occupied)
+    data = memory.data
+    rows = herding.unit(features(model, net, data["x"], occupied, data["task"]))
+    slot = add(init(model.n_classes, rows[0]), rows, data["y"], occupied)
+    return tree.replace(slot, means=herding.unit(slot.means))
 
 
 def logits(slot: NearestMean, rows: Tensor) -> Tensor:

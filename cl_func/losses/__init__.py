@@ -2,6 +2,7 @@
 
 from cl_func.losses.classification import cross_entropy, mark_seen, masked_cross_entropy, weighted_mean
 from cl_func.losses.combine import replayed, scaled, total, with_replay
+from cl_func.losses.contrastive import contrast, supervised_contrastive
 from cl_func.losses.dark import dark_experience, logit_distance
 from cl_func.losses.distil import distillation, divergence
 from cl_func.losses.mixing import cutmix, mixup
@@ -13,6 +14,7 @@ from cl_func.models import mask_logits
 __all__ = [
     "TargetLoss",
     "binary_cross_entropy",
+    "contrast",
     "cross_entropy",
     "cutmix",
     "dark_experience",
@@ -29,6 +31,7 @@ __all__ = [
     "replayed",
     "row_losses",
     "scaled",
+    "supervised_contrastive",
     "target_of",
     "total",
     "weighted_mean",

@@ -87,7 +87,7 @@ def _loss(
     a = resolve(state, alpha)
     share = random.beta(share_key, a, a, len(exp)).to(x.dtype)
     x, share = mix(mix_key, x, x[other], share)
-    logits, state = forward(plain, params, state.replace(key=key), _with_inputs(exp, x))
+    logits, state = forward(plain, params, state.replace(key=key), with_inputs(exp, x))
     check_classes(logits, exp)
     classes = competing(state, exp, mask, slot)
     if classes is not None:
@@ -109,7 +109,8 @@ def _partners(key: Tensor, valid: Tensor) -> Tensor:
     return order[(valid.cumsum(0) - 1).clamp(min=0)]
 
 
-def _with_inputs(exp: Experience, x: Tensor) -> Experience:
+def with_inputs(exp: Experience, x: Tensor) -> Experience:
+    """The same rows with other inputs [n, ...], such as augmented ones."""
     rows = {"x": x, "y": exp.y, "task": exp.tasks}
     return tree.replace(replay.recalled(exp, rows, exp.valid), classes=exp.classes)
 

@@ -29,7 +29,9 @@ from cl_func.strategies.ncm import NCMAgent, ncm
 from cl_func.strategies.ogd import OGDAgent, ogd
 from cl_func.strategies.owm import OWMAgent, owm
 from cl_func.strategies.ranpac import RanPACAgent, ranpac
+from cl_func.strategies.rar import RARAgent, rar
 from cl_func.strategies.rwalk import RWalkAgent, rwalk
+from cl_func.strategies.scr import SCRAgent, scr
 from cl_func.strategies.si import SIAgent, si
 from cl_func.strategies.slda import SLDAAgent, slda
 
@@ -55,8 +57,10 @@ __all__ = [
     "NCMAgent",
     "OGDAgent",
     "OWMAgent",
+    "RARAgent",
     "RWalkAgent",
     "RanPACAgent",
+    "SCRAgent",
     "SIAgent",
     "SLDAAgent",
     "acil",
@@ -85,7 +89,9 @@ __all__ = [
     "ogd",
     "owm",
     "ranpac",
+    "rar",
     "rwalk",
+    "scr",
     "si",
     "slda",
 ]

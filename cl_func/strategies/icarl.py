@@ -136,10 +136,7 @@ def _loss(params: PyTree, agent: ICaRLAgent, exp: Experience, *, model: Model, r
 
 def _exemplar_means(agent: ICaRLAgent, exp: Experience, *, model: Model) -> ICaRLAgent:
     """The Update after the insertion: the mean features of each class's exemplars under the present weights, of length 1."""
-    exemplars = agent.replay
-    rows = herding.unit(features(model, agent.model, exemplars.data["x"], exemplars.occupied, exemplars.data["task"]))
-    ncm = nearest_mean.add(tree.map(torch.zeros_like, agent.ncm), rows, exemplars.label, exemplars.occupied)
-    return agent.replace(ncm=tree.replace(ncm, means=herding.unit(ncm.means)))
+    return agent.replace(ncm=nearest_mean.of_memory(model, agent.model, agent.replay))
 
 
 def _logits(model: Model, agent: ICaRLAgent, exp: Experience) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 
 import cl_func as cl
 from cl_func import augment, random
-from cl_func.augment import color, spatial
+from cl_func.augment import color, resized, spatial
 from cl_func.testing import assert_equal, fake_device
 
 X = random.uniform(cl.key(1), (6, 3, 5, 7))
 ALL = {
     "random_crop": augment.random_crop(padding=2, fill=0.5),
+    "random_resized_crop": augment.random_resized_crop(scale=(0.1, 0.9)),
     "horizontal_flip": augment.horizontal_flip(),
     "cutout": augment.cutout(3),
     "color_jitter": augment.color_jitter(0.4, 0.5, 1.6, 0.2, p=0.8),
@@ -149,6 +150,18 @@ def test_normalize_by_hand():
     assert augment.normalize(1.0, 2.0)(None, x).flatten().tolist() == [0.0, 0.5, 1.0]
 
 
+def test_windows_are_stretched_as_torch_does():
+    corners = torch.tensor([[0, 0, 5, 7], [1, 2, 1, 1], [2, 0, 3, 4], [0, 3, 2, 4], [4, 6, 1, 1], [1, 1, 4, 2]])
+    out = resized.stretched(X, *corners.unbind(1))
+    for i, (top, left, height, width) in enumerate(corners.tolist()):
+        window = X[i : i + 1, :, top : top + height, left : left + width]
+        expected = torch.nn.functional.interpolate(window, size=(5, 7), mode="bilinear", align_corners=False)[0]
+        torch.testing.assert_close(out[i], expected, atol=1e-6, rtol=0)
+    assert torch.equal(out[0], X[0])
+    drawn = resized.windows(cl.key(3), 6, 5, 7, (0.1, 0.9), (3 / 4, 4 / 3))
+    assert torch.equal(ALL["random_resized_crop"](cl.key(3), X), resized.stretched(X, *drawn))
+
+
 # ---------------------------------------------------------------- torchvision, given the same parameters
 
 
@@ -203,6 +216,22 @@ def test_places_are_uniform():
     hidden = augment.cutout(1)(cl.key(12), torch.ones(MANY, 1, 3, 5))
     assert torch.equal(hidden.sum((1, 2, 3)), torch.full((MANY,), 14.0))
     assert scipy.stats.chisquare((1 - hidden).sum((0, 1)).flatten()).pvalue > 1e-3
+
+
+def test_windows_have_the_areas_and_proportions_asked_for():
+    size = 1000
+    top, left, height, width = (value.double() for value in resized.windows(cl.key(15), MANY, size, size, (0.1, 0.5), (0.5, 2.0)))
+    assert scipy.stats.kstest(height * width / size**2, "uniform", (0.1, 0.4)).pvalue > 1e-3  # all of them fit
+    assert scipy.stats.kstest((width / height).log2(), "uniform", (-1, 2)).pvalue > 1e-3
+    for corner, length in ((top, height), (left, width)):
+        assert bool(((corner >= 0) & (corner + length <= size)).all())
+        assert scipy.stats.kstest((corner + 0.5) / (size - length + 1), "uniform", (0, 1)).pvalue > 1e-3
+
+
+def test_windows_that_cannot_fit_are_the_largest_in_the_middle():
+    for height, width, ratio, expected in ((4, 40, (1.0, 1.0), [0, 18, 4, 4]), (9, 3, (0.5, 2.0), [1, 0, 6, 3])):
+        found = resized.windows(cl.key(0), 5, height, width, (1.0, 1.0), ratio)
+        assert torch.stack(found, 1).tolist() == [expected] * 5
 
 
 def test_shares_and_factors():
