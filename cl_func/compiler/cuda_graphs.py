@@ -38,7 +38,7 @@ def record(launch: Callable[[], Any]) -> Callable[[], Any]:
 
 
 class Replayed:
-    """A program of inputs on one GPU that overwrites the first n of them and returns nothing; once recorded, launched as a whole."""
+    """A program of inputs on one GPU that overwrites the first n and returns nothing; once recorded, launched as a whole."""
 
     def __init__(self, program: Callable[..., Any], n: int, record: Record) -> None:
         self.program, self.n, self.record = program, n, record
