@@ -171,9 +171,10 @@ def run(task: Task) -> list[dict[str, Any]]:
     def watch(now: int, history: dict[str, Tensor]) -> None:
         if task.parent is not None and os.getppid() != task.parent:
             os._exit(1)  # nobody waits for it any more; the next call resumes it
-        if not history["test"].isnan().all():
-            shown, minutes = history["test"].nanmean(), (time.perf_counter() - start) / 60
-            print(f"{task.name}: {now + 1} of {len(found.train)} minibatches, {minutes:.1f} minutes, test {shown:.3f}", flush=True)
+        for name, accuracy in history.items():
+            if not accuracy.isnan().all():
+                minutes, shown = (time.perf_counter() - start) / 60, accuracy.nanmean()
+                print(f"{task.name}: {now + 1} of {len(found.train)}, {minutes:.2f} minutes, {name} {shown:.3f}", flush=True)
 
     _, history = cl.scan(
         cl.compile(update) if task.compiled else update,
