@@ -160,8 +160,8 @@ def test_figures_and_the_table():
     table = OnlineResults("command", {}, dataclasses.asdict(SMALL), [run])
     assert "| ER | 1 (one run) | 0.400 | 0.550 | 0.575 | 0.500 |" in table.table()
     assert "| ER, the survey's runs | 5 | 0.281 ± 0.015 |" in table.table()
-    assert "Of one seed, so that nothing is known of the spread: ER." in table.markdown()
+    assert "spread of those with one seed: ER" in table.markdown()
     table.put({**run, "seed": 1})
-    assert "Of one seed" not in table.markdown()
+    assert "one seed" not in table.markdown()
     assert table.run("ER", 1) is not None
     assert table.run("SCR", 0) is None

@@ -13,7 +13,8 @@ replayed rows. What each method does otherwise is in `online_methods.py`. Soutif
 Lomonaco & van de Weijer, "A comprehensive empirical evaluation on online continual learning", ICCV workshops 2023.
 
 Two runs at a time, each in a process with one thread; --jobs 1 on one core. Runs that --out holds are kept, and one that was
-interrupted goes on where its last checkpoint was: call the same command again.
+interrupted goes on where its last checkpoint was: call the same command again. On a GPU the seeds of a method are lanes of one run,
+and several methods share it: --device cuda --jobs 9. Runs of one kind of machine go on on the other with --together.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def main() -> int:
         return 2
     tasks = [
         Task(name, seeds, protocol, args.data, runs, not args.eager, 1, args.device, os.getpid())
-        for name, seeds in _wanted(args.methods, args.seeds, args.device != "cpu", table)
+        for name, seeds in _wanted(args.methods, args.seeds, args.together or args.device != "cpu", table)
     ]
     print(f"{sum(len(task.seeds) for task in tasks)} runs to be made, {len(table.runs)} are there", flush=True)
     failed = 0

@@ -15,7 +15,7 @@ RAR         their sizes are of normalised inputs. In their code the perturbation
             the farthest row; ours follows the paper, so their values need not be good ones.
 GDumb       the memory is filled by the whole stream, then trained on once: 100 epochs, minibatches of 128, a cosine
             schedule.
-i.i.d.      the rows of all experiences shuffled, three steps on each minibatch, without a memory.
+i.i.d.      ER on the rows of all experiences, shuffled.
 """
 
 from __future__ import annotations
@@ -146,10 +146,6 @@ def _rar(model: cl.models.Model, memory: int) -> cl.Strategy:
     )
 
 
-def _iid(model: cl.models.Model, memory: int) -> cl.Strategy:
-    return cl.strategies.naive(model, cl.optim.sgd(0.0598728574654861), iterations=STEPS)
-
-
 @dataclass(frozen=True)
 class Entry:
     """A method: what makes it of a model and a memory size, how many seeds are run, its views, and the stream that it is given."""
@@ -177,6 +173,6 @@ METHODS = {
         Entry("RAR", _rar),
         Entry("A-GEM", _agem),
         Entry("GDumb", gdumb, stream="whole"),
-        Entry("i.i.d.", _iid, stream="shuffled"),
+        Entry("i.i.d.", er, stream="shuffled"),
     )
 }

@@ -91,7 +91,7 @@ class OnlineResults:
             f"measured {self.protocol['evaluations']} times in each experience, where the survey measures after every minibatch."
         ]
         if single:
-            notes.append(f"Of one seed, so that nothing is known of the spread: {', '.join(single)}.")
+            notes.append(f"Nothing is known of the spread of those with one seed: {'; '.join(single)}")
         parts = ["# Online Split CIFAR-100", f"`{self.command}`", "\n".join(facts), self.table(), *notes]
         return "\n\n".join([*parts, "![accuracy along the stream](online.png)"]) + "\n"
 
