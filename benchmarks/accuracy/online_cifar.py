@@ -56,9 +56,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=int, default=2000, help="rows in the memory (default: 2000)")
     parser.add_argument("--evaluations", type=int, default=4, help="on validation data, in each experience (default: 4)")
     parser.add_argument("--width", type=int, default=20, help="filters of the first stage of the net (default: 20)")
-    parser.add_argument(
-        "--device", default="cpu", help="where to run, such as cuda; there the seeds of a method are lanes of one run"
-    )
+    parser.add_argument("--device", default="cpu", help="where to run, such as cuda")
+    parser.add_argument("--together", action="store_true", help="the seeds of a method as lanes of one run, as on a GPU")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps; a trial is over sooner")
     parser.add_argument("--out", type=Path, default=Path("out/online"), help="folder for online.json, .md, .png and the runs")
     args = parser.parse_args()
