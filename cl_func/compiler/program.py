@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cl_func import contracts, torch_private, tree
 from cl_func.compiler import cuda_graphs
+from cl_func.compiler.allocator import keep_freed_memory
 from cl_func.compiler.cuda_graphs import Replayed, recordable
 from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
@@ -104,6 +105,7 @@ class Program:
     ) -> None:
         with interrupts_deferred():  # an interrupted import can be neither used nor repeated
             torch_private.inductor()
+        keep_freed_memory()
         n = len(lanes)
         self.structure: Any = None  # of the result, set when it is traced
         self.from_input: dict[int, int] = {}  # output leaf -> the input leaf that it is
