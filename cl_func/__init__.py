@@ -23,6 +23,7 @@ from cl_func import (
     strategies,
     streams,
     testing,
+    trace,
     transforms,
     tree,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "sweep",
     "taps",
     "testing",
+    "trace",
     "train_step",
     "transforms",
     "tree",

@@ -2247,6 +2247,28 @@ call(
     {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
 )
 
+# -- traces
+TRACE = cl.trace.init(3)
+call("trace.init", {"n": 3})
+call(
+    "trace.add",
+    {"trace": TRACE, "value": SCALAR},
+    {
+        "trace": kind(bad=(STATE,)),
+        "value": kind("scalar tensor", "key", bad=(SCALAR[None], SCALAR.to(torch.complex64), SCALAR.to("meta"))),
+    },
+)
+call("trace.loss", {"loss": loss, "slot": "trace"})
+call("trace.grad_norm", {"slot": "trace"})
+call("trace.record", {"function": lambda s, e: SCALAR, "slot": "trace"}, {"function": FUNCTION})
+call(
+    "trace.probe",
+    {"slots": "trace", "beside": probe},
+    {"slots": kind("str"), "beside": FUNCTION.but("none")},
+    run=lambda slots, beside: cl.trace.probe(slots, beside=beside),
+)
+call("trace.read", {"trace": TRACE}, {"trace": kind(bad=(STATE, cl.trace.Snapshot(values=TRACE.values, count=TRACE.count)))})
+
 # -- files
 call(
     "save",
