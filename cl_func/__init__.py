@@ -35,6 +35,7 @@ from cl_func.core import (
     maybe_init,
     minibatches,
     repeat,
+    stop,
     train_step,
     when,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "sources",
     "state",
     "static",
+    "stop",
     "strategies",
     "streams",
     "sweep",

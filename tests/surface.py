@@ -432,8 +432,8 @@ FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], [
 AGENT = kind("state", bad=(KEY,))
 call(
     "fold",
-    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False, **KEPT},
-    {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG},
+    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False, "progress": False, **KEPT},
+    {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG, "progress": FLAG.but("none")},
     {"stream": "stream|exp"},
 )
 call("fold", {"update": STATE}, {"update": kind("state")}, run=lambda update: cl.fold(lambda s, e: update, STATE, BENCH.train))
@@ -448,6 +448,8 @@ call(
         "donate": False,
         **KEPT,
         "tap": None,
+        "stop": None,
+        "progress": False,
     },
     {
         "update": FUNCTION,
@@ -457,6 +459,8 @@ call(
         "every": SIZE,
         "donate": FLAG,
         "tap": FUNCTION.but("none"),
+        "stop": FUNCTION.but("none"),
+        "progress": FLAG.but("none"),
     },
     {"stream": "stream|exp"},
 )
@@ -480,6 +484,15 @@ call(
     },
     run=lambda probe: cl.scan(update, STATE, BENCH.train, lambda s, e: probe),
 )
+call(
+    "scan",
+    {"stop": True},
+    {"stop": kind("bool", bad=(0, 1, torch.ones(2) > 0))},
+    run=lambda stop: cl.scan(update, STATE, BENCH.train, probe, stop=lambda history: stop),
+)
+PATIENCE = {"n": 1, "name": "accuracy", "least": 0.0, "higher_is_better": True}
+call("stop.patience", PATIENCE, {"name": kind("str"), "least": NON_NEGATIVE, "higher_is_better": FLAG})
+call("stop.diverged", {"name": "loss"}, {"name": kind("str")})
 LANES = tree.stack([STATE, STATE])
 call(
     "scan",

@@ -35,9 +35,8 @@ def add(trace: Trace, value: Tensor) -> Trace:
 
     Raises TypeError or ValueError for anything else.
 
-    >>> trace = add(init(2), torch.tensor(0.5))
-    >>> read(trace)
-    tensor([0.5000])
+    >>> add(init(3), torch.tensor(0.5)).values
+    tensor([0.5000, 0.0000, 0.0000])
     """
     checks.instance("trace", trace, Trace, "a Trace made by cl.trace.init")
     if not isinstance(value, Tensor) or value.ndim or value.is_complex():
