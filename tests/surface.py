@@ -21,7 +21,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import made_files
+import made_trackers
 import numpy as np
+import pytest
 import registry
 import torch
 from torch import Tensor, nn
@@ -97,6 +99,17 @@ def draw_row(key: Tensor, params: Any) -> tuple[Tensor, Tensor]:
 SHIFTS = (torch.flatten, torch.argmax, torch.isnan, lambda x, params: x - x.mean(0), lambda x: x, lambda x, params: x[:, 0])
 SAMPLES = (lambda key, params: key, lambda key: (key, key), lambda key, params: (params["by"], params["by"] > 0), torch.add)
 PARAMS = ({"by": 1.0}, {"other": torch.zeros(2, 6)}, {"by": torch.zeros(3, 6, 7)}, {"by": torch.zeros(2, 6).to("meta")})
+
+
+def with_trackers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that finds the packages of trackers, installed or not."""
+
+    def call(**arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            made_trackers.install(patch)
+            return function(**arguments)
+
+    return call
 
 
 # Values of every sort that a caller may pass by mistake.
@@ -1853,9 +1866,11 @@ call(
         "device": "cpu",
         "resume": None,
         "on_change": "error",
+        "tap": None,
         **PLAIN,
     },
     {
+        "tap": FUNCTION.but("none"),
         "strategy": STRATEGY_,
         "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
         "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
@@ -2302,6 +2317,18 @@ call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
 call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
 call("taps.tensorboard", {"folder": FOLDER / "board"}, {"folder": kind("str")})
 call(
+    "taps.wandb",
+    {"options": "project"},
+    {"options": ANY.but(bad=("projekt", "time"))},
+    run=with_trackers(lambda options: cl.taps.wandb(**{options: "mine"} if type(options) is str and len(options) > 3 else {})),
+)
+call(
+    "taps.mlflow",
+    {"experiment": "digits", "tracking_uri": None, "run_name": "er"},
+    {"experiment": NAME, "tracking_uri": NAME.but("none"), "run_name": NAME.but("none")},
+    run=with_trackers(cl.taps.mlflow),
+)
+call(
     "Checkpoint",
     {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2, "on_change": "error"},
     {
@@ -2332,8 +2359,10 @@ RECORDS = {
     "models.CosineLinear",
     "regularizers.importance.Measure",
     "taps.Lines",
+    "taps.MLflow",
     "taps.Several",
     "taps.TensorBoard",
+    "taps.WandB",
     "taps.Warned",
     "transforms.Compiled",
     "transforms.Vmapped",

@@ -88,9 +88,7 @@ def scan(
     if stop is not None:
         checks.function("stop", stop, "a rule (history) -> bool, such as cl.stop.patience(3)")
     if stop is not None and probe is None:
-        raise ValueError(
-            "stop: there is nothing to judge by without a probe; give one, such as cl.evaluate(model, benchmark.test)."
-        )
+        raise ValueError("stop: there is nothing to judge without a probe; give one, such as cl.evaluate(model, benchmark.test).")
     checks.choice("progress", progress, True, False, None)
     if checkpoint is not None and not hasattr(checkpoint, "open_run"):
         raise checks.type_error("checkpoint", "a cl.Checkpoint(folder)", checkpoint)

@@ -46,13 +46,19 @@ class TapFeed:
             finish()
 
 
+class TapError(RuntimeError):
+    """A tap raised an exception."""
+
+
 def call_tap(tap: Tap, time: int, entry: Any, *labels: Any) -> None:
-    """Call a tap; what it raises becomes a RuntimeError that says how to go on without it."""
+    """Call a tap; what it raises becomes a TapError that says how to go on without it."""
     try:
         tap(time, entry, *labels)
+    except TapError:  # of the tap of a sweep, which a tap for its chunk has called
+        raise
     except Exception as error:
         of = f" of the run with {labels[0]}" if labels else ""
-        raise RuntimeError(
+        raise TapError(
             f"tap: {tap!r} raised {type(error).__name__} at entry {time} of the history{of}: {error}. "
             "To go on without it, use cl.taps.warn(tap)."
         ) from error
