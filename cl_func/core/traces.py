@@ -1,7 +1,7 @@
 """Traces: a number of each step, kept in a ring in the state; what a history and a tap make of it.
 
-The i-th value recorded is at i mod n of a ring of n, so a trace has one shape however long a run is, and what it writes in a step
-does not depend on n. `cl.trace` has the functions that record and read.
+The i-th value recorded is at i mod n of a ring of n, so a trace has one shape however long a run is. `cl.trace` has the functions
+that record and read.
 """
 
 from __future__ import annotations

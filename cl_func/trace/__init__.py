@@ -8,10 +8,11 @@
     cl.trace.read(history["losses"])                        the curve, one value a step
 
 A step is a pure function, so what it has to tell goes where everything goes, into the state. A trace is a ring of n values (the
-i-th value at i mod n) and a count: its shape never changes, lanes have traces of their own, a checkpoint holds it, and a
-compiled step writes one number. So that n need not be the length of the run, `probe` puts the trace into every entry of the
-history, from which `read` joins the whole curve: n is then the number of steps between two entries. The history holds nothing else
-that a probe does not return, so which traces are in it is said where it is said what is measured.
+i-th value at i mod n) and a count: its shape never changes, lanes have traces of their own, and a checkpoint holds it. So that n
+need not be the length of the run, `probe` puts the trace into every entry of the history, from which `read` joins the whole curve:
+n is then the number of steps between two entries. It should not be much larger, since a step within `minibatches` writes the
+whole ring, as it writes all of the state that it changes. The history holds nothing else that a probe does not return, so which
+traces are in it is said where it is said what is measured.
 """
 
 from cl_func.core.traces import Snapshot, Steps, Trace
