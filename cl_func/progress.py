@@ -12,19 +12,31 @@ from cl_func import checks
 LINES = 10  # without tqdm: how many lines are printed, evenly over the work
 
 
+def is_shown(progress: bool | None) -> bool:
+    """Whether to show progress; None: where somebody looks, in a terminal or a notebook."""
+    return ("ipykernel" in sys.modules or sys.stderr.isatty()) if progress is None else progress
+
+
 class ProgressBar:
-    """Counts the parts done, out of a total; may be updated from any thread.
+    """Counts the parts done, out of a total if it is known; may be updated from any thread.
 
     label: a few words on how the work is done. compiling: the label until more than `warmup` parts are done, since they are held up
-    by compilation. unit: what the parts are, in the plural.
+    by compilation. unit: what the parts are, in the plural. done: how many were done before.
     """
 
     def __init__(
-        self, shown: bool, total: int, label: str, compiling: str | None = None, warmup: int = 0, unit: str = "probes"
+        self,
+        shown: bool,
+        total: int | None,
+        label: str,
+        compiling: str | None = None,
+        warmup: int = 0,
+        unit: str = "probes",
+        done: int = 0,
     ) -> None:
         self.done, self.label, self.warmup, self.lock = 0, label, warmup, threading.Lock()
         self.compiling = compiling is not None
-        self.bar = _make_bar(total, label if compiling is None else compiling, unit) if shown else None
+        self.bar = _make_bar(total, label if compiling is None else compiling, unit, done) if shown else None
 
     def update(self, n: int) -> None:
         """Count n more parts."""
@@ -53,38 +65,43 @@ class _Bar(Protocol):
     def close(self) -> None: ...
 
 
-def _make_bar(total: int, label: str, unit: str) -> _Bar:
+def _make_bar(total: int | None, label: str, unit: str, done: int) -> _Bar:
     try:
         tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
     except ImportError as error:
-        return _Lines(total, label, unit, str(error))
-    bar: _Bar = tqdm(total=total, desc=label, unit=f" {unit}")
+        return _Lines(total, label, unit, done, str(error))
+    bar: _Bar = tqdm(total=total, desc=label, unit=f" {unit}", initial=done)
     return bar
 
 
 class _Lines:
     """A progress bar without tqdm: prints a line from time to time."""
 
-    def __init__(self, total: int, label: str, unit: str, note: str) -> None:
-        self.total, self.label, self.unit, self.n, self.start = total, label, unit, 0, time.perf_counter()
+    def __init__(self, total: int | None, label: str, unit: str, done: int, note: str) -> None:
+        self.total, self.label, self.unit, self.n, self.start = total, label, unit, done, time.perf_counter()
+        self.before = done  # what had been done when the time began
         self._print(f"({note})")
 
     def _print(self, rest: str) -> None:
-        print(f"{self.label}: {self.n} of {self.total} {self.unit} {rest}", file=sys.stderr, flush=True)
+        of = "" if self.total is None else f" of {self.total}"
+        print(f"{self.label}: {self.n}{of} {self.unit} {rest}", file=sys.stderr, flush=True)
 
     def _times(self) -> str:
         elapsed = time.perf_counter() - self.start
-        remaining = "" if self.n >= self.total else f", {elapsed / self.n * (self.total - self.n):.0f} s to go"
-        return f"after {elapsed:.0f} s{remaining}"
+        if self.total is None or self.n >= self.total:
+            return f"after {elapsed:.0f} s"
+        return f"after {elapsed:.0f} s, {elapsed / (self.n - self.before) * (self.total - self.n):.0f} s to go"
 
     def set_description(self, label: str) -> None:
         self.label = label
 
     def update(self, n: int) -> None:
         before, self.n = self.n, self.n + n
-        if before * LINES // self.total != self.n * LINES // self.total:
+        # Evenly over the work; if nobody knows how much that is, each time that it has doubled.
+        ticks = [part.bit_length() if self.total is None else part * LINES // self.total for part in (before, self.n)]
+        if ticks[0] != ticks[1]:
             self._print(self._times())
 
     def close(self) -> None:
-        if self.n < self.total:
+        if self.total is None or self.n < self.total:
             self._print(f"when it stopped, after {time.perf_counter() - self.start:.0f} s")

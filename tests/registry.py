@@ -226,6 +226,24 @@ def constrained(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sg
     return cl.compose(*fill, *([projections.owm.absorb(model)] if model is MODEL else []))(agent, BENCH.train[1])
 
 
+@cl.state
+class Traced(Everything):
+    """With a trace, in which as many values have been recorded as it holds, and one more."""
+
+    trace: cl.trace.Trace
+
+
+def traced(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Traced:
+    trace = cl.trace.init(3)
+    for value in torch.arange(4.0):
+        trace = cl.trace.add(trace, value)
+    return Traced(**vars(init(key, model, optimizer)), trace=trace)
+
+
+def learning_rate(state: Any, exp: Any) -> Tensor:
+    return state.opt.lr * state.opt.scale
+
+
 def redrawn(state: Any, exp: Any, *, model: Any) -> Any:
     """Half of the rows of each parameter drawn anew, as a method that resets units does."""
     key, draw_key, choice_key = cl.random.split(state.key, 3)
@@ -323,6 +341,8 @@ LOSSES = [
     Case("regularizers.lwf.distillation", lambda: regularizers.lwf.distillation(AUGMENTED), model=AUGMENTED),
     Case("losses.with_replay", lambda: losses.with_replay(_ce(ODD), 3), model=ODD),
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
+    Case("trace.loss", lambda: cl.trace.loss(losses.with_replay(_ce(), 3)), start=traced),
+    Case("trace.loss", lambda: losses.total(_ce(ODD), cl.trace.loss(_ce(ODD))), model=ODD, start=traced),
 ]
 
 UPDATES = [
@@ -418,6 +438,8 @@ UPDATES = [
     Case("regularizers.rwalk.score", lambda: regularizers.rwalk.score(interval=1), model=ODD, start=regularised),
     Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), model=ODD, start=regularised),
     Case("optim.schedule", lambda: optim.schedule(inverse)),
+    Case("trace.record", lambda: cl.trace.record(learning_rate), start=traced),
+    Case("minibatches", lambda: cl.minibatches(cl.train_step(cl.trace.loss(_ce()), _MOMENTUM), batch_size=4), start=traced),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
     Case("optim.cosine_decay", lambda: optim.cosine_decay(10)),
@@ -452,6 +474,8 @@ TRANSFORMS = [
     Case("projections.gem.project", lambda: projections.gem.project(_ce(ODD)), ODD, start=constrained),
     Case("projections.ogd.project", lambda: projections.ogd.project(), ODD, start=constrained),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5), ODD),
+    Case("trace.grad_norm", lambda: cl.trace.grad_norm(), start=traced),
+    Case("trace.grad_norm", lambda: optim.chain(cl.trace.grad_norm(), optim.clip_by_value(0.1)), ODD, start=traced),
     Case("optim.chain", lambda: optim.chain(optim.clip_by_value(0.1), optim.clip_by_global_norm(0.2))),
 ]
 
@@ -468,6 +492,7 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(cl.strategies.scr(MODEL, SGD, capacity=5, replay_size=4).model, BENCH.test)),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
+    Case("trace.probe", lambda: cl.trace.probe("trace", beside=cl.evaluate(MODEL, BENCH.test)), start=traced),
     *[
         Case(
             "evaluate",
@@ -663,4 +688,5 @@ NOT_COMPONENTS = {
     "projections": set(),
     "regularizers": set(),
     "strategies": set(),
+    "trace": {"add", "init", "read"},
 }

@@ -21,7 +21,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import made_files
+import made_trackers
 import numpy as np
+import pytest
 import registry
 import torch
 from torch import Tensor, nn
@@ -97,6 +99,17 @@ def draw_row(key: Tensor, params: Any) -> tuple[Tensor, Tensor]:
 SHIFTS = (torch.flatten, torch.argmax, torch.isnan, lambda x, params: x - x.mean(0), lambda x: x, lambda x, params: x[:, 0])
 SAMPLES = (lambda key, params: key, lambda key: (key, key), lambda key, params: (params["by"], params["by"] > 0), torch.add)
 PARAMS = ({"by": 1.0}, {"other": torch.zeros(2, 6)}, {"by": torch.zeros(3, 6, 7)}, {"by": torch.zeros(2, 6).to("meta")})
+
+
+def with_trackers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that finds the packages of trackers, installed or not."""
+
+    def call(**arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            made_trackers.install(patch)
+            return function(**arguments)
+
+    return call
 
 
 # Values of every sort that a caller may pass by mistake.
@@ -432,8 +445,8 @@ FEED = kind("stream", bad=([], iter([]), "stream", EXP.source, [None], [1, 2], [
 AGENT = kind("state", bad=(KEY,))
 call(
     "fold",
-    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False, **KEPT},
-    {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG},
+    {"update": STRATEGY.update, "state": RAN, "stream": BENCH.train, "donate": False, "progress": False, **KEPT},
+    {"update": FUNCTION.but(), "state": AGENT, "stream": FEED, "donate": FLAG, "progress": FLAG.but("none")},
     {"stream": "stream|exp"},
 )
 call("fold", {"update": STATE}, {"update": kind("state")}, run=lambda update: cl.fold(lambda s, e: update, STATE, BENCH.train))
@@ -448,6 +461,8 @@ call(
         "donate": False,
         **KEPT,
         "tap": None,
+        "stop": None,
+        "progress": False,
     },
     {
         "update": FUNCTION,
@@ -457,6 +472,8 @@ call(
         "every": SIZE,
         "donate": FLAG,
         "tap": FUNCTION.but("none"),
+        "stop": FUNCTION.but("none"),
+        "progress": FLAG.but("none"),
     },
     {"stream": "stream|exp"},
 )
@@ -480,6 +497,15 @@ call(
     },
     run=lambda probe: cl.scan(update, STATE, BENCH.train, lambda s, e: probe),
 )
+call(
+    "scan",
+    {"stop": True},
+    {"stop": kind("bool", bad=(0, 1, torch.ones(2) > 0))},
+    run=lambda stop: cl.scan(update, STATE, BENCH.train, probe, stop=lambda history: stop),
+)
+PATIENCE = {"n": 1, "name": "accuracy", "least": 0.0, "higher_is_better": True}
+call("stop.patience", PATIENCE, {"name": kind("str"), "least": NON_NEGATIVE, "higher_is_better": FLAG})
+call("stop.diverged", {"name": "loss"}, {"name": kind("str")})
 LANES = tree.stack([STATE, STATE])
 call(
     "scan",
@@ -1867,9 +1893,11 @@ call(
         "device": "cpu",
         "resume": None,
         "on_change": "error",
+        "tap": None,
         **PLAIN,
     },
     {
+        "tap": FUNCTION.but("none"),
         "strategy": STRATEGY_,
         "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
         "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
@@ -2279,6 +2307,28 @@ call(
     {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
 )
 
+# -- traces
+TRACE = cl.trace.init(3)
+call("trace.init", {"n": 3})
+call(
+    "trace.add",
+    {"trace": TRACE, "value": SCALAR},
+    {
+        "trace": kind(bad=(STATE,)),
+        "value": kind("scalar tensor", "key", bad=(SCALAR[None], SCALAR.to(torch.complex64), SCALAR.to("meta"))),
+    },
+)
+call("trace.loss", {"loss": loss, "slot": "trace"})
+call("trace.grad_norm", {"slot": "trace"})
+call("trace.record", {"function": lambda s, e: SCALAR, "slot": "trace"}, {"function": FUNCTION})
+call(
+    "trace.probe",
+    {"slots": "trace", "beside": probe},
+    {"slots": kind("str"), "beside": FUNCTION.but("none")},
+    run=lambda slots, beside: cl.trace.probe(slots, beside=beside),
+)
+call("trace.read", {"trace": TRACE}, {"trace": kind(bad=(STATE, cl.trace.Snapshot(values=TRACE.values, count=TRACE.count)))})
+
 # -- files
 call(
     "save",
@@ -2298,6 +2348,18 @@ call(
 call("taps.csv", {"path": FOLDER / "a.csv"}, {"path": kind("str")})
 call("taps.json_lines", {"path": FOLDER / "a.jsonl"}, {"path": kind("str")})
 call("taps.tensorboard", {"folder": FOLDER / "board"}, {"folder": kind("str")})
+call(
+    "taps.wandb",
+    {"options": "project"},
+    {"options": ANY.but(bad=("projekt", "time"))},
+    run=with_trackers(lambda options: cl.taps.wandb(**{options: "mine"} if type(options) is str and len(options) > 3 else {})),
+)
+call(
+    "taps.mlflow",
+    {"experiment": "digits", "tracking_uri": None, "run_name": "er"},
+    {"experiment": NAME, "tracking_uri": NAME.but("none"), "run_name": NAME.but("none")},
+    run=with_trackers(cl.taps.mlflow),
+)
 call(
     "Checkpoint",
     {"folder": FOLDER / "points", "every": 2, "steps": None, "keep": 2, "on_change": "error"},
@@ -2329,8 +2391,10 @@ RECORDS = {
     "models.CosineLinear",
     "regularizers.importance.Measure",
     "taps.Lines",
+    "taps.MLflow",
     "taps.Several",
     "taps.TensorBoard",
+    "taps.WandB",
     "taps.Warned",
     "transforms.Compiled",
     "transforms.Vmapped",

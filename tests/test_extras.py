@@ -58,6 +58,8 @@ CALLS = {
     ),
     "filelock": ("checkpoint", scanned),
     "tensorboard": ("tensorboard", cl.taps.tensorboard),
+    "wandb": ("wandb", lambda folder: cl.taps.wandb()),
+    "mlflow": ("mlflow", lambda folder: cl.taps.mlflow("digits")),
     "cloudpickle": ("cluster", lambda folder: swept(Executor())),
     "pillow": ("vision", lambda folder: cl.data.from_folder(photos(folder))),
     "hypothesis keys": ("testing", lambda folder: cl.testing.keys()),

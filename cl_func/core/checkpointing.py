@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -29,6 +29,9 @@ class Checkpointer(Protocol):
 
     @property
     def history(self) -> list[list[Tensor]]: ...  # the leaves of each entry
+
+    @property
+    def columns(self) -> list[str]: ...  # the paths of these leaves
 
     @property
     def changed(self) -> bool: ...  # whether the saved run differs from this one, which only gave a warning
@@ -66,8 +69,5 @@ class CheckpointConfig(Protocol):
 
     # The checkpointer of the run that these arguments of `scan` describe.
     def open_run(
-        self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int
+        self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int, stop: Any = None
     ) -> AbstractContextManager[Checkpointer]: ...
-
-
-Tap = Callable[[int, Any], None]  # called with (time, entry) for each entry of the history

@@ -18,6 +18,7 @@ from typing import Any, overload
 from cl_func import checks
 from cl_func.checks import positive_int
 from cl_func.core.kinds import Probe, S, Update
+from cl_func.core.stop import StopRule
 from cl_func.storage import files, fingerprint, resuming
 from cl_func.storage.resuming import OnChange
 from cl_func.storage.run_checkpointer import RunCheckpointer
@@ -79,9 +80,10 @@ class Checkpoint:
     on_change: if the saved run differs from this one, "error" raises; "warn" resumes from its state after a warning.
 
     The newest intact checkpoint is used; damaged ones are named in a warning. A folder belongs to one run: ValueError, with a list
-    of the changes, for another update, probe, `every`, initial state or stream, including the code and constants of their functions
-    and the data; `cl_func.storage.fingerprint` says what is not compared. A run may resume compiled or eagerly, with other `steps`
-    or `keep`, with a longer stream that begins with the same experiences, and, after a warning, with other versions of libraries.
+    of the changes, for another update, probe, `every`, `stop`, initial state or stream, including the code and constants of their
+    functions and the data; `cl_func.storage.fingerprint` says what is not compared. A run may resume compiled or eagerly, with
+    other `steps` or `keep`, with a longer stream that begins with the same experiences, and, after a warning, with other versions
+    of libraries.
     RuntimeError while another process uses the folder. Needs safetensors and filelock.
     """
 
@@ -104,7 +106,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def open_run(
-        self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int
+        self, update: Update, start: Any, stream: Iterable[Any], probe: Probe | None, every: int, stop: StopRule | None = None
     ) -> Iterator[RunCheckpointer]:
         """Lock the folder and make the checkpointer of the run that these arguments of `scan` describe; it is not resumed yet."""
         with locked(self.folder):
@@ -116,6 +118,7 @@ class Checkpoint:
                 "every": every if probe else None,
                 "state": start,
                 "stream.make": seen.source,
+                **({} if stop is None else {"stop": stop}),
             }
             yield RunCheckpointer(self, fingerprint.of(**parts), seen)
 

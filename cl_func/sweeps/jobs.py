@@ -13,7 +13,7 @@ from cl_func import tree
 from cl_func.compiler.tracing import TraceError
 from cl_func.core.kinds import Probe, Update
 from cl_func.core.loop import run_stream
-from cl_func.evaluation import evaluate
+from cl_func.core.tapping import Tap
 from cl_func.experiences import Benchmark
 from cl_func.storage import files
 from cl_func.storage.checkpoint import Checkpoint
@@ -22,6 +22,7 @@ from cl_func.sweeps import compile_times
 from cl_func.sweeps.finished import History
 from cl_func.sweeps.interrupted import InterruptedRun, stack_runs
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig, streams
+from cl_func.sweeps.taps import LaneTap
 from cl_func.transforms import _lenient, _vmap
 from cl_func.transforms import compile as compiled
 
@@ -55,10 +56,12 @@ class SweepJob:
 
         The probe is None if it differs from chunk to chunk, being the evaluation on a test stream of each run's own.
         """
-        strategy, benchmark, probe = self.config.strategy, self.config.benchmark, self.config.probe
-        if probe is None and isinstance(benchmark, Benchmark):
-            probe = evaluate(strategy.model, benchmark.test)
-        return self._transform(strategy.update, "update"), None if probe is None else self._transform(probe, "probe")
+        config, probe = self.config, None
+        if isinstance(config.benchmark, Benchmark):
+            probe = config.probe_on(config.benchmark.test)
+        elif not config.evaluates:
+            probe = config.probe
+        return self._transform(config.strategy.update, "update"), None if probe is None else self._transform(probe, "probe")
 
     def _transform(self, function: F, name: str) -> F:
         """An update or a probe, vmapped and compiled as this execution has it; `name` is what error messages call it."""
@@ -77,12 +80,14 @@ class SweepJob:
         interrupted: Sequence[InterruptedRun] = (),
         tick: Callable[[], None] | None = None,
         compiles: bool = False,
+        tap: Tap | None = None,
     ) -> list[History]:
         """The histories of some runs.
 
         prepared: the result of `prepare`. first: the first run of the sweep, which need not be made again if it is among these.
         interrupted: where the runs were interrupted, all at the same position. tick: called at each measurement.
         compiles: whether this chunk compiles, for the others as well; the time that it takes is stored.
+        tap: called with (time, entry, labels) for each run, from the first entry of its history on.
         """
         config, lanes = self.config, self.execution.lanes
         missing = lanes - len(runs)  # all chunks have the same shape, so the last one needs no program of its own
@@ -90,7 +95,7 @@ class SweepJob:
         train, test = streams([*benchmarks, *[benchmarks[-1]] * missing])
         update, probe = prepared
         if probe is None:
-            probe = self._transform(evaluate(config.strategy.model, test), "probe")
+            probe = self._transform(config.probe_on(test), "probe")
         states = [first.state if first is not None and run == first.run else config.start(run) for run in runs]
         single = states[0]
         if interrupted:
@@ -111,7 +116,14 @@ class SweepJob:
 
         try:
             _, history = run_stream(
-                update, state, train, measure, every=config.every, donate=self.execution.compiled, checkpointer=checkpointer
+                update,
+                state,
+                train,
+                measure,
+                every=config.every,
+                donate=self.execution.compiled,
+                tap=None if tap is None else LaneTap(tap, [run.labels for run in runs], lanes),
+                checkpointer=checkpointer,
             )
         except Exception as error:
             fault = None if lanes == 1 or isinstance(error, TraceError) else FirstRun(config, runs[0]).fault()

@@ -7,12 +7,14 @@ import threading
 
 import torch
 
+from cl_func.core.tapping import Tap
 from cl_func.progress import ProgressBar
 from cl_func.sweeps.autotune import cores
 from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
 from cl_func.sweeps.jobs import Execution, SweepJob
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
+from cl_func.sweeps.taps import SharedTap
 
 
 def threads(config: RunConfig, execution: Execution, chunks: int) -> int:
@@ -27,9 +29,11 @@ def run_here(
     interrupted: dict[str, InterruptedRun],
     finished: FinishedRuns,
     bar: ProgressBar,
+    tap: Tap | None = None,
 ) -> None:
     """Run chunks on threads that use one core each, which scales better than kernels that use all cores."""
     prepared, stopped, threads_before = job.prepare(), threading.Event(), torch.get_num_threads()
+    shared = None if tap is None else SharedTap(tap)
     workers = threads(job.config, job.execution, len(chunks))
 
     def tick() -> None:
@@ -41,7 +45,7 @@ def run_here(
         if workers > 1:
             torch.set_num_threads(1)
         resumed = [interrupted[run.name] for run in chunk if run.name in interrupted]
-        return job(chunk, prepared, first=first, interrupted=resumed, tick=tick, compiles=chunk is chunks[0])
+        return job(chunk, prepared, first=first, interrupted=resumed, tick=tick, compiles=chunk is chunks[0], tap=shared)
 
     if workers == 1:
         for chunk in chunks:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from cl_func.core.tapping import Tap
 from cl_func.progress import ProgressBar
 from cl_func.storage.checkpoint import Checkpoint
 from cl_func.sweeps import broadcast
@@ -20,6 +21,7 @@ from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
 from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, Prepared, SweepJob
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
+from cl_func.sweeps.taps import Entries
 
 T = TypeVar("T")
 
@@ -53,13 +55,17 @@ class _Worker:
     def autotune(self, run: Run, n_runs: int, compile: AutoBool, lanes: AutoInt) -> Execution:
         return autotune(FirstRun(self.config, run), n_runs, compile, lanes)
 
-    def train(self, execution: Execution, runs: Sequence[Run], interrupted: Sequence[InterruptedRun]) -> list[History]:
+    def train(
+        self, execution: Execution, runs: Sequence[Run], interrupted: Sequence[InterruptedRun], tapped: bool
+    ) -> tuple[list[History], Entries]:
+        entries = Entries()
         job = SweepJob(self.config, execution, self.checkpoint)
         with self.lock:
             compiles = execution not in self.prepared  # a worker that takes several chunks compiles in its first one
             if compiles:
                 self.prepared[execution] = job.prepare()
-        return job(runs, self.prepared[execution], interrupted=interrupted, compiles=compiles)
+        prepared, tap = self.prepared[execution], entries if tapped else None
+        return job(runs, prepared, interrupted=interrupted, compiles=compiles, tap=tap), entries
 
 
 def _make_worker(shared: tuple[RunConfig, Checkpoint | None]) -> _Worker:
@@ -117,19 +123,23 @@ class Workers:
         interrupted: dict[str, InterruptedRun],
         finished: FinishedRuns,
         bar: ProgressBar,
+        tap: Tap | None = None,
     ) -> None:
         """Run chunks, and add their results as they come. RuntimeError at the end, naming the runs that failed."""
         failed: list[Run] = []
         cause: Exception | None = None
 
         def arguments(chunk: list[Run]) -> tuple[Any, ...]:
-            return execution, chunk, [interrupted[run.name] for run in chunk if run.name in interrupted]
+            return execution, chunk, [interrupted[run.name] for run in chunk if run.name in interrupted], tap is not None
 
         for chunk, outcome in self._outcomes(chunks, "train", arguments):
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                finished.add(chunk, outcome)
+                histories, entries = outcome
+                if tap is not None:
+                    entries.give(tap)
+                finished.add(chunk, histories)
             except Exception as error:
                 failed, cause = [*failed, *chunk], error
             bar.update(first.length)

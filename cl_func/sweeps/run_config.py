@@ -15,11 +15,13 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.core import Strategy
 from cl_func.core.kinds import Probe, S
+from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark, Experience, Stream, stack, stream
 from cl_func.sources import Source
 from cl_func.sources.source import inner_sources
 from cl_func.storage import fingerprint
 from cl_func.sweeps.trial import vmap_fault
+from cl_func.trace import TraceProbe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Run:
 
     def __str__(self) -> str:
         return ", ".join([*(f"{path}={value}" for path, value in self.values.items()), f"seed={self.seed}"])
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Its hyperparameters by path, tensors as lists of numbers, and its seed."""
+        return {**{path: v.tolist() if isinstance(v, Tensor) else v for path, v in self.values.items()}, "seed": self.seed}
 
     @property
     def name(self) -> str:
@@ -49,6 +56,20 @@ class RunConfig:
     probe: Probe | None = None  # None: evaluate the strategy's model on the test stream of the run
     every: int = 1
     device: str | torch.device | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the strategy's model is evaluated on the test stream of each run, since no probe says what to measure instead."""
+        if isinstance(self.probe, TraceProbe):
+            return self.probe.beside is None and self.strategy.model is not None
+        return self.probe is None
+
+    def probe_on(self, test: Stream) -> Probe:
+        """The probe of runs with a test stream."""
+        if not self.evaluates and self.probe is not None:
+            return self.probe
+        evaluation = evaluate(self.strategy.model, test)
+        return evaluation if self.probe is None else tree.replace(self.probe, beside=evaluation)
 
     def on_device(self) -> RunConfig:
         """The same with its streams on its device; each data set is moved once, however many chunks there are."""

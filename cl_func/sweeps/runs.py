@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, metrics, plots
+from cl_func import checks, metrics, plots, trace
 from cl_func.plots import heat
 from cl_func.storage import files
 from cl_func.sweeps import divergence, named_axes, runs_file, tables
@@ -97,6 +97,14 @@ class Runs:
             known = f"there is {', '.join(self.history)}" if self.history else "there is none, since no run is finished"
             raise ValueError(f"{name!r}: no such history; {known}.")
         return self.history[name]
+
+    def curve(self, name: str) -> Tensor:
+        """The curves of a trace that the probe measured, by its slot: [*axes, seed, step], NaN behind the steps of a run.
+
+        Runs that are not finished have none. Warns of values that are lost, and raises, as `cl.trace.read` does.
+        """
+        values, count = self[f"{name}.values"], self[f"{name}.count"]
+        return trace.read(trace.Snapshot(values=values.movedim(-2, 0), count=count.movedim(-1, 0)))
 
     def metric(self, metric: str | None = None) -> Tensor:
         """One number per run at its end, [*axes, seed]: one of METRICS; for online streams only the mean accuracy over all.

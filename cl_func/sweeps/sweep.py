@@ -26,6 +26,7 @@ from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
+from cl_func.core.tapping import Tap
 from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar
 from cl_func.storage import fingerprint, resuming
@@ -39,6 +40,7 @@ from cl_func.sweeps.local import run_here, threads
 from cl_func.sweeps.remote import Executor, Workers
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs
+from cl_func.sweeps.taps import begin
 
 
 def sweep(
@@ -57,6 +59,7 @@ def sweep(
     resume: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     on_change: Literal["error", "warn"] = "error",
+    tap: Tap | None = None,
 ) -> Runs:
     """Run a strategy for every seed and every point of a grid of hyperparameters.
 
@@ -65,7 +68,7 @@ def sweep(
     seeds: how many (0, 1, ...), or a sequence of them. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; its paths are those
         of leaves of the state.
     probe: what to measure after every experience; by default the evaluation of `strategy.model` on the test stream. If you give
-        `device`, make the stream of the probe there.
+        `device`, make the stream of the probe there. `cl.trace.probe(slots)` is measured beside that evaluation.
     every: measure only after every `every`-th experience and after the last one; for online streams.
     compile: "auto" compiles if an eager sweep is expected to take clearly longer than compiling, judging by how long that took on
         this machine before (stored in ~/.cache/cl_func, or in the folder CL_FUNC_CACHE_DIR).
@@ -83,6 +86,9 @@ def sweep(
         experience.
     on_change: if the folder holds a sweep with another update, probe, `every`, initial state or other data: "error" raises
         ValueError with a list of the changes, "warn" uses its runs all the same, after a warning.
+    tap: `tap(time, entry, labels)` is called with each new entry of the history of each run, and with its seed and
+        hyperparameters by name, see `cl.taps`: as the runs go in this process, and on an executor when a chunk is done. Runs that
+        the folder of `resume` or `checkpoint` holds complete are not given again; of one that was interrupted all entries are.
 
     Ctrl-C returns the finished runs after a warning, and NaN for the others; it is raised if none is finished. On an executor, a
     chunk that fails or whose worker dies leads to a RuntimeError that names its runs, once all others are done; your own state
@@ -104,6 +110,8 @@ def sweep(
         checks.function("probe", probe)
     if not (isinstance(lanes, str) and lanes == "auto"):
         positive_int("lanes", lanes)
+    if tap is not None:
+        checks.function("tap", tap, "a function (time, entry, labels), such as one of cl.taps")
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
@@ -140,7 +148,9 @@ def sweep(
         finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, partial(_fingerprint, first, benchmark), on_change)
         missing = [run for run in runs if not finished.has(run.index)]
         if missing:
-            _run(first, missing, finished, checkpoint, compile, lanes, executor, progress)
+            if tap is not None and resume is not None:
+                begin(tap, [run.labels for run in missing])
+            _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     return Runs(axes, *finished.collect(), time.perf_counter() - started, _Replay(config, runs))
 
 
@@ -153,6 +163,7 @@ def _run(
     lanes: AutoInt,
     executor: Executor | None,
     progress: bool,
+    tap: Tap | None,
 ) -> None:
     """Run what is missing of a sweep: choose how, cut it into chunks, and run these here or on an executor."""
     interrupted = {} if checkpoint is None else interrupted_runs(Path(checkpoint.folder))
@@ -166,9 +177,9 @@ def _run(
             chunks = _chunks(missing, interrupted, execution.lanes)
             bar = _bar(progress, first, execution, chunks, workers is None)
             if workers is None:
-                run_here(SweepJob(first.config, execution, checkpoint), first, chunks, interrupted, finished, bar)
+                run_here(SweepJob(first.config, execution, checkpoint), first, chunks, interrupted, finished, bar, tap)
             else:
-                workers.run(execution, first, chunks, interrupted, finished, bar)
+                workers.run(execution, first, chunks, interrupted, finished, bar, tap)
     except KeyboardInterrupt:
         if not finished.count():
             raise
@@ -230,7 +241,9 @@ def _fingerprint(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmar
     strategy = config.strategy
     parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
     probe = strategy.model if config.probe is None else config.probe  # the model is evaluated on the test stream
-    if config.probe is not None:
+    if config.probe is not None and config.evaluates:
+        probe = tree.replace(config.probe, beside=strategy.model)
+    if not config.evaluates:
         parts.pop("test", None)
     state = first.initial if first.run.seed == 0 else strategy.init(random.key(0))
     return fingerprint.of(update=strategy.update, init=strategy.init, state=state, probe=probe, every=config.every, **parts)

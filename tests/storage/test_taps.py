@@ -126,3 +126,100 @@ def test_bad_arguments():
     for make in (cl.taps.warn, cl.taps.several):
         with pytest.raises(TypeError, match="tap"):
             make("x")
+
+
+# -- traces
+
+
+@cl.state
+class Traced(cl.Agent):
+    losses: cl.trace.Trace
+
+
+OPT = cl.optim.sgd(0.1)
+TRACED = cl.minibatches(cl.train_step(cl.trace.loss(cl.losses.cross_entropy(MODEL), "losses"), OPT), batch_size=3)
+
+
+def traced(seed=0, n=3):
+    return Traced(**vars(STRATEGY.init(cl.key(seed))), losses=cl.trace.init(n))
+
+
+def run_traced(tap, start=None, **more):
+    return cl.scan(TRACED, start or traced(), BENCH.train, cl.trace.probe("losses", beside=PROBE), tap=tap, **more)
+
+
+def test_a_tap_gets_what_was_recorded_since_the_entry_before(tmp_path):
+    seen = []
+    both = cl.taps.several(cl.taps.csv(tmp_path / "run.csv"), cl.taps.json_lines(tmp_path / "run.jsonl"))
+    _, history = run_traced(cl.taps.several(both, lambda time, entry: seen.append(entry["losses"])))
+    curve = cl.trace.read(history["losses"]).tolist()
+    assert [one.numbers.tolist() for one in seen] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert [value for one in seen for value in one.values.tolist()] == curve
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [value for line in lines for value in line["losses.values"]] == curve
+    rows = read_csv(tmp_path / "run.csv")
+    assert [value for row in rows for value in json.loads(row["losses.values"])] == curve
+    assert [json.loads(row["losses.numbers"]) for row in rows] == [one.numbers.tolist() for one in seen]
+
+
+def test_what_a_ring_has_lost_a_tap_does_not_get():
+    seen = []
+    run_traced(lambda time, entry: seen.append(entry["losses"].numbers.tolist()), traced(n=2))
+    assert seen == [[1, 2], [4, 5], [7, 8], [10, 11]]
+    seen.clear()
+    run_traced(lambda time, entry: seen.append(entry["losses"].numbers.tolist()), traced(n=8), every=2)
+    assert seen == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+
+
+def test_lanes_of_a_vmapped_run_are_told_apart(tmp_path):
+    lanes = cl.tree.stack([traced(i) for i in range(2)])
+    probe = cl.vmap(cl.trace.probe("losses", beside=PROBE))
+    tap = cl.taps.json_lines(tmp_path / "run.jsonl")
+    _, history = cl.scan(cl.vmap(TRACED), lanes, BENCH.train, probe, tap=tap)
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    for i, curve in enumerate(cl.trace.read(history["losses"]).tolist()):
+        assert [value for line in lines for value in line["losses.values"][i]] == curve
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_has_each_step_once_after_a_resumption(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def crash(time, entry):
+        if time == 3:
+            raise KeyboardInterrupt
+
+    keep, board = cl.Checkpoint(tmp_path / "keep", every=2), tmp_path / "board"
+    with pytest.raises(KeyboardInterrupt):
+        run_traced(cl.taps.several(cl.taps.tensorboard(board), crash), checkpoint=keep)
+    _, history = run_traced(cl.taps.tensorboard(board), checkpoint=keep)
+    steps = EventAccumulator(str(board / "steps")).Reload().Scalars("losses")
+    assert [(event.step, event.value) for event in steps] == list(enumerate(cl.trace.read(history["losses"]).tolist()))
+    entries = EventAccumulator(str(board)).Reload().Scalars("accuracy/1")
+    assert [(event.step, event.value) for event in entries] == list(enumerate(history["accuracy"][:, 1].tolist()))
+
+
+def test_a_tap_that_lacks_entries_is_given_them(tmp_path):
+    """Whatever a run that is resumed has measured before; `resume` says how many the tap holds."""
+
+    class Late:
+        def __init__(self, held):
+            self.held, self.times, self.over = held, [], False
+
+        def resume(self, time):
+            assert time == 2
+            return self.held
+
+        def __call__(self, time, entry):
+            self.times.append((time, entry["losses"].numbers.tolist()))
+
+        def finish(self):
+            self.over = True
+
+    keep, probe = cl.Checkpoint(tmp_path, every=1), cl.trace.probe("losses", beside=PROBE)
+    cl.scan(TRACED, traced(), BENCH.train[:2], probe, checkpoint=keep)
+    for held, first in [(0, 0), (1, 1), (None, 2)]:
+        tap = Late(held)
+        cl.scan(TRACED, traced(), BENCH.train[:2], probe, checkpoint=keep, tap=tap)
+        assert tap.times == [(t, [3 * t, 3 * t + 1, 3 * t + 2]) for t in range(first, 2)]
+        assert tap.over

@@ -90,3 +90,9 @@ def revealed() -> None:
     assert_type(cl.strategies.slda(model), cl.Strategy)
     assert_type(cl.strategies.ranpac(model, projection_size=100, choose_on="all"), cl.Strategy)
     assert_type(cl.sweep(cl.Strategy(agent, step), bench), cl.Runs)
+
+    assert_type(cl.trace.init(10), cl.trace.Trace)
+    assert_type(cl.trace.read(cl.trace.init(10)), Tensor)
+    traced = cl.train_step(cl.trace.loss(cl.losses.cross_entropy(model), "losses"), optimizer, cl.trace.grad_norm("norms"))
+    assert_type(traced, cl.core.TrainStep)
+    assert_type(cl.trace.probe("losses", beside=cl.evaluate(model, bench.test)), cl.trace.TraceProbe)

@@ -1,0 +1,68 @@
+"""A tap for TensorBoard: every number of the history is a scalar."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_func import checks
+from cl_func.storage.taps.numbers import Labels, check_path, scalars, slashed, title, traces
+from cl_func.tree import PyTree
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorBoard:
+    """A tap that writes scalars for TensorBoard; made by `tensorboard`."""
+
+    folder: Path
+    writers: dict[Path, SummaryWriter] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.folder,)
+
+    def _folder(self, labels: Labels) -> Path:
+        return self.folder / title(labels).replace("/", "_") if labels else self.folder
+
+    def _writer(self, folder: Path, purge_step: int) -> SummaryWriter:
+        """The writer of a folder; a new one makes TensorBoard forget what was written there from a step on."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if folder not in self.writers:
+            self.writers[folder] = SummaryWriter(str(folder), purge_step=purge_step)
+        return self.writers[folder]
+
+    def resume(self, time: int, labels: Labels = None) -> None:
+        """Make TensorBoard forget what was written from `time` on."""
+        self.finish(labels)
+        self._writer(self._folder(labels), time)
+
+    def finish(self, labels: Labels = None) -> None:
+        """Close the files of a run."""
+        folder = self._folder(labels)
+        for one in (folder, folder / "steps"):
+            if one in self.writers:
+                self.writers.pop(one).close()
+
+    def __call__(self, time: int, entry: PyTree, labels: Labels = None) -> None:
+        folder, of_steps = self._folder(labels), set(traces(entry))
+        for name, step, value in scalars(time, entry):
+            writer = self._writer(folder / "steps" if name in of_steps else folder, step)
+            writer.add_scalar(slashed(name), value, step)
+        for one in (folder, folder / "steps"):
+            if one in self.writers:
+                self.writers[one].flush()
+
+
+def tensorboard(folder: str | Path) -> TensorBoard:
+    """Write every number of the history as a scalar for TensorBoard, such as `accuracy/0` at the step `time`.
+
+    Traces go to the run "steps" below it, each value at its own step. In a sweep each run has a folder of its own in `folder`, by
+    its labels. Raises ImportError where tensorboard is missing.
+    """
+    folder = check_path("folder", folder, "folder")
+    checks.optional("torch.utils.tensorboard", "cl.taps.tensorboard", "tensorboard")
+    return TensorBoard(folder)
