@@ -147,7 +147,7 @@ def b3(settings: Settings, report: Report) -> None:
 
 
 def b4(settings: Settings, report: Report) -> None:
-    """A convolutional network, bound by the convolutions: lanes cannot help on a CPU. On all cores and on one."""
+    """A convolutional network, bound by the convolutions: on all cores and on one; several runs as lanes, or side by side."""
     work = "B4"
     report.titles[work] = WORKS[work].title
     contenders = []
@@ -164,6 +164,8 @@ def b4(settings: Settings, report: Report) -> None:
         ]
     if not settings.quick:
         contenders.append(Contender("ours, 4 runs in a loop", "ours", "speed.workers.ours", (work, "--lanes", 4, "--loop")))
+        contenders += [Contender(f"ours, compiled, {count(n)}", "ours", "speed.workers.ours", (work, "--lanes", n)) for n in (2, 4)]
+        contenders.append(_side_by_side("ours", "speed.workers.ours", "ours, compiled", work, 1))
     compare(settings, report, work, contenders)
     for cores in ("", ", 1 thread"):
         ours, peak = report.median(work, f"ours, compiled{cores}"), report.median(work, f"GEMM peak{cores}")
