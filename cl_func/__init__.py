@@ -46,6 +46,7 @@ from cl_func.sources import Dataset
 from cl_func.storage import taps
 from cl_func.storage.checkpoint import Checkpoint, load, save
 from cl_func.sweeps.grids import Grid, grid, random_grid, zipped
+from cl_func.sweeps.ranges import choice, integers, log, uniform
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.sweep import sweep
 from cl_func.transforms import compile, vmap
@@ -66,6 +67,7 @@ __all__ = [
     "at",
     "augment",
     "check_finite",
+    "choice",
     "classifiers",
     "compile",
     "compose",
@@ -75,8 +77,10 @@ __all__ = [
     "experience",
     "fold",
     "grid",
+    "integers",
     "key",
     "load",
+    "log",
     "losses",
     "maybe_init",
     "memory",
@@ -103,6 +107,7 @@ __all__ = [
     "train_step",
     "transforms",
     "tree",
+    "uniform",
     "vmap",
     "when",
     "zipped",

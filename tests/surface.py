@@ -1794,7 +1794,7 @@ call(
 call("zipped", {"values": {"opt.lr": [0.1, 0.2], "a": np.arange(2)}}, {"values": kind(bad=(*VALUES.bad, {"a": [1], "b": [1, 2]}))})
 call(
     "random_grid",
-    {"n": 3, "ranges": {"opt.lr": (0.1, 1.0)}, "key": KEY, "log": True},
+    {"n": 3, "ranges": {"opt.lr": (0.1, 1.0), "a": cl.integers(1, 4), "b": cl.choice([0.1, 1])}, "key": KEY, "log": True},
     {
         "n": SIZE,
         "ranges": kind(
@@ -1811,11 +1811,23 @@ call(
                 {"a": (float("nan"), 1.0)},
                 {"a": (True, 2)},
                 {"a": "ab"},
+                {"a": cl.choice},
+                {"a": [0.1, 0.2, 0.3]},
             )
         ),
         "key": KEY_,
         "log": FLAG,
     },
+)
+BOUND = kind(*NUMBER, "negative", bad=("0.1",))
+call("uniform", {"low": -5.0, "high": 1.0}, {"low": BOUND.but(bad=(1.0, 2.0)), "high": BOUND.but(bad=(-5.0, -6.0))})
+call("log", {"low": 1e-4, "high": 3}, {"low": POSITIVE.but(bad=(3, 4)), "high": POSITIVE.but(bad=(1e-4, 1e-5))})
+WHOLE = kind("int", "zero", "negative", bad=(1.0, "1", 1 << 60, torch.tensor(1)))
+call("integers", {"low": -5, "high": 3}, {"low": WHOLE.but(bad=(3, 4)), "high": WHOLE.but(bad=(-5, -6))})
+call(
+    "choice",
+    {"values": [0.5, 1, torch.ones(2)]},
+    {"values": kind("list", "numpy array", "integer tensor", bad=([], [0.1, 0.1], [0.1, "0.1"], [None], [float("nan")], 3, {0.1}))},
 )
 PLAIN = {"compile": False, "lanes": 1, "progress": False}
 HPARAMS = (
