@@ -21,6 +21,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import made_files
+import made_runs
 import numpy as np
 import registry
 import torch
@@ -1830,6 +1831,46 @@ call(
     {"values": kind("list", "numpy array", "integer tensor", bad=([], [0.1, 0.1], [0.1, "0.1"], [None], [float("nan")], 3, {0.1}))},
 )
 PLAIN = {"compile": False, "lanes": 1, "progress": False}
+RUNS = made_runs.make({"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2, 2, 3))
+AXES, FINISHED = {"a": [1, 2], "seed": [0, 1]}, torch.ones(2, 2, dtype=torch.bool)
+call(
+    "Runs",
+    {"axes": AXES, "history": {}, "finished": FINISHED, "seconds": 1.0, "_replay": None},
+    {
+        "axes": kind(bad=({"seed": [0, 1]}, {"seed": [0, 1], "a": [1, 2]}, {"a": [], "seed": [0]}, {"a": 1, "seed": [0]})),
+        "history": kind("empty dict", bad=({"a": torch.ones(3)}, {"a": 1.0})),
+        "finished": tensor(FINISHED),
+        "seconds": kind("bool", "int", "zero", "negative", "float", "nan", "inf", "numpy float"),
+        "_replay": ANY,
+    },
+    {"axes": "axes|finished"},
+)
+METRIC = kind("none", "function", bad=("accuracy", ("forgetting", "loss"), ("a", "b", "c"), ["accuracy"], float))
+HISTORY = kind("none", bad=("loss", "", ["accuracy"]))
+ONE_METRIC = {"metric": "average_accuracy", "history": None, "higher_is_better": None}
+ONE_METRIC_ = {"metric": METRIC, "history": HISTORY}
+SAYS = {"metric": "metric|history"}
+call("Runs", ONE_METRIC, {**ONE_METRIC_, "metric": METRIC.but(bad=(lambda R: R,))}, SAYS, run=RUNS.metric)
+call("Runs", {**ONE_METRIC, "confidence": 0.9}, {**ONE_METRIC_, "confidence": FRACTION}, SAYS, run=RUNS.mean_ci)
+call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=RUNS.best)
+call(
+    "Runs",
+    {**ONE_METRIC, "format": "latex", "largest": None},
+    {
+        **ONE_METRIC_,
+        "metric": METRIC.but("dict", bad=([], [["forgetting"]], {"a": "b"}, {3: "forgetting"})),
+        "format": choice("markdown", "latex", "html"),
+        "largest": kind("none", "empty dict", bad=({"average_accuracy": 1}, {"nowhere": True})),
+    },
+    {**SAYS, "metric": "metric|history"},
+    run=RUNS.table,
+)
+call(
+    "Runs",
+    {"histories": "norm"},
+    {"histories": kind("none", "function", bad=("loss", ["accuracy", "norm"], ["loss"], [3]))},
+    run=lambda histories: RUNS.to_pandas(histories),
+)
 HPARAMS = (
     cl.grid({"opt.rate": [0.1]}),
     cl.grid({"opt.count": [0.5]}),
