@@ -40,6 +40,18 @@ def draws(*shape, seed=1):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def same(found, wanted):
+    """Whether two Runs are the same to the bit."""
+    assert repr((found.axes, found.seconds)) == repr((wanted.axes, wanted.seconds))
+    assert repr(sorted(found.attributes.items())) == repr(sorted(wanted.attributes.items()))
+    assert list(found.history) == list(wanted.history)
+    for name, value in {**wanted.history, "": wanted.finished}.items():
+        other = found.history.get(name, found.finished)
+        assert (other.dtype, other.shape) == (value.dtype, value.shape)
+        assert torch.equal(other.nan_to_num(7), value.nan_to_num(7)) if value.is_floating_point() else torch.equal(other, value)
+    return True
+
+
 numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=True) | st.booleans() | st.none() | st.text(max_size=3)
 parts = st.recursive(
     numbers,
@@ -71,4 +83,5 @@ def some_runs(draw):
     for value in history.values():
         if value.is_floating_point():
             value[~finished] = NAN
-    return cl.Runs(axes, history, finished, draw(st.floats(0)))
+    attributes = draw(st.dictionaries(st.text(max_size=3), parts, max_size=2))
+    return cl.Runs(axes, history, finished, draw(st.floats(0)), attributes)

@@ -1835,12 +1835,13 @@ RUNS = made_runs.make({"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2,
 AXES, FINISHED = {"a": [1, 2], "seed": [0, 1]}, torch.ones(2, 2, dtype=torch.bool)
 call(
     "Runs",
-    {"axes": AXES, "history": {}, "finished": FINISHED, "seconds": 1.0, "_replay": None},
+    {"axes": AXES, "history": {}, "finished": FINISHED, "seconds": 1.0, "attributes": {}, "_replay": None},
     {
         "axes": kind(bad=({"seed": [0, 1]}, {"seed": [0, 1], "a": [1, 2]}, {"a": [], "seed": [0]}, {"a": 1, "seed": [0]})),
         "history": kind("empty dict", bad=({"a": torch.ones(3)}, {"a": 1.0})),
         "finished": tensor(FINISHED),
         "seconds": kind("bool", "int", "zero", "negative", "float", "nan", "inf", "numpy float"),
+        "attributes": kind("dict", "empty dict", bad=({3: 1},)),
         "_replay": ANY,
     },
     {"axes": "axes|finished"},
@@ -1870,6 +1871,22 @@ call(
     {"histories": "norm"},
     {"histories": kind("none", "function", bad=("loss", ["accuracy", "norm"], ["loss"], [3]))},
     run=lambda histories: RUNS.to_pandas(histories),
+)
+call(
+    "Runs",
+    {"runs": {"a": RUNS, "b": RUNS}, "axis": "method", "histories": None},
+    {
+        "runs": kind(bad=(RUNS, [RUNS], {3: RUNS}, {"a": RUNS, "b": RUNS.at(seed=0)}, {"a": RUNS["accuracy"]})),
+        "axis": kind("str", bad=("seed", "opt.lr", "")),
+        "histories": kind("none", "empty list", bad=("accuracy", ["loss"], [3])),
+    },
+    run=cl.Runs.join,
+)
+call(
+    "Runs",
+    {"seed": 1},
+    {"seed": kind("zero", bad=(3, [3], [0, 0], [], (2,)))},
+    run=lambda seed: RUNS.at(seed=seed),
 )
 HPARAMS = (
     cl.grid({"opt.rate": [0.1]}),

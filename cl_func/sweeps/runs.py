@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +19,12 @@ from cl_func.sweeps import (
     divergence,
     figures,
     frames,
+    joining,
     named_axes,
     over_seeds,
     reports,
     runs_file,
+    selection,
     summaries,
     tables,
 )
@@ -45,6 +46,8 @@ class Runs:
     history: name -> tensor [*axes, seed, time, ...]; NaN where a run is not finished.
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
+    attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
+        "at" the labels that `at` has chosen, and "joined" what belongs to one of the Runs that `join` has put together.
 
     A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
     "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the
@@ -59,6 +62,7 @@ class Runs:
     history: dict[str, Tensor]
     finished: Tensor
     seconds: float
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     _replay: Callable[[int], Any] | None = dataclasses.field(default=None, repr=False, compare=False)  # the state of run i
 
     def __post_init__(self) -> None:
@@ -72,6 +76,10 @@ class Runs:
             if value.shape[: len(shape)] != shape:
                 raise ValueError(f"history: {name!r} is {describe(value)}, but the axes {[*self.axes]} have the sizes {[*shape]}.")
         checks.instance("seconds", self.seconds, (int, float), "a number of seconds")
+        if not isinstance(self.attributes, dict) or not all(isinstance(name, str) for name in self.attributes):
+            raise checks.type_error(
+                "attributes", "a dict from names to numbers, strings, or lists and dicts of them", self.attributes
+            )
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}: {len(labels)}" for name, labels in self.axes.items())
@@ -124,6 +132,40 @@ class Runs:
             raise ValueError(f"{name!r}: no such history; {known}.")
         return self.history[name]
 
+    @staticmethod
+    def join(runs: Mapping[str, Runs], axis: str = "method", histories: Sequence[str] | None = None) -> Runs:
+        """Runs side by side along a new first axis: `cl.Runs.join({"ER": er, "DER++": der})`; `at(method="ER")` gives each back.
+
+        They need the same labels on all axes, the seeds too, in any order; methods that have other hyperparameters are joined at
+        one point of each, `er.at(**er.best())`, which the attributes keep.
+
+        histories: which to join; by default all, which must be of the same names, shapes and dtypes.
+        Raises TypeError or ValueError, naming the first that differs, for Runs that cannot be joined.
+        """
+        joining.check(runs, Runs, axis, histories)
+        return Runs(*joining.join(runs, axis, histories))
+
+    def at(self, /, **point: Any) -> Runs:
+        """The Runs with some labels: `runs.at(method="ER", seed=[0, 1])`, `runs.at(**runs.best())`, `runs.at(**{"opt.lr": 0.1})`.
+
+        point: by axis a label, whose axis is then gone (but for "seed", which stays with one label), or a list of labels. The paths
+            of a zipped axis may be given one by one, all of them.
+        Raises ValueError for an axis or a label that is not there.
+        """
+        index = selection.positions(self.axes, point)
+        seed = index.get("seed")
+        if isinstance(seed, int):
+            index["seed"] = [seed]
+        attributes, seconds = selection.taken_attributes(self.attributes, self.seconds, self.axes, index)
+        return Runs(
+            selection.taken_axes(self.axes, index),
+            {name: selection.take(value, self.axes, index) for name, value in self.history.items()},
+            selection.take(self.finished, self.axes, index),
+            seconds,
+            attributes,
+            selection.taken_replay(self._replay, self.axes, index),
+        )
+
     def metric(self, metric: Metric | None = None, history: str | None = None, *, higher_is_better: bool | None = None) -> Tensor:
         """One number per run at its end, [*axes, seed]: one of METRICS; for online streams only the mean accuracy over all.
 
@@ -158,7 +200,7 @@ class Runs:
         history: str | None = None,
         higher_is_better: bool | None = None,
     ) -> dict[str, Label]:
-        """The point of the hyperparameter axes with the best mean over the seeds: path -> value, for `tree.set`.
+        """The point of the hyperparameter axes with the best mean over the seeds: path -> value, for `tree.set` and `at`.
 
         A value is a label; of a zipped axis it is that of each path, and of a leaf with several numbers a tensor of them.
 
@@ -243,16 +285,11 @@ class Runs:
             raise ValueError(
                 "state: these Runs were loaded from a file and cannot run again; sweep again, or fold one run yourself."
             )
-        unknown = [name for name in labels if name not in self.axes]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r}: no such axis; there is {', '.join(self.axes)}.")
-        index = []
-        for name, values in self.axes.items():
-            label = labels.get(name, values[0] if len(values) == 1 else None)
-            if label not in values:
-                raise ValueError(f"{name}: expected one of {values}, got {label!r}.")
-            index.append(values.index(label))
-        return self._replay(int(np.ravel_multi_index(tuple(index), self.shape)))
+        part = self.at(**labels)
+        several = next((name for name, values in part.axes.items() if len(values) > 1), None)
+        if several is not None:
+            raise ValueError(f"{several}: expected one of {self.axes[several]}, got {labels.get(several)!r}.")
+        return part._replay and part._replay(0)
 
     def save(self, path: str | Path) -> None:
         """Write axes and histories to a safetensors file, as `cl.save` does.
@@ -260,7 +297,7 @@ class Runs:
         Raises TypeError, naming the axis, for a label that would not come back as it is: anything but a Python number, a string,
         None, or a list, tuple or dict of them.
         """
-        header = runs_file.header(self.axes, self.history, self.seconds)
+        header = runs_file.header(self.axes, self.history, self.seconds, self.attributes)
         files.write(path, runs_file.tensors(self.history, self.finished), header)
 
     @staticmethod

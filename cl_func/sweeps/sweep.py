@@ -30,6 +30,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar
 from cl_func.storage import fingerprint, resuming
 from cl_func.storage.checkpoint import Checkpoint, locked
+from cl_func.sweeps import provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
@@ -141,7 +142,9 @@ def sweep(
         missing = [run for run in runs if not finished.has(run.index)]
         if missing:
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress)
-    return Runs(axes, *finished.collect(), time.perf_counter() - started, _Replay(config, runs))
+    history, all_finished = finished.collect()
+    where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
+    return Runs(axes, history, all_finished, time.perf_counter() - started, where, _Replay(config, runs))
 
 
 def _run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import registry
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,3 +66,15 @@ def test_ranges_of_few_numbers_end():
 def test_tensors_are_chosen():
     points = cl.random_grid(2, {"w": cl.choice([torch.zeros(2), torch.ones(2)])}, key=KEY)
     assert sorted(point["w"].tolist() for point in points.points()) == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_a_random_grid_is_swept_and_its_best_point_is_set():
+    strategy = cl.strategies.naive(registry.MODEL, cl.optim.sgd(0.1, momentum=0.5), batch_size=5)
+    grid = cl.random_grid(3, {"opt.lr": cl.log(1e-3, 1e-1), "opt.momentum": cl.choice([0.0, 0.9])}, key=KEY)
+    runs = cl.sweep(strategy, registry.BENCH, seeds=2, hparams=grid, compile=False, progress=False)
+    runs.history.pop("class_accuracy")  # whether they give constant answers
+    best = runs.best()
+    assert best in grid.points()
+    assert cl.tree.get(cl.tree.set(strategy.init(cl.key(0)), best), "opt.momentum") == best["opt.momentum"]
+    torch.testing.assert_close(runs.at(**best).metric().mean(), runs.mean_ci()[0].max())
+    assert {"opt.lr", "opt.momentum"} <= set(runs.to_pandas().columns)

@@ -173,6 +173,9 @@ def test_a_real_sweep_with_probes_of_ones_own():
     assert set(runs.history) == {"0.accuracy", "0.loss", "0.class_accuracy", "1"}
     assert runs.metric("final_1").shape == (2,)
     assert "average_accuracy" in repr(runs)
+    assert runs.attributes["torch"] == torch.__version__
+    assert runs.attributes["device"] == "cpu"
+    assert {"cl_func", "python", "system", "processor", "cores"} <= runs.attributes.keys()
 
 
 # ---------------------------------------------------------------- in words
