@@ -1882,6 +1882,7 @@ call(
     },
     run=cl.Runs.join,
 )
+call("Runs", {"dataset": RUNS.to_xarray()}, {"dataset": kind(bad=(RUNS,))}, run=cl.Runs.from_xarray)
 call(
     "Runs",
     {"seed": 1},

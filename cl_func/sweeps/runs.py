@@ -20,6 +20,7 @@ from cl_func.sweeps import (
     figures,
     frames,
     joining,
+    labelled_arrays,
     named_axes,
     over_seeds,
     reports,
@@ -36,6 +37,7 @@ from cl_func.tree import describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+    from xarray import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +277,25 @@ class Runs:
         if len(found) < len(numbers):
             raise ValueError(f"metrics: two columns would have one name, among {list(found)}; give them as a mapping.")
         return frames.frame(self.axes, {**self._flags, **found}, {})
+
+    def to_xarray(self) -> Dataset:
+        """An xarray Dataset, `runs.to_xarray().to_netcdf("runs.nc")`: the axes are dimensions, with their labels as coordinates.
+
+        Its variables are the histories, with the further dimensions "time", "test_experience" and the like, and `finished`,
+        `diverged` and `constant`; its attributes are those of the runs. Raises ValueError for names that NetCDF does not allow, or
+        of which two would be the same, and TypeError for labels that `save` would refuse, too.
+        """
+        dims = named_axes.dimensions(self.history, len(self.axes), self._measure)
+        return labelled_arrays.dataset(self.axes, self.history, self._flags, dims, self.seconds, self.attributes)
+
+    @staticmethod
+    def from_xarray(dataset: Dataset) -> Runs:
+        """The Runs of which `to_xarray` made a Dataset, also after a file, `xarray.load_dataset("runs.nc")`, or of a part of it.
+
+        They are the same to the bit, but have no final states. Raises TypeError or ValueError for another Dataset, and for one that
+        has lost an axis.
+        """
+        return Runs(*labelled_arrays.parts(dataset))
 
     def state(self, /, **labels: Label) -> Any:
         """The final state, as `init` makes them, of the run with some labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
