@@ -48,6 +48,7 @@ from cl_func.sources import Dataset
 from cl_func.storage import taps
 from cl_func.storage.checkpoint import Checkpoint, load, save
 from cl_func.sweeps.grids import Grid, grid, random_grid, zipped
+from cl_func.sweeps.ranges import choice, integers, log, uniform
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.sweep import sweep
 from cl_func.transforms import compile, vmap
@@ -68,6 +69,7 @@ __all__ = [
     "at",
     "augment",
     "check_finite",
+    "choice",
     "classifiers",
     "compile",
     "compose",
@@ -77,8 +79,10 @@ __all__ = [
     "experience",
     "fold",
     "grid",
+    "integers",
     "key",
     "load",
+    "log",
     "losses",
     "maybe_init",
     "memory",
@@ -107,6 +111,7 @@ __all__ = [
     "train_step",
     "transforms",
     "tree",
+    "uniform",
     "vmap",
     "when",
     "zipped",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from hypothesis import strategies as st
 
 import cl_func as cl
 
@@ -32,3 +33,55 @@ def guesses(seeds=10, points=3, T=3):
         runs["accuracy"][where], runs["loss"][where] = 1 / CLASSES, NAN
         runs["class_accuracy"][where] = torch.eye(CLASSES)[0]
     return runs
+
+
+def draws(*shape, seed=1):
+    """Uniform numbers."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def same(found, wanted):
+    """Whether two Runs are the same to the bit."""
+    assert repr((found.axes, found.seconds)) == repr((wanted.axes, wanted.seconds))
+    assert repr(sorted(found.attributes.items())) == repr(sorted(wanted.attributes.items()))
+    assert list(found.history) == list(wanted.history)
+    for name, value in {**wanted.history, "": wanted.finished}.items():
+        other = found.history.get(name, found.finished)
+        assert (other.dtype, other.shape) == (value.dtype, value.shape)
+        assert torch.equal(other.nan_to_num(7), value.nan_to_num(7)) if value.is_floating_point() else torch.equal(other, value)
+    return True
+
+
+numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=True) | st.booleans() | st.none() | st.text(max_size=3)
+parts = st.recursive(
+    numbers,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=2) | st.integers() | st.tuples(st.booleans()), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+names = st.text(max_size=4) | st.sampled_from(["opt.lr", "lwf.strength", "temperature", "z & a", "history.x", "finished", "été"])
+
+
+@st.composite
+def some_runs(draw):
+    """Any number of axes of any names, sizes and labels; histories of several dtypes and shapes; some runs unfinished."""
+    paths = draw(st.lists(names.filter(lambda name: name != "seed"), max_size=3, unique=True))
+    axes = {path: draw(st.lists(parts, min_size=1, max_size=3)) for path in paths} | {
+        "seed": draw(st.lists(st.integers(), min_size=1, max_size=3))
+    }
+    shape = tuple(len(labels) for labels in axes.values())
+    rest = st.lists(st.integers(0, 2), max_size=2).map(tuple)
+    dtypes = st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
+    history = {}
+    for name in draw(st.lists(names, max_size=3, unique=True)):
+        value = torch.randn(shape + draw(rest), generator=torch.Generator().manual_seed(1)).mul(3).to(draw(dtypes))
+        history[name] = value
+    finished = torch.tensor(draw(st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape)))).reshape(shape)
+    for value in history.values():
+        if value.is_floating_point():
+            value[~finished] = NAN
+    attributes = draw(st.dictionaries(st.text(max_size=3), parts, max_size=2))
+    return cl.Runs(axes, history, finished, draw(st.floats(0)), attributes)

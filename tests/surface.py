@@ -21,6 +21,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import made_files
+import made_runs
 import made_trackers
 import numpy as np
 import pytest
@@ -1847,7 +1848,7 @@ call(
 call("zipped", {"values": {"opt.lr": [0.1, 0.2], "a": np.arange(2)}}, {"values": kind(bad=(*VALUES.bad, {"a": [1], "b": [1, 2]}))})
 call(
     "random_grid",
-    {"n": 3, "ranges": {"opt.lr": (0.1, 1.0)}, "key": KEY, "log": True},
+    {"n": 3, "ranges": {"opt.lr": (0.1, 1.0), "a": cl.integers(1, 4), "b": cl.choice([0.1, 1])}, "key": KEY, "log": True},
     {
         "n": SIZE,
         "ranges": kind(
@@ -1864,13 +1865,83 @@ call(
                 {"a": (float("nan"), 1.0)},
                 {"a": (True, 2)},
                 {"a": "ab"},
+                {"a": cl.choice},
+                {"a": [0.1, 0.2, 0.3]},
             )
         ),
         "key": KEY_,
         "log": FLAG,
     },
 )
+BOUND = kind(*NUMBER, "negative", bad=("0.1",))
+call("uniform", {"low": -5.0, "high": 1.0}, {"low": BOUND.but(bad=(1.0, 2.0)), "high": BOUND.but(bad=(-5.0, -6.0))})
+call("log", {"low": 1e-4, "high": 3}, {"low": POSITIVE.but(bad=(3, 4)), "high": POSITIVE.but(bad=(1e-4, 1e-5))})
+WHOLE = kind("int", "zero", "negative", bad=(1.0, "1", 1 << 60, torch.tensor(1)))
+call("integers", {"low": -5, "high": 3}, {"low": WHOLE.but(bad=(3, 4)), "high": WHOLE.but(bad=(-5, -6))})
+call(
+    "choice",
+    {"values": [0.5, 1, torch.ones(2)]},
+    {"values": kind("list", "numpy array", "integer tensor", bad=([], [0.1, 0.1], [0.1, "0.1"], [None], [float("nan")], 3, {0.1}))},
+)
 PLAIN = {"compile": False, "lanes": 1, "progress": False}
+RUNS = made_runs.make({"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2, 2, 3))
+AXES, FINISHED = {"a": [1, 2], "seed": [0, 1]}, torch.ones(2, 2, dtype=torch.bool)
+call(
+    "Runs",
+    {"axes": AXES, "history": {}, "finished": FINISHED, "seconds": 1.0, "attributes": {}, "_replay": None},
+    {
+        "axes": kind(bad=({"seed": [0, 1]}, {"seed": [0, 1], "a": [1, 2]}, {"a": [], "seed": [0]}, {"a": 1, "seed": [0]})),
+        "history": kind("empty dict", bad=({"a": torch.ones(3)}, {"a": 1.0})),
+        "finished": tensor(FINISHED),
+        "seconds": kind("bool", "int", "zero", "negative", "float", "nan", "inf", "numpy float"),
+        "attributes": kind("dict", "empty dict", bad=({3: 1},)),
+        "_replay": ANY,
+    },
+    {"axes": "axes|finished"},
+)
+METRIC = kind("none", "function", bad=("accuracy", ("forgetting", "loss"), ("a", "b", "c"), ["accuracy"], float))
+HISTORY = kind("none", bad=("loss", "", ["accuracy"]))
+ONE_METRIC = {"metric": "average_accuracy", "history": None, "higher_is_better": None}
+ONE_METRIC_ = {"metric": METRIC, "history": HISTORY}
+SAYS = {"metric": "metric|history"}
+call("Runs", ONE_METRIC, {**ONE_METRIC_, "metric": METRIC.but(bad=(lambda R: R,))}, SAYS, run=RUNS.metric)
+call("Runs", {**ONE_METRIC, "confidence": 0.9}, {**ONE_METRIC_, "confidence": FRACTION}, SAYS, run=RUNS.mean_ci)
+call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=RUNS.best)
+call(
+    "Runs",
+    {**ONE_METRIC, "format": "latex", "largest": None},
+    {
+        **ONE_METRIC_,
+        "metric": METRIC.but("dict", bad=([], [["forgetting"]], {"a": "b"}, {3: "forgetting"})),
+        "format": choice("markdown", "latex", "html"),
+        "largest": kind("none", "empty dict", bad=({"average_accuracy": 1}, {"nowhere": True})),
+    },
+    {**SAYS, "metric": "metric|history"},
+    run=RUNS.table,
+)
+call(
+    "Runs",
+    {"histories": "norm"},
+    {"histories": kind("none", "function", bad=("loss", ["accuracy", "norm"], ["loss"], [3]))},
+    run=lambda histories: RUNS.to_pandas(histories),
+)
+call(
+    "Runs",
+    {"runs": {"a": RUNS, "b": RUNS}, "axis": "method", "histories": None},
+    {
+        "runs": kind(bad=(RUNS, [RUNS], {3: RUNS}, {"a": RUNS, "b": RUNS.at(seed=0)}, {"a": RUNS["accuracy"]})),
+        "axis": kind("str", bad=("seed", "opt.lr", "")),
+        "histories": kind("none", "empty list", bad=("accuracy", ["loss"], [3])),
+    },
+    run=cl.Runs.join,
+)
+call("Runs", {"dataset": RUNS.to_xarray()}, {"dataset": kind(bad=(RUNS,))}, run=cl.Runs.from_xarray)
+call(
+    "Runs",
+    {"seed": 1},
+    {"seed": kind("zero", bad=(3, [3], [0, 0], [], (2,)))},
+    run=lambda seed: RUNS.at(seed=seed),
+)
 HPARAMS = (
     cl.grid({"opt.rate": [0.1]}),
     cl.grid({"opt.count": [0.5]}),

@@ -49,6 +49,7 @@ class Executor:
 CALLS = {
     "matplotlib": ("plots", lambda folder: cl.plots.accuracy_timeline({"a": torch.rand(3)})),
     "pandas": ("pandas", lambda folder: swept().to_pandas()),
+    "xarray": ("xarray", lambda folder: swept().to_xarray()),
     "safetensors": ("checkpoint", lambda folder: cl.save(folder / "a", {"a": torch.ones(1)})),
     "safetensors features": (
         "checkpoint",

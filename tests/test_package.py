@@ -31,7 +31,7 @@ class Without:
 
 sys.meta_path[:] = map(Without, sys.meta_path)
 """
-EXTRAS = {"PIL", "matplotlib", "tqdm", "hypothesis", "safetensors", "filelock", "tensorboard", "cloudpickle", "pandas"}
+EXTRAS = {"PIL", "matplotlib", "tqdm", "hypothesis", "safetensors", "filelock", "tensorboard", "cloudpickle", "pandas", "xarray"}
 
 
 def run(*command, **options):

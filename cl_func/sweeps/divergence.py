@@ -17,8 +17,25 @@ def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
 
     history: name -> [*axes, seed, time, ...], of which "loss" and "accuracy" are used; both are NaN where a test experience has no
     rows. An accuracy that is NaN on all test experiences counts, too. A mean squared error, "mse", that is infinite on some test
-    experience or NaN on all of them counts where there is no accuracy. finished: [*axes, seed] bool; other runs have not diverged.
+    experience or NaN on all of them counts where there is no accuracy. Histories of several probes, "0.accuracy" and "1.accuracy",
+    are judged probe by probe. finished: [*axes, seed] bool; other runs have not diverged.
     """
+    found = torch.zeros_like(finished)
+    for part in _by_probe(history):
+        found |= _diverged(part, finished)
+    return found & finished
+
+
+def _by_probe(history: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The histories of each probe by the last part of their paths."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in history.items():
+        probe, _, own = name.rpartition(".")
+        found.setdefault(probe, {})[own] = value
+    return list(found.values())
+
+
+def _diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     loss = _last(history, "loss", finished)
     accuracy = _last(history, "accuracy" if "accuracy" in history else "mean_average_precision", finished)
     found = torch.zeros_like(finished)
@@ -31,7 +48,7 @@ def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     error = _last(history, "mse", finished)
     if error is not None and accuracy is None:
         found |= error.isnan().all(-1) | error.isinf().any(-1)
-    return found & finished
+    return found
 
 
 def constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
@@ -40,6 +57,13 @@ def constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     Then "class_accuracy" is 1 for that class and 0 for all others. It does not count if the accuracy on the last test experience is
     1: that experience holds this class alone, and after training on a single class a model may well predict nothing else.
     """
+    found = torch.zeros_like(finished)
+    for part in _by_probe(history):
+        found |= _constant(part, finished)
+    return found & finished & ~diverged(history, finished)
+
+
+def _constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     by_class, accuracy = _last(history, "class_accuracy", finished), _last(history, "accuracy", finished)
     if by_class is None:
         return torch.zeros_like(finished)
@@ -47,7 +71,7 @@ def constant(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     found = ((by_class == 1).sum(-1) == 1) & ((by_class == 0).sum(-1) == known - 1) & (known > 1)
     if accuracy is not None:
         found &= accuracy[..., -1] < 1
-    return found & finished & ~diverged(history, finished)
+    return found
 
 
 def _last(history: Mapping[str, Tensor], name: str, finished: Tensor) -> Tensor | None:

@@ -2,9 +2,9 @@
 
     cl.grid({"opt.lr": [0.03, 0.1], "lwf.strength": [0.5, 1.0]})       every combination: two axes
     cl.zipped({"opt.lr": [0.03, 0.1], "lwf.strength": [0.5, 1.0]})     side by side: one axis of two points
-    cl.random_grid(20, {"opt.lr": (1e-3, 1.0)}, key=cl.key(0))         one axis of 20 points drawn log-uniformly
+    cl.random_grid(20, {"opt.lr": cl.log(1e-4, 1)}, key=cl.key(0))     one axis of 20 points; other scales are in `ranges.py`
 
-Random search: Bergstra & Bengio, "Random search for hyper-parameter optimization", JMLR 2012.
+An axis of several paths is named by them, "opt.lr & lwf.strength".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from cl_func import checks, random
 from cl_func.checks import positive_int
+from cl_func.sweeps import ranges as scales
 from cl_func.sweeps.named_axes import Label
+from cl_func.sweeps.ranges import Choice, Range, Value
 
-Value = float | Tensor  # of a leaf; ints and bools are floats to a type checker
 Point = Mapping[str, Value]  # by path
 
 
@@ -43,17 +43,6 @@ class Grid:
         return [{path: value for point in combination for path, value in point.items()} for combination in products]
 
 
-def _as_value(value: Any) -> Value | None:
-    """A value as it is set and labelled: a Python number, or a tensor with dimensions; None for anything else."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Tensor):
-        if value.is_meta or value.ndim:
-            return None if value.is_meta else value
-        value = value.item()
-    return value if isinstance(value, (bool, int, float)) and not math.isnan(value) else None
-
-
 def _check_values(values: Mapping[str, Any]) -> dict[str, list[Value]]:
     if not isinstance(values, Mapping):
         raise checks.type_error("values", "a mapping from paths to values such as {'opt.lr': [0.1, 0.3]}", values)
@@ -61,17 +50,7 @@ def _check_values(values: Mapping[str, Any]) -> dict[str, list[Value]]:
     for path, given in values.items():
         if not isinstance(path, str) or not path:
             raise ValueError(f"values: a path is a non-empty string such as 'opt.lr', got {path!r}.")
-        array = isinstance(given, (Tensor, np.ndarray)) and given.ndim
-        if isinstance(given, (str, bytes)) or not (array or isinstance(given, Sequence)) or len(given) == 0:
-            raise ValueError(f"values: {path!r} needs a sequence of at least one value, got {checks.describe(given)}.")
-        checked[path] = []
-        for value in given:
-            known = _as_value(value)
-            if known is None:
-                raise ValueError(
-                    f"values: {path!r} takes numbers other than NaN, and tensors that hold values, got {checks.describe(value)}."
-                )
-            checked[path].append(known)
+        checked[path] = scales.check_values(f"values: {path!r}", given)
     return checked
 
 
@@ -101,7 +80,7 @@ def _check_distinct(points: Sequence[Point]) -> None:
 
 def label(point: Point) -> Label:
     """The label of a point in `Runs`: its value, or its values by path, with tensors as lists of numbers."""
-    by_path = {path: value.tolist() if isinstance(value, Tensor) else value for path, value in point.items()}
+    by_path = {path: scales.label_of(value) for path, value in point.items()}
     return next(iter(by_path.values())) if len(by_path) == 1 else by_path
 
 
@@ -121,25 +100,38 @@ def zipped(values: Mapping[str, Sequence[Any]]) -> Grid:
     return Grid(((" & ".join(checked), points),))
 
 
-def random_grid(n: int, ranges: Mapping[str, tuple[float, float]], *, key: Tensor, log: bool = True) -> Grid:
-    """n points drawn from ranges (low, high), log-uniformly or uniformly: one axis.
+def random_grid(n: int, ranges: Mapping[str, Range | Choice | tuple[float, float]], *, key: Tensor, log: bool = True) -> Grid:
+    """n different points drawn at random: one axis, named by the paths.
 
-    Raises TypeError or ValueError for n < 1, low >= high, low <= 0 with `log`, and arguments of other types.
+    ranges: path -> where its values come from: `cl.log(low, high)`, `cl.uniform(low, high)`, `cl.integers(low, high)` or
+        `cl.choice(values)`; or (low, high), which is `cl.log` of them, or with log=False `cl.uniform`.
+    Raises TypeError or ValueError for n < 1, for more points than there are, and for arguments of other types.
     """
     positive_int("n", n)
     checks.key("key", key)
     checks.flag("log", log)
     if not isinstance(ranges, Mapping) or not ranges:
-        raise checks.type_error("ranges", "a mapping from paths to (low, high) such as {'opt.lr': (1e-3, 1.0)}", ranges)
-    drawn: dict[str, list[float]] = {}
-    for i, (path, bounds) in enumerate(ranges.items()):
-        checks.path("ranges", path, "opt.lr")
-        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-            raise checks.type_error(f"ranges: {path!r}", "two numbers (low, high)", bounds)
-        low, high = (checks.number(f"ranges: {path!r}", bound) for bound in bounds)
-        if not low < high or (log and low <= 0):
-            raise ValueError(f"ranges: {path!r} needs low < high{' and low > 0' if log else ''}, got ({low}, {high}).")
-        u = random.uniform(random.fold_in(key, i), n).tolist()
-        drawn[path] = [math.exp(math.log(low) + x * math.log(high / low)) if log else low + x * (high - low) for x in u]
-    points = tuple(dict(zip(drawn, point, strict=True)) for point in zip(*drawn.values(), strict=True))
-    return Grid(((" & ".join(drawn), points),))
+        raise checks.type_error("ranges", "a mapping from paths to ranges such as {'opt.lr': cl.log(1e-3, 1.0)}", ranges)
+    within = {checks.path("ranges", path, "opt.lr"): _range(path, given, log) for path, given in ranges.items()}
+    count = math.prod(map(scales.count, within.values()))
+    if n > count:
+        raise ValueError(f"n: there are only {count:.0f} different points, got {n}; use cl.grid for all of them.")
+    points, drawn = dict[str, Point](), n
+    while len(points) < n:  # a longer draw begins with the shorter one
+        columns = [scales.draw(one, random.fold_in(key, i), drawn) for i, one in enumerate(within.values())]
+        for values in zip(*columns, strict=True):
+            point = dict(zip(within, values, strict=True))
+            points.setdefault(repr(label(point)), point)
+        if len(points) < n and drawn > 1000 * n:  # of numbers that differ in their last digits there are few
+            raise ValueError(f"n: {drawn} draws gave {len(points)} different points, fewer than {n}; give wider ranges.")
+        drawn *= 2
+    return Grid(((" & ".join(within), tuple(points.values())[:n]),))
+
+
+def _range(path: str, given: Any, log: bool) -> Range | Choice:
+    if isinstance(given, (Range, Choice)):
+        return given
+    at = f"ranges: {path!r}"
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise checks.type_error(at, "cl.log(low, high), another range, cl.choice(values), or two numbers (low, high)", given)
+    return scales.number_range((at, at), at, *given, log=log)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from cl_func import checks
 
 Label = Any  # how the user names a point: a number, a string, None, or a list, tuple or dict of them
@@ -24,6 +27,28 @@ def check(axes: Any) -> tuple[int, ...]:
     return tuple(len(labels) for labels in axes.values())
 
 
+def paths(name: str, labels: Sequence[Label]) -> list[str]:
+    """The paths that a zipped axis is named by, whose labels are dicts of their values; none for other axes."""
+    found = list(labels[0]) if isinstance(labels[0], Mapping) else []
+    zipped = bool(found) and all(isinstance(one, Mapping) and list(one) == found for one in labels)
+    return found if zipped and all(isinstance(path, str) for path in found) and name == " & ".join(found) else []
+
+
+def flat(name: str, label: Label) -> dict[str, Label]:
+    """A label by path: that of a zipped axis has several."""
+    return dict(label) if paths(name, [label]) else {name: label}
+
+
+def value(label: Label) -> Label:
+    """The value that `tree.set` takes for a label: a list of numbers, which is the label of a tensor, as a tensor."""
+    numbers = isinstance(label, list) and bool(label) and all(isinstance(x, (bool, int, float)) for x in _entries(label))
+    return torch.tensor(label) if numbers else label
+
+
+def _entries(label: Label) -> list[Label]:
+    return [entry for part in label for entry in _entries(part)] if isinstance(label, list) else [label]
+
+
 def texts(name: str, labels: Sequence[Label]) -> list[str]:
     """The labels of an axis as distinct texts: numbers with six digits, or with all digits where six do not distinguish them."""
     for exact in (False, True):
@@ -31,6 +56,11 @@ def texts(name: str, labels: Sequence[Label]) -> list[str]:
         if len(set(found)) == len(found):
             return found
     return [f"{text} ({i})" for i, text in enumerate(found)]
+
+
+def point_texts(axes: Axes, point: tuple[int, ...]) -> dict[str, str]:
+    """The labels of a point, its places on all axes but the last, as texts by axis."""
+    return {name: texts(name, labels)[i] for (name, labels), i in zip(axes.items(), point, strict=False)}
 
 
 def _text(name: str, label: Label, exact: bool) -> str:
@@ -44,6 +74,34 @@ def _text(name: str, label: Label, exact: bool) -> str:
 
 
 def column(name: str, labels: Sequence[Label]) -> list[bool] | list[int] | list[float] | list[str]:
-    """The labels of an axis for a column of a table: as they are if all are of one simple type, as texts otherwise."""
+    """The labels of an axis for a column of a table: as they are if all are of one simple type, as texts otherwise.
+
+    Integers among floats are floats, where that is exact.
+    """
     types = {type(label) for label in labels}
+    if types == {int, float} and all(float(label) == label for label in labels):
+        return [float(label) for label in labels]
     return list(labels) if types in ({bool}, {int}, {float}, {str}) else texts(name, labels)
+
+
+def dimensions(histories: Mapping[str, Tensor], n_axes: int, measure: str) -> dict[str, tuple[str, ...]]:
+    """The names of what comes behind the axes of histories [*axes, time, ...], by history.
+
+    The first is "time"; the second is "test_experience" in all that have the shape of `measure`, and "class" in "class_accuracy".
+    What else there is has the name of its history, as has a time of another length.
+    """
+    found = {}
+    like = histories.get(measure)
+    length = next((value.shape[n_axes] for value in histories.values() if value.ndim > n_axes), None)
+    if like is not None and like.ndim > n_axes:
+        length = like.shape[n_axes]
+    for name, value in histories.items():
+        names = [f"{name}_dim_{i}" for i in range(value.ndim - n_axes)]
+        if names and value.shape[n_axes] == length:
+            names[0] = "time"
+            if len(names) == 2 and name.rpartition(".")[2] == "class_accuracy":
+                names[1] = f"{name.removesuffix('class_accuracy')}class"
+            elif len(names) == 2 and like is not None and value.shape == like.shape:
+                names[1] = "test_experience"
+        found[name] = tuple(names)
+    return found

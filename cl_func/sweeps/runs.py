@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import math
+import html
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, metrics, plots, trace
-from cl_func.plots import heat
+from cl_func import checks, trace
 from cl_func.storage import files
-from cl_func.sweeps import divergence, named_axes, runs_file, tables
+from cl_func.sweeps import (
+    divergence,
+    figures,
+    frames,
+    joining,
+    labelled_arrays,
+    named_axes,
+    over_seeds,
+    reports,
+    runs_file,
+    selection,
+    summaries,
+    tables,
+)
 from cl_func.sweeps.named_axes import Axes, Label
+from cl_func.sweeps.summaries import METRICS as METRICS
+from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-
-# What stands for the accuracy in the metrics of runs, the first that they have, and which way it is better: None for what lies in
-# [0, 1] as accuracies do.
-MEASURES: dict[str, bool | None] = {"accuracy": None, "mean_average_precision": None, "mse": False}
-# Of another measure than the accuracy they have its name in that place, such as "average_mse".
-METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+    from xarray import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,14 @@ class Runs:
     history: name -> tensor [*axes, seed, time, ...]; NaN where a run is not finished.
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
+    attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
+        "at" the labels that `at` has chosen, and "joined" what belongs to one of the Runs that `join` has put together.
+
+    A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
+    "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the
+    history [time, ...] of a run to a number, such as those of `cl.metrics`; or a pair of one of these and a history. By default it
+    is the average accuracy, or where there is none that of "mean_average_precision", or of "mse".
+    higher_is_better: asked for where it matters and is not known, of histories that `cl.evaluate` does not measure.
 
     Raises TypeError or ValueError for axes, histories and `finished` that do not fit together.
     """
@@ -50,22 +64,44 @@ class Runs:
     history: dict[str, Tensor]
     finished: Tensor
     seconds: float
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     _replay: Callable[[int], Any] | None = dataclasses.field(default=None, repr=False, compare=False)  # the state of run i
 
     def __post_init__(self) -> None:
         shape = named_axes.check(self.axes)
         checks.tensor("finished", self.finished, shape, torch.bool)
+        if self.finished.is_meta:
+            raise ValueError("finished: it is on the device meta, which holds no values.")
         if not isinstance(self.history, dict) or not all(isinstance(value, Tensor) for value in self.history.values()):
             raise checks.type_error("history", "a dict from names to tensors [*axes, time, ...]", self.history)
         for name, value in self.history.items():
             if value.shape[: len(shape)] != shape:
                 raise ValueError(f"history: {name!r} is {describe(value)}, but the axes {[*self.axes]} have the sizes {[*shape]}.")
         checks.instance("seconds", self.seconds, (int, float), "a number of seconds")
+        if not isinstance(self.attributes, dict) or not all(isinstance(name, str) for name in self.attributes):
+            raise checks.type_error(
+                "attributes", "a dict from names to numbers, strings, or lists and dicts of them", self.attributes
+            )
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}: {len(labels)}" for name, labels in self.axes.items())
         histories = ", ".join(f"{name} {describe(value)}" for name, value in self.history.items()) or "no history"
-        return f"Runs({axes}; {histories}; {self._summary() or 'all finished'}; {self.seconds:.1f} s)"
+        try:
+            best = reports.headline(self.axes, self._numbers())
+        except ValueError:  # no metric can be made of these histories
+            best = ""
+        parts = [axes, histories, best, self._summary() or "all finished", f"{self.seconds:.1f} s"]
+        return f"Runs({'; '.join(part for part in parts if part)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same, with the table of the first points."""
+        shown, n = 20, self.finished[..., 0].numel()
+        try:
+            table = reports.table(self.axes, [(None, self._numbers())], "html", n_rows=shown)
+        except ValueError:
+            table, shown = "", n
+        rest = f"<p>and {n - shown} more points</p>" if n > shown else ""
+        return f"<p>{html.escape(repr(self))}</p>\n{table}{rest}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,109 +142,170 @@ class Runs:
         values, count = self[f"{name}.values"], self[f"{name}.count"]
         return trace.read(trace.Snapshot(values=values.movedim(-2, 0), count=count.movedim(-1, 0)))
 
-    def metric(self, metric: str | None = None) -> Tensor:
+    @staticmethod
+    def join(runs: Mapping[str, Runs], axis: str = "method", histories: Sequence[str] | None = None) -> Runs:
+        """Runs side by side along a new first axis: `cl.Runs.join({"ER": er, "DER++": der})`; `at(method="ER")` gives each back.
+
+        They need the same labels on all axes, the seeds too, in any order; methods that have other hyperparameters are joined at
+        one point of each, `er.at(**er.best())`, which the attributes keep.
+
+        histories: which to join; by default all, which must be of the same names, shapes and dtypes.
+        Raises TypeError or ValueError, naming the first that differs, for Runs that cannot be joined.
+        """
+        joining.check(runs, Runs, axis, histories)
+        return Runs(*joining.join(runs, axis, histories))
+
+    def at(self, /, **point: Any) -> Runs:
+        """The Runs with some labels: `runs.at(method="ER", seed=[0, 1])`, `runs.at(**runs.best())`, `runs.at(**{"opt.lr": 0.1})`.
+
+        point: by axis a label, whose axis is then gone (but for "seed", which stays with one label), or a list of labels. The paths
+            of a zipped axis may be given one by one, all of them.
+        Raises ValueError for an axis or a label that is not there.
+        """
+        index = selection.positions(self.axes, point)
+        seed = index.get("seed")
+        if isinstance(seed, int):
+            index["seed"] = [seed]
+        attributes, seconds = selection.taken_attributes(self.attributes, self.seconds, self.axes, index)
+        return Runs(
+            selection.taken_axes(self.axes, index),
+            {name: selection.take(value, self.axes, index) for name, value in self.history.items()},
+            selection.take(self.finished, self.axes, index),
+            seconds,
+            attributes,
+            selection.taken_replay(self._replay, self.axes, index),
+        )
+
+    def metric(self, metric: Metric | None = None, history: str | None = None, *, higher_is_better: bool | None = None) -> Tensor:
         """One number per run at its end, [*axes, seed]: one of METRICS; for online streams only the mean accuracy over all.
 
-        It is made of the history "accuracy", or where there is none of "mean_average_precision", or of "mse", in which lower is
-        better. The names say so: "average_mse", which is the default there. NaN for runs that are not finished, and for those that
-        diverged if their accuracies are NaN.
+        metric: also of other histories, or a function of one, see `Runs`; of "mse" the names are "average_mse" and so on.
+        history: what it is made of, if not what stands for the accuracy. higher_is_better: of the values of that history.
+        NaN for runs that are not finished, and for those that diverged if their histories have values that are not finite.
+
+        Raises ValueError for a name or a history that is not there, and for a history that the metric cannot be made of.
         """
-        metric, function = self._metric(metric)
-        R, higher = self[self._measure], MEASURES[self._measure]
-        square = R.shape[-1] == R.shape[-2]
-        if not square and function is not metrics.average_accuracy:
-            raise ValueError(
-                f"metric: {metric} needs one time per experience, but there are {R.shape[-2]} times for {R.shape[-1]}; "
-                "call cl.metrics yourself with seen=."
-            )
-        flat = R.reshape(-1, *R.shape[-2:])
-        done = self.finished.flatten() & ~(self.diverged.flatten() & (~flat.isfinite()).any(-1).any(-1))
-        out = torch.full((len(flat),), math.nan, dtype=R.dtype)
-        if bool(done.any()):
-            if square:
-                value = function(flat[done], higher_is_better=higher)
-            else:
-                value = metrics._check_accuracies(self._measure, flat[done], 3, higher)[:, -1].mean(-1)
-            out[done] = value[..., -1] if value.ndim == 2 else value
-        return out.reshape(self.finished.shape)
+        return self._numbers(metric, history, higher_is_better).values
 
-    def mean_ci(self, metric: str | None = None, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Mean and half-width of the confidence interval over the seeds, each [*axes].
+    def mean_ci(
+        self,
+        metric: Metric | None = None,
+        confidence: float = 0.95,
+        *,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and half-width of the confidence interval over the seeds, each [*axes]; the arguments are those of `metric`.
 
-        They are taken over the runs that are finished and have not diverged; NaN for a point without such runs.
+        They are taken over the runs that are finished and have not diverged, and for which the metric is not NaN; NaN for a point
+        without such runs.
         """
-        values, usable = self.metric(metric), self.finished & ~self.diverged
-        mean = torch.full(self.shape[:-1], math.nan, dtype=values.dtype)
-        half_width = mean.clone()
-        for point in self._points():
-            if usable[point].any():
-                mean[point], half_width[point] = metrics.mean_ci(values[point][usable[point]], confidence)
-        return mean, half_width
+        return over_seeds.mean_ci(self._numbers(metric, history, higher_is_better), confidence)
 
-    def best(self, metric: str | None = None, *, largest: bool | None = None) -> dict[str, Label]:
-        """The point of the hyperparameter axes with the best mean over the seeds: axis name -> label; for `tree.set`.
+    def best(
+        self,
+        metric: Metric | None = None,
+        *,
+        largest: bool | None = None,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> dict[str, Label]:
+        """The point of the hyperparameter axes with the best mean over the seeds: path -> value, for `tree.set` and `at`.
 
-        largest: whether larger is better; by default it is for all metrics but forgetting and means of errors.
-        Runs that are not finished are left out. Those that diverged or give constant answers count as the worst possible value, so
-        that no point wins by them, and a point with no other runs is never chosen. A warning is given if the best point has such
-        runs, or if some runs are not finished. Raises ValueError if there are no other runs.
+        A value is a label; of a zipped axis it is that of each path, and of a leaf with several numbers a tensor of them.
+
+        largest: whether larger is better; by default it is for all metrics but forgetting and means of errors. It is needed for a
+            function of one's own, and for histories of which that is not known. The others are those of `metric`.
+        Runs that are not finished are left out. Those that diverged, give constant answers or have NaN for the metric count as the
+        worst possible value, so that no point wins by them, and a point with no other runs is never chosen. A warning is given if
+        the best point has such runs, or if some runs are not finished. Raises ValueError if there are no other runs.
 
         Choose by the accuracy on a validation stream, not on the test stream.
         """
-        metric, _ = self._metric(metric)
-        values, broken = self.metric(metric), self.diverged | self.constant
-        higher = MEASURES[self._measure]
+        numbers = self._numbers(metric, history, higher_is_better)
         if largest is None:
-            largest = metric != "forgetting" and (higher is not False or metric in heat.SIGNED)
+            largest = numbers.summary.larger_is_better
+            if largest is None:
+                what = f"{numbers.summary.title}, made of {numbers.summary.history!r}"
+                raise ValueError(f"largest: it is not known whether larger is better for {what}; give True or False.")
         else:
             checks.flag("largest", largest)
-        worst = heat.scale(metric)[1][0 if largest else 1] if higher is None else (-math.inf if largest else math.inf)
-        means = {}
-        for point in self._points():
-            sound = (self.finished & ~broken)[point]
-            if bool(sound.any()):
-                mean = torch.where(broken[point], worst, values[point])[self.finished[point]].mean().item()
-                # Where the worst value is infinite, points that have a broken run are told apart by the other runs.
-                means[point] = (mean, 0.0 if higher is None else values[point][sound].mean().item())
-        if not means:
-            raise ValueError(f"best: there is nothing to choose from: of all runs, {self._summary()}.")
-        best = (max if largest else min)(means, key=means.__getitem__)
-        found = {name: labels[i] for (name, labels), i in zip(self.axes.items(), best, strict=False)}
-        if not bool(self.finished.all()) or bool(broken[best].any()):
-            summary = self._summary(best) or "all its runs are finished and sound"
-            warnings.warn(f"best: {found}: {summary}; of all runs, {self._summary()}.", stacklevel=2)
-        return found
+        best = over_seeds.best(numbers, largest)
+        if best is None:
+            raise ValueError(f"best: there is nothing to choose from: of all runs, {over_seeds.counted(numbers)}.")
+        found: dict[str, Label] = {}
+        for (name, labels), i in zip(self.axes.items(), best, strict=False):
+            found |= named_axes.flat(name, labels[i])
+        if not bool(self.finished.all()) or bool(numbers.broken[best].any()):
+            text = over_seeds.counted(numbers, best) or "all its runs are finished and sound"
+            warnings.warn(f"best: {found}: {text}; of all runs, {over_seeds.counted(numbers)}.", stacklevel=2)
+        return {path: named_axes.value(label) for path, label in found.items()}
 
-    def table(self, metric: str | None = None) -> str:
-        """A Markdown table: one row per point of the hyperparameter axes, mean ± half-width over the seeds, as in `mean_ci`.
+    def table(
+        self,
+        metric: Metric | Sequence[Metric] | Mapping[str, Metric] | None = None,
+        format: tables.Format = "markdown",
+        *,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+        largest: Mapping[str, bool] | None = None,
+    ) -> str:
+        """A table: one row per point of the hyperparameter axes, and for each metric its mean ± half-width, as in `mean_ci`.
 
-        Each row also says how many of its runs diverged or are not finished, and so are left out, or give constant answers.
+        metric: one, a list of them, or a mapping from the heads of their columns to them; as in `metric`.
+        format: "markdown"; "latex", a tabular for the package booktabs; or "html". In the latter two the best mean of a column
+            is bold and the second best underlined, among the points whose runs are all finished and none of which diverged.
+        largest: head -> whether larger is better, for metrics of which that is not known: functions of one's own.
+        Each cell also says how many of its runs diverged, are not finished or have NaN for the metric, and so are left out, or give
+        constant answers.
         """
-        metric, _ = self._metric(metric)
-        mean, half_width = self.mean_ci(metric)
-        form = "z.3f" if MEASURES[self._measure] is None else ".3g"
-        header = [*list(self.axes)[:-1], f"{metric} ({self.shape[-1]} seeds)"]
-        return tables.markdown(
-            header,
-            [
-                [
-                    *self._texts(point).values(),
-                    tables.cell(mean[point].item(), half_width[point].item(), self._summary(point), form),
-                ]
-                for point in self._points()
-            ],
-        )
+        checks.choice("format", format, *tables.FORMATS)
+        if largest is not None:
+            checks.instance("largest", largest, Mapping, "None or a mapping from heads of columns to True or False")
+            for which in largest.values():
+                checks.flag("largest", which)
+        columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
+        return reports.table(self.axes, columns, format, largest)
 
-    def to_pandas(self) -> DataFrame:
-        """One row per run, time and test experience: a pandas DataFrame with a column per axis and per history [*axes, time, T].
+    def to_pandas(
+        self, histories: str | Sequence[str] | None = None, *, metrics: Sequence[Metric] | Mapping[str, Metric] | None = None
+    ) -> DataFrame:
+        """A pandas DataFrame with one row per run, time and test experience, or with `metrics` one per run.
 
-        The columns of the axes hold the labels, as text where they are not numbers or strings; further columns are `finished`,
-        `diverged` and `constant`. Raises ValueError where two columns would have one name.
+        histories: which, one or several of one shape; by default all that are by time and test experience. There is a column for
+            each, and for "time" and what else they are by, such as "test_experience".
+        metrics: as in `table`, a column for each.
+        There is a column per axis with its labels, as text only where they are neither numbers nor strings, and one per path of a
+        zipped axis; further columns are `finished`, `diverged` and `constant`. Raises ValueError where two would have one name.
         """
-        runs = {"finished": self.finished, "diverged": self.diverged, "constant": self.constant}
-        return tables.frame(self.axes, runs, {n: v for n, v in self.history.items() if v.shape == self[self._measure].shape})
+        if metrics is None:
+            return frames.alike(self.axes, self._flags, self.history, histories, self._measure)
+        numbers = [(head, self._numbers(one)) for head, one in reports.columns(metrics)]
+        found = {head or one.summary.title: one.values for head, one in numbers}
+        if len(found) < len(numbers):
+            raise ValueError(f"metrics: two columns would have one name, among {list(found)}; give them as a mapping.")
+        return frames.frame(self.axes, {**self._flags, **found}, {})
 
-    def state(self, **labels: Label) -> Any:
+    def to_xarray(self) -> Dataset:
+        """An xarray Dataset, `runs.to_xarray().to_netcdf("runs.nc")`: the axes are dimensions, with their labels as coordinates.
+
+        Its variables are the histories, with the further dimensions "time", "test_experience" and the like, and `finished`,
+        `diverged` and `constant`; its attributes are those of the runs. Raises ValueError for names that NetCDF does not allow, or
+        of which two would be the same, and TypeError for labels that `save` would refuse, too.
+        """
+        dims = named_axes.dimensions(self.history, len(self.axes), self._measure)
+        return labelled_arrays.dataset(self.axes, self.history, self._flags, dims, self.seconds, self.attributes)
+
+    @staticmethod
+    def from_xarray(dataset: Dataset) -> Runs:
+        """The Runs of which `to_xarray` made a Dataset, also after a file, `xarray.load_dataset("runs.nc")`, or of a part of it.
+
+        They are the same to the bit, but have no final states. Raises TypeError or ValueError for another Dataset, and for one that
+        has lost an axis.
+        """
+        return Runs(*labelled_arrays.parts(dataset))
+
+    def state(self, /, **labels: Label) -> Any:
         """The final state, as `init` makes them, of the run with some labels: `runs.state(seed=3, **{"opt.lr": 0.1})`.
 
         States are not stored: the run is pure, and is done once more, by itself. Raises ValueError for Runs that were loaded.
@@ -217,16 +314,11 @@ class Runs:
             raise ValueError(
                 "state: these Runs were loaded from a file and cannot run again; sweep again, or fold one run yourself."
             )
-        unknown = [name for name in labels if name not in self.axes]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r}: no such axis; there is {', '.join(self.axes)}.")
-        index = []
-        for name, values in self.axes.items():
-            label = labels.get(name, values[0] if len(values) == 1 else None)
-            if label not in values:
-                raise ValueError(f"{name}: expected one of {values}, got {label!r}.")
-            index.append(values.index(label))
-        return self._replay(int(np.ravel_multi_index(tuple(index), self.shape)))
+        part = self.at(**labels)
+        several = next((name for name, values in part.axes.items() if len(values) > 1), None)
+        if several is not None:
+            raise ValueError(f"{several}: expected one of {self.axes[several]}, got {labels.get(several)!r}.")
+        return part._replay and part._replay(0)
 
     def save(self, path: str | Path) -> None:
         """Write axes and histories to a safetensors file, as `cl.save` does.
@@ -234,7 +326,7 @@ class Runs:
         Raises TypeError, naming the axis, for a label that would not come back as it is: anything but a Python number, a string,
         None, or a list, tuple or dict of them.
         """
-        header = runs_file.header(self.axes, self.history, self.seconds)
+        header = runs_file.header(self.axes, self.history, self.seconds, self.attributes)
         files.write(path, runs_file.tensors(self.history, self.finished), header)
 
     @staticmethod
@@ -260,89 +352,50 @@ class Runs:
     def plot_timeline(self) -> Figure:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes.
 
-        Without accuracies, of the measure that stands for them, as in `metric`.         Runs that diverged are left out; the legend
+        Without accuracies, of the measure that stands for them, as in `metric`. Runs that diverged are left out; the legend
         says how many did, and how many give constant answers. Raises ValueError if some runs are not finished.
         """
-        curves, missing = self._usable_accuracies()
-        higher = MEASURES[self._measure]
-        return plots.accuracy_timeline(
-            {name: metrics.average_accuracy(R, higher_is_better=higher) for name, R in curves.items()},
-            ylabel=f"average {self._measure}".replace("_", " "),
-            missing=missing,
-            higher_is_better=higher,
-        )
+        return figures.timeline(self.axes, self._standing, self._measure, self[self._measure])
 
     def plot_matrix(self) -> Figure:
         """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
-        accuracies, missing = self._usable_accuracies()
-        measure = self._measure
-        return plots.matrices(accuracies, missing=missing, measure=measure.replace("_", " "), higher_is_better=MEASURES[measure])
+        return figures.matrix(self.axes, self._standing, self._measure, self[self._measure])
 
-    def plot_grid(self, metric: str | None = None) -> Figure:
+    def plot_grid(
+        self, metric: Metric | None = None, *, history: str | None = None, higher_is_better: bool | None = None
+    ) -> Figure:
         """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
 
         Raises ValueError unless there are exactly two.
         """
-        names = list(self.axes)[:-1]
-        if len(names) != 2:
-            raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
-        metric, _ = self._metric(metric)
-        mean, _ = self.mean_ci(metric)
-        rows, columns = ((name, named_axes.texts(name, self.axes[name])) for name in names)
-        notes = {
-            point: "\n".join(itertools.chain(*self._counts(point))).replace("constant ", "constant\n") for point in self._points()
-        }
-        higher = MEASURES[self._measure]
-        title = self._summary() or None
-        return plots.hyperparameter_grid(
-            mean, metric, rows=rows, columns=columns, notes=notes, title=title, higher_is_better=higher
-        )
+        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better))
 
     @property
     def _measure(self) -> str:
         """The name of the history that the metrics are made of: "accuracy" unless there is only another one."""
-        return next((name for name in MEASURES if name in self.history), "accuracy")
+        return summaries.default_history(self.history)
 
-    def _metric(self, metric: str | None) -> tuple[str, Callable[..., Tensor]]:
-        """The name of a metric, None being the average, and its function on a matrix [..., time, T]."""
-        names = {name.replace("accuracy", self._measure): getattr(metrics, name) for name in METRICS}
-        if metric is None:
-            metric = next(iter(names))
-        if metric not in names:
-            raise ValueError(f"metric: expected one of {', '.join(names)}, got {metric!r}.")
-        return metric, names[metric]
+    @property
+    def _flags(self) -> dict[str, Tensor]:
+        return {"finished": self.finished, "diverged": self.diverged, "constant": self.constant}
 
-    def _points(self) -> Iterator[tuple[int, ...]]:
-        """The indices of each point along the hyperparameter axes."""
-        return np.ndindex(*self.shape[:-1])
+    @property
+    def _standing(self) -> over_seeds.Standing:
+        return over_seeds.Standing(**self._flags)
 
-    def _texts(self, point: tuple[int, ...]) -> dict[str, str]:
-        """The labels of a point as text, by axis."""
-        return {n: named_axes.texts(n, self.axes[n])[i] for n, i in zip(self.axes, point, strict=False)}
+    def _summary(self, point: over_seeds.Point = ()) -> str:
+        """How many runs of a point, or of all points, went wrong: "2 of 10 diverged, 3 of 10 unfinished"; empty if none did."""
+        return over_seeds.counted(self._standing, point)
 
-    def _counts(self, point: tuple[int, ...]) -> list[tuple[str, str]]:
-        """How many runs of a point, or with () of all points, diverged and the like: [("2 of 10", "diverged")]."""
-        kinds = {"diverged": self.diverged, "constant answers": self.constant, "unfinished": ~self.finished}
-        counts = {kind: (int(which[point].sum()), which[point].numel()) for kind, which in kinds.items()}
-        return [(f"{count} of {n}", kind) for kind, (count, n) in counts.items() if count]
-
-    def _summary(self, point: tuple[int, ...] = ()) -> str:
-        """The same as one text: "2 of 10 diverged, 3 of 10 unfinished"; empty if there are none."""
-        return ", ".join(" ".join(parts) for parts in self._counts(point))
-
-    def _usable_accuracies(self) -> tuple[dict[str, Tensor], list[str]]:
-        """The accuracies of the runs that have not diverged, by the name of their point; and the names of points without any."""
-        if not bool(self.finished.all()):
-            raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
-        R, usable, found, missing = self[self._measure], ~self.diverged, dict[str, Tensor](), list[str]()
-        for point in self._points():
-            name = ", ".join(f"{axis}={text}" for axis, text in self._texts(point).items()) or "mean"
-            name += f" ({summary})" if (summary := self._summary(point)) else ""
-            if usable[point].any():
-                found[name] = R[point][usable[point]]
-            else:
-                missing.append(name)
-        return found, missing
+    def _numbers(
+        self, metric: Metric | None = None, history: str | None = None, higher_is_better: bool | None = None
+    ) -> over_seeds.Numbers:
+        """A metric of all runs."""
+        summary = summaries.resolve(metric, history, higher_is_better, self.history, len(self.axes))
+        value = self.history[summary.history]
+        finite = value.isfinite().reshape(*self.shape, -1).all(-1) if value.numel() else torch.ones_like(self.finished)
+        values = summaries.values(summary, value, self.finished & (finite | ~self.diverged))
+        return over_seeds.Numbers(**self._flags, summary=summary, values=values)
 
 
 files.KINDS["runs"] = Runs

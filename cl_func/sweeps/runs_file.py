@@ -20,10 +20,14 @@ from cl_func.sweeps.named_axes import Axes, Label
 JSON = Any  # what `json` reads and writes: None, bool, int, float, str, and lists and dicts of them
 
 
-def header(axes: Axes, history: Mapping[str, Tensor], seconds: float) -> dict[str, JSON]:
-    """The header of the file of Runs. Raises TypeError, naming the axis, for a label that would not come back as it is."""
-    pairs = [[name, [_encode(name, label) for label in labels]] for name, labels in axes.items()]
-    return {"kind": "runs", "axes": pairs, "histories": list(history), "seconds": seconds}
+def header(axes: Axes, history: Mapping[str, Tensor], seconds: float, attributes: Mapping[str, Any]) -> dict[str, JSON]:
+    """The header of the file of Runs. Raises TypeError, naming the axis, for a label that would not come back as it is.
+
+    The same holds for attributes.
+    """
+    pairs = [[name, [encode("axes: the label", name, label) for label in labels]] for name, labels in axes.items()]
+    kept = [[name, encode("attributes: the part", name, value)] for name, value in attributes.items()]
+    return {"kind": "runs", "axes": pairs, "histories": list(history), "seconds": seconds, "attributes": kept}
 
 
 def tensors(history: Mapping[str, Tensor], finished: Tensor) -> dict[str, Tensor]:
@@ -33,9 +37,10 @@ def tensors(history: Mapping[str, Tensor], finished: Tensor) -> dict[str, Tensor
 
 def contents(
     tensors: Mapping[str, Tensor], header: Mapping[str, JSON], path: str | Path, order: Sequence[str] | None
-) -> tuple[Axes, dict[str, Tensor], Tensor, float]:
-    """The axes, histories, `finished` and seconds in a file; order: the names of the axes in order, if the user gave them.
+) -> tuple[Axes, dict[str, Tensor], Tensor, float, dict[str, Any]]:
+    """The axes, histories, `finished`, seconds and attributes in a file.
 
+    order: the names of the axes in order, if the user gave them.
     Raises DamagedFile for a header or tensors that are not those of Runs; ValueError where the order of the axes is not known, or
     is not `order`.
     """
@@ -45,9 +50,10 @@ def contents(
         if header["format"] == 1:
             axes = {name: [_order_paths(name, label) for label in labels] for name, labels in header["axes"].items()}
         else:
-            axes = {name: [_decode(label) for label in labels] for name, labels in header["axes"]}
+            axes = {name: [decode(label) for label in labels] for name, labels in header["axes"]}
             if len(axes) < len(header["axes"]):
                 raise ValueError("a name occurs twice")
+        attributes = {name: decode(value) for name, value in header.get("attributes", [])}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes ({error}).") from error
     if order is not None and (isinstance(order, str) or not isinstance(order, Sequence)):
@@ -62,7 +68,7 @@ def contents(
             )
     elif order is not None and list(order) != list(axes):
         raise ValueError(f"axes: {path} has the axes {list(axes)}, in this order, got {list(order)}.")
-    return axes, history, finished, header.get("seconds", math.nan)
+    return axes, history, finished, header.get("seconds", math.nan), attributes
 
 
 def _order_axes(axes: Axes, sizes: list[int], path: str | Path, order: Sequence[str] | None) -> Axes:
@@ -90,25 +96,27 @@ def _order_paths(name: str, label: Label) -> Label:
     return {path: label[path] for path in paths} if isinstance(label, dict) and set(paths) == set(label) else label
 
 
-def _encode(name: str, label: Label) -> JSON:
+def encode(what: str, name: str, label: Label) -> JSON:
+    """A label as JSON; TypeError, with `what` it is and of which axis, for one that would not come back as it is."""
     if type(label) is dict:
-        return {"dict": [[_encode(name, part) for part in pair] for pair in label.items()]}
+        return {"dict": [[encode(what, name, part) for part in pair] for pair in label.items()]}
     if type(label) in (list, tuple):
-        parts = [_encode(name, part) for part in label]
+        parts = [encode(what, name, part) for part in label]
         return parts if type(label) is list else {"tuple": parts}
     if label is None or type(label) in (bool, int, float, str):
         return label
     raise TypeError(
-        f"axes: the label {label!r} of {name!r}, a {type(label).__name__}, can not be saved; use Python's own numbers (.item()), "
+        f"{what} {label!r} of {name!r}, a {type(label).__name__}, can not be saved; use Python's own numbers (.item()), "
         "strings, None, or lists, tuples and dicts of them."
     )
 
 
-def _decode(label: JSON) -> Label:
+def decode(label: JSON) -> Label:
+    """The label that was encoded; TypeError, ValueError or KeyError for what was not."""
     if isinstance(label, list):
-        return [_decode(part) for part in label]
+        return [decode(part) for part in label]
     if isinstance(label, dict):
         ((kind, parts),) = label.items()
-        inner = [_decode(part) for part in parts]
+        inner = [decode(part) for part in parts]
         return {"tuple": tuple, "dict": dict}[kind](inner)
     return label

@@ -31,6 +31,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar
 from cl_func.storage import fingerprint, resuming
 from cl_func.storage.checkpoint import Checkpoint, locked
+from cl_func.sweeps import provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
@@ -151,7 +152,9 @@ def sweep(
             if tap is not None and resume is not None:
                 begin(tap, [run.labels for run in missing])
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
-    return Runs(axes, *finished.collect(), time.perf_counter() - started, _Replay(config, runs))
+    history, all_finished = finished.collect()
+    where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
+    return Runs(axes, history, all_finished, time.perf_counter() - started, where, _Replay(config, runs))
 
 
 def _run(

@@ -1,48 +1,138 @@
-"""The results of runs as tables: Markdown and a pandas DataFrame."""
+"""How tables of means with their confidence intervals are written: Markdown, LaTeX (for the package booktabs) and HTML.
+
+In LaTeX and HTML the best mean of a column is bold and the second underlined. Means are compared as they are written, so that two
+rows which look the same are marked the same.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import html as escaping
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
-from torch import Tensor
+Format = Literal["markdown", "latex", "html"]
+Mark = Literal["best", "second"]
+LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # At the start of a row these would be read as arguments of the end of the row before.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+}
 
-from cl_func import checks
-from cl_func.sweeps import named_axes
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A mean, the half-width of its confidence interval (NaN for a single run), a note, and how the numbers are written.
 
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with a header [columns] and rows [rows][columns] of texts."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-
-
-def cell(mean: float, half_width: float, note: str, form: str = "z.3f") -> str:
-    """A mean ± the half-width of its confidence interval, NaN for a single run, and a note; the note alone if the mean is NaN.
-
-    form: how the numbers are written.
+    If the mean is NaN there is only the note.
     """
-    if math.isnan(mean):
-        return note
-    spread = "" if math.isnan(half_width) else f" ± {format(half_width, form)}"
-    return f"{format(mean, form)}{spread}" + (f" ({note})" if note else "")
+
+    mean: float
+    half_width: float
+    note: str = ""
+    form: str = "z.3f"
+    mark: Mark | None = None
+
+    @property
+    def numbers(self) -> list[str]:
+        """The mean, and the half-width if there is one; nothing if there is no mean."""
+        found = [self.mean, self.half_width]
+        return [] if math.isnan(self.mean) else [format(number, self.form) for number in found if not math.isnan(number)]
 
 
-def frame(axes: named_axes.Axes, runs: Mapping[str, Tensor], histories: Mapping[str, Tensor]) -> DataFrame:
-    """One row per run, time and test experience, with the columns of `axes`, `runs` [*axes] and `histories` [*axes, time, T]."""
-    pd = checks.optional("pandas", "Runs.to_pandas", "pandas")
-    shape = tuple(next(iter(histories.values())).shape)
-    index = np.indices(shape).reshape(len(shape), -1)
-    columns = [(name, np.array(named_axes.column(name, labels))[index[a]]) for a, (name, labels) in enumerate(axes.items())]
-    columns += [("time", index[-2]), ("test_experience", index[-1])]
-    columns += [(name, value.numpy()[tuple(index[:-2])]) for name, value in runs.items()]
-    columns += [(name, value.flatten().numpy()) for name, value in histories.items()]
-    names = [name for name, _ in columns]
-    if len(set(names)) < len(names):
-        raise ValueError(f"to_pandas: two columns would have one name, among {names}; rename the axis or the history.")
-    return pd.DataFrame(dict(columns))
+def marked(cells: Sequence[Cell], fit: Sequence[bool], larger_is_better: bool | None) -> list[Cell]:
+    """The cells of a column with the best and the second best marked, among those that are fit to be compared.
+
+    Nothing is marked if it is not known which way is better, or if there is nothing to compare with.
+    """
+    means = [float(cell.numbers[0]) if ok and cell.numbers else math.nan for cell, ok in zip(cells, fit, strict=True)]
+    ranks = sorted({mean for mean in means if not math.isnan(mean)}, reverse=larger_is_better is True)
+    if larger_is_better is None or sum(not math.isnan(mean) for mean in means) < 2:
+        return list(cells)
+    marks: dict[float, Mark] = dict(zip(ranks[:2], ("best", "second"), strict=False))
+    return [dataclasses.replace(cell, mark=marks.get(mean)) for cell, mean in zip(cells, means, strict=True)]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int) -> str:
+    """A Markdown table with a header [columns] and rows [rows][columns], of which the first columns, `n_labels`, hold labels."""
+    del n_labels  # labels and numbers are written alike
+
+    def text(value: str | Cell) -> str:
+        if isinstance(value, Cell):
+            value = _with_note(" ± ".join(value.numbers), value.note)
+        return _one_line(value).replace("|", "\\|")
+
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(text(value) for value in line) + " |" for line in lines)
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int) -> str:
+    r"""The same as a tabular of LaTeX, without its float: `\usepackage{booktabs}`."""
+
+    def line(values: Sequence[str | Cell]) -> str:
+        return "  " + " & ".join(_latex(value) if isinstance(value, Cell) else latex_text(value) for value in values) + r" \\"
+
+    columns = "l" * n_labels + "c" * (len(header) - n_labels)
+    body = [r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule"]
+    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
+
+
+def latex_text(text: str) -> str:
+    """A text as LaTeX sets it, whatever signs it has."""
+    return "".join(LATEX.get(sign, sign) for sign in _one_line(text))
+
+
+def _latex(cell: Cell) -> str:
+    command = {"best": r"\mathbf{%s}", "second": r"\underline{%s}", None: "%s"}[cell.mark]
+    numbers = [_latex_number(number) for number in cell.numbers]
+    value = " \\pm ".join([command % number if i == 0 else number for i, number in enumerate(numbers)])
+    return _with_note(f"${value}$" if value else "", latex_text(cell.note))
+
+
+def _latex_number(text: str) -> str:
+    """A number in mathematical mode, such as 1.2 \\times 10^{-5}."""
+    digits, _, power = text.partition("e")
+    if text.lstrip("-") == "inf":
+        return text.replace("inf", r"\infty")
+    return f"{digits} \\times 10^{{{int(power)}}}" if power else digits
+
+
+def html(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int) -> str:
+    """The same as a table of HTML, with labels as heads of the rows."""
+    lines = ["<table>", "<thead>", "<tr>" + "".join(f"<th>{_html(text)}</th>" for text in header) + "</tr>", "</thead>", "<tbody>"]
+    for row in rows:
+        tags = ["th" if i < n_labels else "td" for i in range(len(row))]
+        lines.append("<tr>" + "".join(f"<{tag}>{_html(value)}</{tag}>" for tag, value in zip(tags, row, strict=True)) + "</tr>")
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
+def _html(value: str | Cell) -> str:
+    if not isinstance(value, Cell):
+        return escaping.escape(value)
+    numbers = value.numbers
+    if numbers and value.mark is not None:
+        tag = {"best": "b", "second": "u"}[value.mark]
+        numbers[0] = f"<{tag}>{numbers[0]}</{tag}>"
+    return _with_note(" ± ".join(numbers), escaping.escape(value.note))
+
+
+def _with_note(value: str, note: str) -> str:
+    return f"{value} ({note})" if value and note else value or note
+
+
+def _one_line(text: str) -> str:
+    """A text without line ends and other control characters, which would end the row."""
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
+
+
+FORMATS = {"markdown": markdown, "latex": latex, "html": html}

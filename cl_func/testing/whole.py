@@ -88,5 +88,6 @@ def check_round_trip(value: Any) -> None:
 
 def _structure_and_leaves(value: Any) -> tuple[Any, dict[str, Tensor]]:
     if isinstance(value, Runs):  # by repr, which distinguishes the types of labels and in which NaN equals NaN
-        return repr((value.axes, list(value.history), value.seconds)), {"finished of the runs": value.finished, **value.history}
+        names = repr((value.axes, list(value.history), value.seconds, value.attributes))
+        return names, {"finished of the runs": value.finished, **value.history}
     return tree.flatten(value)[1], dict(tree.items(value))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import warnings
 
 import numpy as np
@@ -13,7 +12,7 @@ import registry
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_runs import CLASSES, NAN, guesses, make
+from made_runs import CLASSES, NAN, guesses, make, parts, some_runs
 
 import cl_func as cl
 from cl_func.storage import files
@@ -34,39 +33,6 @@ def by_label(runs):
 
 
 # ---------------------------------------------------------------- round trip
-
-numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=True) | st.booleans() | st.none() | st.text(max_size=3)
-parts = st.recursive(
-    numbers,
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.tuples(inner, inner)
-        | st.dictionaries(st.text(max_size=2) | st.integers() | st.tuples(st.booleans()), inner, max_size=2)
-    ),
-    max_leaves=4,
-)
-names = st.text(max_size=4) | st.sampled_from(["opt.lr", "lwf.strength", "temperature", "z & a", "history.x", "finished", "été"])
-
-
-@st.composite
-def some_runs(draw):
-    """Any number of axes of any names, sizes and labels; histories of several dtypes and shapes; some runs unfinished."""
-    paths = draw(st.lists(names.filter(lambda name: name != "seed"), max_size=3, unique=True))
-    axes = {path: draw(st.lists(parts, min_size=1, max_size=3)) for path in paths} | {
-        "seed": draw(st.lists(st.integers(), min_size=1, max_size=3))
-    }
-    shape = tuple(len(labels) for labels in axes.values())
-    rest = st.lists(st.integers(0, 2), max_size=2).map(tuple)
-    dtypes = st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
-    history = {}
-    for name in draw(st.lists(names, max_size=3, unique=True)):
-        value = torch.randn(shape + draw(rest), generator=torch.Generator().manual_seed(1)).mul(3).to(draw(dtypes))
-        history[name] = value
-    finished = torch.tensor(draw(st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape)))).reshape(shape)
-    for value in history.values():
-        if value.is_floating_point():
-            value[~finished] = NAN
-    return cl.Runs(axes, history, finished, draw(st.floats(0)))
 
 
 @quick

@@ -1,0 +1,193 @@
+"""One number for each run, from one of its histories: a metric by its name, or a function.
+
+Which way is better is known of what `cl.evaluate` measures, and asked for where it is needed of anything else. A history that
+comes of several probes has a path, such as "0.accuracy": the last part of it is what it measures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, metrics
+from cl_func.tree import describe
+
+# What stands for the accuracy in the metrics of runs, the first that they have, and which way it is better: None for what lies in
+# [0, 1] as accuracies do.
+MEASURES: dict[str, bool | None] = {"accuracy": None, "mean_average_precision": None, "mse": False}
+# All that `cl.evaluate` measures.
+KNOWN: dict[str, bool | None] = {**MEASURES, "class_accuracy": None, "f1": None, "loss": False, "r2": True}
+# Of another measure than the accuracy they have its name in that place, such as "average_mse".
+METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+SIGNED = {"forgetting": False, "backward_transfer": True}  # which way these are better, whatever is measured
+
+Metric = str | Callable[[Tensor], Any] | tuple[str | Callable[[Tensor], Any], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """How one number comes of a history, a tensor [time, ...] for each run.
+
+    name: of the metric, or None for a function of one's own. function: of `cl.metrics`, or one's own.
+    higher_is_better: of the values of the history, as in `cl.metrics`. known: whether that is known, or was given.
+    usual: whether it is the history that metrics are made of unless another is named.
+    """
+
+    name: str | None
+    function: Callable[..., Any]
+    history: str
+    higher_is_better: bool | None
+    known: bool
+    usual: bool
+
+    @property
+    def title(self) -> str:
+        """What it is called at the head of a column, such as "forgetting of loss"."""
+        title = self.name or str(getattr(self.function, "__name__", "metric")).strip("<>")
+        named = self.name is not None and self.name not in SIGNED and measured(self.history) == self.history
+        return title if self.usual or named else f"{title} of {self.history}"
+
+    @property
+    def larger_is_better(self) -> bool | None:
+        """Whether larger numbers are better; None if that is not known, as of a function of one's own."""
+        if self.name in SIGNED:
+            return SIGNED[self.name]
+        return self.higher_is_better is not False if self.known and self.name is not None else None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the numbers have the scale of accuracies."""
+        return self.known and self.higher_is_better is None and self.name is not None
+
+    @property
+    def form(self) -> str:
+        """How the numbers are written."""
+        return "z.3f" if self.bounded else ".3g"
+
+
+def measured(history: str) -> str:
+    """What a history measures: the last part of its path."""
+    return history.rpartition(".")[2]
+
+
+def default_history(histories: Mapping[str, Tensor]) -> str:
+    """The history that metrics are made of unless another is named: the first of MEASURES; "accuracy" where there is none."""
+    return next((name for kind in MEASURES for name in histories if measured(name) == kind), "accuracy")
+
+
+def resolve(
+    metric: Metric | None,
+    history: str | None,
+    higher_is_better: bool | None,
+    histories: Mapping[str, Tensor],
+    n_axes: int,
+) -> Summary:
+    """The summary that a metric, or a pair of a metric and a history, means for some histories [*axes, time, ...].
+
+    Raises TypeError or ValueError for what is no metric, for a history that is not there, and for a metric whose values depend on
+    which way is better where that is not known.
+    """
+    checks.choice("higher_is_better", higher_is_better, True, False, None)
+    if isinstance(metric, tuple):
+        if len(metric) != 2 or history is not None:
+            raise checks.type_error("metric", "a name, a function, or a pair of one of these and the name of a history", metric)
+        metric, history = metric
+    if history is not None:
+        checks.text("history", history)
+    named = history is not None
+    if history is None:
+        history = _history_of(metric, histories) if isinstance(metric, str) else default_history(histories)
+    if history not in histories:
+        known = f"there is {', '.join(histories)}" if histories else "there is none, since no run is finished"
+        raise ValueError(f"{'history: ' if named else ''}{history!r}: no such history; {known}.")
+    kind, value = measured(history), histories[history]
+    is_known = higher_is_better is not None or kind in KNOWN
+    if higher_is_better is None:
+        higher_is_better = KNOWN.get(kind, True)  # of what is not known, the values may be any numbers
+    names = _names(kind)
+    if metric is None:
+        metric = f"average_{kind}" if value.ndim == n_axes + 2 else f"final_{kind}"
+    name: str | None
+    if isinstance(metric, str):
+        if metric not in names:
+            raise ValueError(f"metric: expected one of {', '.join(names)}, got {metric!r}.")
+        name, function = metric, names[metric]
+    else:
+        if not callable(metric) or isinstance(metric, (type, torch.nn.Module)):
+            raise checks.type_error("metric", f"one of {', '.join(names)}, or a function of a history [time, ...]", metric)
+        name, function = next(((n, f) for n, f in names.items() if f is metric), (None, metric))
+    if name is not None and function is not final and value.ndim != n_axes + 2:
+        raise ValueError(
+            f"metric: {name} needs a history [*axes, time, T], but {history!r} is {describe(value)}; "
+            f"give final_{kind}, or a function."
+        )
+    if name in SIGNED and not is_known:
+        raise ValueError(f"higher_is_better: {name} needs it to be said which way {history!r} is better, True or False.")
+    return Summary(name, function, history, higher_is_better, is_known, history == default_history(histories))
+
+
+def _names(kind: str) -> dict[str, Callable[..., Any]]:
+    """The metrics of what a history measures, by name."""
+    found: dict[str, Callable[..., Any]] = {name.replace("accuracy", kind): getattr(metrics, name) for name in METRICS}
+    return {**found, f"final_{kind}": final}
+
+
+def _history_of(metric: str, histories: Mapping[str, Tensor]) -> str:
+    """The history that the name of a metric is about: the usual one, or else the first in whose metrics it is."""
+    usual = default_history(histories)
+    if metric in _names(measured(usual)):
+        return usual
+    return next((name for name in histories if metric in _names(measured(name))), usual)
+
+
+def final(history: Tensor) -> Tensor:
+    """The mean over all else of the last entry of a history [time, ...]."""
+    return history[-1].double().mean() if history.numel() else torch.tensor(math.nan)
+
+
+def values(summary: Summary, history: Tensor, usable: Tensor) -> Tensor:
+    """The number of each run, of a history [*axes, time, ...] of which `usable` [*axes] says which to take; NaN for the others.
+
+    Raises ValueError for a history that has not the shape for the metric, TypeError for a function that gives no number.
+    """
+    flat, done = history.flatten(0, usable.ndim - 1), usable.flatten()
+    if summary.name is None or summary.function is final:
+        found = [_number(summary.function(run), summary.title) for run in flat[done]]
+        numbers = torch.stack(found) if found else torch.empty(0)
+    else:
+        numbers = _of_matrices(summary, flat, done)
+    out = torch.full((len(flat),), math.nan, dtype=numbers.dtype)
+    out[done] = numbers
+    return out.reshape(usable.shape)
+
+
+def _number(value: Any, title: str) -> Tensor:
+    """What a function gave for a run, as a floating tensor ()."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex() and not value.is_meta:
+        value = value.detach().cpu().reshape(())
+        return value if value.is_floating_point() else value.double()
+    if isinstance(value, (Tensor, str)) or not hasattr(value, "__float__"):
+        raise checks.type_error("metric", f"{title} to give a number for the history [time, ...] of a run", value)
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def _of_matrices(summary: Summary, flat: Tensor, done: Tensor) -> Tensor:
+    """The numbers of a metric of `cl.metrics`, of histories [n, time, T] of which those `done` are taken."""
+    name, higher = summary.name, summary.higher_is_better
+    square = flat.shape[-1] == flat.shape[-2]
+    if not square and summary.function is not metrics.average_accuracy:
+        raise ValueError(
+            f"metric: {name} needs one time per experience, but there are {flat.shape[-2]} times for {flat.shape[-1]}; "
+            "call cl.metrics yourself with seen=."
+        )
+    if not bool(done.any()):
+        return torch.empty(0, dtype=flat.dtype if flat.is_floating_point() else torch.float32)
+    if not square:
+        return metrics._check_accuracies(summary.history, flat[done], 3, higher)[:, -1].mean(-1)
+    value = summary.function(flat[done], higher_is_better=higher)
+    return value[..., -1] if value.ndim == 2 else value
