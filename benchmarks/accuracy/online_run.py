@@ -101,8 +101,8 @@ def side_by_side(parts: Sequence[Sequence[cl.Experience]], source: cl.Dataset) -
 class Measured:
     """The Probe: accuracies [T] on validation and test data among the classes seen so far, NaN where it is not the time."""
 
-    valid: tuple[cl.Probe, ...]  # of the first, the first two, ... experiences
-    test: tuple[cl.Probe, ...]
+    valid: tuple[cl.core.Probe, ...]  # of the first, the first two, ... experiences
+    test: tuple[cl.core.Probe, ...]
     seen: dict[int, int]
     ends: frozenset[int]
     lanes: tuple[int, ...]  # () or the number of seeds
@@ -121,7 +121,7 @@ def measured(strategy: cl.Strategy, parts: Sequence[Streams], train: cl.Dataset,
     """The Probe of a method on the streams of some seeds."""
     first, many = parts[0], len(parts) > 1
 
-    def probes(streams: Sequence[cl.Stream], source: cl.Dataset) -> tuple[cl.Probe, ...]:
+    def probes(streams: Sequence[cl.Stream], source: cl.Dataset) -> tuple[cl.core.Probe, ...]:
         cut = [side_by_side([seen_classes(one[: k + 1]) for one in streams], source) for k in range(len(streams[0]))]
         found = [cl.evaluate(strategy.model, part, mask="experience") for part in cut]
         return tuple(cl.vmap(probe) if many else probe for probe in found)
