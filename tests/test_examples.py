@@ -76,11 +76,13 @@ def test_methods_forget_less_of_a_regression(tmp_path):
         assert found["ER"] < found["EWC"] < found["naive"] / 2
 
 
-def test_cifar_takes_a_folder_of_images_too(tmp_path):
+@pytest.mark.parametrize("method", ["er", "der_pp"])
+def test_cifar_takes_a_folder_of_images_too(method, tmp_path):
     digits = [str(i) for i in range(10)]
     folder = made_files.photos(tmp_path, digits, per_class=4, split=("train", "test"), size=(32, 32))
     script = ROOT / "examples" / "cifar.py"
     options = ["--data", str(folder), "--fraction", "0.5", "--epochs", "1", "--buffer", "40", "--seeds", "2", "--width", "4"]
+    options += ["--method", method]
     run = subprocess.run([sys.executable, *STRICT, str(script), *options], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "20 training and 10 test images" in run.stdout
