@@ -5,13 +5,13 @@
 
 FOLDER holds CIFAR-10 as published, python or binary version, or images as train/CLASS/NAME.png and test/CLASS/NAME.png.
 
-The ten classes come two at a time. ResNet-18 with a 3x3 stem, SGD, minibatches of 32 and as many rows of the memory for each term
-of the loss, 50 epochs; crops and flips drawn anew for new and replayed rows; every minibatch is offered to a reservoir after its
-step, at each epoch. Learning rates and strengths are those that they chose. Published are, class-IL with 200 and 500 rows: ER 44.8 and
-57.7, DER++ 64.9 and 72.7 (Buzzega, Boschini, Porrello, Abati & Calderara, "Dark experience for general continual learning", NeurIPS
-2020, table 2; https://github.com/aimagelab/mammoth, models/er.py, models/derpp.py, utils/best_args.py). One forward pass serves all
-rows of a step, so that batch normalisation sees them together; in Mammoth's DER++ each term has a pass of its own. Task-IL lets the
-two classes of the test experience compete alone.
+The ten classes come two at a time. ResNet-18 with a 3x3 stem, SGD, minibatches of 32 and as many rows of the memory for each
+term of the loss, 50 epochs; crops and flips drawn anew for new and replayed rows; every minibatch is offered to a reservoir
+after its step, at each epoch. Learning rates and strengths are those that they chose. Published are, class-IL with 200 and 500
+rows: ER 44.8 and 57.7, DER++ 64.9 and 72.7 (Buzzega, Boschini, Porrello, Abati & Calderara, "Dark experience for general
+continual learning", NeurIPS 2020, table 2; https://github.com/aimagelab/mammoth, models/er.py, models/derpp.py,
+utils/best_args.py). One forward pass serves all rows of a step, so that batch normalisation sees them together; in Mammoth's
+DER++ each term has a pass of its own. Task-IL lets the two classes of the test experience compete alone.
 """
 
 from __future__ import annotations
