@@ -138,8 +138,7 @@ def _check(model: Model, net: ModelState) -> int:
     with _Watch() as watch:
         model.apply(net.params, net.buffers, x, valid=task == 0, task=task)
     found = watch.last
-    same = found is not None and found.shape == features.shape
-    if not same or not torch.allclose(F.normalize(found), F.normalize(features), atol=1e-5):
+    if found is None or found.shape != features.shape or not torch.allclose(F.normalize(found), F.normalize(features), atol=1e-5):
         raise ValueError(
             "model: the linear layer that runs last is not given its features, so they cannot be read in a training pass; end its "
             "forward pass in nn.Linear, and name this layer in from_module(factory, ..., last_layer=NAME)."
