@@ -19,6 +19,7 @@ from cl_func.sweeps import (
     divergence,
     figures,
     frames,
+    html_report,
     joining,
     labelled_arrays,
     named_axes,
@@ -369,6 +370,26 @@ class Runs:
         Raises ValueError unless there are exactly two.
         """
         return figures.grid(self.axes, self._numbers(metric, history, higher_is_better))
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        title: str = "Continual learning runs",
+        metrics: Sequence[Metric] | None = None,
+        command: str | None = None,
+    ) -> Path:
+        """Write one HTML page that needs no network: tables, pictures, what was run, seeds, machine, versions and the command.
+
+        metrics: the columns of the table, as in `table`; by default the average accuracy, and forgetting where there is one.
+        command: how to repeat it; by default the command line of this process, in a notebook none.
+        Returns the path. Raises ValueError for a path that is not of an .html file in a folder, and as `table` does; ImportError
+        without matplotlib.
+        """
+        checks.text("title", title)
+        if command is not None:
+            checks.text("command", command)
+        return html_report.write(path, html_report.page(self, title, metrics, command))
 
     @property
     def _measure(self) -> str:
