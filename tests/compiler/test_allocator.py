@@ -38,7 +38,8 @@ def faults(what, **extra):
 @GLIBC
 def test_a_compiled_process_asks_for_no_page_twice():
     assert faults("compiled") < 200
-    assert faults("eager") > 2000  # so the count can tell
+    if faults("eager") < 2000:
+        pytest.skip("this build of torch keeps freed memory by itself")  # 2.14.1 with CUDA does; so the count cannot tell
     assert faults("compiled", MALLOC_TRIM_THRESHOLD_="131072") > 2000  # the choice of the user
 
 
