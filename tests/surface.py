@@ -1906,7 +1906,8 @@ ONE_METRIC_ = {"metric": METRIC, "history": HISTORY}
 SAYS = {"metric": "metric|history"}
 call("Runs", ONE_METRIC, {**ONE_METRIC_, "metric": METRIC.but(bad=(lambda R: R,))}, SAYS, run=RUNS.metric)
 call("Runs", {**ONE_METRIC, "confidence": 0.9}, {**ONE_METRIC_, "confidence": FRACTION}, SAYS, run=RUNS.mean_ci)
-call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=RUNS.best)
+for function in (RUNS.best, RUNS.ranked):
+    call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=function)
 call(
     "Runs",
     {**ONE_METRIC, "format": "latex", "largest": None},
@@ -1948,6 +1949,10 @@ HPARAMS = (
     cl.grid({"opt.lr": [-1.0]}),
     cl.grid({"opt": [1.0]}),
     {"opt.lr": [0.1]},
+    {"opt.lr": "0.1"},
+    {"opt.lr": None},
+    {"opt.rate": 0.1},
+    {3: 0.1},
     cl.grid({"opt.lr": [torch.ones(2)]}),
 )
 call(
@@ -1972,7 +1977,7 @@ call(
         "strategy": STRATEGY_,
         "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
         "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
-        "hparams": kind("none", "grid", bad=HPARAMS),
+        "hparams": kind("none", "grid", "empty dict", bad=HPARAMS),
         "probe": FUNCTION.but("none"),
         "executor": kind("none"),
         "every": SIZE,
