@@ -8,6 +8,7 @@ be refused. A public callable that has no call here, and is no record, fails a t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import struct
@@ -1991,6 +1992,44 @@ call(
     {"hparams": r"hparams|'opt[.\w]*'"},
 )
 
+# -- selections
+SELECTS = {"metric": None, "seeds": 1, "largest": None, "probe": None}
+SELECTS_ = {
+    "metric": kind(
+        "none", "function", "str", "empty str", bad=(("a", "b", "c"), ("forgetting", 3), (None, "loss"), ["accuracy"], float)
+    ),
+    "seeds": SIZE,
+    "largest": FLAG.but("none"),
+    "probe": FUNCTION.but("none"),
+    "key": KEY_.but("none"),
+}
+call("select.validation", {"fraction": 0.2, **SELECTS, "key": None}, {"fraction": FRACTION, **SELECTS_})
+call("select.first_experiences", {"k": 2, "fraction": 0.2, **SELECTS, "key": None}, {"k": SIZE, "fraction": FRACTION, **SELECTS_})
+call("select.oracle", SELECTS, SELECTS_)
+for chooser in (cl.select.validation(0.4, seeds=1), cl.select.first_experiences(2, seeds=1)):
+    call(
+        "select.validation",
+        {
+            "strategy": STRATEGY,
+            "benchmark": BENCH,
+            "hparams": GRID,
+            "seeds": 2,
+            "sweep": functools.partial(cl.sweep, **PLAIN),
+        },
+        {
+            "strategy": STRATEGY_,
+            "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
+            "hparams": kind(
+                "grid",
+                bad=(cl.grid({"opt.rate": [0.1, 0.2]}), cl.grid({"opt.lr": [0.1, -1.0]}), {"opt.lr": 0.1}, {"opt.lr": [0.1, 0.2]}),
+            ),
+            "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], 2.0)),
+            "sweep": FUNCTION,
+        },
+        {"hparams": r"hparams|'opt[.\w]*'"},
+        run=chooser.choose,
+    )
+
 # -- testing
 call(
     "testing.assert_equal",
@@ -2462,6 +2501,8 @@ RECORDS = {
     "core.TrainStep",
     "memory.Memory",
     "regularizers.path.PathStep",
+    "select.Chosen",
+    "select.Selection",
     "sources.Source",
     "sources.View",
     "models.CosineLinear",

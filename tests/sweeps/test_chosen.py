@@ -92,13 +92,11 @@ def test_joined_tables_say_it_of_each(format):
     parts = {
         "ER": runs_of(ON_TEST, **{"opt.lr": 0.1}),
         "DER": runs_of(ON_TEST, **{"opt.lr": 0.2, "alpha": 1.0}),
-        "LwF": runs_of("chosen on a held-out part", **{"opt.lr": 0.3}),
+        "LwF": runs_of("chosen on X", **{"opt.lr": 0.3}),
         "naive": runs_of(None, **{"opt.lr": 0.3}),
     }
     joined = cl.Runs.join(parts)
-    note = (
-        f"Hyperparameters of ER (opt.lr=0.1), DER (opt.lr=0.2, alpha=1) {ON_TEST}; of LwF (opt.lr=0.3) chosen on a held-out part."
-    )
+    note = f"Hyperparameters of ER (opt.lr=0.1), DER (opt.lr=0.2, alpha=1) {ON_TEST}; of LwF (opt.lr=0.3) chosen on X."
     assert note in joined.table(format=format)
     assert "of ER (opt.lr=0.1), LwF" not in joined.table(format=format)
     assert f"Hyperparameters opt.lr=0.1 {ON_TEST}." in joined.at(method="ER").table(format=format)
