@@ -2006,7 +2006,17 @@ SELECTS_ = {
 call("select.validation", {"fraction": 0.2, **SELECTS, "key": None}, {"fraction": FRACTION, **SELECTS_})
 call("select.first_experiences", {"k": 2, "fraction": 0.2, **SELECTS, "key": None}, {"k": SIZE, "fraction": FRACTION, **SELECTS_})
 call("select.oracle", SELECTS, SELECTS_)
-for chooser in (cl.select.validation(0.4, seeds=1), cl.select.first_experiences(2, seeds=1)):
+call(
+    "select.successive_halving",
+    {"selection": None, "eta": 2, "resource": "seeds", "least": 1},
+    {
+        "selection": kind("none", bad=(cl.select.validation, cl.select.successive_halving())),
+        "eta": SIZE.but(bad=(1,)),
+        "resource": kind(bad=("experience", "seeds ", "rows")),
+        "least": SIZE,
+    },
+)
+for chooser in (cl.select.validation(0.4, seeds=1), cl.select.successive_halving(cl.select.first_experiences(2, seeds=1))):
     call(
         "select.validation",
         {
@@ -2502,6 +2512,7 @@ RECORDS = {
     "memory.Memory",
     "regularizers.path.PathStep",
     "select.Chosen",
+    "select.Halving",
     "select.Selection",
     "sources.Source",
     "sources.View",

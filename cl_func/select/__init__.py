@@ -7,13 +7,16 @@ A selection runs the strategy at the points of a grid on data of its own, with s
 best point.
 """
 
+from cl_func.select.halving import Halving, successive_halving
 from cl_func.select.selections import Selection, first_experiences, oracle, validation
 from cl_func.sweeps.chosen import Chosen
 
 __all__ = [
     "Chosen",
+    "Halving",
     "Selection",
     "first_experiences",
     "oracle",
+    "successive_halving",
     "validation",
 ]
