@@ -40,6 +40,9 @@ class Halving:
         """How a point is chosen, in words."""
         return f"{self.selection.describe()}, by successive halving"
 
+    def __str__(self) -> str:
+        return self.describe()
+
     def choose(
         self,
         strategy: Strategy,

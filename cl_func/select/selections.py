@@ -59,6 +59,9 @@ class Selection:
         """How a point is chosen, in words."""
         return f"chosen on {self.data}{_by(self.metric)}, with {self.seeds} seeds of its own"
 
+    def __str__(self) -> str:
+        return self.describe()
+
     def choose(
         self,
         strategy: Strategy,

@@ -1,7 +1,7 @@
 """A point of a grid that was chosen, what is remembered of how, and the sentence that tables say about it.
 
-A sweep at a chosen point keeps in its attributes "at", the values by path, and "chosen", how they were chosen. Joined Runs have
-these for each label, so that a table of several methods tells those whose hyperparameters were chosen on test data from the others.
+A sweep at a chosen point keeps in its attributes, under "chosen", the values by path and by what they were chosen. Joined Runs have
+this for each label, so that a table of several methods tells those whose hyperparameters were chosen on test data from the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cl_func.sweeps.selection import CHOSEN, JOINED
 if TYPE_CHECKING:
     from cl_func.sweeps.runs import Runs
 
-HOW = "chosen"  # attribute: how the hyperparameters were chosen, such as "chosen on test data"
+CHOICE = "chosen"  # attribute: {"values": path -> label, "by": how they were chosen, such as "chosen on test data"}
 
 
 class Chosen(dict[str, Any]):
@@ -51,9 +51,9 @@ def check_point(name: str, point: Mapping[str, Any]) -> dict[str, Value]:
 
 def attributes(point: Mapping[str, Any]) -> dict[str, Any]:
     """What a sweep at one point remembers of it."""
-    how = {HOW: point.how} if isinstance(point, Chosen) else {}
     labels = {path: scales.label_of(value) for path, value in check_point("hparams", point).items()}
-    return ({CHOSEN: labels} if labels else {}) | how
+    choice = {CHOICE: {"values": labels, "by": point.how}} if isinstance(point, Chosen) else {}
+    return ({CHOSEN: labels} if labels else {}) | choice
 
 
 def note(attributes: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _each(attributes: Mapping[str, Any], label: str = "") -> Iterator[tuple[str,
     for parts in attributes.get(JOINED, {}).values():
         for name, part in parts.items():
             yield from _each({**rest, **part["attributes"]}, f"{label}, {name}" if label else str(name))
-    if HOW in attributes and JOINED not in attributes:
-        point = attributes.get(CHOSEN, {})
-        values = [f"{path}={text}" for path, value in point.items() for text in named_axes.texts(path, [value])]
-        yield label, ", ".join(values), str(attributes[HOW])
+    if CHOICE in attributes and JOINED not in attributes:
+        choice = attributes[CHOICE]
+        values = [f"{path}={text}" for path, value in choice["values"].items() for text in named_axes.texts(path, [value])]
+        yield label, ", ".join(values), str(choice["by"])

@@ -26,6 +26,7 @@ def test_a_point_is_a_grid_of_one_without_its_axis():
     assert runs.axes == {"seed": [0, 1]}
     for name, value in runs.history.items():
         assert torch.equal(value, grid[name][0])
+    assert "chosen" not in runs.attributes
     assert runs.attributes["at"] == {"opt.lr": 0.05} == grid.at(**point).attributes["at"]
     assert float(runs.state(seed=1).opt.lr) == pytest.approx(0.05)
     assert "Hyperparameters" not in runs.table()  # it is not known how it was chosen
