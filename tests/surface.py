@@ -2039,6 +2039,18 @@ for chooser in (cl.select.validation(0.4, seeds=1), cl.select.successive_halving
         {"hparams": r"hparams|'opt[.\w]*'"},
         run=chooser.choose,
     )
+call(
+    "select.published",
+    {"method": "er", "benchmark": "split_mnist", "capacity": 200, "setting": "class", "source": "buzzega"},
+    {
+        "method": kind(bad=("mir", "Er")),
+        "benchmark": kind(bad=("split_mnist ", "mnist")),
+        "capacity": kind("none", bad=(201, 200.0, "200")),
+        "setting": kind("none", bad=("domain",)),
+        "source": kind("none", bad=("van_de_ven",)),
+    },
+)
+call("select.published", {"model": MODEL}, run=cl.select.published("er", "split_mnist").make)
 
 # -- testing
 call(
@@ -2513,6 +2525,7 @@ RECORDS = {
     "regularizers.path.PathStep",
     "select.Chosen",
     "select.Halving",
+    "select.Published",
     "select.Selection",
     "sources.Source",
     "sources.View",
