@@ -4,6 +4,8 @@ Optuna is asked for several trials at a time, which are the lanes of one sweep, 
 test data are for the point that is best at the end, with other seeds. Needs Optuna: pip install "cl_func[optuna]"
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import functools
