@@ -57,7 +57,7 @@ class Selection:
 
     def describe(self) -> str:
         """How a point is chosen, in words."""
-        return f"chosen on {self.data}{_by(self.metric)}, with {self.seeds} seeds of its own"
+        return f"chosen on {self.data}{_by(self.metric)}, with {self.seeds} seed{'s' if self.seeds > 1 else ''} of its own"
 
     def __str__(self) -> str:
         return self.describe()
@@ -146,7 +146,7 @@ def oracle(
     largest: bool | None = None,
     probe: Callable[[Stream], Probe] | None = None,
 ) -> Selection:
-    """Choose on the test stream: an upper bound of what the others can find, no fair result. Tables say that it was done.
+    """Choose on the test stream, as no learner can: no fair result, but one to hold others against. Tables say that it was done.
 
     The arguments are those of `validation`. Raises TypeError or ValueError for arguments that are not of these kinds.
     """

@@ -85,7 +85,7 @@ def test_it_wraps_the_data_of_another_selection():
     assert shapes(swept) == [(4, 2, 2, 1), (2, 4, 4, 1)]
     oracle = cl.select.successive_halving(cl.select.oracle(seeds=1), eta=2)
     assert "chosen on test data, by successive halving" in oracle.choose(STRATEGY, LONG, four, sweep=swept).how
-    assert oracle.describe() == "chosen on test data, with 1 seeds of its own, by successive halving"
+    assert oracle.describe() == "chosen on test data, with 1 seed of its own, by successive halving"
     # Where train and test streams are cut differently, each keeps the same share.
     online = cl.streams.split_online(cl.streams.with_validation(BENCH, 0.1, key=cl.key(0)), 50)
     swept = Recorded()
