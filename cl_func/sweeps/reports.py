@@ -30,10 +30,11 @@ def table(
     format: tables.Format = "markdown",
     largest: Mapping[str, bool] | None = None,
     n_rows: int | None = None,
+    note: str = "",
 ) -> str:
     """A table of the first points, with a column (head or None, the metric of all runs) for each metric.
 
-    largest: head -> whether larger is better, where that is not known.
+    largest: head -> whether larger is better, where that is not known. note: a sentence at the foot of the table.
     """
     header, cells = list(axes)[:-1], list[list[tables.Cell]]()
     largest = dict(largest or {})
@@ -53,15 +54,16 @@ def table(
     rows: list[list[str | tables.Cell]] = [
         [*named_axes.point_texts(axes, point).values(), *(column[i] for column in cells)] for i, point in enumerate(points)
     ]
-    return tables.FORMATS[format](header, rows, len(axes) - 1)
+    return tables.FORMATS[format](header, rows, len(axes) - 1, note)
 
 
 def headline(axes: Axes, numbers: Numbers) -> str:
     """The best point with its mean, in words; empty where there is none."""
     summary = numbers.summary
-    point = over_seeds.best(numbers, summary.larger_is_better is not False)
-    if point is None:
+    ranking = over_seeds.ranking(numbers, summary.larger_is_better is not False)
+    if not ranking:
         return ""
+    point = ranking[0]
     mean = f"{summary.title} {format(over_seeds.mean_ci(numbers)[0][point].item(), summary.form)}"
     texts = ", ".join(f"{name}={text}" for name, text in named_axes.point_texts(axes, point).items())
     note = over_seeds.counted(numbers, point)

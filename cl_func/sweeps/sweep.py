@@ -13,7 +13,7 @@ import itertools
 import operator
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar
 from cl_func.storage import fingerprint, resuming
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps import provenance
+from cl_func.sweeps import chosen, provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid, label
@@ -49,7 +49,7 @@ def sweep(
     benchmark: Benchmark | Callable[[Tensor], Benchmark],
     *,
     seeds: int | Sequence[int] = 10,
-    hparams: Grid | None = None,
+    hparams: Grid | Mapping[str, Any] | None = None,
     probe: Probe | None = None,
     every: int = 1,
     compile: bool | Literal["auto"] = "auto",
@@ -66,8 +66,9 @@ def sweep(
 
     benchmark: a Benchmark; or a function from a key to one, called with a key of each seed, for a class order per seed:
         `lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)`. The datasets are shared, not copied.
-    seeds: how many (0, 1, ...), or a sequence of them. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; its paths are those
-        of leaves of the state.
+    seeds: how many (0, 1, ...), or a sequence of them.
+    hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; its paths are those of leaves of the state. Or one point, {path: value},
+        such as a selection of `cl.select` gives: all runs have these values, and the Runs no axis for them.
     probe: what to measure after every experience; by default the evaluation of `strategy.model` on the test stream. If you give
         `device`, make the stream of the probe there. `cl.trace.probe(slots)` is measured beside that evaluation.
     every: measure only after every `every`-th experience and after the last one; for online streams.
@@ -101,8 +102,11 @@ def sweep(
         raise TypeError(f"strategy: expected a cl.Strategy(init, update), got {tree.describe(strategy)}.")
     if not isinstance(benchmark, Benchmark) and not callable(benchmark):
         raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
-    if hparams is not None and not isinstance(hparams, Grid):
-        raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), got {hparams!r}.")
+    point: Mapping[str, Any] = hparams if isinstance(hparams, Mapping) else {}
+    values = chosen.check_point("hparams", point)
+    if hparams is not None and not isinstance(hparams, (Grid, Mapping)):
+        expected = "a grid, cl.grid({path: values}), or a point, {path: value}"
+        raise TypeError(f"hparams: expected {expected}, got {hparams!r}.")
     checks.choice("compile", compile, True, False, "auto")
     checks.flag("progress", progress)
     checks.device("device", device)
@@ -117,18 +121,18 @@ def sweep(
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
         raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
-    seed_list = _seeds(seeds)
+    seed_list = as_seeds(seeds)
     if probe is None and strategy.model is None:
         raise ValueError(
             "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
         )
-    hparams = hparams or Grid()
-    runs = [Run(0, seed, point) for point in hparams.points() for seed in seed_list]
+    grid = hparams if isinstance(hparams, Grid) else Grid()
+    runs = [Run(0, seed, {**values, **varied}) for varied in grid.points() for seed in seed_list]
     runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
-    names = [*(name for name, _ in hparams.axes), "seed"]
+    names = [*(name for name, _ in grid.axes), "seed"]
     if len(set(names)) < len(names):
         raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
-    axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in hparams.axes}
+    axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in grid.axes}
     axes["seed"] = list(seed_list)
     if checkpoint is not None:
         if not isinstance(checkpoint, Checkpoint):
@@ -154,7 +158,8 @@ def sweep(
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     history, all_finished = finished.collect()
     where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
-    return Runs(axes, history, all_finished, time.perf_counter() - started, where, _Replay(config, runs))
+    attributes = {**where, **chosen.attributes(point)}
+    return Runs(axes, history, all_finished, time.perf_counter() - started, attributes, _Replay(config, runs))
 
 
 def _run(
@@ -220,7 +225,7 @@ def _is_folder(path: Any) -> bool:
     return str(checks.instance("resume", path, (str, Path), "the path of a folder")) != "" and not Path(path).is_file()
 
 
-def _seeds(seeds: Any) -> list[int]:
+def as_seeds(seeds: Any) -> list[int]:
     """The seeds as Python integers: 0, 1, ... for a number of them, or those given."""
     expected = "how many, or a sequence of distinct integers"
     if isinstance(seeds, (int, np.integer)):
