@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import registry
@@ -14,7 +16,8 @@ from torch import Tensor
 
 import cl_func as cl
 
-optuna = pytest.importorskip("optuna", reason='Optuna is missing: pip install "cl_func[optuna]"')
+optuna: Any = importlib.import_module("optuna") if importlib.util.find_spec("optuna") else None
+pytestmark = pytest.mark.skipif(optuna is None, reason='Optuna is missing: pip install "cl_func[optuna]"')
 RANGES = {"lr": (1e-4, 10.0), "strength": (1e-3, 1e3), "decay": (1e-3, 1.0)}
 BEST = {"lr": 0.03, "strength": 30.0, "decay": 0.2}
 TRIALS, BATCH, SEARCHES = 48, 8, 12
