@@ -329,6 +329,7 @@ LOSSES = [
     Case("losses.cutmix", lambda: losses.cutmix(PICTURES), model=PICTURES),
     Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(MODEL, temperature="lwf.temperature")),
     Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(AUGMENTED), model=AUGMENTED),
+    Case("losses.supervised_contrastive", lambda: losses.supervised_contrastive(ODD), model=ODD),
     Case("losses.supervised_contrastive", lambda: losses.with_replay(losses.supervised_contrastive(NORMED), 3), model=NORMED),
     *[
         Case("losses.supervised_contrastive", lambda model=model: losses.supervised_contrastive(model, 0.5), model=model)

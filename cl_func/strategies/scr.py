@@ -19,8 +19,8 @@ from torch import Tensor
 
 from cl_func import checks, classifiers, memory, tree
 from cl_func.classifiers import nearest_mean
-from cl_func.core import Agent, Optimizer, Strategy, compose, minibatches, train_step
-from cl_func.experiences import Experience
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.experiences import Experience, require_target
 from cl_func.losses import supervised_contrastive, with_replay
 from cl_func.memory import herding
 from cl_func.models import Model, ModelState, features, projected
@@ -28,7 +28,7 @@ from cl_func.models.heads import Classifier, of_their_task
 from cl_func.models.projected import unprojected
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.strategies._train_state import init_train_state
-from cl_func.tree import bounded, state
+from cl_func.tree import PyTree, bounded, state
 
 
 @state
@@ -98,7 +98,8 @@ def scr(
     checks.drawable("replay_size", replay_size, capacity)
     empty = memory.reservoir.init(capacity, memory.sample(model))
     embedding = projected(model, projection_size, projection)
-    step = train_step(with_replay(supervised_contrastive(embedding, "temperature"), replay_size), optimizer)
+    loss = with_replay(supervised_contrastive(embedding, "temperature"), replay_size)
+    step = train_step(partial(_loss, loss=loss), optimizer)
     return Strategy(
         partial(_init, model=embedding, optimizer=optimizer, empty=empty, temperature=temperature),
         compose(
@@ -113,6 +114,11 @@ def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Rese
     key, net, opt = init_train_state(key, model, optimizer)
     leaf = torch.tensor(temperature, device=key.device)
     return SCRAgent(key=key, model=net, opt=opt, replay=tree.to(empty, key.device), temperature=leaf)
+
+
+def _loss(params: PyTree, agent: SCRAgent, exp: Experience, *, loss: Loss) -> tuple[Tensor, SCRAgent]:
+    require_target(exp, "supervised contrastive replay", "class")  # before a memory of class labels says that others do not fit it
+    return loss(params, agent, exp)
 
 
 def _means(agent: SCRAgent, *, model: Model) -> _Means:

@@ -199,7 +199,7 @@ def test_ogd_keeps_every_output_of_stored_rows_to_first_order(target, model):
 # -- every method
 
 
-FOR_CLASSES = ("acil", "bic", "er_ace", "fecam", "gdumb", "icarl", "ncm", "ranpac", "slda")
+FOR_CLASSES = ("acil", "bic", "er_ace", "fecam", "gdumb", "icarl", "ncm", "ranpac", "rar", "scr", "slda")
 METHODS = [name for name in registry.ARGUMENTS if name not in FOR_CLASSES]
 
 
