@@ -48,12 +48,11 @@ class Replayed:
         self.refused = False
 
     def __call__(self, inputs: Sequence[Tensor]) -> None:
-        copied = [i for i in range(self.n, len(inputs)) if inputs[i].nbytes <= SMALL]
         key = tuple(x.data_ptr() for i, x in enumerate(inputs) if i < self.n or x.nbytes > SMALL)
         with self.lock:
             found = self.records.get(key)
             if found is None and self._due(key):
-                found = self._recorded(key, inputs, copied)
+                found = self._recorded(key, inputs)
         if found is None:
             self.program(*inputs)
             return
@@ -70,10 +69,8 @@ class Replayed:
         self.calls[key] += 1
         return self.calls[key] > CALLS
 
-    def _recorded(
-        self, key: Key, inputs: Sequence[Tensor], copied: Sequence[int]
-    ) -> tuple[list[tuple[int, Tensor]], Callable[[], Any]] | None:
-        own = [(i, _place(inputs[i])) for i in copied]
+    def _recorded(self, key: Key, inputs: Sequence[Tensor]) -> tuple[list[tuple[int, Tensor]], Callable[[], Any]] | None:
+        own = [(i, _place(x)) for i, x in enumerate(inputs) if i >= self.n and x.nbytes <= SMALL]
         given = list(inputs)
         for i, place in own:
             given[i] = place
