@@ -1935,6 +1935,20 @@ call(
     },
     run=cl.Runs.join,
 )
+call(
+    "Runs",
+    {"a": 0.1, "b": 0.2, "axis": "opt.lr", "test": "t", "confidence": 0.9, **ONE_METRIC},
+    {
+        **ONE_METRIC_,
+        "a": kind(bad=(0.2, 0.3)),
+        "b": kind("none", bad=(0.1, 0.3)),
+        "axis": kind(bad=("seed", "method")),
+        "test": choice("wilcoxon", "t"),
+        "confidence": FRACTION,
+    },
+    SAYS,
+    run=RUNS.compare,
+)
 call("Runs", {"dataset": RUNS.to_xarray()}, {"dataset": kind(bad=(RUNS,))}, run=cl.Runs.from_xarray)
 call(
     "Runs",

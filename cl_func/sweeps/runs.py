@@ -16,6 +16,7 @@ from torch import Tensor
 from cl_func import checks, trace
 from cl_func.storage import files
 from cl_func.sweeps import (
+    comparison,
     divergence,
     figures,
     frames,
@@ -29,7 +30,9 @@ from cl_func.sweeps import (
     summaries,
     tables,
 )
+from cl_func.sweeps.comparison import Comparison
 from cl_func.sweeps.named_axes import Axes, Label
+from cl_func.sweeps.significance import Test
 from cl_func.sweeps.summaries import METRICS as METRICS
 from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
@@ -266,6 +269,32 @@ class Runs:
                 checks.flag("largest", which)
         columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
         return reports.table(self.axes, columns, format, largest)
+
+    def compare(
+        self,
+        a: Label = None,
+        b: Label = None,
+        metric: Metric | None = None,
+        *,
+        axis: str = "method",
+        test: Test = "wilcoxon",
+        confidence: float = 0.95,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> Comparison:
+        """Test differences of a metric between points of an axis, paired over the seeds: `runs.compare("ER", "DER++")`.
+
+        a, b: labels of the axis; with a alone it is compared with all others, without both there are all pairs. Each is compared
+            at every point of the other axes, such as in every setting, and p is corrected for all that are compared in one call.
+        test: "wilcoxon", the signed-rank test, or "t", Student's, which needs fewer seeds but assumes normally distributed
+            differences. Both are two-sided and paired.
+        confidence: of the interval of the mean difference, Student's as in `mean_ci`; 1 - confidence is the level of the test.
+        Seeds with which one of the two diverged, is not finished, or has NaN for the metric are left out, and named.
+
+        Print the result for a table; it says where there are too few seeds for anything to be significant. The other arguments are
+        those of `metric`. Needs scipy. Raises ValueError for an axis or labels that are not there.
+        """
+        return comparison.compare(self._numbers(metric, history, higher_is_better), self.axes, a, b, axis, test, confidence)
 
     def to_pandas(
         self, histories: str | Sequence[str] | None = None, *, metrics: Sequence[Metric] | Mapping[str, Metric] | None = None
