@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cl_func import checks
 from cl_func.sweeps import named_axes, over_seeds, tables
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.over_seeds import Numbers
+from cl_func.sweeps.selection import CHOSEN, JOINED
+
+CHOICE = "chosen"  # an attribute: the values that `cl.compare` took, and by what they were chosen
 
 
 def columns(metric: Any) -> list[tuple[str | None, Any]]:
@@ -54,6 +57,29 @@ def table(
         [*named_axes.point_texts(axes, point).values(), *(column[i] for column in cells)] for i, point in enumerate(points)
     ]
     return tables.FORMATS[format](header, rows, len(axes) - 1)
+
+
+def chosen(axes: Axes, attributes: Mapping[str, Any]) -> list[str]:
+    """What `cl.compare` has chosen, in words, for each way of choosing: "Validation(...) chose ER: opt.lr=0.1; ..."."""
+    found = dict[str, list[str]]()
+    for labels, choice in _choices(axes, attributes, ()):
+        values = ", ".join(f"{path}={named_axes.texts('', [value])[0]}" for path, value in choice["values"].items())
+        found.setdefault(choice["by"], []).append(f"{', '.join(labels)}: {values}" if labels else values)
+    return [f"{by} chose {'; '.join(texts)}." for by, texts in found.items()]
+
+
+def _choices(
+    axes: Axes, attributes: Mapping[str, Any], labels: tuple[str, ...], at: Mapping[str, Any] | None = None
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """The labels of joined Runs that are still there, with what was chosen for them."""
+    if CHOICE in attributes:
+        yield labels, attributes[CHOICE]
+    at = {**(at or {}), **attributes.get(CHOSEN, {})}
+    for axis, parts in attributes.get(JOINED, {}).items():
+        there = axes[axis] if axis in axes else [at.get(axis)]
+        for label, part in parts.items():
+            if label in there:
+                yield from _choices(axes, part["attributes"], (*labels, str(label)) if axis in axes else labels, at)
 
 
 def headline(axes: Axes, numbers: Numbers) -> str:

@@ -260,7 +260,7 @@ class Runs:
             is bold and the second best underlined, among the points whose runs are all finished and none of which diverged.
         largest: head -> whether larger is better, for metrics of which that is not known: functions of one's own.
         Each cell also says how many of its runs diverged, are not finished or have NaN for the metric, and so are left out, or give
-        constant answers.
+        constant answers. Below the table is what `cl.compare` has chosen for each method; in LaTeX that is a comment.
         """
         checks.choice("format", format, *tables.FORMATS)
         if largest is not None:
@@ -268,7 +268,9 @@ class Runs:
             for which in largest.values():
                 checks.flag("largest", which)
         columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
-        return reports.table(self.axes, columns, format, largest)
+        return tables.with_notes(
+            reports.table(self.axes, columns, format, largest), reports.chosen(self.axes, self.attributes), format
+        )
 
     def compare(
         self,

@@ -87,6 +87,13 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels:
     return "\n".join([f"\\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
 
 
+def with_notes(table: str, notes: Sequence[str], format: Format) -> str:
+    """A table with some lines of text below it: paragraphs, or comments in LaTeX."""
+    texts = [_one_line(note) for note in notes]
+    forms = {"markdown": "\n\n{}", "latex": "\n% {}", "html": "\n<p>{}</p>"}
+    return table + "".join(forms[format].format(escaping.escape(text) if format == "html" else text) for text in texts)
+
+
 def latex_text(text: str) -> str:
     """A text as LaTeX sets it, whatever signs it has."""
     return "".join(LATEX.get(sign, sign) for sign in _one_line(text))
