@@ -1580,6 +1580,18 @@ call(
         "ax": AX,
     },
 )
+THREE = {"a": R[0], "b": R[1], "c": R[2]}
+call(
+    "plots.critical_difference",
+    {"scores": THREE, "largest": True, "level": 0.05, "title": "t", "ax": None},
+    {
+        "scores": kind(bad=(R, {"a": R[0], "b": R[1]}, {**THREE, "c": R}, {**THREE, "c": R[0] * float("nan")}, {**THREE, 3: R[0]})),
+        "largest": FLAG,
+        "level": FRACTION,
+        "title": NAME.but("none"),
+        "ax": AX,
+    },
+)
 
 # -- random
 DIMS = kind("none", "int", "zero", "list", "empty list", bad=((2.0,), ("2",), (-1,), (True,), (None,)))
@@ -1948,6 +1960,21 @@ call(
     },
     SAYS,
     run=RUNS.compare,
+)
+call(
+    "Runs",
+    {"axis": "opt.lr", "over": "seeds", "largest": True, "level": 0.05, "title": "t", "ax": None, **ONE_METRIC},
+    {
+        **ONE_METRIC_,
+        "axis": kind(bad=("seed", "method")),
+        "over": choice("seeds", "settings"),
+        "largest": FLAG.but("none"),
+        "level": FRACTION,
+        "title": NAME.but("none"),
+        "ax": AX,
+    },
+    SAYS,
+    run=made_runs.make({"opt.lr": [0.1, 0.2, 0.3], "seed": [0, 1]}).plot_critical_difference,
 )
 call("Runs", {"dataset": RUNS.to_xarray()}, {"dataset": kind(bad=(RUNS,))}, run=cl.Runs.from_xarray)
 call(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, trace
+from cl_func import checks, plots, trace
 from cl_func.storage import files
 from cl_func.sweeps import (
     comparison,
@@ -24,6 +24,7 @@ from cl_func.sweeps import (
     labelled_arrays,
     named_axes,
     over_seeds,
+    ranking,
     reports,
     runs_file,
     selection,
@@ -38,6 +39,7 @@ from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes as PlotAxes
     from matplotlib.figure import Figure
     from pandas import DataFrame
     from xarray import Dataset
@@ -400,6 +402,34 @@ class Runs:
         Raises ValueError unless there are exactly two.
         """
         return figures.grid(self.axes, self._numbers(metric, history, higher_is_better))
+
+    def plot_critical_difference(
+        self,
+        metric: Metric | None = None,
+        *,
+        axis: str = "method",
+        over: ranking.Over = "seeds",
+        largest: bool | None = None,
+        level: float = 0.05,
+        title: str | None = None,
+        ax: PlotAxes | None = None,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> Figure:
+        """The average ranks of the points of an axis, such as methods, and which do not differ: `plots.critical_difference`.
+
+        over: what ranks them, "seeds", each seed in each setting; or "settings", by the mean over the seeds, for many settings.
+        largest: whether larger is better, where that is not known. A seed with which one of them diverged, is not finished or has
+            NaN is left out for all, which the title says. The others are those of `metric` and of `plots.critical_difference`.
+        """
+        numbers = self._numbers(metric, history, higher_is_better)
+        scores, left_out = ranking.blocks(numbers, self.axes, axis, over)
+        if largest is None:
+            largest = numbers.summary.larger_is_better is not False
+        if left_out:
+            words = f"{left_out} left out, with which some have no number"
+            title = f"{title}\n{words}" if title else words
+        return plots.critical_difference(scores, largest=largest, level=level, title=title, ax=ax)
 
     @property
     def _measure(self) -> str:
