@@ -96,7 +96,7 @@ def critical_difference(
     figure, ax = _axes(ax, 4.0 + 0.14 * max(map(len, texts)), 1.1 + 0.28 * (first + 0.6 * left), layout="constrained")
     ax.set_axis_off()
     margin = 0.06 * (k - 1)
-    ax.set(xlim=(1 - margin, k + margin), ylim=(-first - 0.6 * left, 1.6))
+    ax.set(xlim=(1 - margin, k + margin), ylim=(-first - 0.6 * left, 1.9))
     line: dict[str, Any] = {"color": "black", "linewidth": 1.0, "clip_on": False}
     ax.plot([1, k], [0, 0], **line)
     for rank in range(1, k + 1):

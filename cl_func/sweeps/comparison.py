@@ -105,7 +105,7 @@ class Comparison:
         return tables.FORMATS[format](header[:drop], rows, 2 + len(others))
 
     def _number(self, value: float) -> str:
-        return "" if math.isnan(value) else format(value, "+" + self.form.replace("z", "")).replace("+0.000", "0.000")
+        return "" if math.isnan(value) else format(value, f"+{self.form}")
 
     def __repr__(self) -> str:
         return "\n".join([self.table(), *([self.too_few] if self.too_few else [])])
