@@ -112,7 +112,8 @@ def _by_setting(name: str, given: Any, settings: Mapping[Any, Any]) -> dict[Any,
     """The strategy of a method in each setting."""
     at = f"strategies[{name!r}]"
     if not isinstance(given, Mapping):
-        return dict.fromkeys(settings, checks.instance(at, given, Strategy, "a cl.Strategy(init, update)"))
+        strategy: Strategy = checks.instance(at, given, Strategy, "a cl.Strategy(init, update)")
+        return dict.fromkeys(settings, strategy)
     if set(given) != set(settings):
         known = "there is one benchmark" if None in settings else f"the settings are {list(settings)}"
         raise ValueError(f"{at}: it has strategies for {list(given)}, but {known}.")

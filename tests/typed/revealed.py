@@ -91,6 +91,12 @@ def revealed() -> None:
     assert_type(cl.strategies.ranpac(model, projection_size=100, choose_on="all"), cl.Strategy)
     runs = cl.sweep(cl.Strategy(agent, step), bench)
     assert_type(runs, cl.Runs)
+    both = cl.compare({"ER": cl.Strategy(agent, step)}, {"class": bench}, seeds=2, streams={"ER": cl.streams.cumulative})
+    assert_type(both, cl.Runs)
+    pair = both.compare("ER", "DER++")[0]
+    assert_type(pair.p_holm, float)
+    assert_type(pair.seeds, tuple[int, ...])
+    assert_type([one.n for one in both.compare()], list[int])
     assert_type(cl.Runs.join({"ER": runs, "DER++": runs}, axis="method").at(method="ER"), cl.Runs)
     assert_type(runs.metric("forgetting"), Tensor)
     assert_type(runs.metric(lambda R: R[-1].min(), history="accuracy"), Tensor)
