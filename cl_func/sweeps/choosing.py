@@ -24,7 +24,11 @@ class Selection(Protocol):
     def choose(
         self, strategy: Strategy, benchmark: Any, hparams: Grid, *, seeds: Sequence[int], sweep: Callable[..., Runs]
     ) -> Mapping[str, Any]:
-        """The values of a point, path -> value, chosen by calls of `sweep`, which is `cl.sweep` with the options of the whole."""
+        """The values of a point, path -> value, chosen by calls of `sweep`, which is `cl.sweep` with the options of the whole.
+
+        seeds: those of the result, of which a selection uses none. If what it returns has an attribute `how`, this says in words
+        how the point was chosen; else the selection itself does, as a string.
+        """
         ...
 
 
@@ -86,18 +90,12 @@ class ChoosingSweep:
         return runs
 
 
-def choose(select: Selection, cell: Cell, seeds: Sequence[int], options: dict[str, Any], kept: Kept) -> Grid:
-    """The point that is chosen from the grid of a cell, as a grid of one point; seeds, options: of the result."""
+def choose(select: Selection, cell: Cell, seeds: Sequence[int], options: dict[str, Any], kept: Kept) -> tuple[Grid | None, str]:
+    """The point that is chosen from the grid of a cell, as a grid of one point, and how in words; seeds: of the result."""
     if cell.grid is None:
-        return Grid()
+        return None, ""
     choosing = ChoosingSweep(options, kept)
-    values = select.choose(cell.strategy, cell.benchmark, cell.grid, seeds=other_seeds(seeds), sweep=choosing)
+    values = select.choose(cell.strategy, cell.benchmark, cell.grid, seeds=list(seeds), sweep=choosing)
     if not isinstance(values, Mapping) or not values:
         raise checks.type_error("select", "its method choose to return the values of a point, path -> value", values)
-    return zipped({path: [value] for path, value in values.items()})
-
-
-def other_seeds(seeds: Sequence[int]) -> list[int]:
-    """As many seeds, none of which is among those given; of more seeds they are the same and more."""
-    bit = next(bit for bit in range(20, 62) if not {seed ^ (1 << bit) for seed in seeds} & set(seeds))
-    return [seed ^ (1 << bit) for seed in seeds]
+    return zipped({path: [value] for path, value in values.items()}), str(getattr(values, "how", select))

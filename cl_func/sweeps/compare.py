@@ -68,7 +68,7 @@ def compare(
         experiences; the classes that a setting does not have are NaN in the history "class_accuracy".
     seeds: as of `cl.sweep`, for all methods, so that `runs.compare("ER", "DER++")` can test the differences.
     hparams: name -> the grid of that method. select: how one of its points is chosen, `cl.select.validation()`, in each setting by
-        itself and with other seeds than the result has. What was chosen is in the attributes of the Runs, and below their tables.
+        itself; it uses seeds of its own. What was chosen is in the attributes of the Runs, and below their tables.
     streams: name -> a function of the benchmark, for a method that trains on another stream: `{"joint": cl.streams.cumulative}`.
     probe: one for all methods; by default the evaluation of the model of each. A history that has not the same shape for all is
         left out, with a warning.
@@ -93,7 +93,7 @@ def compare(
     planning.check_options(
         probe=probe, progress=checks.flag("progress", progress), resume=resume, checkpoint=checkpoint, tap=tap, **options
     )
-    seed_list = planning.seeds_of(seeds)
+    seed_list = planning.as_seeds(seeds)
     counts = _counts(found, seed_list, probe, options)
     kept = Kept(None if resume is None else Path(resume), checkpoint)
     done, failed = dict[Cell, Runs](), dict[Cell, Exception]()
@@ -182,13 +182,11 @@ def _run(
     options: dict[str, Any],
 ) -> Runs:
     """The runs of a cell, [seed], after its hyperparameters have been chosen."""
-    grid = None
-    if cell.grid is not None and select is not None:
-        grid = choosing.choose(select, cell, seeds, options, kept)
+    grid, how = (None, "") if select is None else choosing.choose(select, cell, seeds, options, kept)
     tapped = None if tap is None else _CellTap(tap, cell.labels)
     runs = sweep(cell.strategy, cell.benchmark, seeds=seeds, hparams=grid, probe=probe, tap=tapped, **kept.arguments, **options)
     if grid is None:
         return runs
     name, (label,) = next(iter(runs.axes.items()))
     runs = runs.at(**{name: label})
-    return dataclasses.replace(runs, attributes={**runs.attributes, CHOICE: {"values": runs.attributes["at"], "by": str(select)}})
+    return dataclasses.replace(runs, attributes={**runs.attributes, CHOICE: {"values": runs.attributes["at"], "by": how}})

@@ -82,7 +82,7 @@ def plan(
         raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
     if hparams is not None and not isinstance(hparams, Grid):
         raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), got {hparams!r}.")
-    seed_list = seeds_of(seeds)
+    seed_list = as_seeds(seeds)
     if probe is None and strategy.model is None:
         raise ValueError(
             "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
@@ -106,7 +106,7 @@ def _is_folder(path: Any) -> bool:
     return str(checks.instance("resume", path, (str, Path), "the path of a folder")) != "" and not Path(path).is_file()
 
 
-def seeds_of(seeds: Any) -> list[int]:
+def as_seeds(seeds: Any) -> list[int]:
     """The seeds as Python integers: 0, 1, ... for a number of them, or those given."""
     expected = "how many, or a sequence of distinct integers"
     if isinstance(seeds, (int, np.integer)):

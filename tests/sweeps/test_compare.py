@@ -16,7 +16,6 @@ from registry import BENCH, MODEL, SGD
 
 import cl_func as cl
 from cl_func.sweeps.cells import safe_name
-from cl_func.sweeps.choosing import other_seeds
 from cl_func.sweeps.compare import FailedMethods
 
 PLAIN = {"compile": False, "lanes": 2, "progress": False}
@@ -35,8 +34,8 @@ class Best:
     given: list = dataclasses.field(default_factory=list, repr=False, compare=False)
 
     def choose(self, strategy, benchmark, hparams, *, seeds, sweep):
-        self.given.append(list(seeds))
-        return sweep(strategy, benchmark, seeds=seeds[: self.n_seeds], hparams=hparams).best()
+        self.given.append(seeds)
+        return sweep(strategy, benchmark, seeds=range(100, 100 + self.n_seeds), hparams=hparams).best()
 
 
 def alike(found, wanted):
@@ -97,8 +96,7 @@ def test_the_chosen_values_are_run_and_named():
     best = Best()
     runs = cl.compare(METHODS, BENCH, seeds=2, hparams=grids, select=best, **PLAIN)
     assert runs.axes == {"method": ["naive", "ER", "wide"], "seed": [0, 1]}
-    assert [len(seeds) for seeds in best.given] == [2, 2]
-    assert not {0, 1} & {seed for seeds in best.given for seed in seeds}
+    assert best.given == [[0, 1], [0, 1]]  # those of the result, so that it can take others
     assert alike(runs.at(method="naive"), cl.sweep(NAIVE, BENCH, seeds=2, **PLAIN))
     for name, grid in grids.items():
         chosen = runs.at(method=name).attributes["chosen"]
@@ -137,13 +135,17 @@ def test_each_setting_chooses_by_itself():
     assert runs.at(method="ER").table().endswith(f"{by} chose a: opt.lr=0.1; b: opt.lr=0.2.")
 
 
-def test_seeds_of_the_choice_are_others():
-    assert not set(other_seeds(range(1000))) & set(range(1000))
-    assert other_seeds(range(10))[:5] == other_seeds(range(5))
-    given = [0, 1 << 20, -5, -(1 << 63), (1 << 64) - 1]
-    found = other_seeds(given)
-    assert not set(found) & set(given)
-    assert all(-(1 << 63) <= seed < 1 << 64 for seed in found)
+class Point(dict):
+    how = "chosen by hand"
+
+
+def test_a_point_may_say_how_it_was_chosen():
+    class ByHand:
+        def choose(self, strategy, benchmark, hparams, *, seeds, sweep):
+            return Point(hparams.points()[-1])
+
+    runs = cl.compare(METHODS, BENCH, seeds=1, hparams={"ER": cl.grid({"opt.lr": [0.1, 0.2]})}, select=ByHand(), **PLAIN)
+    assert runs.at(method="ER").attributes["chosen"] == {"values": {"opt.lr": 0.2}, "by": "chosen by hand"}
 
 
 def test_a_choice_that_is_none_fails():
