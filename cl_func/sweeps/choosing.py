@@ -27,7 +27,7 @@ class Selection(Protocol):
         """The values of a point, path -> value, chosen by calls of `sweep`, which is `cl.sweep` with the options of the whole.
 
         seeds: those of the result, of which a selection uses none. If what it returns has an attribute `how`, this says in words
-        how the point was chosen; else the selection itself does, as a string.
+        how the point was chosen, "chosen on ..."; else it is "chosen by" the selection as a string.
         """
         ...
 
@@ -98,4 +98,4 @@ def choose(select: Selection, cell: Cell, seeds: Sequence[int], options: dict[st
     values = select.choose(cell.strategy, cell.benchmark, cell.grid, seeds=list(seeds), sweep=choosing)
     if not isinstance(values, Mapping) or not values:
         raise checks.type_error("select", "its method choose to return the values of a point, path -> value", values)
-    return zipped({path: [value] for path, value in values.items()}), str(getattr(values, "how", select))
+    return zipped({path: [value] for path, value in values.items()}), str(getattr(values, "how", f"chosen by {select}"))

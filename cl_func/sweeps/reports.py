@@ -60,12 +60,13 @@ def table(
 
 
 def chosen(axes: Axes, attributes: Mapping[str, Any]) -> list[str]:
-    """What `cl.compare` has chosen, in words, for each way of choosing: "Validation(...) chose ER: opt.lr=0.1; ..."."""
+    """What `cl.compare` has chosen, in a sentence: "Hyperparameters of ER (opt.lr=0.1), LwF (lwf.strength=1) chosen by ..."."""
     found = dict[str, list[str]]()
     for labels, choice in _choices(axes, attributes, ()):
         values = ", ".join(f"{path}={named_axes.texts('', [value])[0]}" for path, value in choice["values"].items())
-        found.setdefault(choice["by"], []).append(f"{', '.join(labels)}: {values}" if labels else values)
-    return [f"{by} chose {'; '.join(texts)}." for by, texts in found.items()]
+        found.setdefault(choice["by"], []).append(f"{', '.join(labels)} ({values})" if labels else values)
+    parts = [f"{'of ' if JOINED in attributes else ''}{', '.join(names)} {by}" for by, names in found.items()]
+    return [f"Hyperparameters {'; '.join(parts)}."] if parts else []
 
 
 def _choices(

@@ -100,18 +100,18 @@ def test_the_chosen_values_are_run_and_named():
     assert alike(runs.at(method="naive"), cl.sweep(NAIVE, BENCH, seeds=2, **PLAIN))
     for name, grid in grids.items():
         chosen = runs.at(method=name).attributes["chosen"]
-        assert chosen["by"] == "Best(n_seeds=1)"
+        assert chosen["by"] == "chosen by Best(n_seeds=1)"
         assert alike(runs.at(method=name), cl.sweep(METHODS[name], BENCH, seeds=2, hparams=grid, **PLAIN).at(**chosen["values"]))
         assert chosen["values"] in [dict(point) for point in grid.points()]
     lr = runs.at(method="ER").attributes["chosen"]["values"]["opt.lr"]
     pair = ", ".join(f"{path}={value:g}" for path, value in runs.at(method="wide").attributes["chosen"]["values"].items())
-    words = f"Best(n_seeds=1) chose ER: opt.lr={lr:g}; wide: {pair}."
+    words = f"Hyperparameters of ER (opt.lr={lr:g}), wide ({pair}) chosen by Best(n_seeds=1)."
     assert runs.table().endswith(f"\n\n{words}")
-    assert runs.table(format="latex").endswith(f"\n% {words}")
-    assert runs.table(format="html").endswith(f"\n<p>{words}</p>")
-    assert runs.at(method="ER").table().endswith(f"\n\nBest(n_seeds=1) chose opt.lr={lr:g}.")
-    assert "chose" not in runs.at(method="naive").table()
-    assert "wide:" not in runs.at(method=["naive", "ER"]).table()
+    assert words in runs.table(format="html")
+    assert f"Hyperparameters of ER (opt.lr={lr:g}), wide (" in runs.table(format="latex")
+    assert runs.at(method="ER").table().endswith(f"\n\nHyperparameters opt.lr={lr:g} chosen by Best(n_seeds=1).")
+    assert "Hyperparameters" not in runs.at(method="naive").table()
+    assert "wide (" not in runs.at(method=["naive", "ER"]).table()
 
 
 def test_what_was_chosen_is_in_the_file(tmp_path):
@@ -129,10 +129,10 @@ def test_each_setting_chooses_by_itself():
     settings = {"a": BENCH, "b": last_first(BENCH)}
     grid = {"ER": cl.grid({"opt.lr": [0.1, 0.2]})}
     runs = cl.compare({"ER": ER, "naive": NAIVE}, settings, seeds=1, hparams=grid, select=ByName(), **PLAIN)
-    by = repr(ByName())
-    assert runs.table().endswith(f"{by} chose ER, a: opt.lr=0.1; ER, b: opt.lr=0.2.")
-    assert runs.at(setting="b").table().endswith(f"{by} chose ER: opt.lr=0.2.")
-    assert runs.at(method="ER").table().endswith(f"{by} chose a: opt.lr=0.1; b: opt.lr=0.2.")
+    by = f"chosen by {ByName()}"
+    assert runs.table().endswith(f"Hyperparameters of ER, a (opt.lr=0.1), ER, b (opt.lr=0.2) {by}.")
+    assert runs.at(setting="b").table().endswith(f"Hyperparameters of ER (opt.lr=0.2) {by}.")
+    assert runs.at(method="ER").table().endswith(f"Hyperparameters of a (opt.lr=0.1), b (opt.lr=0.2) {by}.")
 
 
 class Point(dict):
