@@ -181,7 +181,7 @@ def _has_methods(value: Any, *names: str) -> bool:
     return all(callable(getattr(value, name, None)) for name in names)
 
 
-def _is_function(value: Any) -> bool:
+def is_function(value: Any) -> bool:
     """Whether a value is callable, but neither a class nor a module, whose call would not be what is meant."""
     return callable(value) and not isinstance(value, (type, torch.nn.Module))
 
@@ -195,7 +195,7 @@ def model(name: str, value: T) -> T:
 
 def model_or_function(name: str, value: T) -> T:
     """Check that `cl.evaluate` can take a value: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
-    if not (_is_function(value) or _has_methods(value, "init", "apply")):
+    if not (is_function(value) or _has_methods(value, "init", "apply")):
         raise type_error(name, "a Model or a function (state, exp) -> logits [n, C]", value)
     return value
 

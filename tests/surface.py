@@ -8,6 +8,7 @@ be refused. A public callable that has no call here, and is no record, fails a t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import struct
@@ -1918,7 +1919,8 @@ ONE_METRIC_ = {"metric": METRIC, "history": HISTORY}
 SAYS = {"metric": "metric|history"}
 call("Runs", ONE_METRIC, {**ONE_METRIC_, "metric": METRIC.but(bad=(lambda R: R,))}, SAYS, run=RUNS.metric)
 call("Runs", {**ONE_METRIC, "confidence": 0.9}, {**ONE_METRIC_, "confidence": FRACTION}, SAYS, run=RUNS.mean_ci)
-call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=RUNS.best)
+for function in (RUNS.best, RUNS.ranked):
+    call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=function)
 call(
     "Runs",
     {**ONE_METRIC, "format": "latex", "largest": None},
@@ -1989,6 +1991,10 @@ HPARAMS = (
     cl.grid({"opt.lr": [-1.0]}),
     cl.grid({"opt": [1.0]}),
     {"opt.lr": [0.1]},
+    {"opt.lr": "0.1"},
+    {"opt.lr": None},
+    {"opt.rate": 0.1},
+    {3: 0.1},
     cl.grid({"opt.lr": [torch.ones(2)]}),
 )
 CHOOSE = made_runs.First()
@@ -2037,10 +2043,70 @@ call(
         **OPTIONS_,
         "strategy": STRATEGY_,
         "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
-        "hparams": kind("none", "grid", bad=HPARAMS),
+        "hparams": kind("none", "grid", "empty dict", bad=HPARAMS),
     },
     {"hparams": r"hparams|'opt[.\w]*'"},
 )
+
+# -- selections
+SELECTS = {"metric": None, "seeds": 1, "largest": None, "probe": None}
+SELECTS_ = {
+    "metric": kind(
+        "none", "function", "str", "empty str", bad=(("a", "b", "c"), ("forgetting", 3), (None, "loss"), ["accuracy"], float)
+    ),
+    "seeds": SIZE,
+    "largest": FLAG.but("none"),
+    "probe": FUNCTION.but("none"),
+    "key": KEY_.but("none"),
+}
+call("select.validation", {"fraction": 0.2, **SELECTS, "key": None}, {"fraction": FRACTION, **SELECTS_})
+call("select.first_experiences", {"k": 2, "fraction": 0.2, **SELECTS, "key": None}, {"k": SIZE, "fraction": FRACTION, **SELECTS_})
+call("select.oracle", SELECTS, SELECTS_)
+call(
+    "select.successive_halving",
+    {"selection": None, "eta": 2, "resource": "seeds", "least": 1},
+    {
+        "selection": kind("none", bad=(cl.select.validation, cl.select.successive_halving())),
+        "eta": SIZE.but(bad=(1,)),
+        "resource": kind(bad=("experience", "seeds ", "rows")),
+        "least": SIZE,
+    },
+)
+for chooser in (cl.select.validation(0.4, seeds=1), cl.select.successive_halving(cl.select.first_experiences(2, seeds=1))):
+    call(
+        "select.validation",
+        {
+            "strategy": STRATEGY,
+            "benchmark": BENCH,
+            "hparams": GRID,
+            "seeds": 2,
+            "sweep": functools.partial(cl.sweep, **PLAIN),
+        },
+        {
+            "strategy": STRATEGY_,
+            "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
+            "hparams": kind(
+                "grid",
+                bad=(cl.grid({"opt.rate": [0.1, 0.2]}), cl.grid({"opt.lr": [0.1, -1.0]}), {"opt.lr": 0.1}, {"opt.lr": [0.1, 0.2]}),
+            ),
+            "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], 2.0)),
+            "sweep": FUNCTION,
+        },
+        {"hparams": r"hparams|'opt[.\w]*'"},
+        run=chooser.choose,
+    )
+call(
+    "select.published",
+    {"method": "er", "benchmark": "split_mnist", "capacity": 200, "setting": "class", "source": "buzzega"},
+    {
+        "method": kind(bad=("mir", "Er")),
+        "benchmark": kind(bad=("split_mnist ", "mnist")),
+        "capacity": kind("none", bad=(201, 200.0, "200")),
+        "setting": kind("none", bad=("domain",)),
+        "source": kind("none", bad=("van_de_ven",)),
+    },
+)
+call("select.published", {"model": MODEL}, run=cl.select.published("er", "split_mnist").make)
 
 # -- testing
 call(
@@ -2513,6 +2579,10 @@ RECORDS = {
     "core.TrainStep",
     "memory.Memory",
     "regularizers.path.PathStep",
+    "select.Chosen",
+    "select.Halving",
+    "select.Published",
+    "select.Selection",
     "sources.Source",
     "sources.View",
     "models.CosineLinear",

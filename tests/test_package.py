@@ -75,7 +75,7 @@ def test_the_metadata_are_whole(built):
         names = content.namelist()
     assert "License-Expression: MIT" in text
     assert "Provides-Extra: all" in text
-    assert {"cl_func/py.typed", "cl_func/data/digits.npz", "cl_func/core/updates.py"} <= set(names)
+    assert {"cl_func/py.typed", "cl_func/data/digits.npz", "cl_func/core/updates.py", "cl_func/select/published.toml"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples"))]
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from cl_func import checks
 from cl_func.core import Strategy
 from cl_func.experiences import Benchmark
+from cl_func.sweeps.chosen import CHOICE
 from cl_func.sweeps.grids import Grid
-from cl_func.sweeps.reports import CHOICE
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.selection import CHOSEN
 from cl_func.sweeps.summaries import measured

@@ -22,9 +22,9 @@ from cl_func.storage.checkpoint import Checkpoint
 from cl_func.sweeps import choosing, planning
 from cl_func.sweeps.cells import AnyBenchmark, Cell, cells, joined
 from cl_func.sweeps.choosing import Kept, Selection
+from cl_func.sweeps.chosen import CHOICE
 from cl_func.sweeps.grids import Grid
 from cl_func.sweeps.remote import Executor
-from cl_func.sweeps.reports import CHOICE
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.sweep import sweep
 from cl_func.sweeps.taps import Labels, begin, finish

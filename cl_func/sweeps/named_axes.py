@@ -45,6 +45,19 @@ def value(label: Label) -> Label:
     return torch.tensor(label) if numbers else label
 
 
+def labels_at(axes: Axes, point: tuple[int, ...]) -> dict[str, Label]:
+    """The labels of a point, its places on all axes but the last, by path."""
+    found: dict[str, Label] = {}
+    for (name, labels), i in zip(axes.items(), point, strict=False):
+        found |= flat(name, labels[i])
+    return found
+
+
+def values_at(axes: Axes, point: tuple[int, ...]) -> dict[str, Label]:
+    """The same as values that `tree.set` takes."""
+    return {path: value(label) for path, label in labels_at(axes, point).items()}
+
+
 def _entries(label: Label) -> list[Label]:
     return [entry for part in label for entry in _entries(part)] if isinstance(label, list) else [label]
 

@@ -78,12 +78,12 @@ def mean_ci(numbers: Numbers, confidence: float = 0.95) -> tuple[Tensor, Tensor]
     return mean, half_width
 
 
-def best(numbers: Numbers, largest: bool) -> Point | None:
-    """The point with the best mean over the finished runs, in which broken ones count as the worst possible value.
+def ranking(numbers: Numbers, largest: bool) -> list[Point]:
+    """The points from the best to the worst mean over the finished runs, in which broken ones count as the worst possible value.
 
-    A point with no sound run is never chosen: None if all are so.
+    A point with no sound run is not among them.
     """
-    summary, values, found = numbers.summary, numbers.values, {}
+    summary, values, found = numbers.summary, numbers.values, dict[Point, tuple[float, float]]()
     worst = heat.scale(str(summary.name))[1][0 if largest else 1] if summary.bounded else (-math.inf if largest else math.inf)
     for point in points(values.shape):
         sound, broken = (numbers.finished & ~numbers.broken)[point], numbers.broken[point]
@@ -91,7 +91,7 @@ def best(numbers: Numbers, largest: bool) -> Point | None:
             mean = torch.where(broken, worst, values[point])[numbers.finished[point]].mean().item()
             # Where the worst value is infinite, points that have a broken run are told apart by the other runs.
             found[point] = (mean, 0.0 if summary.bounded else values[point][sound].mean().item())
-    return (max if largest else min)(found, key=found.__getitem__) if found else None
+    return sorted(found, key=found.__getitem__, reverse=largest)
 
 
 def counts(standing: Standing, point: Point = ()) -> list[tuple[str, str]]:

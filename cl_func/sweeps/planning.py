@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import SharedBar
 from cl_func.storage import resuming
 from cl_func.storage.checkpoint import Checkpoint
+from cl_func.sweeps import chosen
 from cl_func.sweeps.grids import Grid, label
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
@@ -66,7 +67,7 @@ def plan(
     strategy: Strategy,
     benchmark: Benchmark | Callable[[Tensor], Benchmark],
     seeds: int | Sequence[int],
-    hparams: Grid | None,
+    hparams: Grid | Mapping[str, Any] | None,
     probe: Probe | None,
     every: int,
     device: str | torch.device | None,
@@ -80,20 +81,21 @@ def plan(
         raise TypeError(f"strategy: expected a cl.Strategy(init, update), got {tree.describe(strategy)}.")
     if not isinstance(benchmark, Benchmark) and not callable(benchmark):
         raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
-    if hparams is not None and not isinstance(hparams, Grid):
-        raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), got {hparams!r}.")
+    values = chosen.check_point("hparams", hparams if isinstance(hparams, Mapping) else {})
+    if hparams is not None and not isinstance(hparams, (Grid, Mapping)):
+        raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), or a point, {{path: value}}, got {hparams!r}.")
     seed_list = as_seeds(seeds)
     if probe is None and strategy.model is None:
         raise ValueError(
             "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
         )
-    hparams = hparams or Grid()
-    runs = [Run(0, seed, point) for point in hparams.points() for seed in seed_list]
+    grid = hparams if isinstance(hparams, Grid) else Grid()
+    runs = [Run(0, seed, {**values, **varied}) for varied in grid.points() for seed in seed_list]
     runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
-    names = [*(name for name, _ in hparams.axes), "seed"]
+    names = [*(name for name, _ in grid.axes), "seed"]
     if len(set(names)) < len(names):
         raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
-    axes: Axes = {name: [label(point) for point in points] for name, points in hparams.axes}
+    axes: Axes = {name: [label(point) for point in points] for name, points in grid.axes}
     axes["seed"] = list(seed_list)
     config = RunConfig(strategy, benchmark, probe, every, device)
     first = FirstRun(config.on_device() if here else config, runs[0])

@@ -141,7 +141,10 @@ class FirstRun:
     def check(self, runs: Iterable[Run]) -> None:
         """Check every path and value of some runs. Raises TypeError or ValueError, naming the path."""
         for run in {str(run.values): run for run in runs}.values():
-            tree.set(self.initial, run.values)
+            try:
+                tree.set(self.initial, run.values)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"hparams: {error}") from error
             for path in run.values:
                 value = tree.get(self.initial, path)
                 if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(value)):

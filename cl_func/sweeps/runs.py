@@ -16,6 +16,7 @@ from torch import Tensor
 from cl_func import checks, plots, trace
 from cl_func.storage import files
 from cl_func.sweeps import (
+    chosen,
     comparison,
     divergence,
     figures,
@@ -54,7 +55,8 @@ class Runs:
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
     attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
-        "at" the labels that `at` has chosen, and "joined" what belongs to one of the Runs that `join` has put together.
+        "at" the labels that `at` has chosen, "chosen" how a selection has chosen hyperparameters, and "joined" what belongs to one
+        of the Runs that `join` has put together.
 
     A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
     "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the
@@ -95,14 +97,14 @@ class Runs:
             best = reports.headline(self.axes, self._numbers())
         except ValueError:  # no metric can be made of these histories
             best = ""
-        parts = [axes, histories, best, self._summary() or "all finished", f"{self.seconds:.1f} s"]
+        parts = [axes, histories, best, self._summary() or "all finished", self._note.rstrip("."), f"{self.seconds:.1f} s"]
         return f"Runs({'; '.join(part for part in parts if part)})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the same, with the table of the first points."""
         shown, n = 20, self.finished[..., 0].numel()
         try:
-            table = reports.table(self.axes, [(None, self._numbers())], "html", n_rows=shown)
+            table = reports.table(self.axes, [(None, self._numbers())], "html", n_rows=shown, note=self._note)
         except ValueError:
             table, shown = "", n
         rest = f"<p>and {n - shown} more points</p>" if n > shown else ""
@@ -225,26 +227,32 @@ class Runs:
         worst possible value, so that no point wins by them, and a point with no other runs is never chosen. A warning is given if
         the best point has such runs, or if some runs are not finished. Raises ValueError if there are no other runs.
 
-        Choose by the accuracy on a validation stream, not on the test stream.
+        Choose by the accuracy on a validation stream, not on the test stream: `cl.select.validation`.
         """
-        numbers = self._numbers(metric, history, higher_is_better)
-        if largest is None:
-            largest = numbers.summary.larger_is_better
-            if largest is None:
-                what = f"{numbers.summary.title}, made of {numbers.summary.history!r}"
-                raise ValueError(f"largest: it is not known whether larger is better for {what}; give True or False.")
-        else:
-            checks.flag("largest", largest)
-        best = over_seeds.best(numbers, largest)
-        if best is None:
+        numbers, ranking = self._ranking(metric, largest, history, higher_is_better)
+        if not ranking:
             raise ValueError(f"best: there is nothing to choose from: of all runs, {over_seeds.counted(numbers)}.")
-        found: dict[str, Label] = {}
-        for (name, labels), i in zip(self.axes.items(), best, strict=False):
-            found |= named_axes.flat(name, labels[i])
+        best = ranking[0]
         if not bool(self.finished.all()) or bool(numbers.broken[best].any()):
             text = over_seeds.counted(numbers, best) or "all its runs are finished and sound"
+            found = named_axes.labels_at(self.axes, best)
             warnings.warn(f"best: {found}: {text}; of all runs, {over_seeds.counted(numbers)}.", stacklevel=2)
-        return {path: named_axes.value(label) for path, label in found.items()}
+        return named_axes.values_at(self.axes, best)
+
+    def ranked(
+        self,
+        metric: Metric | None = None,
+        *,
+        largest: bool | None = None,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> list[dict[str, Label]]:
+        """The points from the best to the worst, each as `best` gives the first; the arguments are those of `best`.
+
+        Points without a sound run are left out; no warning is given. Equal points are in the order of the axes.
+        """
+        _, ranking = self._ranking(metric, largest, history, higher_is_better)
+        return [named_axes.values_at(self.axes, point) for point in ranking]
 
     def table(
         self,
@@ -262,7 +270,7 @@ class Runs:
             is bold and the second best underlined, among the points whose runs are all finished and none of which diverged.
         largest: head -> whether larger is better, for metrics of which that is not known: functions of one's own.
         Each cell also says how many of its runs diverged, are not finished or have NaN for the metric, and so are left out, or give
-        constant answers. Below the table is what `cl.compare` has chosen for each method; in LaTeX that is a comment.
+        constant answers. Below the table stands how the hyperparameters were chosen, if a selection of `cl.select` has chosen them.
         """
         checks.choice("format", format, *tables.FORMATS)
         if largest is not None:
@@ -270,9 +278,7 @@ class Runs:
             for which in largest.values():
                 checks.flag("largest", which)
         columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
-        return tables.with_notes(
-            reports.table(self.axes, columns, format, largest), reports.chosen(self.axes, self.attributes), format
-        )
+        return reports.table(self.axes, columns, format, largest, note=self._note)
 
     def compare(
         self,
@@ -431,10 +437,29 @@ class Runs:
             title = f"{title}\n{words}" if title else words
         return plots.critical_difference(scores, largest=largest, level=level, title=title, ax=ax)
 
+    def _ranking(
+        self, metric: Metric | None, largest: bool | None, history: str | None, higher_is_better: bool | None
+    ) -> tuple[over_seeds.Numbers, list[over_seeds.Point]]:
+        """A metric of all runs, and the points that have sound ones, the best first; ValueError if that is not known."""
+        numbers = self._numbers(metric, history, higher_is_better)
+        if largest is None:
+            largest = numbers.summary.larger_is_better
+            if largest is None:
+                what = f"{numbers.summary.title}, made of {numbers.summary.history!r}"
+                raise ValueError(f"largest: it is not known whether larger is better for {what}; give True or False.")
+        else:
+            checks.flag("largest", largest)
+        return numbers, over_seeds.ranking(numbers, largest)
+
     @property
     def _measure(self) -> str:
         """The name of the history that the metrics are made of: "accuracy" unless there is only another one."""
         return summaries.default_history(self.history)
+
+    @property
+    def _note(self) -> str:
+        """How the hyperparameters were chosen, if that is known."""
+        return chosen.note(self.attributes)
 
     @property
     def _flags(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar, SharedBar
 from cl_func.storage import fingerprint
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps import planning, provenance
+from cl_func.sweeps import chosen, planning, provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid
@@ -46,7 +46,7 @@ def sweep(
     benchmark: Benchmark | Callable[[Tensor], Benchmark],
     *,
     seeds: int | Sequence[int] = 10,
-    hparams: Grid | None = None,
+    hparams: Grid | Mapping[str, Any] | None = None,
     probe: Probe | None = None,
     every: int = 1,
     compile: bool | Literal["auto"] = "auto",
@@ -63,8 +63,9 @@ def sweep(
 
     benchmark: a Benchmark; or a function from a key to one, called with a key of each seed, for a class order per seed:
         `lambda key: cl.streams.split_by_class(train, test, n_experiences=5, key=key)`. The datasets are shared, not copied.
-    seeds: how many (0, 1, ...), or a sequence of them. hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; its paths are those
-        of leaves of the state.
+    seeds: how many (0, 1, ...), or a sequence of them.
+    hparams: from `cl.grid`, `cl.zipped`, `cl.random_grid`; its paths are those of leaves of the state. Or one point, {path: value},
+        such as a selection of `cl.select` gives: all runs have these values, and the Runs no axis for them.
     probe: what to measure after every experience; by default the evaluation of `strategy.model` on the test stream. If you give
         `device`, make the stream of the probe there. `cl.trace.probe(slots)` is measured beside that evaluation.
     every: measure only after every `every`-th experience and after the last one; for online streams.
@@ -123,7 +124,8 @@ def sweep(
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     history, all_finished = finished.collect()
     where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
-    return Runs(axes, history, all_finished, time.perf_counter() - started, where, _Replay(first.config, runs))
+    attributes = {**where, **chosen.attributes(hparams if isinstance(hparams, Mapping) else {})}
+    return Runs(axes, history, all_finished, time.perf_counter() - started, attributes, _Replay(first.config, runs))
 
 
 def _run(

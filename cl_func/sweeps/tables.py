@@ -1,7 +1,7 @@
 """How tables of means with their confidence intervals are written: Markdown, LaTeX (for the package booktabs) and HTML.
 
 In LaTeX and HTML the best mean of a column is bold and the second underlined. Means are compared as they are written, so that two
-rows which look the same are marked the same.
+rows which look the same are marked the same. A note is a sentence at the foot of the table.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def marked(cells: Sequence[Cell], fit: Sequence[bool], larger_is_better: bool | 
     return [dataclasses.replace(cell, mark=marks.get(mean)) for cell, mean in zip(cells, means, strict=True)]
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int, note: str = "") -> str:
     """A Markdown table with a header [columns] and rows [rows][columns], of which the first columns, `n_labels`, hold labels."""
     del n_labels  # labels and numbers are written alike
 
@@ -73,10 +73,11 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labe
         return _one_line(value).replace("|", "\\|")
 
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(text(value) for value in line) + " |" for line in lines)
+    table = "\n".join("| " + " | ".join(text(value) for value in line) + " |" for line in lines)
+    return f"{table}\n\n{_one_line(note)}" if note else table
 
 
-def latex(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int) -> str:
+def latex(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int, note: str = "") -> str:
     r"""The same as a tabular of LaTeX, without its float: `\usepackage{booktabs}`."""
 
     def line(values: Sequence[str | Cell]) -> str:
@@ -84,14 +85,8 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels:
 
     columns = "l" * n_labels + "c" * (len(header) - n_labels)
     body = [r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule"]
-    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
-
-
-def with_notes(table: str, notes: Sequence[str], format: Format) -> str:
-    """A table with some lines of text below it: paragraphs, or comments in LaTeX."""
-    texts = [_one_line(note) for note in notes]
-    forms = {"markdown": "\n\n{}", "latex": "\n% {}", "html": "\n<p>{}</p>"}
-    return table + "".join(forms[format].format(escaping.escape(text) if format == "html" else text) for text in texts)
+    foot = [rf"\par\smallskip{{\footnotesize {latex_text(note)}\par}}"] if note else []  # outside, where its lines are broken
+    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}", *foot])
 
 
 def latex_text(text: str) -> str:
@@ -114,13 +109,14 @@ def _latex_number(text: str) -> str:
     return f"{digits} \\times 10^{{{int(power)}}}" if power else digits
 
 
-def html(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int) -> str:
+def html(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int, note: str = "") -> str:
     """The same as a table of HTML, with labels as heads of the rows."""
     lines = ["<table>", "<thead>", "<tr>" + "".join(f"<th>{_html(text)}</th>" for text in header) + "</tr>", "</thead>", "<tbody>"]
     for row in rows:
         tags = ["th" if i < n_labels else "td" for i in range(len(row))]
         lines.append("<tr>" + "".join(f"<{tag}>{_html(value)}</{tag}>" for tag, value in zip(tags, row, strict=True)) + "</tr>")
-    return "\n".join([*lines, "</tbody>", "</table>"])
+    foot = [f'<tfoot><tr><td colspan="{len(header)}">{_html(_one_line(note))}</td></tr></tfoot>'] if note else []
+    return "\n".join([*lines, "</tbody>", *foot, "</table>"])
 
 
 def _html(value: str | Cell) -> str:
