@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -33,6 +34,14 @@ def guesses(seeds=10, points=3, T=3):
         runs["accuracy"][where], runs["loss"][where] = 1 / CLASSES, NAN
         runs["class_accuracy"][where] = torch.eye(CLASSES)[0]
     return runs
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """A selection: the first point of the grid, without a run."""
+
+    def choose(self, strategy, benchmark, hparams, *, seeds, sweep):
+        return hparams.points()[0]
 
 
 def draws(*shape, seed=1):

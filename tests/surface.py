@@ -1581,6 +1581,18 @@ call(
         "ax": AX,
     },
 )
+THREE = {"a": R[0], "b": R[1], "c": R[2]}
+call(
+    "plots.critical_difference",
+    {"scores": THREE, "largest": True, "level": 0.05, "title": "t", "ax": None},
+    {
+        "scores": kind(bad=(R, {"a": R[0], "b": R[1]}, {**THREE, "c": R}, {**THREE, "c": R[0] * float("nan")}, {**THREE, 3: R[0]})),
+        "largest": FLAG,
+        "level": FRACTION,
+        "title": NAME.but("none"),
+        "ax": AX,
+    },
+)
 
 # -- random
 DIMS = kind("none", "int", "zero", "list", "empty list", bad=((2.0,), ("2",), (-1,), (True,), (None,)))
@@ -1937,6 +1949,35 @@ call(
     },
     run=cl.Runs.join,
 )
+call(
+    "Runs",
+    {"a": 0.1, "b": 0.2, "axis": "opt.lr", "test": "t", "confidence": 0.9, **ONE_METRIC},
+    {
+        **ONE_METRIC_,
+        "a": kind(bad=(0.2, 0.3)),
+        "b": kind("none", bad=(0.1, 0.3)),
+        "axis": kind(bad=("seed", "method")),
+        "test": choice("wilcoxon", "t"),
+        "confidence": FRACTION,
+    },
+    SAYS,
+    run=RUNS.compare,
+)
+call(
+    "Runs",
+    {"axis": "opt.lr", "over": "seeds", "largest": True, "level": 0.05, "title": "t", "ax": None, **ONE_METRIC},
+    {
+        **ONE_METRIC_,
+        "axis": kind(bad=("seed", "method")),
+        "over": choice("seeds", "settings"),
+        "largest": FLAG.but("none"),
+        "level": FRACTION,
+        "title": NAME.but("none"),
+        "ax": AX,
+    },
+    SAYS,
+    run=made_runs.make({"opt.lr": [0.1, 0.2, 0.3], "seed": [0, 1]}).plot_critical_difference,
+)
 call("Runs", {"dataset": RUNS.to_xarray()}, {"dataset": kind(bad=(RUNS,))}, run=cl.Runs.from_xarray)
 call(
     "Runs",
@@ -1956,38 +1997,53 @@ HPARAMS = (
     {3: 0.1},
     cl.grid({"opt.lr": [torch.ones(2)]}),
 )
+CHOOSE = made_runs.First()
+MANY = {"a": STRATEGY, "b": STRATEGY}
+OPTIONS = {
+    "probe": probe,
+    "executor": None,
+    "every": 1,
+    **KEPT,
+    "device": "cpu",
+    "resume": None,
+    "on_change": "error",
+    "tap": None,
+    **PLAIN,
+}
+OPTIONS_ = {
+    "tap": FUNCTION.but("none"),
+    "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
+    "probe": FUNCTION.but("none"),
+    "executor": kind("none"),
+    "every": SIZE,
+    "device": kind("none", bad=("gpu", "nowhere:0")),
+    "resume": kind("none", "str", bad=(FILE,)),
+    "on_change": choice("error", "warn"),
+    "compile": choice("auto").but("bool"),
+    "lanes": SIZE.but(bad=("many",)),
+    "progress": FLAG,
+}
+call(
+    "compare",
+    {"strategies": MANY, "benchmark": BENCH, "seeds": [0], "hparams": {"a": GRID}, "select": CHOOSE, "streams": None, **OPTIONS},
+    {
+        **OPTIONS_,
+        "strategies": kind(bad=(STRATEGY, {"a": None}, {3: STRATEGY}, {"": STRATEGY}, {"a": {"class": STRATEGY}}, {"a": GRID})),
+        "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA, {"a": DATA}, {3: BENCH})),
+        "hparams": kind(bad=({"a": {"opt.lr": [0.1]}}, {"c": GRID}, *({"a": grid} for grid in HPARAMS), GRID)),
+        "select": kind(bad=(made_runs.First, "validation")),
+        "streams": kind("none", bad=({"a": 3}, {"c": cl.streams.cumulative}, {"a": lambda benchmark: None}, cl.streams.cumulative)),
+    },
+    {"hparams": r"hparams|'opt[.\w]*'", "streams": "streams|'a'"},
+)
 call(
     "sweep",
+    {"strategy": STRATEGY, "benchmark": BENCH, "seeds": [0], "hparams": None, **OPTIONS},
     {
-        "strategy": STRATEGY,
-        "benchmark": BENCH,
-        "seeds": [0],
-        "hparams": None,
-        "probe": probe,
-        "executor": None,
-        "every": 1,
-        **KEPT,
-        "device": "cpu",
-        "resume": None,
-        "on_change": "error",
-        "tap": None,
-        **PLAIN,
-    },
-    {
-        "tap": FUNCTION.but("none"),
+        **OPTIONS_,
         "strategy": STRATEGY_,
         "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
-        "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
         "hparams": kind("none", "grid", "empty dict", bad=HPARAMS),
-        "probe": FUNCTION.but("none"),
-        "executor": kind("none"),
-        "every": SIZE,
-        "device": kind("none", bad=("gpu", "nowhere:0")),
-        "resume": kind("none", "str", bad=(FILE,)),
-        "on_change": choice("error", "warn"),
-        "compile": choice("auto").but("bool"),
-        "lanes": SIZE.but(bad=("many",)),
-        "progress": FLAG,
     },
     {"hparams": r"hparams|'opt[.\w]*'"},
 )

@@ -1,4 +1,5 @@
-"""Figures of runs: accuracy over time with confidence bands, accuracy and forgetting matrices, a metric over two hyperparameters.
+"""Figures of runs: accuracy over time with confidence bands, accuracy and forgetting matrices, a metric over two hyperparameters,
+average ranks with their critical difference.
 
 Every function returns a matplotlib `Figure` that is not registered with pyplot: show it in a notebook or write it with
 `figure.savefig("name.pdf")`. Given `ax`, it draws there and returns the figure of these axes, so that figures can be composed.
@@ -17,5 +18,14 @@ from cl_func.plots.curves import (
     matrices,
     matrix,
 )
+from cl_func.plots.ranks import critical_difference
 
-__all__ = ["PALETTE", "accuracy_timeline", "forgetting_matrix", "hyperparameter_grid", "matrices", "matrix"]
+__all__ = [
+    "PALETTE",
+    "accuracy_timeline",
+    "critical_difference",
+    "forgetting_matrix",
+    "hyperparameter_grid",
+    "matrices",
+    "matrix",
+]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, trace
+from cl_func import checks, plots, trace
 from cl_func.storage import files
 from cl_func.sweeps import (
     chosen,
+    comparison,
     divergence,
     figures,
     frames,
@@ -25,18 +26,22 @@ from cl_func.sweeps import (
     labelled_arrays,
     named_axes,
     over_seeds,
+    ranking,
     reports,
     runs_file,
     selection,
     summaries,
     tables,
 )
+from cl_func.sweeps.comparison import Comparison
 from cl_func.sweeps.named_axes import Axes, Label
+from cl_func.sweeps.significance import Test
 from cl_func.sweeps.summaries import METRICS as METRICS
 from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes as PlotAxes
     from matplotlib.figure import Figure
     from pandas import DataFrame
     from xarray import Dataset
@@ -276,6 +281,32 @@ class Runs:
         columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
         return reports.table(self.axes, columns, format, largest, note=self._note)
 
+    def compare(
+        self,
+        a: Label = None,
+        b: Label = None,
+        metric: Metric | None = None,
+        *,
+        axis: str = "method",
+        test: Test = "wilcoxon",
+        confidence: float = 0.95,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> Comparison:
+        """Test differences of a metric between points of an axis, paired over the seeds: `runs.compare("ER", "DER++")`.
+
+        a, b: labels of the axis; with a alone it is compared with all others, without both there are all pairs. Each is compared
+            at every point of the other axes, such as in every setting, and p is corrected for all that are compared in one call.
+        test: "wilcoxon", the signed-rank test, or "t", Student's, which needs fewer seeds but assumes normally distributed
+            differences. Both are two-sided and paired.
+        confidence: of the interval of the mean difference, Student's as in `mean_ci`; 1 - confidence is the level of the test.
+        Seeds with which one of the two diverged, is not finished, or has NaN for the metric are left out, and named.
+
+        Print the result for a table; it says where there are too few seeds for anything to be significant. The other arguments are
+        those of `metric`. Needs scipy. Raises ValueError for an axis or labels that are not there.
+        """
+        return comparison.compare(self._numbers(metric, history, higher_is_better), self.axes, a, b, axis, test, confidence)
+
     def to_pandas(
         self, histories: str | Sequence[str] | None = None, *, metrics: Sequence[Metric] | Mapping[str, Metric] | None = None
     ) -> DataFrame:
@@ -398,6 +429,34 @@ class Runs:
         if command is not None:
             checks.text("command", command)
         return html_report.write(path, html_report.page(self, title, metrics, command))
+
+    def plot_critical_difference(
+        self,
+        metric: Metric | None = None,
+        *,
+        axis: str = "method",
+        over: ranking.Over = "seeds",
+        largest: bool | None = None,
+        level: float = 0.05,
+        title: str | None = None,
+        ax: PlotAxes | None = None,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> Figure:
+        """The average ranks of the points of an axis, such as methods, and which do not differ: `plots.critical_difference`.
+
+        over: what ranks them, "seeds", each seed in each setting; or "settings", by the mean over the seeds, for many settings.
+        largest: whether larger is better, where that is not known. A seed with which one of them diverged, is not finished or has
+            NaN is left out for all, which the title says. The others are those of `metric` and of `plots.critical_difference`.
+        """
+        numbers = self._numbers(metric, history, higher_is_better)
+        scores, left_out = ranking.blocks(numbers, self.axes, axis, over)
+        if largest is None:
+            largest = numbers.summary.larger_is_better is not False
+        if left_out:
+            words = f"{left_out} left out, with which some have no number"
+            title = f"{title}\n{words}" if title else words
+        return plots.critical_difference(scores, largest=largest, level=level, title=title, ax=ax)
 
     def _ranking(
         self, metric: Metric | None, largest: bool | None, history: str | None, higher_is_better: bool | None
