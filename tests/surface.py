@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 import registry
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import cl_func as cl
@@ -1528,34 +1529,72 @@ call(
 
 # -- figures
 AX = kind("none")
+AXES_WITHOUT_A_GRID = Figure().add_axes((0, 0, 1, 1))
+PLOT_DRAWN = {"ax": None, "title": "t", "xlabel": "x", "ylabel": "y"}
+PLOT_DRAWN_ = {"ax": AX, "title": NAME.but("none"), "xlabel": NAME, "ylabel": NAME}
+PLOT_LINES = {"ylim": (0, None), "direct": None, "spread": None}
+PLOT_LINES_ = {
+    "ylim": kind("none", "list", bad=((1, 0), (0, float("nan")), (0, "1"), (0, 1, 2), [0])),
+    "direct": kind("none", "bool", bad=(0, 1, "True")),
+    "spread": kind("none", bad=("bands", "None", True)),
+}
 MEASURE = {"measure": "accuracy", "higher_is_better": None}
 MISSING = kind("list of str", "empty list", bad=(["a"], [None]))
 call(
     "plots.accuracy_timeline",
-    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": [], "higher_is_better": None},
+    {"curves": {"a": R}, "confidence": 0.9, "missing": [], "higher_is_better": None, **PLOT_DRAWN, **PLOT_LINES},
     {
+        **PLOT_DRAWN_,
+        **PLOT_LINES_,
         "curves": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": R[None]}, {"a": None}, {3: R}, [R], R)),
         "confidence": FRACTION,
-        "xlabel": NAME,
-        "ylabel": NAME,
-        "ax": AX,
         "missing": MISSING,
     },
 )
+PLOT_MAP = {**PLOT_DRAWN, "labels": ["a", "b", "c"]}
+PLOT_MAP_ = {**PLOT_DRAWN_, "ylabel": NAME.but("none"), "labels": kind("none", bad=(["a"], [1, 2, 3], "abc"))}
 call(
     "plots.matrix",
-    {"R": R, "title": "t", "ax": None, **MEASURE},
-    {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX, "measure": NAME},
+    {"R": R, **PLOT_MAP, **MEASURE},
+    {**PLOT_MAP_, "R": MATRIX.but(bad=(R[None, None],)), "measure": NAME},
 )
 call(
     "plots.matrices",
-    {"matrices": {"a": R}, "missing": [], **MEASURE},
-    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING, "measure": NAME},
+    {"matrices": {"a": R}, "missing": [], **PLOT_MAP, **MEASURE},
+    {
+        **PLOT_MAP_,
+        "matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)),
+        "missing": MISSING,
+        "measure": NAME,
+        "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
+    },
 )
 call(
     "plots.forgetting_matrix",
-    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None, "higher_is_better": None},
-    {"R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none"), "title": NAME.but("none"), "ax": AX},
+    {"R": R, "seen": [1, 2, 3], **PLOT_MAP, "higher_is_better": None},
+    {**PLOT_MAP_, "R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none")},
+)
+CLASS_MAPS = (R.long(), R * 100, R.to("meta"), R.tolist(), R[0], R[None, None], {"a": R[0]}, {3: R}, [R])
+call(
+    "plots.class_heatmap",
+    {"values": {"a": R}, "missing": [], **PLOT_MAP},
+    {
+        **PLOT_MAP_,
+        "ylabel": NAME,
+        "values": kind(bad=CLASS_MAPS),
+        "missing": MISSING,
+        "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
+    },
+)
+call(
+    "plots.class_heatmap",
+    {"values": R, "missing": (), **PLOT_MAP},
+    {
+        **PLOT_MAP_,
+        "ylabel": NAME,
+        "values": kind(bad=CLASS_MAPS),
+        "missing": kind("empty list"),
+    },
 )
 
 LABELS = kind(bad=(("x", ["1", "2"]), ("x", [1, 2, 3]), (None, ["1", "2", "3"]), ["x", ["1", "2", "3"]]))
@@ -1568,16 +1607,17 @@ call(
         "columns": ("y", ["1", "2", "3"]),
         "notes": None,
         "higher_is_better": None,
-    }
-    | {"title": "t", "ax": None},
+        **PLOT_DRAWN,
+    },
     {
         "values": kind(bad=(R[0], R.long(), R * 100, -R, R.tolist(), R[:0], R.to("meta"), R.to(torch.complex64), R.numpy())),
         "metric": NAME,
         "rows": LABELS,
         "columns": LABELS,
         "notes": kind("none", "empty dict", bad=({(0, 0): 1}, ["a"])),
-        "title": NAME.but("none"),
-        "ax": AX,
+        **PLOT_DRAWN_,
+        "xlabel": NAME.but("none"),
+        "ylabel": NAME.but("none"),
     },
 )
 
@@ -2450,6 +2490,7 @@ call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 RECORDS = {
     "core.Combinator",
     "losses.TargetLoss",
+    "plots.Picture",
     "Grid",
     "Runs",
     "core.SkipEmpty",

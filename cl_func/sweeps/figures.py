@@ -13,10 +13,10 @@ from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.over_seeds import Numbers, Standing
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from cl_func.plots import Picture
 
 
-def timeline(axes: Axes, standing: Standing, history: str, R: Tensor) -> Figure:
+def timeline(axes: Axes, standing: Standing, history: str, R: Tensor) -> Picture:
     """The average over time of a history [*axes, seed, time, T] that stands for the accuracy, a line for each point."""
     curves, missing = _by_point(axes, standing, R)
     measure = summaries.measured(history)
@@ -29,7 +29,7 @@ def timeline(axes: Axes, standing: Standing, history: str, R: Tensor) -> Figure:
     )
 
 
-def matrix(axes: Axes, standing: Standing, history: str, R: Tensor) -> Figure:
+def matrix(axes: Axes, standing: Standing, history: str, R: Tensor) -> Picture:
     """The mean matrix of each point of the same."""
     matrices, missing = _by_point(axes, standing, R)
     measure = summaries.measured(history)
@@ -37,7 +37,7 @@ def matrix(axes: Axes, standing: Standing, history: str, R: Tensor) -> Figure:
     return plots.matrices(matrices, missing=missing, measure=measure.replace("_", " "), higher_is_better=higher)
 
 
-def grid(axes: Axes, numbers: Numbers) -> Figure:
+def grid(axes: Axes, numbers: Numbers) -> Picture:
     """The mean of a metric over two hyperparameter axes as a heat map; ValueError unless there are exactly two."""
     names, summary = list(axes)[:-1], numbers.summary
     if len(names) != 2:

@@ -35,9 +35,10 @@ from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
     from xarray import Dataset
+
+    from cl_func.plots import Picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,7 +350,7 @@ class Runs:
         except (TypeError, ValueError) as error:
             raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
 
-    def plot_timeline(self) -> Figure:
+    def plot_timeline(self) -> Picture:
         """Average accuracy over time, one line with its band per point of the hyperparameter axes.
 
         Without accuracies, of the measure that stands for them, as in `metric`. Runs that diverged are left out; the legend
@@ -357,13 +358,13 @@ class Runs:
         """
         return figures.timeline(self.axes, self._standing, self._measure, self[self._measure])
 
-    def plot_matrix(self) -> Figure:
+    def plot_matrix(self) -> Picture:
         """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
         return figures.matrix(self.axes, self._standing, self._measure, self[self._measure])
 
     def plot_grid(
         self, metric: Metric | None = None, *, history: str | None = None, higher_is_better: bool | None = None
-    ) -> Figure:
+    ) -> Picture:
         """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
 
         Raises ValueError unless there are exactly two.

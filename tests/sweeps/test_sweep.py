@@ -154,8 +154,8 @@ def test_runs(tmp_path):
     again = cl.Runs.load(tmp_path / "runs.npz")
     assert again.axes == runs.axes
     assert all(torch.equal(again[name], runs[name]) or again[name].isnan().any() for name in runs.history)
-    for name, figure in {"timeline": runs.plot_timeline(), "grid": runs.plot_grid(), "matrix": runs.plot_matrix()}.items():
-        figure.savefig(tmp_path / f"{name}.png")
+    for name, picture in {"timeline": runs.plot_timeline(), "grid": runs.plot_grid(), "matrix": runs.plot_matrix()}.items():
+        picture.savefig(tmp_path / f"{name}.png")
     with pytest.raises(ValueError, match="cannot run again"):
         again.state(seed=0)
     with pytest.raises(ValueError, match=r"no such axis; there is opt\.lr"):
