@@ -1597,6 +1597,65 @@ call(
     },
 )
 
+CURVES = kind(bad=({"a": R.long()}, {"a": R[None]}, {"a": None}, {3: R}, [R], {"a": R * float("inf")}, R.to("meta"), R.long()))
+STEPS = kind("list", "empty list", "integer tensor", bad=([-1], [1.0], [True], torch.ones(2), R))
+for log in (False, True):
+    call(
+        "plots.learning_curve",
+        {"curves": {"a": R}, "window": 2, "ends": [1, 3], "confidence": 0.9, "log": log, "missing": [], "higher_is_better": None}
+        | {**PLOT_DRAWN, **PLOT_LINES},
+        {
+            **PLOT_DRAWN_,
+            **PLOT_LINES_,
+            "curves": CURVES.but("tensor"),
+            "window": SIZE.but("none"),
+            "ends": STEPS,
+            "confidence": FRACTION,
+            "log": FLAG,
+            "missing": MISSING,
+        },
+    )
+for given, also in ((R, ()), ({"a": R, "b": R}, (AXES_WITHOUT_A_GRID,))):
+    call(
+        "plots.forgetting_curves",
+        {"R": given, "seen": [1, 2, 3], "confidence": 0.9, "missing": [], "higher_is_better": None} | {**PLOT_MAP, **PLOT_LINES},
+        {
+            **PLOT_MAP_,
+            **PLOT_LINES_,
+            "R": MATRIX.but(bad=(R[None, None], {"a": R * 100}, {"a": R, "b": R[:2, :2]}, {3: R}, [R])),
+            "seen": SEEN.but("none"),
+            "ylabel": NAME,
+            "ax": AX.but(bad=also),
+            "confidence": FRACTION,
+            "missing": MISSING if also else kind("empty list"),
+            "labels": PLOT_MAP_["labels"].but(bad=(["a", "a", "b"],)),
+        },
+    )
+POINTS = {"opt.lr": [0.1, 1.0, 10.0], "act": ["a", "b", "a"]}
+SEARCH = {"points": POINTS, "values": R, "metric": "m", "log": ["opt.lr"], "higher_is_better": None, "ax": None, "title": "t"}
+SEARCH_ = {
+    "points": kind(bad=({}, {3: [1, 2, 3]}, {"opt.lr": [1, 2]}, {"opt.lr": "abc"}, {"act": [1, 2, 3]}, [POINTS])),
+    "values": kind(
+        "tensor", "nan tensor", bad=(R[0, 0], R.long(), R * 100, R * float("inf"), -R, R[:2], R.tolist(), R.to("meta"), R[None])
+    ),
+    "metric": NAME,
+    "log": kind("none", "empty list", bad=(["act "], ["alpha"], "opt.lr", [3])),
+    "title": NAME.but("none"),
+}
+SAYS_POINTS = {"points": "points|log", "values": "values|points"}
+call("plots.parallel_coordinates", SEARCH, {**SEARCH_, "ax": AX}, SAYS_POINTS)
+call(
+    "plots.hyperparameter_scatter",
+    {**SEARCH, "confidence": 0.9, "ylabel": "y", "ylim": (0, 1)},
+    {
+        **SEARCH_,
+        "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
+        "confidence": FRACTION,
+        "ylabel": NAME.but("none"),
+        "ylim": PLOT_LINES_["ylim"],
+    },
+    SAYS_POINTS,
+)
 LABELS = kind(bad=(("x", ["1", "2"]), ("x", [1, 2, 3]), (None, ["1", "2", "3"]), ["x", ["1", "2", "3"]]))
 call(
     "plots.hyperparameter_grid",
@@ -1924,7 +1983,10 @@ call(
     {"values": kind("list", "numpy array", "integer tensor", bad=([], [0.1, 0.1], [0.1, "0.1"], [None], [float("nan")], 3, {0.1}))},
 )
 PLAIN = {"compile": False, "lanes": 1, "progress": False}
-RUNS = made_runs.make({"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2, 2, 3))
+TRACE = {"losses.values": torch.rand(2, 2, 3, 2), "losses.count": torch.tensor([2, 4, 6]).expand(2, 2, 3)}
+RUNS = made_runs.make(
+    {"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2, 2, 3), class_accuracy=torch.rand(2, 2, 3, 4), **TRACE
+)
 AXES, FINISHED = {"a": [1, 2], "seed": [0, 1]}, torch.ones(2, 2, dtype=torch.bool)
 call(
     "Runs",
@@ -1947,6 +2009,26 @@ SAYS = {"metric": "metric|history"}
 call("Runs", ONE_METRIC, {**ONE_METRIC_, "metric": METRIC.but(bad=(lambda R: R,))}, SAYS, run=RUNS.metric)
 call("Runs", {**ONE_METRIC, "confidence": 0.9}, {**ONE_METRIC_, "confidence": FRACTION}, SAYS, run=RUNS.mean_ci)
 call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=RUNS.best)
+PICTURED = {"labels": ["a", "b"], "title": "t", "ax": None}
+PICTURED_ = {"labels": kind("none", "list of str", bad=(["a"], [1, 2], ["a", "a"], "ab")), "title": NAME.but("none"), "ax": AX}
+for plot in (RUNS.plot_timeline, RUNS.plot_matrix, RUNS.plot_forgetting):
+    call("Runs", {**PICTURED, "history": None, "higher_is_better": None}, {**PICTURED_, "history": HISTORY}, SAYS, run=plot)
+for plot in (RUNS.plot_scatter, RUNS.plot_parallel):
+    call("Runs", {**ONE_METRIC, "title": "t", "ax": None}, {**ONE_METRIC_, "title": NAME.but("none"), "ax": AX}, SAYS, run=plot)
+call(
+    "Runs",
+    {**PICTURED, "history": "class_accuracy"},
+    {**PICTURED_, "history": kind(bad=("loss", "norm"))},
+    {"history": "history|values|'"},
+    run=RUNS.plot_classes,
+)
+call(
+    "Runs",
+    {**PICTURED, "name": "losses"},
+    {**PICTURED_, "name": kind(bad=("loss", "norm"))},
+    {"name": "name|'"},
+    run=RUNS.plot_curve,
+)
 call(
     "Runs",
     {**ONE_METRIC, "format": "latex", "largest": None},

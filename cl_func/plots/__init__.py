@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from cl_func.plots.curves import accuracy_timeline
 from cl_func.plots.grids import hyperparameter_grid
+from cl_func.plots.learning import learning_curve
 from cl_func.plots.lines import PALETTE
 from cl_func.plots.maps import class_heatmap, forgetting_matrix, matrices, matrix
+from cl_func.plots.per_experience import forgetting_curves
+from cl_func.plots.searches import hyperparameter_scatter, parallel_coordinates
 
 if TYPE_CHECKING:
     from cl_func.plots.picture import Picture
@@ -25,10 +28,14 @@ __all__ = [
     "Picture",
     "accuracy_timeline",
     "class_heatmap",
+    "forgetting_curves",
     "forgetting_matrix",
     "hyperparameter_grid",
+    "hyperparameter_scatter",
+    "learning_curve",
     "matrices",
     "matrix",
+    "parallel_coordinates",
 ]
 
 

@@ -52,21 +52,23 @@ def panels(
     """
     rows = math.ceil(len(names) / columns)
     if ax is None:
-        figure = new(*size, layout)
-        cast("Any", figure.get_layout_engine()).set(h_pad=0.08)  # inches, so that titles stand off from what is above them
-        grid: Any = figure.add_gridspec(rows, columns)
+        figure: Any = new(*size, layout)
+        figure.get_layout_engine().set(h_pad=0.08)  # inches, so that titles stand off from what is above them
+        grid = figure.add_gridspec(rows, columns)
         frame = cast("Picture", figure.add_subplot(grid[:, :], axes_class=_picture()))
     else:
         frame = cast("Picture", given(ax))
         place = frame.get_subplotspec()
         if place is None:
             raise ValueError("ax: several panels need axes that have a place in a grid, such as those of figure.subplots().")
-        grid = place.subgridspec(rows, columns)
+        # A subfigure, since a grid within a grid would not be laid out beside the title and the legend of the frame.
+        figure = cast("Any", frame.figure).add_subfigure(place)
+        grid = figure.add_gridspec(rows, columns)
     frame.set_axis_off()
     found: list[Axes] = []
     for i in range(len(names)):
         shared = found[0] if share and found else None
-        found.append(frame.figure.add_subplot(grid[divmod(i, columns)], sharey=shared))
+        found.append(figure.add_subplot(grid[divmod(i, columns)], sharey=shared))
     if ax is None:
         frame.panels = dict(zip(names, found, strict=True))
     return frame, found
@@ -89,6 +91,13 @@ def entitle(ax: Axes, title: str | None, framed: bool = False) -> None:
 
 def _is_picture(ax: Axes) -> bool:
     return isinstance(ax, _picture())
+
+
+def whole_numbers(ax: Axes, most: int = 10) -> None:
+    """Have the ticks of the horizontal axis at whole numbers, about as many as `most`."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(most, integer=True))
 
 
 def inches(ax: Axes) -> tuple[float, float]:

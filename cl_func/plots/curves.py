@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cl_func import checks, metrics
+from cl_func import metrics
 from cl_func.plots import canvas, lines
 from cl_func.plots.canvas import Limits
 from cl_func.plots.lines import Spread
@@ -44,11 +44,7 @@ def accuracy_timeline(
     higher_is_better: for values of another measure, as in `cl.metrics`: False for errors. The axis then has a scale of its own.
     """
     canvas.check_named("curves", curves, "{'ER': cl.metrics.average_accuracy(R)}", missing)
-    checks.number("confidence", confidence, 0, 1)
-    checks.text("xlabel", xlabel)
-    checks.text("ylabel", ylabel)
-    canvas.check_texts(title=title)
-    lines.check_options(direct, spread)
+    lines.check_options(confidence, title, xlabel, ylabel, direct, spread)
     ends = canvas.check_limits("ylim", ylim)
     for name, values in curves.items():
         if metrics._check_accuracies(f"curves[{name!r}]", values, 1, higher_is_better).ndim > 2:
@@ -62,7 +58,7 @@ def accuracy_timeline(
     found = canvas.axes(ax, *lines.size([*curves, *missing], direct))
     found.set(xlabel=xlabel, ylabel=ylabel)
     canvas.entitle(found, title)
-    _whole_numbers(found)
+    canvas.whole_numbers(found)
     lines.draw(
         found,
         drawn,
@@ -74,9 +70,3 @@ def accuracy_timeline(
         best_first=higher_is_better is not False,
     )
     return found
-
-
-def _whole_numbers(ax: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

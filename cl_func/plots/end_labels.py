@@ -87,20 +87,25 @@ class EndLabels(Artist):
     def _arrange(self, renderer: Any) -> None:
         axes: Any = self.axes
         box, point, size = axes.bbox, self._point(), self.size
+        boxes, height = self._measure(size, renderer)
         for _ in range(3):  # the height of a text is not exactly proportional to its size
-            for text in self.texts:
-                text.set_fontsize(size)
-            boxes = [text.get_window_extent(renderer) for text in self.texts]
-            height = max(one.height for one in boxes) + 1.0
             if height * len(boxes) <= box.height or size < 1:
                 break
             size *= 0.98 * box.height / (height * len(boxes))
+            boxes, height = self._measure(size, renderer)
         ends = [None if end is None else axes.transData.transform(end) for end in self.ends]
         wanted = [box.y0 if end is None else min(max(end[1], box.y0), box.y1) for end in ends]
         left = box.x1 - max(one.width for one in boxes) if self.inside else box.x1 + (GAP + self.offset) * point
         for text, leader, end, y in zip(self.texts, self.leaders, ends, apart(wanted, height, box.y0, box.y1), strict=True):
             text.set_position((left, y))
             leader.set_data(*([], []) if end is None else ([end[0], left - 2 * point], [end[1], y]))
+
+    def _measure(self, size: float, renderer: Any) -> tuple[list[Bbox], float]:
+        """The boxes of the texts in a size, and the height that each is given."""
+        for text in self.texts:
+            text.set_fontsize(size)
+        boxes = [text.get_window_extent(renderer) for text in self.texts]
+        return boxes, max(one.height for one in boxes) + 1.0
 
     def draw(self, renderer: Any) -> None:
         """Arrange the names for the present size of the axes, and draw them."""

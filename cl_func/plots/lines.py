@@ -42,8 +42,12 @@ def mean_curve(x: Sequence[float], values: Tensor, confidence: float) -> Curve:
     return Curve(x, mean.tolist(), half.tolist() if values.ndim == 2 and len(values) > 1 else None)
 
 
-def check_options(direct: Any, spread: Any) -> None:
-    """Check the options that say where names stand and how spread is drawn; ValueError otherwise."""
+def check_options(confidence: Any, title: Any, xlabel: Any, ylabel: Any, direct: Any, spread: Any) -> None:
+    """Check the options that all curves have; TypeError or ValueError otherwise."""
+    checks.number("confidence", confidence, 0, 1)
+    checks.text("xlabel", xlabel)
+    checks.text("ylabel", ylabel)
+    canvas.check_texts(title=title)
     checks.choice("direct", direct, True, False, None)
     checks.choice("spread", spread, "band", "end", "none", None)
 
@@ -75,20 +79,21 @@ def draw(
     best_first: bool = True,
     colors: Sequence[str] | None = None,
     named: bool = True,
-) -> None:
-    """Draw a line for each name, with its name.
+) -> list[Line2D]:
+    """Draw a line for each name, with its name; the lines are returned.
 
     xlim, ylim: the ends of the scales. missing: names without a line, which come last.
     best_first: whether a legend begins with the line that ends highest, or lowest. colors: of each line; all are then without
-    dashes. named: whether names are drawn at all.
+    dashes. named: whether the names are drawn.
     """
     n = len(curves) + len(missing)
     spread = ("band" if n <= FEW else "end") if spread is None else spread
     lines: list[Line2D] = []
+    longest = max((len(curve.x) for curve in curves.values()), default=0)
     for i, (name, curve) in enumerate(curves.items()):
         color, marker, dashes = look(i) if colors is None else (colors[i], "o", "-")
         (line,) = ax.plot(curve.x, curve.y, color=color, linestyle=dashes, linewidth=1.8, markersize=4.5, label=name)
-        line.set(marker=marker if len(curve.x) <= 20 else None)
+        line.set(marker=marker if longest <= 20 or len(curve.x) == 1 else "none")
         line.set(clip_on=False, zorder=3)  # a marker at accuracy 1 lies on the frame, which would cut it in half
         if spread == "band" and curve.half is not None:
             low, high = ([y + sign * half for y, half in zip(curve.y, curve.half, strict=True)] for sign in (-1, 1))
@@ -104,7 +109,8 @@ def draw(
         if _is_direct(direct, n):
             _label_ends(ax, curves, [str(line.get_color()) for line in lines], missing, 16.0 if spread == "end" else 0.0)
         else:
-            _legend(ax, curves, lines, missing, best_first)
+            legend(ax, curves, lines, missing, best_first)
+    return lines
 
 
 def _bars(ax: Axes, curves: Sequence[Curve], colors: Sequence[str]) -> None:
@@ -121,7 +127,8 @@ def _bars(ax: Axes, curves: Sequence[Curve], colors: Sequence[str]) -> None:
             bar.set(transform=ax.transData + aside, clip_on=False)
 
 
-def _legend(ax: Axes, curves: Mapping[str, Curve], lines: Sequence[Line2D], missing: Sequence[str], best_first: bool) -> None:
+def legend(ax: Axes, curves: Mapping[str, Curve], lines: Sequence[Line2D], missing: Sequence[str], best_first: bool) -> None:
+    """The names of lines in a legend, those that end best first; it is beside the axes where the figure makes room."""
     last = {line: curve.y[-1] for line, curve in zip(lines, curves.values(), strict=True)}
     ordered = sorted(lines, key=last.__getitem__, reverse=best_first)
     names = [str(line.get_label()) for line in ordered] + list(missing)
@@ -129,9 +136,9 @@ def _legend(ax: Axes, curves: Mapping[str, Curve], lines: Sequence[Line2D], miss
     where: dict[str, Any] = {"loc": "best", "framealpha": 0.7, "edgecolor": "none"}
     if canvas.has_layout(ax):
         where = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "borderaxespad": 0, "frameon": False}
-    legend = ax.legend(ordered, [str(i) for i in range(len(ordered))], **where)
+    box = ax.legend(ordered, [str(i) for i in range(len(ordered))], **where)
     # The names are set afterwards, since matplotlib before 3.10 leaves names that start with "_" out of a legend.
-    for text, name in zip(legend.get_texts(), names, strict=True):
+    for text, name in zip(box.get_texts(), names, strict=True):
         text.set_text(name)
 
 

@@ -50,7 +50,8 @@ class Runs:
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
     attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
-        "at" the labels that `at` has chosen, and "joined" what belongs to one of the Runs that `join` has put together.
+        "scales" what the paths of a random grid were drawn on, "at" the labels that `at` has chosen, and "joined" what belongs to
+        one of the Runs that `join` has put together.
 
     A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
     "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the
@@ -350,31 +351,114 @@ class Runs:
         except (TypeError, ValueError) as error:
             raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
 
-    def plot_timeline(self) -> Picture:
-        """Average accuracy over time, one line with its band per point of the hyperparameter axes.
+    def plot_timeline(
+        self,
+        history: str | None = None,
+        *,
+        higher_is_better: bool | None = None,
+        labels: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Picture:
+        """Average accuracy over time, one line per point of the hyperparameter axes, with its confidence.
 
-        Without accuracies, of the measure that stands for them, as in `metric`. Runs that diverged are left out; the legend
-        says how many did, and how many give constant answers. Raises ValueError if some runs are not finished.
+        Without accuracies, of the measure that stands for them, as in `metric`. Runs that diverged or are not finished are left
+        out; the names of the lines say how many, and how many give constant answers. So it is in all pictures.
+
+        history: another one, by time, or by time and test experience. higher_is_better: where that is not known, as in `metric`.
+        labels: the names of the points, in order. options: those of `cl.plots.accuracy_timeline`, such as `ax=` and `title=`.
+        Raises TypeError or ValueError for other histories and options.
         """
-        return figures.timeline(self.axes, self._standing, self._measure, self[self._measure])
+        return figures.timeline(self.axes, self._standing, *self._measured(history, higher_is_better), labels, options)
 
-    def plot_matrix(self) -> Picture:
-        """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
-        return figures.matrix(self.axes, self._standing, self._measure, self[self._measure])
+    def plot_matrix(
+        self,
+        history: str | None = None,
+        *,
+        higher_is_better: bool | None = None,
+        labels: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Picture:
+        """The mean accuracy matrix of every point; otherwise as `plot_timeline`, with the options of `cl.plots.matrices`."""
+        return figures.matrix(self.axes, self._standing, *self._measured(history, higher_is_better), labels, options)
+
+    def plot_forgetting(
+        self,
+        history: str | None = None,
+        *,
+        higher_is_better: bool | None = None,
+        labels: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Picture:
+        """The accuracy on each test experience from when it was learned, a panel for each, and a line for each point.
+
+        With one point there is one panel, with a line for each experience. Otherwise as `plot_timeline`, with the options of
+        `cl.plots.forgetting_curves`.
+        """
+        return figures.forgetting(self.axes, self._standing, *self._measured(history, higher_is_better), labels, options)
+
+    def plot_classes(self, history: str = "class_accuracy", *, labels: Sequence[str] | None = None, **options: Any) -> Picture:
+        """The mean accuracy of each class over time, for every point; the options are those of `cl.plots.class_heatmap`."""
+        return figures.classes(self.axes, self._standing, history, self[history], labels, options)
+
+    def plot_curve(self, name: str, *, labels: Sequence[str] | None = None, **options: Any) -> Picture:
+        """The curve of a trace, as `curve` gives it, a line for each point; the options are those of `cl.plots.learning_curve`."""
+        return figures.curve(self.axes, self._standing, name, self.curve(name), labels, options)
 
     def plot_grid(
-        self, metric: Metric | None = None, *, history: str | None = None, higher_is_better: bool | None = None
+        self,
+        metric: Metric | None = None,
+        *,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+        **options: Any,
     ) -> Picture:
         """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
 
+        options: those of `cl.plots.hyperparameter_grid`, such as `ax=` and `title=`.
         Raises ValueError unless there are exactly two.
         """
-        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better))
+        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better), options)
+
+    def plot_scatter(
+        self,
+        metric: Metric | None = None,
+        *,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+        **options: Any,
+    ) -> Picture:
+        """A metric against each hyperparameter, of any grid; the options are those of `cl.plots.hyperparameter_scatter`."""
+        return figures.search(self.axes, self._numbers(metric, history, higher_is_better), self._scales, False, options)
+
+    def plot_parallel(
+        self,
+        metric: Metric | None = None,
+        *,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+        **options: Any,
+    ) -> Picture:
+        """All hyperparameters side by side, coloured by a metric; the options are those of `cl.plots.parallel_coordinates`."""
+        return figures.search(self.axes, self._numbers(metric, history, higher_is_better), self._scales, True, options)
+
+    def _measured(self, history: str | None, higher_is_better: bool | None) -> tuple[str, Tensor, bool | None]:
+        """A history by its name, or the usual one, and which way it is better."""
+        checks.choice("higher_is_better", higher_is_better, True, False, None)
+        name = self._measure if history is None else checks.text("history", history)
+        if higher_is_better is None:
+            higher_is_better = summaries.KNOWN.get(summaries.measured(name), True)
+        return name, self[name], higher_is_better
 
     @property
     def _measure(self) -> str:
         """The name of the history that the metrics are made of: "accuracy" unless there is only another one."""
         return summaries.default_history(self.history)
+
+    @property
+    def _scales(self) -> dict[str, str]:
+        """What the paths of a random grid were drawn on, by path."""
+        found = self.attributes.get("scales")
+        return found if isinstance(found, dict) else {}
 
     @property
     def _flags(self) -> dict[str, Tensor]:

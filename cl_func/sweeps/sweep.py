@@ -154,6 +154,7 @@ def sweep(
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     history, all_finished = finished.collect()
     where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
+    where |= {"scales": dict(hparams.scales)} if hparams.scales else {}  # which pictures of the hyperparameters have
     return Runs(axes, history, all_finished, time.perf_counter() - started, where, _Replay(config, runs))
 
 

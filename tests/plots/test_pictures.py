@@ -8,10 +8,12 @@ import math
 
 import numpy as np
 import pytest
+import test_curves
+import test_searches
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_runs import guesses
+from made_runs import swept
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from test_plots import assert_apart
@@ -209,18 +211,6 @@ def test_what_is_outside_of_a_scale_is_refused(metric, outside):
 # ---------------------------------------------------------------- Runs
 
 
-def swept(a=2, b=3, seeds=4):
-    """Runs over two axes; the first point has 1 NaN and 1 constant answer, the last but one nothing else than NaN."""
-    single = guesses(seeds=seeds, points=1)
-    history = {k: v.expand(a, b, *v.shape[1:]).clone() for k, v in single.history.items()}
-    history["accuracy"] = torch.rand(history["accuracy"].shape, generator=torch.Generator().manual_seed(5))
-    history["loss"][0, 0, 0] = math.nan
-    history["class_accuracy"][0, 0, 1, -1] = torch.eye(history["class_accuracy"].shape[-1])[0]
-    history["loss"][-1, -2] = math.nan
-    axes = {"opt.lr": [10.0**-i for i in range(a)], "lwf.strength": [0.5 * 2**i for i in range(b)], "seed": list(range(seeds))}
-    return cl.Runs(axes, history, torch.ones(a, b, seeds, dtype=torch.bool), 1.0)
-
-
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("size", [(2, 3), (1, 4), (5, 2)])
 def test_plot_grid(metric, size):
@@ -316,6 +306,6 @@ def test_every_plotting_function_is_read_back():
         for name, value in vars(plots).items()
         if inspect.isfunction(value) and name[0] != "_" and value.__module__.startswith(plots.__name__)
     ]
-    assert {
-        f"test_{name}" for name in [*public, *(name for name in vars(cl.Runs) if name.startswith("plot_"))]
-    } - globals().keys() == set()
+    assert {"matrix", "forgetting_curves", "parallel_coordinates"} <= {*public}
+    tests = globals().keys() | vars(test_curves).keys() | vars(test_searches).keys()
+    assert {f"test_{name}" for name in [*public, *(name for name in vars(cl.Runs) if name.startswith("plot_"))]} - tests == set()
