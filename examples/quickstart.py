@@ -67,9 +67,8 @@ def main() -> None:
         print(f"{name:<10} {average:>12.3f} ± {half:.3f} {forgetting:>12.3f} ± {forgetting_half:.3f} {seconds:>9.1f}")
         curves[name], matrices[name] = cl.metrics.average_accuracy(R), R
 
-    timeline = cl.plots.accuracy_timeline(curves)
-    timeline.savefig(args.out / "accuracy.png", dpi=150)
-    cl.plots.matrices(matrices).savefig(args.out / "matrices.png", dpi=150)
+    cl.plots.accuracy_timeline(curves).savefig(args.out / "accuracy.png")
+    cl.plots.matrices(matrices).savefig(args.out / "matrices.png")
     print(f"\npictures: {args.out / 'accuracy.png'}, {args.out / 'matrices.png'}")
 
 

@@ -79,7 +79,8 @@ def hyperparameter_scatter(
             )
         lost = x[~known].tolist()
         across = panel.get_xaxis_transform()  # the height in parts of the panel's
-        panel.plot(lost, [0.03] * len(lost), "x", color="0.4", markersize=5, transform=across, clip_on=False)
+        if lost:  # a line without points would stand in the corner of the figure, as the layout sees it
+            panel.plot(lost, [0.03] * len(lost), "x", color="0.4", markersize=5, transform=across, clip_on=False)
         panel.set_xlabel(name)
         panel.set_ylabel((metric.replace("_", " ") if ylabel is None else ylabel) if i % columns == 0 else "")
         panel.tick_params(labelleft=i % columns == 0)
@@ -126,13 +127,13 @@ def parallel_coordinates(
             look = {"color": shades.to_rgba(mean[i].numpy()), "linewidth": 1.6}
         found.plot(range(len(scales)), heights[:, i].tolist(), zorder=2 + place / len(order), clip_on=False, **look)
     for j, scale in enumerate(scales.values()):
-        found.axvline(j, color="0.2", linewidth=0.8, zorder=3.5)
+        found.vlines(j, 0, 1, color="0.2", linewidth=0.8, zorder=3.5)
         for height, text in _ticks(scale):
             found.annotate(
                 text, (j, height), (-3, 0), textcoords="offset points", ha="right", va="center", fontsize=7, zorder=4,
                 bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
             )  # fmt: skip
-    found.set(xlim=(-0.05, len(scales) - 0.95), ylim=(0, 1), yticks=[])
+    found.set(xlim=(-0.05, len(scales) - 0.95), ylim=(-0.03, 1.05), yticks=[])
     found.set_xticks(range(len(scales)), list(scales))
     found.tick_params(axis="x", length=0, pad=6)
     found.spines[:].set_visible(False)

@@ -150,12 +150,25 @@ def by_point(axes: Axes, standing: Standing, R: Tensor, labels: Any = None) -> t
         raise checks.type_error("labels", "None or a list of names", labels)
     if labels is not None and (len(labels) != len(points) or len({*map(repr, labels)}) < len(points)):
         raise ValueError(f"labels: expected a name of its own for each of the {len(points)} points, got {labels}.")
-    for i, point in enumerate(points):
-        name = ", ".join(f"{axis}={text}" for axis, text in named_axes.point_texts(axes, point).items()) or "mean"
-        name = name if labels is None else checks.text("labels", labels[i])
+    names = _names(axes, points) if labels is None else [checks.text("labels", label) for label in labels]
+    for name, point in zip(names, points, strict=True):
         name += f" ({summary})" if (summary := over_seeds.counted(standing, point)) else ""
         if usable[point].any():
             found[name] = R[point][usable[point]]
         else:
             missing.append(name)
     return found, missing
+
+
+def _names(axes: Axes, points: Sequence[over_seeds.Point]) -> list[str]:
+    """The names of points, by their labels: "ER, opt.lr=0.1"; of labels that are texts without the axis, if they then differ."""
+    for short in (True, False):
+        found = []
+        for point in points:
+            texts = named_axes.point_texts(axes, point)
+            known = [short and isinstance(axes[axis][i], str) for axis, i in zip(texts, point, strict=True)]
+            parts = [text if one else f"{axis}={text}" for (axis, text), one in zip(texts.items(), known, strict=True)]
+            found.append(", ".join(parts) or "mean")
+        if len(set(found)) == len(found):
+            break
+    return found

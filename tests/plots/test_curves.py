@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_runs import swept
+from made_runs import make, swept
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from test_plots import assert_apart, drawn, runs
@@ -208,6 +208,13 @@ def test_a_timeline_of_any_history():
             found.plot_timeline(labels=bad)
     with pytest.raises(ValueError, match="'nowhere': no such history"):
         found.plot_timeline("nowhere")
+
+
+def test_labels_that_are_texts_need_no_name_of_their_axis():
+    found = make({"method": ["ER", "DER++"], "opt.lr": [0.1, 0.3], "seed": [0, 1]})
+    assert [*lines(found.plot_timeline())] == ["ER, opt.lr=0.1", "ER, opt.lr=0.3", "DER++, opt.lr=0.1", "DER++, opt.lr=0.3"]
+    alike = make({"a": ["x, y", "x"], "b": ["z", "y, z"], "seed": [0, 1]})
+    assert [*lines(alike.plot_timeline())] == ["a=x, y, b=z", "a=x, y, b=y, z", "a=x, b=z", "a=x, b=y, z"]
 
 
 @pytest.mark.parametrize("plot", ["timeline", "matrix", "forgetting", "classes", "grid", "scatter", "parallel"])

@@ -97,6 +97,12 @@ def test_parallel_coordinates():
     assert_apart(ax)
 
 
+def test_every_point_has_a_number():
+    ax = plots.hyperparameter_scatter(POINTS, torch.tensor([0.2, 0.4, 0.3, 0.1]), "average_accuracy")
+    assert_apart(ax)
+    assert all(not dots(panel)[1] for panel in ax.panels.values())
+
+
 def test_no_point_has_a_number():
     lost = torch.full((4, 2), NAN)
     for draw in (plots.hyperparameter_scatter, plots.parallel_coordinates):
