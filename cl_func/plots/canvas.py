@@ -44,11 +44,18 @@ def _picture() -> type[Picture]:
 
 
 def panels(
-    ax: Axes | None, names: Sequence[str], columns: int, size: tuple[float, float], layout: Layout, share: bool = False
+    ax: Axes | None,
+    names: Sequence[str],
+    columns: int,
+    size: tuple[float, float],
+    layout: Layout,
+    share: bool = False,
+    beside: float = 0.0,
 ) -> tuple[Picture, list[Axes]]:
     """An empty frame and within it axes for each name, filled row by row; on `ax`, or else in a figure of that size in inches.
 
-    share: whether all have the y axis of the first. Raises ValueError for `ax` that have no place in a grid.
+    share: whether all have the y axis of the first. beside: the inches that are needed at their right where no layout makes room.
+    Raises ValueError for `ax` that have no place in a grid.
     """
     rows = math.ceil(len(names) / columns)
     if ax is None:
@@ -61,9 +68,13 @@ def panels(
         place = frame.get_subplotspec()
         if place is None:
             raise ValueError("ax: several panels need axes that have a place in a grid, such as those of figure.subplots().")
-        # A subfigure, since a grid within a grid would not be laid out beside the title and the legend of the frame.
-        figure = cast("Any", frame.figure).add_subfigure(place)
-        grid = figure.add_gridspec(rows, columns)
+        if has_layout(frame):  # a grid within a grid would not be laid out beside the title and the legend of the frame
+            figure = cast("Any", frame.figure).add_subfigure(place)
+            grid = figure.add_gridspec(rows, columns)
+        else:
+            figure, right, above = frame.figure, left_of(frame, beside), min(0.3 / inches(frame)[1], 0.3)
+            ratios = {"width_ratios": (right, 1 - right + 1e-9), "height_ratios": (above, 1 - above)}
+            grid = place.subgridspec(2, 2, wspace=0, hspace=0, **ratios)[1, 0].subgridspec(rows, columns)
     frame.set_axis_off()
     found: list[Axes] = []
     for i in range(len(names)):
@@ -72,6 +83,11 @@ def panels(
     if ax is None:
         frame.panels = dict(zip(names, found, strict=True))
     return frame, found
+
+
+def left_of(frame: Axes, beside: float) -> float:
+    """The part of the width of a frame that is left of so many inches, at least 0.4."""
+    return max(1 - beside / inches(frame)[0], 0.4)
 
 
 def entitle(ax: Axes, title: str | None, framed: bool = False) -> None:

@@ -127,14 +127,26 @@ def _bars(ax: Axes, curves: Sequence[Curve], colors: Sequence[str]) -> None:
             bar.set(transform=ax.transData + aside, clip_on=False)
 
 
-def legend(ax: Axes, curves: Mapping[str, Curve], lines: Sequence[Line2D], missing: Sequence[str], best_first: bool) -> None:
-    """The names of lines in a legend, those that end best first; it is beside the axes where the figure makes room."""
+def legend(
+    ax: Axes,
+    curves: Mapping[str, Curve],
+    lines: Sequence[Line2D],
+    missing: Sequence[str],
+    best_first: bool,
+    left: float | None = None,
+) -> None:
+    """The names of lines in a legend, those that end best first; it is beside the axes where the figure makes room.
+
+    left: where it begins, in parts of the width of the axes, if room was left within them.
+    """
     last = {line: curve.y[-1] for line, curve in zip(lines, curves.values(), strict=True)}
     ordered = sorted(lines, key=last.__getitem__, reverse=best_first)
     names = [str(line.get_label()) for line in ordered] + list(missing)
     ordered += [ax.plot([], [], linestyle="none")[0] for _ in missing]
     where: dict[str, Any] = {"loc": "best", "framealpha": 0.7, "edgecolor": "none"}
-    if canvas.has_layout(ax):
+    if left is not None:
+        where = {"loc": "upper left", "bbox_to_anchor": (left + 0.02, 1.0), "frameon": False, "fontsize": "small"}
+    elif canvas.has_layout(ax):
         where = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "borderaxespad": 0, "frameon": False}
     box = ax.legend(ordered, [str(i) for i in range(len(ordered))], **where)
     # The names are set afterwards, since matplotlib before 3.10 leaves names that start with "_" out of a legend.

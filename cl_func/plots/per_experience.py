@@ -117,20 +117,20 @@ def _panels(
     names = [*next(iter(found.values())), *missing]
     if options["spread"] is None:
         options["spread"] = "band" if len(names) <= lines.FEW else "none"  # there is no room for bars at the ends
+    beside = 0.75 + 0.07 * max(map(len, names))  # for a legend in small letters
     size = 2.6 + 1.5 * columns + 0.08 * max(map(len, names)), max(0.9 + 1.5 * rows, 0.6 + 0.22 * len(names))
-    frame, panels = canvas.panels(ax, list(found), columns, size, "constrained", share=True)
+    frame, panels = canvas.panels(ax, list(found), columns, size, "constrained", share=True, beside=beside)
     canvas.entitle(frame, title, framed=True)
     drawn = []
     for i, (panel, (name, curves)) in enumerate(zip(panels, found.items(), strict=True)):
         drawn = lines.draw(panel, curves, missing=missing, named=False, **options)
         canvas.whole_numbers(panel, 5)
-        panel.set_title(name, fontsize="medium")
-        panel.set_xlabel(words[0] if i + columns >= len(found) and (i % columns == (columns - 1) // 2 or len(found) < 4) else "")
+        panel.set_title(name, fontsize=max(5.0, min(10.0, 72 * canvas.inches(panel)[0] / (0.62 * len(name)))))
+        panel.set_xlabel(words[0] if i + columns >= len(found) and i % columns == (columns - 1) // 2 else "")
         panel.set_ylabel(words[1] if i % columns == 0 else "")
         panel.tick_params(labelleft=i % columns == 0, labelbottom=i + columns >= len(found))
-    where = frame if canvas.has_layout(frame) else panels[-1]
-    curves = list(found.values())[-1]
-    lines.legend(where, curves, drawn, missing, options["best_first"])
+    left = None if canvas.has_layout(frame) else canvas.left_of(frame, beside)
+    lines.legend(frame, list(found.values())[-1], drawn, missing, options["best_first"], left)
     return frame
 
 

@@ -95,9 +95,13 @@ def test_forgetting_curves_in_given_axes():
     assert plots.forgetting_curves({f"m{i}": runs(3, 4) for i in range(8)}, ax=right, title="eight") is right
     assert len(legend(right)) == 8
     assert_apart(figure)
-    plain = Figure(figsize=(12, 4))
-    plots.forgetting_curves({"a": runs(3, 4)}, ax=plain.subplots())
-    assert any(ax.get_legend() for ax in plain.axes)
+    plain = Figure(figsize=(14, 4))  # without a layout
+    left, right = plain.subplots(1, 2)
+    plots.forgetting_curves({f"a method {i}": runs(3, 4) for i in range(8)}, ax=left, title="eight")
+    plots.matrices({"a": runs(2, 3), "b": runs(2, 3)}, ax=right, title="two")
+    assert_apart(plain)
+    box = left.get_legend().get_window_extent()
+    assert not any(box.overlaps(panel.get_tightbbox()) for panel in plain.axes if panel is not left)
 
 
 # ---------------------------------------------------------------- learning curves
