@@ -44,6 +44,18 @@ class First:
         return hparams.points()[0]
 
 
+def swept(a=2, b=3, seeds=4):
+    """Runs over two axes; the first point has 1 NaN and 1 constant answer, the last but one nothing else than NaN."""
+    single = guesses(seeds=seeds, points=1)
+    history = {k: v.expand(a, b, *v.shape[1:]).clone() for k, v in single.history.items()}
+    history["accuracy"] = torch.rand(history["accuracy"].shape, generator=torch.Generator().manual_seed(5))
+    history["loss"][0, 0, 0] = NAN
+    history["class_accuracy"][0, 0, 1, -1] = torch.eye(history["class_accuracy"].shape[-1])[0]
+    history["loss"][-1, -2] = NAN
+    axes = {"opt.lr": [10.0**-i for i in range(a)], "lwf.strength": [0.5 * 2**i for i in range(b)], "seed": list(range(seeds))}
+    return cl.Runs(axes, history, torch.ones(a, b, seeds, dtype=torch.bool), 1.0)
+
+
 def draws(*shape, seed=1):
     """Uniform numbers."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))

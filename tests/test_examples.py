@@ -63,7 +63,7 @@ def test_quickstart_shows_the_expected_order(tmp_path):
     script = ROOT / "examples" / "quickstart.py"
     run = subprocess.run([sys.executable, str(script), "--seeds", "3", "--out", str(tmp_path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    rows = dict(re.findall(r"^(\S.*?)\s{2,}([0-9.]+) ±", run.stdout, re.M))
+    rows = dict(re.findall(r"^\| (\S.*?) \| ([0-9.]+) ±", run.stdout, re.M))
     naive, lwf, er, joint = (float(rows[name]) for name in ("naive", "LwF", "ER", "joint"))
     assert naive + 0.05 < lwf < er - 0.2 < joint
 

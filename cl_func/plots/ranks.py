@@ -16,18 +16,19 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.plots.curves import _axes, _check_title
+from cl_func.plots import canvas
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from cl_func.plots.picture import Picture
 
 
 class Ranked(Protocol):
     """What draws its own diagram, such as Runs."""
 
-    def plot_critical_difference(self, *arguments: Any, **options: Any) -> Figure: ...
+    def plot_critical_difference(self, *arguments: Any, **options: Any) -> Picture: ...
 
 
 def average_ranks(scores: np.ndarray, largest: bool = True) -> np.ndarray:
@@ -66,7 +67,7 @@ def critical_difference(
     level: float = 0.05,
     title: str | None = None,
     ax: Axes | None = None,
-) -> Figure:
+) -> Picture:
     """Average ranks on an axis, the best left; thick lines join methods that do not differ by Nemenyi's test.
 
     scores: name -> floating [N], the numbers of at least three methods in the same N >= 2 blocks: settings, or settings and seeds;
@@ -79,12 +80,12 @@ def critical_difference(
     """
     checks.flag("largest", largest)
     checks.number("level", level, 0, 1)
-    _check_title(title)
+    canvas.check_texts(title=title)
     if not isinstance(scores, Mapping):
         own: Any = getattr(scores, "plot_critical_difference", None)
         draw = checks.function("scores", own, "a mapping from names to tensors, or Runs")
-        figure: Figure = draw(largest=largest, level=level, title=title, ax=ax)
-        return figure
+        picture: Picture = draw(largest=largest, level=level, title=title, ax=ax)
+        return picture
     values = _check_scores(scores)
     k, n = values.shape
     ranks, p, cd = average_ranks(values, largest).tolist(), friedman(values), critical(k, n, level)
@@ -93,29 +94,31 @@ def critical_difference(
     left, bars = (k + 1) // 2, groups(ranks, cd)
     first = 0.55 + 0.25 * len(bars)  # where the names begin, below the bars
     rows = [*range(left), *reversed(range(k - left))]
-    figure, ax = _axes(ax, 4.0 + 0.14 * max(map(len, texts)), 1.1 + 0.28 * (first + 0.6 * left), layout="constrained")
-    ax.set_axis_off()
+    picture = canvas.axes(ax, 4.0 + 0.14 * max(map(len, texts)), 1.1 + 0.28 * (first + 0.6 * left))
+    picture.set_axis_off()
     margin = 0.06 * (k - 1)
-    ax.set(xlim=(1 - margin, k + margin), ylim=(-first - 0.6 * left, 1.9))
+    picture.set(xlim=(1 - margin, k + margin), ylim=(-first - 0.6 * left, 1.9))
     line: dict[str, Any] = {"color": "black", "linewidth": 1.0, "clip_on": False}
-    ax.plot([1, k], [0, 0], **line)
+    picture.plot([1, k], [0, 0], **line)
     for rank in range(1, k + 1):
-        ax.plot([rank, rank], [0, 0.2], **line)
-        ax.text(rank, 0.3, str(rank), ha="center", va="bottom", fontsize="small")
+        picture.plot([rank, rank], [0, 0.2], **line)
+        picture.text(rank, 0.3, str(rank), ha="center", va="bottom", fontsize="small")
     for place, (i, text) in enumerate(zip(order, texts, strict=True)):
         y, edge, side = -first - 0.6 * rows[place], *((1 - margin, "right") if place < left else (k + margin, "left"))
-        ax.plot([ranks[i], ranks[i], edge], [0, y, y], **line)
-        ax.text(edge, y, f"{text} " if side == "right" else f" {text}", ha=side, va="center", fontsize="medium")
+        picture.plot([ranks[i], ranks[i], edge], [0, y, y], **line)
+        picture.text(edge, y, f"{text} " if side == "right" else f" {text}", ha=side, va="center", fontsize="medium")
     for j, (low, high) in enumerate(bars):
         y = -0.3 - 0.25 * j
-        ax.plot([low - 0.02, high + 0.02], [y, y], color="#D55E00", linewidth=3.5, solid_capstyle="butt", clip_on=False, zorder=3)
+        picture.plot(
+            [low - 0.02, high + 0.02], [y, y], color="#D55E00", linewidth=3.5, solid_capstyle="butt", clip_on=False, zorder=3
+        )
     fits = cd <= k - 1
     if fits:
-        ax.plot([1, 1, 1, 1 + cd, 1 + cd, 1 + cd], [1.15, 1.35, 1.25, 1.25, 1.35, 1.15], **line)
-    ax.text(1 + cd / 2 if fits else (1 + k) / 2, 1.4, f"CD = {cd:.2f}", ha="center", va="bottom", fontsize="small")
+        picture.plot([1, 1, 1, 1 + cd, 1 + cd, 1 + cd], [1.15, 1.35, 1.25, 1.25, 1.35, 1.15], **line)
+    picture.text(1 + cd / 2 if fits else (1 + k) / 2, 1.4, f"CD = {cd:.2f}", ha="center", va="bottom", fontsize="small")
     said = f"{n} blocks, Friedman's p = {p:.2g}" + ("" if p <= level else ": no difference is shown")
-    ax.set_title(f"{title}\n{said}" if title else said, fontsize="medium")
-    return figure
+    canvas.entitle(picture, f"{title}\n{said}" if title else said)
+    return picture
 
 
 def _check_scores(scores: Mapping[str, Any]) -> np.ndarray:

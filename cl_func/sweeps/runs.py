@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, plots, trace
+from cl_func import checks, trace
 from cl_func.storage import files
 from cl_func.sweeps import (
     chosen,
     comparison,
     divergence,
-    figures,
     frames,
-    html_report,
     joining,
     labelled_arrays,
     named_axes,
     over_seeds,
-    ranking,
     reports,
     runs_file,
     selection,
@@ -35,20 +32,19 @@ from cl_func.sweeps import (
 )
 from cl_func.sweeps.comparison import Comparison
 from cl_func.sweeps.named_axes import Axes, Label
+from cl_func.sweeps.pictures import RunsPictures
 from cl_func.sweeps.significance import Test
 from cl_func.sweeps.summaries import METRICS as METRICS
 from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes as PlotAxes
-    from matplotlib.figure import Figure
     from pandas import DataFrame
     from xarray import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
-class Runs:
+class Runs(RunsPictures):
     """The runs of a sweep: a product of hyperparameter axes and, last, the seeds.
 
     axes: name -> labels of the points, in the order of the histories' leading axes; the last is "seed".
@@ -56,8 +52,8 @@ class Runs:
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
     attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
-        "at" the labels that `at` has chosen, "chosen" how a selection has chosen hyperparameters, and "joined" what belongs to one
-        of the Runs that `join` has put together.
+        "scales" what the paths of a random grid were drawn on, "at" the labels that `at` has chosen, "chosen" how a selection has
+        chosen hyperparameters, and "joined" what belongs to one of the Runs that `join` has put together.
 
     A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
     "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the
@@ -388,75 +384,6 @@ class Runs:
             return Runs(*parts)
         except (TypeError, ValueError) as error:
             raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
-
-    def plot_timeline(self) -> Figure:
-        """Average accuracy over time, one line with its band per point of the hyperparameter axes.
-
-        Without accuracies, of the measure that stands for them, as in `metric`. Runs that diverged are left out; the legend
-        says how many did, and how many give constant answers. Raises ValueError if some runs are not finished.
-        """
-        return figures.timeline(self.axes, self._standing, self._measure, self[self._measure])
-
-    def plot_matrix(self) -> Figure:
-        """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
-        return figures.matrix(self.axes, self._standing, self._measure, self[self._measure])
-
-    def plot_grid(
-        self, metric: Metric | None = None, *, history: str | None = None, higher_is_better: bool | None = None
-    ) -> Figure:
-        """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
-
-        Raises ValueError unless there are exactly two.
-        """
-        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better))
-
-    def report(
-        self,
-        path: str | Path,
-        *,
-        title: str = "Continual learning runs",
-        metrics: Sequence[Metric] | None = None,
-        command: str | None = None,
-    ) -> Path:
-        """Write one HTML page that needs no network: tables, pictures, what was run, seeds, machine, versions and the command.
-
-        metrics: the columns of the table, as in `table`; by default the average accuracy, and forgetting where there is one.
-        command: how to repeat it; by default the command line of this process, in a notebook none.
-        Returns the path. Raises ValueError for a path that is not of an .html file in a folder, and as `table` does; ImportError
-        without matplotlib.
-        """
-        checks.text("title", title)
-        if command is not None:
-            checks.text("command", command)
-        return html_report.write(path, html_report.page(self, title, metrics, command))
-
-    def plot_critical_difference(
-        self,
-        metric: Metric | None = None,
-        *,
-        axis: str = "method",
-        over: ranking.Over = "seeds",
-        largest: bool | None = None,
-        level: float = 0.05,
-        title: str | None = None,
-        ax: PlotAxes | None = None,
-        history: str | None = None,
-        higher_is_better: bool | None = None,
-    ) -> Figure:
-        """The average ranks of the points of an axis, such as methods, and which do not differ: `plots.critical_difference`.
-
-        over: what ranks them, "seeds", each seed in each setting; or "settings", by the mean over the seeds, for many settings.
-        largest: whether larger is better, where that is not known. A seed with which one of them diverged, is not finished or has
-            NaN is left out for all, which the title says. The others are those of `metric` and of `plots.critical_difference`.
-        """
-        numbers = self._numbers(metric, history, higher_is_better)
-        scores, left_out = ranking.blocks(numbers, self.axes, axis, over)
-        if largest is None:
-            largest = numbers.summary.larger_is_better is not False
-        if left_out:
-            words = f"{left_out} left out, with which some have no number"
-            title = f"{title}\n{words}" if title else words
-        return plots.critical_difference(scores, largest=largest, level=level, title=title, ax=ax)
 
     def _ranking(
         self, metric: Metric | None, largest: bool | None, history: str | None, higher_is_better: bool | None

@@ -92,9 +92,10 @@ def test_two_axes_have_a_grid_and_metrics_may_be_named(tmp_path):
 
 def test_what_cannot_be_drawn_is_said(tmp_path):
     runs = made()
-    unfinished = cl.Runs(runs.axes, runs.history, torch.tensor([[True, True, False]] * 2), 1.0)
-    page = Page(unfinished.report(tmp_path / "out.html").read_text(encoding="utf-8"))
-    assert not page.pictures
+    history = {"mse": runs["accuracy"][..., 0]}  # by time only: no matrix
+    unfinished = cl.Runs(runs.axes, history, torch.tensor([[True, True, False]] * 2), 1.0)
+    page = Page(unfinished.report(tmp_path / "out.html", metrics=["final_mse"]).read_text(encoding="utf-8"))
+    assert [alt for alt, _ in page.pictures] == ["average over the stream"]
     assert "not drawn" in " ".join(page.text)
     assert "2 of 6 unfinished" in " ".join(page.text)
 

@@ -38,6 +38,7 @@ def revealed() -> None:
     """Never called."""
     start = agent(cl.key(0))
     train, test = cl.data.digits()
+    assert_type(cl.plots.matrix(start.seen, title="ER"), cl.plots.Picture)
     assert_type(cl.data.digits(), tuple[cl.Dataset, cl.Dataset])
     data = cl.Dataset(train.x, train.y)
     assert_type(data, cl.Dataset)
