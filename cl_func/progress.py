@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from typing import Protocol
 
 from cl_func import checks
@@ -132,7 +133,10 @@ class _Bar(Protocol):
 
 def _make_bar(total: int | None, label: str, unit: str, done: int) -> _Bar:
     try:
-        tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets it warns, and has a bar of text all the same.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
     except ImportError as error:
         return _Lines(total, label, unit, done, str(error))
     bar: _Bar = tqdm(total=total, desc=label, unit=f" {unit}", initial=done)

@@ -9,6 +9,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+SHOWN = 90  # pixels of a notebook's page per inch; the picture itself is finer
+
 
 class Picture(Axes):
     """Axes of a figure that was made for them: what a plotting function returns if it is not given `ax=`.
@@ -25,8 +27,10 @@ class Picture(Axes):
         """Write the figure to a file of any kind that matplotlib knows; the options are those of `Figure.savefig`."""
         self.figure.figure.savefig(path, **options)
 
-    def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """What a notebook shows: the picture as it is saved, with the size in pixels at which it is shown."""
         file = io.BytesIO()
-        self.savefig(file, format="png")
-        return file.getvalue()
+        figure = self.figure.figure
+        figure.savefig(file, format="png")
+        width, height = figure.get_size_inches() * SHOWN
+        return file.getvalue(), {"width": round(width), "height": round(height)}

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -285,6 +285,7 @@ def test_errors(call, match):
 # ---------------------------------------------------------------- names at the ends of lines
 
 
+@settings(deadline=None)
 @given(
     wanted=st.lists(st.floats(-50, 150), min_size=1, max_size=8),
     height=st.floats(1, 12),
@@ -415,11 +416,13 @@ def test_several_panels_within_given_axes():
 
 def test_a_picture_shows_itself_in_a_notebook(tmp_path):
     picture = plots.matrix(runs(2, 5))
-    shown = picture._repr_png_()
+    shown, size = picture._repr_png_()
+    width, height = picture.figure.get_size_inches()
+    assert size == {"width": round(90 * width), "height": round(90 * height)}
     assert shown[:8] == b"\x89PNG\r\n\x1a\n"
     picture.savefig(tmp_path / "same.png")
     assert shown == (tmp_path / "same.png").read_bytes()
-    assert pickle.loads(pickle.dumps(picture))._repr_png_() == shown
+    assert pickle.loads(pickle.dumps(picture))._repr_png_() == (shown, size)
 
 
 def test_ipython_finds_it():

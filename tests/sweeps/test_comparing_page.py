@@ -17,7 +17,7 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.S):
         exec(compile(block, "docs/comparing.md", "exec", dont_inherit=True), names)
     said = capsys.readouterr().out
-    assert re.search(r"opt\.lr=0\.0[15]\)? chosen by OnValidation\(fraction=0\.2\)\.", said)
+    assert re.search(r"ER \(opt\.lr=0\.0[15]\) chosen on a held-out 20% of each experience", said)
     assert "3 seeds: p is at least 0.25 in Wilcoxon's test" in said
 
 
