@@ -75,7 +75,11 @@ def test_the_page_holds_what_is_known(tmp_path):
     assert rows["at, lwf.strength"] == ["0.5"]
     assert rows["opt.lr"] == ["0.1, 0.3"]
     assert rows["seed"] == ["0, 1, 2"]
-    assert len(page.pictures) == 2
+    assert [alt for alt, _ in page.pictures] == [
+        "average over the stream",
+        "after each experience, on each",
+        "each experience over time",
+    ]
     for _, source in page.pictures:
         kind, _, data = source.partition(",")
         assert kind == "data:image/png;base64"
