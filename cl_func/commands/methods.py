@@ -24,6 +24,7 @@ ONLY = {  # methods that classify by what they know of each class: the settings 
 }
 STREAMS: dict[str, Callable[[Benchmark], Benchmark]] = dict.fromkeys(("cumulative", "joint"), streams.cumulative)
 PROJECTING = ("agem", "gem", "ogd", "owm")  # exact with plain SGD only
+RANDOM_FEATURES = ("acil", "ranpac")  # 2,000 of them by default, as suits the features of a large pretrained network
 # The largest powers of ten with which no setting of the digits is harmed: from there on steps of this length become unstable.
 STRENGTHS = {"ewc": 1000.0, "ewc_online": 1000.0, "mas": 0.01, "rwalk": 1.0, "si": 10.0}
 
@@ -88,5 +89,7 @@ def make(name: str, problem: Problem) -> Strategy:
     required = [p.name for p in inspect.signature(factory).parameters.values() if p.default is inspect.Parameter.empty]
     known = problem.arguments(name)
     given = {argument: known[argument] for argument in required if argument not in ("model", "optimizer")}
+    if name in RANDOM_FEATURES:
+        given["projection_size"] = 500
     found: Strategy = factory(problem.model, problem.optimizer(name), batch_size=problem.batch_size, epochs=problem.epochs, **given)
     return found
