@@ -23,6 +23,7 @@ OPTIMIZERS = {
     "sgd_momentum": optim.sgd(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": optim.adam(1e-2, weight_decay=1e-3),
     "adamw": optim.adamw(1e-2),
+    "adam_count_each": optim.adam(1e-2, count_each=True),
 }
 
 
@@ -477,7 +478,7 @@ UPDATES = [
         Case("plasticity.continual_backprop", lambda model=model, u=utility: _cbp(model, u), model=model, start=plastic)
         for model, utility in [*[(MODEL, utility) for utility in CBP_UTILITIES], (STACK, "adaptable_contribution")]
     ],
-    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam"], plastic),
+    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam_count_each"], plastic),
     Case("plasticity.redo", lambda: plasticity.redo(MODEL, 0.9, 2), start=plastic),
     Case("plasticity.redo", lambda: plasticity.redo(STACK, 0.9, 2), STACK, start=plastic),
     Case("plasticity.reset_head", lambda: plasticity.reset_head(MODEL)),

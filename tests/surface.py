@@ -1445,8 +1445,8 @@ for name in ("adam", "adamw"):
     betas = kind(bad=((0.9,), (0.9, 1.0), (0.9, -0.1), (0.9, "0.9"), (0.9, None), (True, 0.9), (float("nan"), 0.9), (1, 2, 3)))
     call(
         f"optim.{name}",
-        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0},
-        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE},
+        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0, "count_each": True},
+        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE, "count_each": FLAG},
     )
 call(
     "optim.sgd",

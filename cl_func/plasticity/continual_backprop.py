@@ -132,7 +132,8 @@ def continual_backprop(
 
     It runs the model once more, in eval mode, on the rows of the minibatch. A unit is a row of a linear layer's weight, or a
     channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the optimiser remembers of
-    each replaced weight, a velocity or moments, becomes 0; the count of Adam's steps is one for all weights and stays.
+    each replaced weight, a velocity or moments, becomes 0; Adam's count of steps does if it is `cl.optim.adam(count_each=True)`, as
+    in the authors' code.
 
     rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up.
     maturity: the steps, at least 0, in which a new unit is left alone.
