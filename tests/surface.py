@@ -2446,6 +2446,7 @@ call(
 
 # -- plasticity
 LAYERS = kind("none", bad=(("1",), ("0", "2"), (0,), (), "0"))
+call("models.fresh_rows", {"model": MODEL})
 call("plasticity.hidden_layers", {"model": MODEL, "layers": ("0",)}, {"layers": LAYERS})
 call(
     "plasticity.continual_backprop",
