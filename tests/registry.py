@@ -242,11 +242,11 @@ def traced(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_mom
     return Traced(**vars(init(key, model, optimizer)), trace=trace)
 
 
-CBP_UTILITIES = ("contribution", "adaptable_contribution", "random")
+CBP_UTILITIES = ("adaptable_contribution", "random")
 
 
-def _cbp(model: Any, utility: Any = "contribution", rate: float = 0.5, **more: Any) -> Any:
-    return plasticity.continual_backprop(model, rate, 1, utility=utility, slot=f"cbp_{utility}", **more)
+def _cbp(model: Any, utility: Any, **more: Any) -> Any:
+    return plasticity.continual_backprop(model, 0.5, 1, utility=utility, slot=f"cbp_{utility}", **more)
 
 
 def plastic(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
@@ -367,7 +367,7 @@ LOSSES = [
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
     Case("trace.loss", lambda: cl.trace.loss(losses.with_replay(_ce(), 3)), start=traced),
     Case("trace.loss", lambda: losses.total(_ce(ODD), cl.trace.loss(_ce(ODD))), model=ODD, start=traced),
-    *[Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
+    Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), start=plastic),
     *[Case("plasticity.spectral", lambda: plasticity.spectral(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
 ]
 
@@ -476,11 +476,16 @@ UPDATES = [
     ],
     *[
         Case("plasticity.continual_backprop", lambda model=model, u=utility: _cbp(model, u), model=model, start=plastic)
-        for model, utility in [*[(MODEL, utility) for utility in CBP_UTILITIES], (STACK, "adaptable_contribution")]
+        for model, utility in ((MODEL, "adaptable_contribution"), (MODEL, "random"), (STACK, "adaptable_contribution"))
     ],
-    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam_count_each"], plastic),
+    Case(
+        "plasticity.continual_backprop",
+        lambda: _cbp(PICTURES, "random", keep_mean=True),
+        PICTURES,
+        OPTIMIZERS["adam_count_each"],
+        plastic,
+    ),
     Case("plasticity.redo", lambda: plasticity.redo(MODEL, 0.9, 2), start=plastic),
-    Case("plasticity.redo", lambda: plasticity.redo(STACK, 0.9, 2), STACK, start=plastic),
     Case("plasticity.reset_head", lambda: plasticity.reset_head(MODEL)),
     Case("plasticity.reset_head", lambda: plasticity.reset_head(ODD, "zero", layers=("last", "gate")), ODD, OPTIMIZERS["adam"]),
     Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(MODEL), start=plastic),
