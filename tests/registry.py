@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import cl_func as cl
-from cl_func import classifiers, losses, memory, optim, projections, regularizers
+from cl_func import classifiers, losses, memory, optim, plasticity, projections, regularizers
+from cl_func.extending import with_slots
 
 BENCHES = {target: cl.testing.small_benchmark(target=target) for target in ("class", "multilabel", "regression")}
 BENCH = BENCHES["class"]
@@ -22,6 +23,7 @@ OPTIMIZERS = {
     "sgd_momentum": optim.sgd(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": optim.adam(1e-2, weight_decay=1e-3),
     "adamw": optim.adamw(1e-2),
+    "adam_count_each": optim.adam(1e-2, count_each=True),
 }
 
 
@@ -240,6 +242,27 @@ def traced(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_mom
     return Traced(**vars(init(key, model, optimizer)), trace=trace)
 
 
+CBP_UTILITIES = ("adaptable_contribution", "random")
+
+
+def _cbp(model: Any, utility: Any, **more: Any) -> Any:
+    return plasticity.continual_backprop(model, 0.5, 1, utility=utility, slot=f"cbp_{utility}", **more)
+
+
+def plastic(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
+    """With the slots of the methods against loss of plasticity, in the middle of a run: some units are new, some mature."""
+    agent = init(key, model, optimizer)
+    parts: list[Any] = [plasticity.shrink_and_perturb(model), plasticity.l2_init(0.5), plasticity.spectral(0.5)]
+    parts += [plasticity.upgd(0.1, slot="upgd")]
+    before = model.init(cl.random.fold_in(key, 1))
+    cbps = [] if model is ODD else [_cbp(model, utility) for utility in CBP_UTILITIES]
+    cbps += [] if model is ODD else [plasticity.redo(model, 0.9, 2)]
+    agent = with_slots(agent, **{part.slot: part.init(before) for part in (*parts, *cbps)})
+    for part in cbps * 3:
+        agent = part(agent, BENCH.train[1])
+    return agent
+
+
 def learning_rate(state: Any, exp: Any) -> Tensor:
     return state.opt.lr * state.opt.scale
 
@@ -344,6 +367,8 @@ LOSSES = [
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
     Case("trace.loss", lambda: cl.trace.loss(losses.with_replay(_ce(), 3)), start=traced),
     Case("trace.loss", lambda: losses.total(_ce(ODD), cl.trace.loss(_ce(ODD))), model=ODD, start=traced),
+    Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), start=plastic),
+    *[Case("plasticity.spectral", lambda: plasticity.spectral(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
 ]
 
 UPDATES = [
@@ -449,6 +474,22 @@ UPDATES = [
         Case("models.fresh_function", lambda model=model: partial(redrawn, model=model), model=model)
         for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT, PROJECTED["bn"])
     ],
+    *[
+        Case("plasticity.continual_backprop", lambda model=model, u=utility: _cbp(model, u), model=model, start=plastic)
+        for model, utility in ((MODEL, "adaptable_contribution"), (MODEL, "random"), (STACK, "adaptable_contribution"))
+    ],
+    Case(
+        "plasticity.continual_backprop",
+        lambda: _cbp(PICTURES, "random", keep_mean=True),
+        PICTURES,
+        OPTIMIZERS["adam_count_each"],
+        plastic,
+    ),
+    Case("plasticity.redo", lambda: plasticity.redo(MODEL, 0.9, 2), start=plastic),
+    Case("plasticity.reset_head", lambda: plasticity.reset_head(MODEL)),
+    Case("plasticity.reset_head", lambda: plasticity.reset_head(ODD, "zero", layers=("last", "gate")), ODD, OPTIMIZERS["adam"]),
+    Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(MODEL), start=plastic),
+    Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(ODD, noise="normal"), ODD, start=plastic),
 ]
 
 
@@ -461,6 +502,9 @@ def _step() -> Any:
 
 
 TRANSFORMS = [
+    Case("plasticity.upgd", lambda: plasticity.upgd(), start=plastic),
+    Case("plasticity.upgd", lambda: plasticity.upgd(scale="global_uncorrected", protect=False), ODD, start=plastic),
+    Case("plasticity.upgd", lambda: plasticity.upgd(scale="local"), ODD, start=plastic),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5)),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm("lwf.temperature")),
     Case("optim.clip_by_value", lambda: optim.clip_by_value(0.1)),
@@ -567,6 +611,19 @@ STRATEGIES = [
     Case("strategies.scr", lambda: cl.strategies.scr(MODEL, SGD, capacity=9, replay_size=4, projection="linear", batch_size=5)),
     Case("strategies.scr", lambda: cl.strategies.scr(NORMED, SGD, capacity=9, replay_size=4, projection_size=5)),
 ]
+
+STRATEGIES.append(
+    Case(
+        "extend",
+        lambda: cl.extend(
+            cl.strategies.er(NORMED, SGD, capacity=9, replay_size=4, batch_size=5),
+            loss=(plasticity.l2_init(0.1), plasticity.spectral(0.1)),
+            transform=plasticity.upgd(),
+            after_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            before=plasticity.shrink_and_perturb(NORMED),
+        ),
+    )
+)
 
 _STORE = {"capacity": 9, "replay_size": 4}
 ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a model, an optimiser and a batch size
@@ -686,6 +743,7 @@ NOT_COMPONENTS = {
     },
     "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
+    "plasticity": {"hidden_layers"},
     "projections": set(),
     "regularizers": set(),
     "strategies": set(),

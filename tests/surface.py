@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
+from cl_func import classifiers, losses, memory, models, optim, plasticity, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -1446,8 +1446,8 @@ for name in ("adam", "adamw"):
     betas = kind(bad=((0.9,), (0.9, 1.0), (0.9, -0.1), (0.9, "0.9"), (0.9, None), (True, 0.9), (float("nan"), 0.9), (1, 2, 3)))
     call(
         f"optim.{name}",
-        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0},
-        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE},
+        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0, "count_each": True},
+        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE, "count_each": FLAG},
     )
 call(
     "optim.sgd",
@@ -2620,6 +2620,71 @@ call(
     "classifiers.bias_correction.fit",
     {**CORRECTION, **LABELLED, "old": CLASSES, "new": ~CLASSES},
     {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
+)
+
+# -- plasticity
+LAYERS = kind("none", bad=(("1",), ("0", "2"), (0,), (), "0"))
+call("models.fresh_rows", {"model": MODEL})
+call("plasticity.hidden_layers", {"model": MODEL, "layers": ("0",)}, {"layers": LAYERS})
+call(
+    "plasticity.continual_backprop",
+    {
+        "model": MODEL,
+        "rate": 0.1,
+        "maturity": 3,
+        "utility": "random",
+        "decay": 0.9,
+        "keep_mean": True,
+        "layers": ("0",),
+        "slot": "cbp",
+    },
+    {
+        "rate": PROBABILITY,
+        "maturity": COUNT,
+        "utility": choice("contribution", "adaptation"),
+        "decay": DECAY,
+        "keep_mean": FLAG,
+        "layers": LAYERS,
+    },
+)
+call(
+    "plasticity.shrink_and_perturb",
+    {"model": MODEL, "shrink": 0.5, "perturb": 0.1, "noise": "initial", "slot": "snp"},
+    {"shrink": PROBABILITY, "perturb": NON_NEGATIVE, "noise": choice("initial", "normal")},
+)
+call("plasticity.l2_init", {"strength": 0.1, "slot": "l2_init"})
+call("plasticity.spectral", {"strength": 0.1, "exponent": 2, "iterations": 1, "slot": "a"}, {"exponent": SIZE, "iterations": SIZE})
+call(
+    "plasticity.redo",
+    {"model": MODEL, "threshold": 0.1, "every": 10, "layers": ("0",), "slot": "redo"},
+    {"threshold": NON_NEGATIVE, "every": SIZE, "layers": LAYERS},
+)
+call(
+    "plasticity.reset_head",
+    {"model": MODEL, "to": "zero", "layers": ("2",)},
+    {"to": choice("initial", "zero"), "layers": kind("none", bad=(("1",), ("2.weight ",), (2,), (), "2"))},
+)
+call(
+    "plasticity.upgd",
+    {"sigma": 0.1, "decay": 0.9, "scale": "local", "protect": True, "slot": "upgd"},
+    {"sigma": NON_NEGATIVE, "decay": DECAY, "scale": choice("global", "local"), "protect": FLAG},
+)
+CBP = plasticity.continual_backprop(MODEL)
+for name, made in {
+    "continual_backprop": CBP,
+    "redo": plasticity.redo(MODEL),
+    "shrink_and_perturb": plasticity.shrink_and_perturb(MODEL),
+    "l2_init": plasticity.l2_init(0.1),
+    "spectral": plasticity.spectral(0.1),
+    "upgd": plasticity.upgd(),
+}.items():
+    call(f"plasticity.{name}", {"net": NET}, {"net": kind("weights")}, run=made.init)
+PART_ = FUNCTION.but("empty list")
+call(
+    "extend",
+    {"strategy": STRATEGY, "loss": loss, "transform": clip, "after_step": CBP, "before": update, "after": update},
+    {"strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)), **dict.fromkeys(("loss", "transform", "after_step"), PART_)}
+    | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
 # -- traces
