@@ -493,6 +493,21 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(cl.strategies.scr(MODEL, SGD, capacity=5, replay_size=4).model, BENCH.test)),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
+    *[
+        Case(f"probes.{name}", lambda make=make, model=model: make(model), model=model)
+        for name, make in {
+            "dormant_units": lambda model: cl.probes.dormant_units(model, threshold=0.5, n=9),
+            "dead_units": cl.probes.dead_units,
+            "effective_rank": cl.probes.effective_rank,
+            "stable_rank": cl.probes.stable_rank,
+            "weight_norm": lambda model: cl.probes.weight_norm(),
+            "gradient_norm": lambda model: cl.probes.gradient_norm(_ce(model)),
+            "hessian_top_eigenvalue": lambda model: cl.probes.hessian_top_eigenvalue(_ce(model), iterations=1),
+            "join": lambda model: cl.probes.join(cl.probes.dead_units(model)),
+        }.items()
+        for model in (MODEL, NORMED, ODD)
+    ],
+    Case("probes.gradient_norm", lambda: cl.probes.gradient_norm(losses.with_replay(_ce(), 3))),
     Case("trace.probe", lambda: cl.trace.probe("trace", beside=cl.evaluate(MODEL, BENCH.test)), start=traced),
     *[
         Case(
@@ -686,6 +701,7 @@ NOT_COMPONENTS = {
     },
     "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
+    "probes": set(),
     "projections": set(),
     "regularizers": set(),
     "strategies": set(),

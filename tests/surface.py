@@ -2466,6 +2466,21 @@ call(
 )
 call("trace.read", {"trace": TRACE}, {"trace": kind(bad=(STATE, cl.trace.Snapshot(values=TRACE.values, count=TRACE.count)))})
 
+# -- probes
+ON_ROWS = {"exp": EXPERIENCE.but("none"), "n": SIZE.but("none")}
+for name in ("dead_units", "effective_rank", "stable_rank"):
+    call(f"probes.{name}", {"model": MODEL, "exp": EXP, "n": 5}, ON_ROWS)
+call("probes.dormant_units", {"model": MODEL, "exp": EXP, "threshold": 0.1, "n": 5}, {**ON_ROWS, "threshold": NON_NEGATIVE})
+call("probes.gradient_norm", {"loss": loss, "exp": EXP, "n": 5}, ON_ROWS)
+call("probes.hessian_top_eigenvalue", {"loss": loss, "exp": EXP, "iterations": 2, "n": 5}, {**ON_ROWS, "iterations": SIZE})
+call("probes.join", {"probes": probe}, {"probes": FUNCTION}, run=lambda probes: cl.probes.join(cl.probes.weight_norm(), probes))
+call("probes.weight_norm", {"state": STATE}, run=lambda state: cl.probes.weight_norm()(state, None))
+call(
+    "probes.gradient_norm",
+    {"state": STATE, "exp": EXP},
+    run=lambda state, exp: cl.probes.gradient_norm(losses.cross_entropy(MODEL))(state, exp),
+)
+
 # -- files
 call(
     "save",
