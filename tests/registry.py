@@ -240,6 +240,18 @@ def traced(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_mom
     return Traced(**vars(init(key, model, optimizer)), trace=trace)
 
 
+@cl.state
+class Measured(Everything):
+    """With the sums of an online evaluation, of a kind of targets, after a few rows."""
+
+    online: cl.trace.online.Online
+
+
+def measured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"], target: Any = "class") -> Measured:
+    state = Measured(**vars(init(key, model, optimizer)), online=cl.trace.online.init(target))
+    return cl.trace.online.measure(model)(state, BENCHES[target].train[1])
+
+
 def learning_rate(state: Any, exp: Any) -> Tensor:
     return state.opt.lr * state.opt.scale
 
@@ -440,6 +452,7 @@ UPDATES = [
     Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), model=ODD, start=regularised),
     Case("optim.schedule", lambda: optim.schedule(inverse)),
     Case("trace.record", lambda: cl.trace.record(learning_rate), start=traced),
+    *[Case("trace.online.measure", lambda m=m: cl.trace.online.measure(m), model=m, start=measured) for m in (MODEL, NORMED, ODD)],
     Case("minibatches", lambda: cl.minibatches(cl.train_step(cl.trace.loss(_ce()), _MOMENTUM), batch_size=4), start=traced),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
@@ -508,6 +521,7 @@ PROBES = [
         for model in (MODEL, NORMED, ODD)
     ],
     Case("probes.gradient_norm", lambda: cl.probes.gradient_norm(losses.with_replay(_ce(), 3))),
+    Case("trace.online.probe", cl.trace.online.probe, start=measured),
     Case("trace.probe", lambda: cl.trace.probe("trace", beside=cl.evaluate(MODEL, BENCH.test)), start=traced),
     *[
         Case(

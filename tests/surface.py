@@ -2466,6 +2466,29 @@ call(
 )
 call("trace.read", {"trace": TRACE}, {"trace": kind(bad=(STATE, cl.trace.Snapshot(values=TRACE.values, count=TRACE.count)))})
 
+call("trace.online.init", {"target": "class"})
+call("trace.online.measure", {"model": MODEL, "slot": "online"})
+call("trace.online.probe", {"slot": "online"})
+MEASURED = registry.measured(KEY)
+call(
+    "trace.online.measure",
+    {"state": MEASURED, "exp": EXP},
+    says={"state": "state|path 'online'"},
+    run=lambda state, exp: cl.trace.online.measure(MODEL)(state, exp),
+)
+PREQUENTIAL = {"online_accuracy": torch.tensor([0.5, 0.6]), "online_mse": torch.ones(2), "online_rows": torch.tensor([10, 20])}
+for name, bad in {"online_accuracy": "online_mse", "online_error": "online_accuracy"}.items():
+    HISTORIES = kind(
+        bad=(
+            {bad: PREQUENTIAL[bad]},
+            {**PREQUENTIAL, "online_rows": torch.tensor([20, 10])},
+            {**PREQUENTIAL, "online_rows": torch.tensor([10.0, 20.0])},
+            {**PREQUENTIAL, "online_rows": torch.tensor([10])},
+            cl.tree.to(PREQUENTIAL, "meta"),
+        )
+    )
+    call(f"metrics.{name}", {"history": PREQUENTIAL, "bin": 2}, {"history": HISTORIES, "bin": SIZE.but(bad=(3,))})
+
 # -- probes
 ON_ROWS = {"exp": EXPERIENCE.but("none"), "n": SIZE.but("none")}
 for name in ("dead_units", "effective_rank", "stable_rank"):
