@@ -15,6 +15,7 @@ from cl_func import (
     metrics,
     models,
     optim,
+    plasticity,
     plots,
     probes,
     projections,
@@ -45,6 +46,7 @@ from cl_func.core.loop import fold, scan
 from cl_func.debug import check_finite
 from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark, Experience, Stream, experience
+from cl_func.extending import extend
 from cl_func.random import key
 from cl_func.sources import Dataset
 from cl_func.storage import taps
@@ -79,6 +81,7 @@ __all__ = [
     "data",
     "evaluate",
     "experience",
+    "extend",
     "fold",
     "grid",
     "integers",
@@ -92,6 +95,7 @@ __all__ = [
     "minibatches",
     "models",
     "optim",
+    "plasticity",
     "plots",
     "probes",
     "projections",

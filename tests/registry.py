@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import cl_func as cl
-from cl_func import classifiers, losses, memory, optim, projections, regularizers
+from cl_func import classifiers, losses, memory, optim, plasticity, projections, regularizers
+from cl_func.extending import with_slots
 
 BENCHES = {target: cl.testing.small_benchmark(target=target) for target in ("class", "multilabel", "regression")}
 BENCH = BENCHES["class"]
@@ -252,6 +253,25 @@ def measured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_m
     return cl.trace.online.measure(model)(state, BENCHES[target].train[1])
 
 
+CBP_UTILITIES = ("contribution", "adaptable_contribution", "random")
+
+
+def _cbp(model: Any, utility: Any = "contribution", rate: float = 0.5, **more: Any) -> Any:
+    return plasticity.continual_backprop(model, rate, 1, utility=utility, slot=f"cbp_{utility}", **more)
+
+
+def plastic(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
+    """With the slots of the methods against loss of plasticity, in the middle of a run: some units are new, some mature."""
+    agent = init(key, model, optimizer)
+    parts: list[Any] = [plasticity.shrink_and_perturb(model), plasticity.l2_init(0.5)]
+    before = model.init(cl.random.fold_in(key, 1))
+    cbps = [] if model is ODD else [_cbp(model, utility) for utility in CBP_UTILITIES]
+    agent = with_slots(agent, **{part.slot: part.init(before) for part in (*parts, *cbps)})
+    for part in cbps * 3:
+        agent = part(agent, BENCH.train[1])
+    return agent
+
+
 def learning_rate(state: Any, exp: Any) -> Tensor:
     return state.opt.lr * state.opt.scale
 
@@ -356,6 +376,7 @@ LOSSES = [
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
     Case("trace.loss", lambda: cl.trace.loss(losses.with_replay(_ce(), 3)), start=traced),
     Case("trace.loss", lambda: losses.total(_ce(ODD), cl.trace.loss(_ce(ODD))), model=ODD, start=traced),
+    *[Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
 ]
 
 UPDATES = [
@@ -462,6 +483,13 @@ UPDATES = [
         Case("models.fresh_function", lambda model=model: partial(redrawn, model=model), model=model)
         for model in (MODEL, NORMED, ODD, STACK, RESNET, VIT, PROJECTED["bn"])
     ],
+    *[
+        Case("plasticity.continual_backprop", lambda model=model, u=utility: _cbp(model, u), model=model, start=plastic)
+        for model, utility in [*[(MODEL, utility) for utility in CBP_UTILITIES], (STACK, "adaptable_contribution")]
+    ],
+    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam"], plastic),
+    Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(MODEL), start=plastic),
+    Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(ODD, noise="normal"), ODD, start=plastic),
 ]
 
 
@@ -597,6 +625,18 @@ STRATEGIES = [
     Case("strategies.scr", lambda: cl.strategies.scr(NORMED, SGD, capacity=9, replay_size=4, projection_size=5)),
 ]
 
+STRATEGIES.append(
+    Case(
+        "extend",
+        lambda: cl.extend(
+            cl.strategies.er(NORMED, SGD, capacity=9, replay_size=4, batch_size=5),
+            loss=plasticity.l2_init(0.1),
+            after_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            before=plasticity.shrink_and_perturb(NORMED),
+        ),
+    )
+)
+
 _STORE = {"capacity": 9, "replay_size": 4}
 ARGUMENTS: dict[str, dict[str, Any]] = {  # what each strategy needs beside a model, an optimiser and a batch size
     "acil": {"projection_size": 16},
@@ -715,6 +755,7 @@ NOT_COMPONENTS = {
     },
     "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
+    "plasticity": {"hidden_layers"},
     "probes": set(),
     "projections": set(),
     "regularizers": set(),

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 import cl_func as cl
-from cl_func import classifiers, losses, memory, models, optim, projections, random, regularizers, strategies, tree
+from cl_func import classifiers, losses, memory, models, optim, plasticity, projections, random, regularizers, strategies, tree
 
 BENCH, MODEL, SGD = registry.BENCH, registry.MODEL, registry.OPTIMIZERS["sgd_momentum"]
 KEY, EXP, STATE = cl.key(0), BENCH.train[0], registry.init(cl.key(0))
@@ -2442,6 +2442,48 @@ call(
     "classifiers.bias_correction.fit",
     {**CORRECTION, **LABELLED, "old": CLASSES, "new": ~CLASSES},
     {**CORRECTION_, **LABELLED_, "old": tensor(CLASSES), "new": tensor(CLASSES)},
+)
+
+# -- plasticity
+LAYERS = kind("none", bad=(("1",), ("0", "2"), (0,), (), "0"))
+call("plasticity.hidden_layers", {"model": MODEL, "layers": ("0",)}, {"layers": LAYERS})
+call(
+    "plasticity.continual_backprop",
+    {
+        "model": MODEL,
+        "rate": 0.1,
+        "maturity": 3,
+        "utility": "random",
+        "decay": 0.9,
+        "keep_mean": True,
+        "layers": ("0",),
+        "slot": "cbp",
+    },
+    {
+        "rate": PROBABILITY,
+        "maturity": COUNT,
+        "utility": choice("contribution", "adaptation"),
+        "decay": DECAY,
+        "keep_mean": FLAG,
+        "layers": LAYERS,
+    },
+)
+call(
+    "plasticity.shrink_and_perturb",
+    {"model": MODEL, "shrink": 0.5, "perturb": 0.1, "noise": "initial", "slot": "snp"},
+    {"shrink": PROBABILITY, "perturb": NON_NEGATIVE, "noise": choice("initial", "normal")},
+)
+call("plasticity.l2_init", {"strength": 0.1, "slot": "l2_init"})
+CBP = plasticity.continual_backprop(MODEL)
+for made in (CBP, plasticity.shrink_and_perturb(MODEL), plasticity.l2_init(0.1)):
+    name = "plasticity." + {"cbp": "continual_backprop", "snp": "shrink_and_perturb"}.get(made.slot, made.slot)
+    call(name, {"net": NET}, {"net": kind("weights")}, run=made.init)
+PART_ = FUNCTION.but("empty list")
+call(
+    "extend",
+    {"strategy": STRATEGY, "loss": loss, "transform": clip, "after_step": CBP, "before": update, "after": update},
+    {"strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)), **dict.fromkeys(("loss", "transform", "after_step"), PART_)}
+    | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
 # -- traces

@@ -1,0 +1,222 @@
+"""Continual backprop: at each step the hidden units that do least are replaced by new ones, a few at a time.
+
+For unit i of a layer, after each step, over the rows of its minibatch (a_i counts the steps since the unit was new):
+    a_i <- a_i + 1,    m_f <- decay * m_f + (1 - decay) * mean h_f        for each feature f of the unit, behind its activation
+    y_i  = contribution:            sum_f mean |h_f| * sum_k |w_kf|        w_kf: from feature f to unit k of the next layer
+           zero_contribution:       sum_f mean |h_f - m_f'| * sum_k |w_kf|         x' = x / (1 - decay^a_i)
+           adaptable_contribution:  zero_contribution / sum_j |w_ij|               w_ij: into unit i
+           feature_by_input:        sum_f mean |h_f - m_f'| / sum_j |w_ij|
+           weight:                  sum_f sum_k |w_kf|
+           adaptation:              1 / sum_j |w_ij|
+           random:                  a uniform draw
+    u_i <- decay * u_i + (1 - decay) * y_i
+    due <- due + rate * #{i: a_i > maturity},    n = floor(due),    due <- due - n
+    the n units of lowest u_i' among those with a_i > maturity are replaced (see `replacing.py`); their a, u and m become 0
+
+Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton, "Loss of plasticity in deep continual learning", Nature 2024, algorithm 1
+(contribution); Dohare, Sutton & Mahmood, "Continual backprop", arXiv 2108.06325 (adaptable_contribution). Theirs takes the h from
+before the step, and the weights from after it; here both are those after the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from cl_func import checks, random, tree
+from cl_func.checks import positive_int
+from cl_func.experiences import Experience
+from cl_func.models.model import Model, ModelState, fresh_function
+from cl_func.plasticity.replacing import replace_units
+from cl_func.plasticity.units import Feed, Layer, hidden_layers, layer_inputs
+from cl_func.tree import bounded, state
+
+Utility = Literal[
+    "contribution", "zero_contribution", "adaptable_contribution", "feature_by_input", "weight", "adaptation", "random"
+]
+
+
+@state
+class CBP:
+    """The slot of continual backprop; `rate`, `maturity` and `decay` are hyperparameters. Dicts are by layer, such as "0"."""
+
+    rate: Tensor = bounded(partial(checks.number, low=0, high=1, ends="[]"))  # () float64, of the mature units, a step
+    maturity: Tensor = bounded(partial(positive_int, least=0))  # () int64, steps in which a new unit is left alone
+    decay: Tensor = bounded(partial(checks.number, low=0, high=1, ends="[)"))  # () float32, of the running means
+    age: dict[str, Tensor]  # [units] int64, steps since the unit was new
+    utility: dict[str, Tensor]  # [units] float, without the correction by age
+    mean: dict[str, Tensor]  # [units, features of a unit] float, of what is behind the activation, without the correction
+    due: dict[str, Tensor]  # () float64, units that are still to be replaced, a fraction
+    replaced: dict[str, Tensor]  # () int64, units replaced so far
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinualBackprop:
+    """The Update made by `continual_backprop`, and the numbers that a new slot starts from."""
+
+    model: Model
+    layers: tuple[Layer, ...]
+    rate: float
+    maturity: int
+    decay: float
+    utility: Utility
+    keep_mean: bool
+    slot: str
+
+    def init(self, net: ModelState) -> CBP:
+        """The slot for a network of this model, whose units are all new."""
+        checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
+        like = next(iter(net.params.values()))
+        zeros = partial(torch.zeros, device=like.device)
+        kind = torch.promote_types(like.dtype, torch.float32)
+        features = {layer.name: sum(feed.features.count for feed in layer.feeds) // layer.units for layer in self.layers}
+        return CBP(
+            rate=torch.tensor(self.rate, dtype=torch.float64, device=like.device),
+            maturity=torch.tensor(self.maturity, device=like.device),
+            decay=torch.tensor(self.decay, device=like.device),
+            age={layer.name: zeros(layer.units, dtype=torch.int64) for layer in self.layers},
+            utility={layer.name: zeros(layer.units, dtype=kind) for layer in self.layers},
+            mean={layer.name: zeros(layer.units, features[layer.name], dtype=kind) for layer in self.layers},
+            due={layer.name: zeros((), dtype=torch.float64) for layer in self.layers},
+            replaced={layer.name: zeros((), dtype=torch.int64) for layer in self.layers},
+        )
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        """The state with ages and utilities moved on by the rows of a minibatch, and with those units replaced that are due."""
+        held: CBP = checks.slot(state, self.slot, CBP, "a CBP made by continual_backprop(...).init(net)")
+        key, draw_key, utility_key = random.split(state.key, 3)
+        inputs = layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
+        chosen, means = dict[str, Tensor](), dict[str, Tensor]()
+        after: dict[str, dict[str, Tensor]] = {name: {} for name in ("age", "utility", "mean", "due", "replaced")}
+        for i, layer in enumerate(self.layers):
+            name = layer.name
+            age = held.age[name] + 1
+            correction = -torch.expm1(age * torch.log(held.decay))  # 1 - decay^age
+            mean = torch.lerp(_mean(layer, inputs, exp.valid), held.mean[name], held.decay.to(held.mean[name].dtype))
+            means[name] = mean / correction[:, None]
+            new = _utility(self.utility, layer, state.model.params, inputs, exp.valid, means[name], random.fold_in(utility_key, i))
+            utility = torch.lerp(new, held.utility[name], held.decay.to(new.dtype))
+            mature = age > held.maturity
+            due = held.due[name] + held.rate * mature.sum()
+            rank = torch.argsort(torch.argsort(torch.where(mature, utility / correction, torch.inf), stable=True))
+            gone = chosen[name] = mature & (rank < due.floor())
+            after["age"][name] = torch.where(gone, 0, age)
+            after["utility"][name] = torch.where(gone, 0, utility)
+            after["mean"][name] = torch.where(gone[:, None], 0, mean)
+            after["due"][name] = due - due.floor()
+            after["replaced"][name] = held.replaced[name] + gone.sum()
+        state = tree.set(state.replace(key=key), {self.slot: tree.replace(held, **after)})
+        fresh = fresh_function(self.model)
+        return replace_units(state, draw_key, self.layers, chosen, fresh, means if self.keep_mean else None)
+
+
+def continual_backprop(
+    model: Model,
+    rate: float = 1e-4,
+    maturity: int = 100,
+    *,
+    utility: Utility = "contribution",
+    decay: float = 0.99,
+    keep_mean: bool = False,
+    layers: Sequence[str] | None = None,
+    slot: str = "cbp",
+) -> ContinualBackprop:
+    """The Update that replaces the least useful hidden units; compose it after each step. Its slot is made by `.init(net)`.
+
+    It runs the model once more, in eval mode, on the rows of the minibatch. A unit is a row of a linear layer's weight, or a
+    channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the optimiser remembers of
+    each replaced weight, a velocity or moments, becomes 0; the count of Adam's steps is one for all weights and stays.
+
+    rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up.
+    maturity: the steps, at least 0, in which a new unit is left alone.
+    utility: "contribution", as in Nature 2024, or another of the kinds at the top of this file.
+    decay: of the running means, in [0, 1).
+    keep_mean: whether what a unit has contributed on average is added to the biases of the next layer when it goes, as in arXiv
+        2108.06325. (Their code means to do so too, but sets the mean to 0 before it is used.)
+    layers: the layers whose units may be replaced, such as ("0", "2") of an MLP with two hidden layers; None takes all.
+
+    Raises TypeError or ValueError for other arguments, for a model without `fresh` or `input_shape`, and for a layer whose units
+    cannot be replaced, such as one of a residual connection: see `cl_func.plasticity.units`.
+
+    >>> import cl_func as cl
+    >>> model = cl.models.mlp(6, hidden=(8,), n_classes=4)
+    >>> cbp = continual_backprop(model, rate=0.01)
+    >>> slot = cbp.init(model.init(cl.key(0)))
+    >>> slot.age["0"].shape, slot.rate
+    (torch.Size([8]), tensor(0.0100, dtype=torch.float64))
+    """
+    found = hidden_layers(model, layers)
+    fresh_function(model)
+    if checks.flag("keep_mean", keep_mean):
+        without = next((feed.weight for layer in found for feed in layer.feeds if feed.bias is None), None)
+        if without is not None:
+            raise ValueError(
+                f"keep_mean: the layer of {without!r} has no bias that a mean could be added to; give keep_mean=False."
+            )
+    return ContinualBackprop(
+        model=model,
+        layers=found,
+        rate=checks.number("rate", rate, 0, 1, ends="[]"),
+        maturity=positive_int("maturity", maturity, least=0),
+        decay=checks.number("decay", decay, 0, 1, ends="[)"),
+        utility=checks.choice("utility", utility, *get_args(Utility)),
+        keep_mean=keep_mean,
+        slot=checks.path("slot", slot, "cbp"),
+    )
+
+
+def _average(x: Tensor, valid: Tensor) -> Tensor:
+    """The mean over the valid rows and the positions of x [n, positions, ...]."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    rows = torch.where(valid.reshape(-1, *[1] * (x.ndim - 2)), x.to(kind).mean(1), 0)
+    return rows.sum(0) / valid.sum().clamp(min=1)
+
+
+def _of_units(layer: Layer, parts: Callable[[Feed], Tensor]) -> Tensor:
+    """Something of each feature, [..., F] for each layer that is fed, as [..., units, features of a unit]."""
+    return torch.cat([feed.features.of(parts(feed)) for feed in layer.feeds], -1)
+
+
+def _mean(layer: Layer, inputs: dict[str, Tensor], valid: Tensor) -> Tensor:
+    """The mean of each feature of each unit, [units, features of a unit]."""
+    return _of_units(layer, lambda feed: _average(inputs[feed.weight], valid))
+
+
+def mean_size(layer: Layer, inputs: dict[str, Tensor], valid: Tensor, center: Tensor | None = None) -> Tensor:
+    """The mean of |h| of each feature of each unit, or of |h - center|, [units, features of a unit]."""
+    sizes, first = [], 0
+    for feed in layer.feeds:
+        h = feed.features.of(inputs[feed.weight])
+        if center is not None:
+            h = h - center[:, first : first + h.shape[-1]].to(h.dtype)
+        sizes.append(_average(h.abs(), valid))
+        first += h.shape[-1]
+    return torch.cat(sizes, -1)
+
+
+def _utility(
+    kind: Utility,
+    layer: Layer,
+    params: dict[str, Tensor],
+    inputs: dict[str, Tensor],
+    valid: Tensor,
+    means: Tensor,
+    key: Tensor,
+) -> Tensor:
+    """The utility of each unit on a minibatch, [units]."""
+    if kind == "random":
+        return random.uniform(key, layer.units, means.dtype)
+    out = _of_units(layer, lambda feed: params[feed.weight].abs().transpose(0, 1).flatten(1).sum(1)).to(means.dtype)
+    incoming = params[layer.weight].abs().flatten(1).sum(1).to(means.dtype)
+    if kind == "weight":
+        return out.sum(1)
+    if kind == "adaptation":
+        return 1 / incoming
+    size = mean_size(layer, inputs, valid, None if kind == "contribution" else means)
+    value = size if kind == "feature_by_input" else size * out
+    return value.sum(1) if kind in ("contribution", "zero_contribution") else value.sum(1) / incoming

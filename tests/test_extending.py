@@ -1,0 +1,113 @@
+"""`cl.extend`: a strategy with further functions in it is the program that one would write by hand."""
+
+import dataclasses
+import pickle
+
+import pytest
+import registry
+import torch
+
+import cl_func as cl
+from cl_func import testing
+from cl_func.extending import with_slots
+
+MODEL, SGD, BENCH = registry.MODEL, registry.SGD, registry.BENCH
+CE = cl.losses.cross_entropy(MODEL)
+HELD = cl.plasticity.l2_init(0.3)
+CBP = cl.plasticity.continual_backprop(MODEL, 0.5, 1)
+
+
+def run(strategy, key=0):
+    return cl.fold(strategy.update, strategy.init(cl.key(key)), BENCH.train)
+
+
+def test_it_is_the_program_written_by_hand():
+    strategy = cl.extend(
+        cl.strategies.naive(MODEL, SGD, batch_size=5, epochs=2),
+        loss=HELD,
+        transform=cl.optim.clip_by_global_norm(0.5),
+        after_step=CBP,
+        before=cl.optim.restart(),
+        after=(cl.optim.exponential_decay(0.9), cl.optim.step_decay(1, 0.5)),
+    )
+    step = cl.train_step(cl.losses.total(CE, HELD), SGD, cl.optim.clip_by_global_norm(0.5))
+    by_hand = cl.compose(
+        cl.optim.restart(),
+        cl.minibatches(cl.compose(step, CBP), batch_size=5, epochs=2),
+        cl.optim.exponential_decay(0.9),
+        cl.optim.step_decay(1, 0.5),
+    )
+    state = strategy.init(cl.key(0))
+    assert [f.name for f in dataclasses.fields(state)] == ["key", "model", "opt", "l2_init", "cbp"]
+    assert cl.tree.equal(cl.fold(by_hand, state, BENCH.train), run(strategy))
+    assert run(strategy).cbp.replaced["0"] > 0
+
+
+# The network of SCR is a larger one, to which a projection belongs.
+LARGER = {"scr": cl.models.projected(MODEL, 5)}
+
+
+@pytest.mark.parametrize("name", sorted(registry.ARGUMENTS))
+def test_any_strategy_takes_them(name):
+    make = getattr(cl.strategies, name)
+    base = make(MODEL, SGD, batch_size=5, **registry.ARGUMENTS[name])
+    cbp = cl.plasticity.continual_backprop(LARGER.get(name, MODEL), 0.5, 1, layers=("0",))
+    strategy = cl.extend(base, loss=HELD, after_step=cbp)
+    start, end = strategy.init(cl.key(0)), run(strategy)
+    assert isinstance(start, type(base.init(cl.key(0))))
+    assert type(end) is type(start)
+    assert end.cbp.age["0"].max() > 0
+    assert not cl.tree.equal(end.model.params, run(base).model.params)
+    off = cl.extend(base, loss=cl.plasticity.l2_init(0.0), transform=cl.optim.clip_by_value(1e9))
+    assert cl.tree.equal(run(off).model, run(base).model, rtol=1e-5, atol=1e-7)
+
+
+def test_an_update_that_is_not_taken_is_not_followed():
+    step = cl.when(lambda state, exp: exp.index == 0, cl.train_step(CE, SGD))
+    base = cl.strategies.naive(MODEL, SGD)
+    strategy = cl.extend(dataclasses.replace(base, update=cl.minibatches(step, batch_size=5)), after_step=CBP)
+    start = strategy.init(cl.key(0))
+    first, second = BENCH.train
+    once = strategy.update(start, first)
+    assert once.cbp.age["0"].max() > 0
+    assert cl.tree.equal(strategy.update(once, second).replace(key=once.key), once)
+
+
+def test_the_state_is_pickled_saved_and_has_one_class(tmp_path):
+    strategy = cl.extend(cl.strategies.er(MODEL, SGD, capacity=5, replay_size=2), after_step=CBP)
+    state = run(strategy)
+    assert type(state) is type(run(pickle.loads(pickle.dumps(strategy))))
+    back = pickle.loads(pickle.dumps(state))
+    assert type(back) is type(state)
+    assert cl.tree.equal(back, state)
+    assert isinstance(state, cl.strategies.ERAgent)
+    cl.save(tmp_path / "state", state)
+    assert cl.tree.equal(cl.load(tmp_path / "state", like=state), state)
+    testing.check_round_trip(state)
+
+
+def test_its_numbers_are_swept_by_their_paths():
+    strategy = cl.extend(cl.strategies.naive(MODEL, SGD, batch_size=5), loss=HELD, after_step=CBP)
+    grid = cl.grid({"cbp.rate": [0.0, 0.5], "l2_init.strength": [0.0, 1.0]})
+    runs = cl.sweep(strategy, BENCH, seeds=1, hparams=grid, progress=False, compile=False)
+    state = cl.tree.set(strategy.init(cl.key(0)), {"cbp.rate": 0.5, "l2_init.strength": 1.0})
+    _, history = cl.scan(strategy.update, state, BENCH.train, cl.evaluate(MODEL, BENCH.test))
+    torch.testing.assert_close(torch.as_tensor(runs.history["accuracy"][1, 1, 0]), history["accuracy"])
+    with pytest.raises(ValueError, match="rate"):
+        cl.tree.set(state, {"cbp.rate": 1.5})
+
+
+def test_what_it_cannot_extend():
+    naive = cl.strategies.naive(MODEL, SGD)
+    with pytest.raises(ValueError, match=r"strategy: it takes no gradient step"):
+        cl.extend(cl.Strategy(naive.init, cl.optim.restart()), loss=HELD)
+    with pytest.raises(ValueError, match="strategy: it is vmapped or compiled already"):
+        cl.extend(cl.Strategy(naive.init, cl.compile(naive.update)), loss=HELD)
+    with pytest.raises(ValueError, match="slot: expected a name of its own"):
+        cl.extend(naive, loss=(HELD, HELD))
+    with pytest.raises(ValueError, match="slot: expected a name of its own"):
+        cl.extend(naive, loss=cl.plasticity.l2_init(0.1, slot="model.held"))
+    with pytest.raises(ValueError, match="has a field 'opt' already"):
+        cl.extend(naive, loss=cl.plasticity.l2_init(0.1, slot="opt")).init(cl.key(0))
+    with pytest.raises(TypeError, match="agent: expected the state of an agent"):
+        with_slots({"key": 1}, seen=torch.zeros(2))
