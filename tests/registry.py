@@ -241,16 +241,10 @@ def traced(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_mom
     return Traced(**vars(init(key, model, optimizer)), trace=trace)
 
 
-@cl.state
-class Measured(Everything):
-    """With the sums of an online evaluation, of a kind of targets, after a few rows."""
-
-    online: cl.trace.online.Online
-
-
-def measured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"], target: Any = "class") -> Measured:
-    state = Measured(**vars(init(key, model, optimizer)), online=cl.trace.online.init(target))
-    return cl.trace.online.measure(model)(state, BENCHES[target].train[1])
+def measured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
+    """With the sums of an online evaluation, after a few rows."""
+    state, online = init(key, model, optimizer), cl.trace.online.measure(model)
+    return online(with_slots(state, online=online.init(state.model)), BENCH.train[1])
 
 
 CBP_UTILITIES = ("contribution", "adaptable_contribution", "random")

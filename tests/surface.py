@@ -2481,8 +2481,19 @@ for made in (CBP, plasticity.shrink_and_perturb(MODEL), plasticity.l2_init(0.1))
 PART_ = FUNCTION.but("empty list")
 call(
     "extend",
-    {"strategy": STRATEGY, "loss": loss, "transform": clip, "after_step": CBP, "before": update, "after": update},
-    {"strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)), **dict.fromkeys(("loss", "transform", "after_step"), PART_)}
+    {
+        "strategy": STRATEGY,
+        "loss": loss,
+        "transform": clip,
+        "before_step": update,
+        "after_step": CBP,
+        "before": update,
+        "after": update,
+    },
+    {
+        "strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)),
+        **dict.fromkeys(("loss", "transform", "before_step", "after_step"), PART_),
+    }
     | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
@@ -2508,15 +2519,16 @@ call(
 )
 call("trace.read", {"trace": TRACE}, {"trace": kind(bad=(STATE, cl.trace.Snapshot(values=TRACE.values, count=TRACE.count)))})
 
-call("trace.online.init", {"target": "class"})
-call("trace.online.measure", {"model": MODEL, "slot": "online"})
+call("trace.online.measure", {"model": MODEL, "target": "class", "slot": "online"})
+ONLINE = cl.trace.online.measure(MODEL)
+call("trace.online.measure", {"net": STATE.model}, {"net": kind("weights")}, run=ONLINE.init)
 call("trace.online.probe", {"slot": "online"})
 MEASURED = registry.measured(KEY)
 call(
     "trace.online.measure",
     {"state": MEASURED, "exp": EXP},
     says={"state": "state|path 'online'"},
-    run=lambda state, exp: cl.trace.online.measure(MODEL)(state, exp),
+    run=lambda state, exp: ONLINE(state, exp),
 )
 PREQUENTIAL = {"online_accuracy": torch.tensor([0.5, 0.6]), "online_mse": torch.ones(2), "online_rows": torch.tensor([10, 20])}
 for name, bad in {"online_accuracy": "online_mse", "online_error": "online_accuracy"}.items():
@@ -2611,6 +2623,7 @@ RECORDS = {
     "sources.View",
     "models.CosineLinear",
     "regularizers.importance.Measure",
+    "trace.online.Measure",
     "taps.Lines",
     "taps.MLflow",
     "taps.Several",

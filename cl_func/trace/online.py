@@ -9,14 +9,14 @@ Nature 2024).
 It is an Update in front of the step, not the loss of the step, which with a replay memory is that of old rows too, and with a
 penalty is no error. The sums are float64, since those of a part of the rows are the difference of two of them.
 
-    online: cl.trace.online.Online                                           a slot of the agent, made by init()
-    step = cl.compose(cl.trace.online.measure(model), cl.train_step(...))    measures before it trains
-    cl.trace.online.probe()                                                  what puts the means into the history
-    cl.metrics.online_accuracy(history)                                      the accuracy on the rows between two entries of it
+    cl.extend(strategy, before_step=cl.trace.online.measure(model))    measures before it trains
+    cl.trace.online.probe()                                            a Probe: the means over all rows so far go into the history
+    cl.metrics.online_accuracy(history)                                the accuracy on the rows between two entries of it
 """
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, Literal
 
@@ -25,56 +25,73 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, tree
-from cl_func.core import Probe, Update
+from cl_func.core import Probe
 from cl_func.experiences import Experience, require_target
 from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
-from cl_func.models import Model, forward
+from cl_func.models import Model, ModelState, forward
 from cl_func.sources.source import Target
-from cl_func.tree import state, static
+from cl_func.tree import state
 
 _MEASURES: dict[Target, tuple[str, ...]] = {"class": ("accuracy", "loss"), "regression": ("mse",), "multilabel": ("loss",)}
 
 
 @state
 class Online:
-    """What the rows seen so far come to; made by `init`."""
+    """What the rows seen so far come to."""
 
     sums: dict[str, Tensor]  # () float64 each: of accuracies and losses, or of squared errors
     rows: Tensor  # () int64, how many
-    target: Target = static()
 
 
-def init(target: Literal["class", "regression", "multilabel"] = "class") -> Online:
-    """The sums before the first row, on the CPU: of "accuracy" and "loss" for class labels, of "mse" for regression, of "loss" for
-    several labels. Raises ValueError for another kind of targets.
-    """
-    checks.choice("target", target, *_MEASURES)
-    zeros = {name: torch.zeros((), dtype=torch.float64) for name in _MEASURES[target]}
-    return Online(sums=zeros, rows=torch.zeros((), dtype=torch.int64), target=target)
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """The Update made by `measure`."""
+
+    model: Model
+    target: Target
+    slot: str
+
+    def init(self, net: ModelState) -> Online:
+        """The slot before the first row, where a network is."""
+        checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
+        device = next(iter(net.params.values())).device
+        zeros = {name: torch.zeros((), dtype=torch.float64, device=device) for name in _MEASURES[self.target]}
+        return Online(sums=zeros, rows=torch.zeros((), dtype=torch.int64, device=device))
+
+    def __call__(self, state: Any, exp: Experience) -> Any:
+        """The state with the rows of an experience added to the sums."""
+        found: Online = checks.slot(state, self.slot, Online, "sums made by cl.trace.online.measure(...).init(net)")
+        checks.instance("exp", exp, Experience, "an Experience")
+        require_target(exp, f"cl.trace.online.measure(target={self.target!r})", self.target)
+        outputs = forward(self.model, checks.params(state), state, exp, train=False)[0]
+        values = _of_rows(outputs, exp, self.target)
+        sums = {name: total + torch.where(exp.valid, values[name], 0).sum(dtype=total.dtype) for name, total in found.sums.items()}
+        return tree.set(state, {self.slot: tree.replace(found, sums=sums, rows=found.rows + exp.valid.sum())})
 
 
-def measure(model: Model, slot: str = "online") -> Update:
-    """The Update that measures the model on the rows it is given, in eval mode, and adds that to the sums in `state.<slot>`.
+def measure(model: Model, *, target: Literal["class", "regression", "multilabel"] = "class", slot: str = "online") -> Measure:
+    """The Update that measures the model, in eval mode, on the rows it is given; compose it before each step.
 
-    Where it stands says on what: before the step, `minibatches(compose(measure(model), step), batch_size=16)`, each row once; for a
-    method on an online stream, whose experiences are minibatches, before its update, `compose(measure(model), strategy.update)`.
-    With several epochs the rows of the later ones have been trained on.
+    Each row is measured once if it is trained on once: with several epochs, those of the later ones have been trained on before. Of
+    a method that replays, what is measured is the minibatch of the experience.
+
+    target: the kind of targets. Of class labels it measures "accuracy" and "loss", of regression "mse", of several labels "loss".
+    slot: the slot of the sums, which `.init(net)` makes.
 
     Raises TypeError or ValueError for other arguments; when applied, for a slot without such sums and for targets of another kind.
+
+    >>> import cl_func as cl
+    >>> model, bench = cl.models.mlp(6, hidden=(8,), n_classes=4), cl.testing.small_benchmark()
+    >>> naive = cl.strategies.naive(model, cl.optim.sgd(0.1), batch_size=5)
+    >>> strategy = cl.extend(naive, before_step=measure(model))
+    >>> _, history = cl.scan(strategy.update, strategy.init(cl.key(0)), bench.train, probe())
+    >>> cl.metrics.online_accuracy(history).shape
+    torch.Size([2])
     """
     checks.model("model", model)
-    return partial(_measure, model=model, slot=checks.path("slot", slot, "online"))
-
-
-def _measure(state: Any, exp: Experience, *, model: Model, slot: str) -> Any:
-    found: Online = checks.slot(state, slot, Online, "sums made by cl.trace.online.init")
-    checks.instance("exp", exp, Experience, "an Experience")
-    require_target(exp, f"the slot {slot!r}, made by cl.trace.online.init({found.target!r}),", found.target)
-    outputs = forward(model, checks.params(state), state, exp, train=False)[0]
-    values = _of_rows(outputs, exp, found.target)
-    sums = {name: total + torch.where(exp.valid, values[name], 0).sum(dtype=total.dtype) for name, total in found.sums.items()}
-    return tree.set(state, {slot: tree.replace(found, sums=sums, rows=found.rows + exp.valid.sum())})
+    checks.choice("target", target, *_MEASURES)
+    return Measure(model, target, checks.path("slot", slot, "online"))
 
 
 def _of_rows(outputs: Tensor, exp: Experience, target: Target) -> dict[str, Tensor]:
@@ -101,5 +118,5 @@ def probe(slot: str = "online") -> Probe:
 
 
 def _means(state: Any, exp: Any = None, *, slot: str) -> dict[str, Tensor]:
-    found: Online = checks.slot(state, slot, Online, "sums made by cl.trace.online.init")
+    found: Online = checks.slot(state, slot, Online, "sums made by cl.trace.online.measure(...).init(net)")
     return {**{f"online_{name}": total / found.rows for name, total in found.sums.items()}, "online_rows": found.rows}
