@@ -917,6 +917,15 @@ call(
     {"params": "params|sample"},
 )
 call(
+    "sources.in_memory",
+    {"source": DATA, "rows": torch.tensor([1, 3])},
+    {
+        "source": kind("dataset", bad=(EXP,)),
+        "rows": kind("integer tensor", bad=(torch.tensor([-1]), torch.tensor([28]), torch.tensor([[1]]), torch.tensor([1]).int())),
+    },
+)
+call("streams.in_memory", {"benchmark": BENCH})
+call(
     "sources.join",
     {"sources": [VIEW, VIEW]},
     {"sources": kind(bad=([DATA, 3], [VIEW, DATA], VIEW, (DATA, IMAGES)))},
