@@ -859,6 +859,8 @@ call(
         "n_flipping": 2,
         "n_features": 3,
         "beta": 0.7,
+        "flips": "one",
+        "thresholds": "paper",
     },
     {
         **dict.fromkeys(("n_experiences", "test_size", "n_features"), SIZE),
@@ -866,6 +868,8 @@ call(
         "n_inputs": SIZE.but(bad=(1,)),
         "n_flipping": COUNT.but(bad=(5,)),
         "beta": FRACTION,
+        "flips": choice("one", "all"),
+        "thresholds": choice("paper", "code"),
     },
     {"experience_size": "experience_size|train_size", "n_inputs": "n_inputs|n_flipping"},
 )

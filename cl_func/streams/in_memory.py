@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import torch
 
 from cl_func import checks, tree
 from cl_func.experiences import Benchmark, Experience, Stream
-from cl_func.sources import held
-from cl_func.streams.lazy import Lazy, as_lazy
+from cl_func.sources.held import InMemory
+from cl_func.sources.held import in_memory as gathered
+from cl_func.streams.lazy import Last, Lazy, as_lazy
 
 
 def in_memory(benchmark: Benchmark) -> Benchmark:
@@ -30,7 +32,8 @@ def in_memory(benchmark: Benchmark) -> Benchmark:
     for name in ("train", "test", "valid"):
         stream = getattr(benchmark, name)
         if stream is not None:
-            found[name] = Stream(_InMemory(as_lazy(stream)), len(stream))
+            lazy = as_lazy(stream)
+            found[name] = Stream(_InMemory(lazy, Last(partial(_held, lazy))), len(stream))
     return dataclasses.replace(benchmark, **found)
 
 
@@ -39,14 +42,19 @@ class _InMemory(Lazy):
     """The experiences of another stream, with their rows held."""
 
     parent: Lazy
+    held: Last[InMemory]  # the rows of one experience, which several lanes may ask for one after the other
 
     def view(self, index: int) -> Experience:
         exp = self.parent.view(index)
         return tree.replace(exp, rows=torch.arange(len(exp), device=exp.rows.device))
 
-    def source(self, index: int) -> held.InMemory:
-        return held.in_memory(self.parent.source(index), self.parent.view(index).rows)
+    def source(self, index: int) -> InMemory:
+        return self.held(index)
 
     @property
     def ordered(self) -> bool:
         return self.parent.ordered
+
+
+def _held(parent: Lazy, index: int) -> InMemory:
+    return gathered(parent.source(index), parent.view(index).rows)

@@ -161,6 +161,26 @@ def test_slowly_changing_regression_by_its_equations():
     assert ((fast.mean(0) - 0.5).abs() < 5 * 0.5 / len(fast) ** 0.5).all()
 
 
+def test_slowly_changing_regression_as_the_authors_code_has_it():
+    """All flipping bits anew, and the thresholds of `FixLTUNet`: beta (m + 1) - (m - sum_j w_j + b) / 2."""
+    options = {"n_experiences": 40, "experience_size": 30, "test_size": 1}
+    bench = streams.slowly_changing_regression(KEY, **options, flips="all", thresholds="code")
+    flipping = torch.stack([exp.x[0, :15] for exp in bench.train])
+    changed = (flipping[1:] != flipping[:-1]).float()
+    assert 0.4 < changed.mean() < 0.6
+    for exp in bench.train[:3]:
+        p = exp.source.params
+        weights, bias = p["hidden"][:, :-1], p["hidden"][:, -1]
+        tau = 0.7 * 21 - (20 - weights.sum(1) + bias) / 2
+        features = (exp.x @ weights.T + bias > tau).float()
+        assert torch.equal(exp.y[:, 0], features @ p["output"][:-1] + p["output"][-1])
+        # A unit is on if 14 of the 20 bits are as its weights have them, with a bias of -1 if 17 are (in the paper 15).
+        matches = (exp.x @ weights.T + (weights < 0).sum(1)).long()
+        assert torch.equal(features > 0, matches >= torch.where(bias > 0, 14, 17))
+    paper = streams.slowly_changing_regression(KEY, **options)
+    assert torch.equal(paper.train[0].source.params["hidden"], bench.train[0].source.params["hidden"])
+
+
 @pytest.mark.parametrize("name", ["generated", "class splits", "online"])
 def test_rows_in_memory_are_those_of_the_stream(name):
     bench = {
