@@ -23,6 +23,7 @@ OPTIMIZERS = {
     "sgd_momentum": optim.sgd(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": optim.adam(1e-2, weight_decay=1e-3),
     "adamw": optim.adamw(1e-2),
+    "adam_count_each": optim.adam(1e-2, count_each=True),
 }
 
 
@@ -257,9 +258,11 @@ def _cbp(model: Any, utility: Any = "contribution", rate: float = 0.5, **more: A
 def plastic(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
     """With the slots of the methods against loss of plasticity, in the middle of a run: some units are new, some mature."""
     agent = init(key, model, optimizer)
-    parts: list[Any] = [plasticity.shrink_and_perturb(model), plasticity.l2_init(0.5)]
+    parts: list[Any] = [plasticity.shrink_and_perturb(model), plasticity.l2_init(0.5), plasticity.spectral(0.5)]
+    parts += [plasticity.upgd(0.1, slot="upgd")]
     before = model.init(cl.random.fold_in(key, 1))
     cbps = [] if model is ODD else [_cbp(model, utility) for utility in CBP_UTILITIES]
+    cbps += [] if model is ODD else [plasticity.redo(model, 0.9, 2)]
     agent = with_slots(agent, **{part.slot: part.init(before) for part in (*parts, *cbps)})
     for part in cbps * 3:
         agent = part(agent, BENCH.train[1])
@@ -371,6 +374,7 @@ LOSSES = [
     Case("trace.loss", lambda: cl.trace.loss(losses.with_replay(_ce(), 3)), start=traced),
     Case("trace.loss", lambda: losses.total(_ce(ODD), cl.trace.loss(_ce(ODD))), model=ODD, start=traced),
     *[Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
+    *[Case("plasticity.spectral", lambda: plasticity.spectral(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
 ]
 
 UPDATES = [
@@ -481,7 +485,11 @@ UPDATES = [
         Case("plasticity.continual_backprop", lambda model=model, u=utility: _cbp(model, u), model=model, start=plastic)
         for model, utility in [*[(MODEL, utility) for utility in CBP_UTILITIES], (STACK, "adaptable_contribution")]
     ],
-    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam"], plastic),
+    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam_count_each"], plastic),
+    Case("plasticity.redo", lambda: plasticity.redo(MODEL, 0.9, 2), start=plastic),
+    Case("plasticity.redo", lambda: plasticity.redo(STACK, 0.9, 2), STACK, start=plastic),
+    Case("plasticity.reset_head", lambda: plasticity.reset_head(MODEL)),
+    Case("plasticity.reset_head", lambda: plasticity.reset_head(ODD, "zero", layers=("last", "gate")), ODD, OPTIMIZERS["adam"]),
     Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(MODEL), start=plastic),
     Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(ODD, noise="normal"), ODD, start=plastic),
 ]
@@ -496,6 +504,9 @@ def _step() -> Any:
 
 
 TRANSFORMS = [
+    Case("plasticity.upgd", lambda: plasticity.upgd(), start=plastic),
+    Case("plasticity.upgd", lambda: plasticity.upgd(scale="global_uncorrected", protect=False), ODD, start=plastic),
+    Case("plasticity.upgd", lambda: plasticity.upgd(scale="local"), ODD, start=plastic),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm(0.5)),
     Case("optim.clip_by_global_norm", lambda: optim.clip_by_global_norm("lwf.temperature")),
     Case("optim.clip_by_value", lambda: optim.clip_by_value(0.1)),
@@ -624,7 +635,8 @@ STRATEGIES.append(
         "extend",
         lambda: cl.extend(
             cl.strategies.er(NORMED, SGD, capacity=9, replay_size=4, batch_size=5),
-            loss=plasticity.l2_init(0.1),
+            loss=(plasticity.l2_init(0.1), plasticity.spectral(0.1)),
+            transform=plasticity.upgd(),
             after_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
             before=plasticity.shrink_and_perturb(NORMED),
         ),

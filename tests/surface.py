@@ -1458,8 +1458,8 @@ for name in ("adam", "adamw"):
     betas = kind(bad=((0.9,), (0.9, 1.0), (0.9, -0.1), (0.9, "0.9"), (0.9, None), (True, 0.9), (float("nan"), 0.9), (1, 2, 3)))
     call(
         f"optim.{name}",
-        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0},
-        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE},
+        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0, "count_each": True},
+        {"lr": NON_NEGATIVE, "betas": betas, "eps": POSITIVE, "weight_decay": NON_NEGATIVE, "count_each": FLAG},
     )
 call(
     "optim.sgd",
@@ -2487,10 +2487,32 @@ call(
     {"shrink": PROBABILITY, "perturb": NON_NEGATIVE, "noise": choice("initial", "normal")},
 )
 call("plasticity.l2_init", {"strength": 0.1, "slot": "l2_init"})
+call("plasticity.spectral", {"strength": 0.1, "exponent": 2, "iterations": 1, "slot": "a"}, {"exponent": SIZE, "iterations": SIZE})
+call(
+    "plasticity.redo",
+    {"model": MODEL, "threshold": 0.1, "every": 10, "layers": ("0",), "slot": "redo"},
+    {"threshold": NON_NEGATIVE, "every": SIZE, "layers": LAYERS},
+)
+call(
+    "plasticity.reset_head",
+    {"model": MODEL, "to": "zero", "layers": ("2",)},
+    {"to": choice("initial", "zero"), "layers": kind("none", bad=(("1",), ("2.weight ",), (2,), (), "2"))},
+)
+call(
+    "plasticity.upgd",
+    {"sigma": 0.1, "decay": 0.9, "scale": "local", "protect": True, "slot": "upgd"},
+    {"sigma": NON_NEGATIVE, "decay": DECAY, "scale": choice("global", "local"), "protect": FLAG},
+)
 CBP = plasticity.continual_backprop(MODEL)
-for made in (CBP, plasticity.shrink_and_perturb(MODEL), plasticity.l2_init(0.1)):
-    name = "plasticity." + {"cbp": "continual_backprop", "snp": "shrink_and_perturb"}.get(made.slot, made.slot)
-    call(name, {"net": NET}, {"net": kind("weights")}, run=made.init)
+for name, made in {
+    "continual_backprop": CBP,
+    "redo": plasticity.redo(MODEL),
+    "shrink_and_perturb": plasticity.shrink_and_perturb(MODEL),
+    "l2_init": plasticity.l2_init(0.1),
+    "spectral": plasticity.spectral(0.1),
+    "upgd": plasticity.upgd(),
+}.items():
+    call(f"plasticity.{name}", {"net": NET}, {"net": kind("weights")}, run=made.init)
 PART_ = FUNCTION.but("empty list")
 call(
     "extend",

@@ -21,7 +21,7 @@ before the step, and the weights from after it; here both are those after the st
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -32,8 +32,10 @@ from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.experiences import Experience
 from cl_func.models.model import Model, ModelState, fresh_function
+from cl_func.plasticity.activity import layer_inputs, mean_size, mean_value, of_units
+from cl_func.plasticity.layers import Layer
 from cl_func.plasticity.replacing import replace_units
-from cl_func.plasticity.units import Feed, Layer, hidden_layers, layer_inputs
+from cl_func.plasticity.units import hidden_layers
 from cl_func.tree import bounded, state
 
 Utility = Literal[
@@ -97,7 +99,7 @@ class ContinualBackprop:
             name = layer.name
             age = held.age[name] + 1
             correction = -torch.expm1(age * torch.log(held.decay))  # 1 - decay^age
-            mean = torch.lerp(_mean(layer, inputs, exp.valid), held.mean[name], held.decay.to(held.mean[name].dtype))
+            mean = torch.lerp(mean_value(layer, inputs, exp.valid), held.mean[name], held.decay.to(held.mean[name].dtype))
             means[name] = mean / correction[:, None]
             new = _utility(self.utility, layer, state.model.params, inputs, exp.valid, means[name], random.fold_in(utility_key, i))
             utility = torch.lerp(new, held.utility[name], held.decay.to(new.dtype))
@@ -130,7 +132,8 @@ def continual_backprop(
 
     It runs the model once more, in eval mode, on the rows of the minibatch. A unit is a row of a linear layer's weight, or a
     channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the optimiser remembers of
-    each replaced weight, a velocity or moments, becomes 0; the count of Adam's steps is one for all weights and stays.
+    each replaced weight, a velocity or moments, becomes 0; Adam's count of steps does if it is `cl.optim.adam(count_each=True)`, as
+    in the authors' code.
 
     rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up.
     maturity: the steps, at least 0, in which a new unit is left alone.
@@ -170,35 +173,6 @@ def continual_backprop(
     )
 
 
-def _average(x: Tensor, valid: Tensor) -> Tensor:
-    """The mean over the valid rows and the positions of x [n, positions, ...]."""
-    kind = torch.promote_types(x.dtype, torch.float32)
-    rows = torch.where(valid.reshape(-1, *[1] * (x.ndim - 2)), x.to(kind).mean(1), 0)
-    return rows.sum(0) / valid.sum().clamp(min=1)
-
-
-def _of_units(layer: Layer, parts: Callable[[Feed], Tensor]) -> Tensor:
-    """Something of each feature, [..., F] for each layer that is fed, as [..., units, features of a unit]."""
-    return torch.cat([feed.features.of(parts(feed)) for feed in layer.feeds], -1)
-
-
-def _mean(layer: Layer, inputs: dict[str, Tensor], valid: Tensor) -> Tensor:
-    """The mean of each feature of each unit, [units, features of a unit]."""
-    return _of_units(layer, lambda feed: _average(inputs[feed.weight], valid))
-
-
-def mean_size(layer: Layer, inputs: dict[str, Tensor], valid: Tensor, center: Tensor | None = None) -> Tensor:
-    """The mean of |h| of each feature of each unit, or of |h - center|, [units, features of a unit]."""
-    sizes, first = [], 0
-    for feed in layer.feeds:
-        h = feed.features.of(inputs[feed.weight])
-        if center is not None:
-            h = h - center[:, first : first + h.shape[-1]].to(h.dtype)
-        sizes.append(_average(h.abs(), valid))
-        first += h.shape[-1]
-    return torch.cat(sizes, -1)
-
-
 def _utility(
     kind: Utility,
     layer: Layer,
@@ -211,7 +185,7 @@ def _utility(
     """The utility of each unit on a minibatch, [units]."""
     if kind == "random":
         return random.uniform(key, layer.units, means.dtype)
-    out = _of_units(layer, lambda feed: params[feed.weight].abs().transpose(0, 1).flatten(1).sum(1)).to(means.dtype)
+    out = of_units(layer, lambda feed: params[feed.weight].abs().transpose(0, 1).flatten(1).sum(1)).to(means.dtype)
     incoming = params[layer.weight].abs().flatten(1).sum(1).to(means.dtype)
     if kind == "weight":
         return out.sum(1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cl_func import tree
 from cl_func.models.model import Fresh, ModelState
-from cl_func.plasticity.units import Feed, Layer, Norm
+from cl_func.plasticity.layers import Feed, Layer, Norm
 from cl_func.tree import NAMESPACE, PyTree
 
 
@@ -73,7 +73,7 @@ def replace_units(
     def forget(slots: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: torch.where(touched[name], 0, value) if name in touched else value for name, value in slots.items()}
 
-    return agent.replace(model=tree.replace(net, params=params, buffers=buffers), opt=_map_slots(forget, agent.opt, net.params))
+    return agent.replace(model=tree.replace(net, params=params, buffers=buffers), opt=map_slots(forget, agent.opt, net.params))
 
 
 def _own(layer: Layer) -> list[str]:
@@ -91,7 +91,7 @@ def _of_features(fed: Feed | Norm, mask: Tensor, like: Tensor, axis: int) -> Ten
     return _along(fed.features.spread(mask, like.shape[axis]), like, axis)
 
 
-def _map_slots(function: Callable[[dict[str, Tensor]], Any], opt: PyTree, params: dict[str, Tensor]) -> PyTree:
+def map_slots(function: Callable[[dict[str, Tensor]], Any], opt: PyTree, params: dict[str, Tensor]) -> PyTree:
     """An optimiser's state with a function applied to whatever in it has a value for each value of the parameters."""
 
     def like_params(node: Any) -> bool:

@@ -52,7 +52,7 @@ class ShrinkAndPerturb:
         held: SnP = checks.slot(state, self.slot, SnP, "an SnP made by shrink_and_perturb(...).init(net)")
         key, draw_key = random.split(state.key)
         params: dict[str, Tensor] = state.model.params
-        noise = fresh_function(self.model)(draw_key, params) if self.noise == "initial" else _normal(draw_key, params)
+        noise = fresh_function(self.model)(draw_key, params) if self.noise == "initial" else normal_like(draw_key, params)
         moved = {name: held.shrink.to(p.dtype) * p + held.perturb.to(p.dtype) * noise[name] for name, p in params.items()}
         return state.replace(key=key, model=tree.replace(state.model, params=moved))
 
@@ -88,7 +88,8 @@ def shrink_and_perturb(
     )
 
 
-def _normal(key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+def normal_like(key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Normal noise like the parameters, from a key of its own for each of them."""
     keys = random.split(key, len(params))
     kinds = {name: torch.float64 if p.dtype == torch.float64 else torch.float32 for name, p in params.items()}
     drawn = zip(params.items(), keys, strict=True)

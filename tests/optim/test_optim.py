@@ -105,6 +105,27 @@ def test_adam_without_memory_equals_torch():
     close(train(optim.adam(**options), 20, dtype), train_torch(lambda p: torch.optim.Adam(p, **options), 20, dtype), **TIGHT[dtype])
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_that_counts_each_weight(name):
+    """The same as with one count; a weight whose moments and count are set to 0 moves as in its first step."""
+    one, each = (getattr(optim, name)(0.1, weight_decay=0.1, count_each=count_each) for count_each in (False, True))
+    close(train(one), train(each), rtol=1e-6, atol=1e-7)
+    params, first = {"w": torch.ones(2)}, {"w": torch.tensor([2.0, -3.0])}
+    start, state = each.init(params), each.init(params)
+    for _ in range(5):
+        _, state = each.update(first, state, params)
+    assert state.counts["w"].tolist() == [5, 5]
+    moments = ("first_moment.w", "second_moment.w")
+    anew = {moment: torch.tensor([0.0, 1.0]) * tree.get(state, moment) for moment in moments}
+    state = tree.set(state, {**anew, "counts.w": torch.tensor([0, 5], dtype=torch.int32)})
+    updates, state = each.update(first, state, params)
+    close(updates["w"][0], each.update(first, start, params)[0]["w"][0])
+    assert (state.counts["w"].tolist(), state.count.item()) == ([1, 6], 6)
+    for made, given in ((one, each), (each, one)):
+        with pytest.raises(ValueError, match=f"count_each: this optimiser was made with count_each={made is each}"):
+            made.update(first, given.init(params), params)
+
+
 @pytest.mark.parametrize("opt", [optim.sgd(0.1), optim.sgd(0.1, momentum=0.9, nesterov=True), optim.adam(), optim.adamw()])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_step_is_closed_and_pure_in_every_dtype(opt, dtype):

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import cl_func as cl
-from cl_func.plasticity.units import Features, Feed, Norm, hidden_layers
+from cl_func.plasticity.layers import Features, Feed, Norm
+from cl_func.plasticity.units import hidden_layers
 
 
 def feeds(model, layers=None):
