@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 STRICT = ["-W", "error", *(f"-Wignore:`torch.jit.script:{kind}" for kind in ("DeprecationWarning", "FutureWarning"))]
 ARGUMENTS = {
     "quickstart.py": ["--seeds", "2"],
-    "plasticity.py": ["--runs", "2", "--examples", "160", "--flip-every", "20", "--bin", "40"],
+    "plasticity.py": ["--only", "methods", "--runs", "2", "--examples", "80", "--flip-every", "20", "--bin", "40"],
     "cifar.py": ["--data", "cifar-10-batches-py", "--epochs", "1", "--width", "4"],
 }
 
