@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,7 @@ def main() -> None:
             name: errors(name, strategy("ReLU", extension), STEP_SIZES[:1])[0] for name, extension in METHODS.items()
         }
     args.out.mkdir(parents=True, exist_ok=True)
+    written = {}
     for panel, curves in ({"linear": linear} if args.only == "linear" else panels).items():
         print(f"\n{panel:24} first bin        last quarter")
         for name, one in curves.items():
@@ -119,8 +121,10 @@ def main() -> None:
         figure = cl.plots.accuracy_timeline(
             curves, higher_is_better=False, xlabel=f"bins of {args.bin:,} examples", ylabel="squared error"
         )
-        figure.savefig(args.out / f"plasticity-{panel.replace(', step size 0.01', ' methods')}.png".replace(" ", "-"))
-        torch.save(curves, args.out / f"plasticity-{panel}.pt")
+        figure.savefig(args.out / f"{panel.partition(',')[0]}{'-methods' if ',' in panel else ''}.png")
+        ci = {name: cl.metrics.mean_ci(one) for name, one in curves.items()}
+        written[panel] = {name: [[round(v, 4) for v in part.tolist()] for part in pair] for name, pair in ci.items()}
+    (args.out / f"plasticity{args.only and '-' + args.only}.json").write_text(json.dumps(written))  # means, half-widths by bin
 
 
 if __name__ == "__main__":
