@@ -30,6 +30,7 @@ def extend(
     *,
     loss: Loss | tuple[Loss, ...] = (),
     transform: GradientTransform | tuple[GradientTransform, ...] = (),
+    before_step: Update | tuple[Update, ...] = (),
     after_step: Update | tuple[Update, ...] = (),
     after: Update | tuple[Update, ...] = (),
     before: Update | tuple[Update, ...] = (),
@@ -41,7 +42,7 @@ def extend(
 
     loss: Losses added to that of each gradient step.
     transform: GradientTransforms after those of each gradient step, before the optimiser.
-    after_step: Updates after each gradient step, on the same minibatch.
+    before_step, after_step: Updates before and after each gradient step, on the same minibatch.
     before, after: Updates before and after each experience.
 
     Gradient steps are those made by `cl.train_step`; a method that steps in another way is left as it is there. Extend first, then
@@ -59,11 +60,11 @@ def extend(
     ('Agent with l2_init, cbp', tensor(0.0010))
     """
     checks.instance("strategy", strategy, Strategy, "a Strategy such as cl.strategies.naive(model, optimizer)")
-    given = {"loss": loss, "transform": transform, "after_step": after_step, "before": before, "after": after}
-    parts = {name: _functions(name, value) for name, value in given.items()}
-    found = _Extension(parts["loss"], parts["transform"], parts["after_step"])
-    update, steps = _extended(strategy.update, found)
-    if steps == 0 and (parts["loss"] or parts["transform"] or parts["after_step"]):
+    given = {"loss": loss, "transform": transform, "before_step": before_step, "after_step": after_step}
+    in_steps = {name: _functions(name, value) for name, value in given.items()}
+    parts = {**in_steps, "before": _functions("before", before), "after": _functions("after", after)}
+    update, steps = _extended(strategy.update, _Extension(*in_steps.values()))
+    if steps == 0 and any(in_steps.values()):
         raise ValueError("strategy: it takes no gradient step made by cl.train_step, so there is nothing to extend; use after.")
     if parts["before"] or parts["after"]:
         update = compose(*parts["before"], update, *parts["after"])
@@ -87,10 +88,11 @@ def _init(key: Tensor, *, base: Callable[[Tensor], Any], slots: tuple[Any, ...])
 
 @dataclasses.dataclass(frozen=True)
 class _Extension:
-    """What is put into each gradient step, and after it."""
+    """What is put into each gradient step, before it and after it."""
 
     losses: tuple[Loss, ...]
     transforms: tuple[GradientTransform, ...]
+    before: tuple[Update, ...]
     after: tuple[Update, ...]
 
     def step(self, step: TrainStep) -> TrainStep:
@@ -112,7 +114,8 @@ def _extended(update: Any, extension: _Extension) -> tuple[Any, int]:
         inner, count = _extended(update.keywords["update"], extension)
         return partial(_conditional, condition=update.keywords["condition"], update=inner), count
     found, count = _steps_extended(update, extension)
-    return (compose(found, *extension.after), count) if count and extension.after else (found, count)
+    beside = extension.before or extension.after
+    return (compose(*extension.before, found, *extension.after), count) if count and beside else (found, count)
 
 
 def _steps_extended(update: Any, extension: _Extension) -> tuple[Any, int]:

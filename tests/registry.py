@@ -242,6 +242,12 @@ def traced(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_mom
     return Traced(**vars(init(key, model, optimizer)), trace=trace)
 
 
+def measured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
+    """With the sums of an online evaluation, after a few rows."""
+    state, online = init(key, model, optimizer), cl.trace.online.measure(model)
+    return online(with_slots(state, online=online.init(state.model)), BENCH.train[1])
+
+
 CBP_UTILITIES = ("adaptable_contribution", "random")
 
 
@@ -465,6 +471,7 @@ UPDATES = [
     Case("regularizers.rwalk.consolidate", lambda: regularizers.rwalk.consolidate(), model=ODD, start=regularised),
     Case("optim.schedule", lambda: optim.schedule(inverse)),
     Case("trace.record", lambda: cl.trace.record(learning_rate), start=traced),
+    *[Case("trace.online.measure", lambda m=m: cl.trace.online.measure(m), model=m, start=measured) for m in (MODEL, NORMED, ODD)],
     Case("minibatches", lambda: cl.minibatches(cl.train_step(cl.trace.loss(_ce()), _MOMENTUM), batch_size=4), start=traced),
     Case("optim.exponential_decay", lambda: optim.exponential_decay(0.9)),
     Case("optim.step_decay", lambda: optim.step_decay(2, 0.5)),
@@ -537,6 +544,22 @@ PROBES = [
     Case("evaluate", lambda: cl.evaluate(cl.strategies.scr(MODEL, SGD, capacity=5, replay_size=4).model, BENCH.test)),
     Case("evaluate", lambda: cl.evaluate(MODEL, BENCH.test, mask="experience")),
     Case("evaluate", lambda: cl.evaluate(cl.strategies.ncm(MODEL).model, BENCH.test, batch_size=5), start=featured),
+    *[
+        Case(f"probes.{name}", lambda make=make, model=model: make(model), model=model)
+        for name, make in {
+            "dormant_units": lambda model: cl.probes.dormant_units(model, threshold=0.5, n=9),
+            "dead_units": cl.probes.dead_units,
+            "effective_rank": cl.probes.effective_rank,
+            "stable_rank": cl.probes.stable_rank,
+            "weight_norm": lambda model: cl.probes.weight_norm(),
+            "gradient_norm": lambda model: cl.probes.gradient_norm(_ce(model)),
+            "hessian_top_eigenvalue": lambda model: cl.probes.hessian_top_eigenvalue(_ce(model), iterations=1),
+            "join": lambda model: cl.probes.join(cl.probes.dead_units(model)),
+        }.items()
+        for model in (MODEL, NORMED, ODD)
+    ],
+    Case("probes.gradient_norm", lambda: cl.probes.gradient_norm(losses.with_replay(_ce(), 3))),
+    Case("trace.online.probe", cl.trace.online.probe, start=measured),
     Case("trace.probe", lambda: cl.trace.probe("trace", beside=cl.evaluate(MODEL, BENCH.test)), start=traced),
     *[
         Case(
@@ -744,6 +767,7 @@ NOT_COMPONENTS = {
     "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
     "plasticity": {"hidden_layers"},
+    "probes": set(),
     "projections": set(),
     "regularizers": set(),
     "strategies": set(),

@@ -860,6 +860,8 @@ call(
         "n_flipping": 2,
         "n_features": 3,
         "beta": 0.7,
+        "flips": "one",
+        "thresholds": "paper",
     },
     {
         **dict.fromkeys(("n_experiences", "test_size", "n_features"), SIZE),
@@ -867,6 +869,8 @@ call(
         "n_inputs": SIZE.but(bad=(1,)),
         "n_flipping": COUNT.but(bad=(5,)),
         "beta": FRACTION,
+        "flips": choice("one", "all"),
+        "thresholds": choice("paper", "code"),
     },
     {"experience_size": "experience_size|train_size", "n_inputs": "n_inputs|n_flipping"},
 )
@@ -917,6 +921,15 @@ call(
     },
     {"params": "params|sample"},
 )
+call(
+    "sources.in_memory",
+    {"source": DATA, "rows": torch.tensor([1, 3])},
+    {
+        "source": kind("dataset", bad=(EXP,)),
+        "rows": kind("integer tensor", bad=(torch.tensor([-1]), torch.tensor([28]), torch.tensor([[1]]), torch.tensor([1]).int())),
+    },
+)
+call("streams.in_memory", {"benchmark": BENCH})
 call(
     "sources.join",
     {"sources": [VIEW, VIEW]},
@@ -2682,8 +2695,19 @@ for name, made in {
 PART_ = FUNCTION.but("empty list")
 call(
     "extend",
-    {"strategy": STRATEGY, "loss": loss, "transform": clip, "after_step": CBP, "before": update, "after": update},
-    {"strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)), **dict.fromkeys(("loss", "transform", "after_step"), PART_)}
+    {
+        "strategy": STRATEGY,
+        "loss": loss,
+        "transform": clip,
+        "before_step": update,
+        "after_step": CBP,
+        "before": update,
+        "after": update,
+    },
+    {
+        "strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)),
+        **dict.fromkeys(("loss", "transform", "before_step", "after_step"), PART_),
+    }
     | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
@@ -2708,6 +2732,45 @@ call(
     run=lambda slots, beside: cl.trace.probe(slots, beside=beside),
 )
 call("trace.read", {"trace": TRACE}, {"trace": kind(bad=(STATE, cl.trace.Snapshot(values=TRACE.values, count=TRACE.count)))})
+
+call("trace.online.measure", {"model": MODEL, "target": "class", "slot": "online"})
+ONLINE = cl.trace.online.measure(MODEL)
+call("trace.online.measure", {"net": STATE.model}, {"net": kind("weights")}, run=ONLINE.init)
+call("trace.online.probe", {"slot": "online"})
+MEASURED = registry.measured(KEY)
+call(
+    "trace.online.measure",
+    {"state": MEASURED, "exp": EXP},
+    says={"state": "state|path 'online'"},
+    run=lambda state, exp: ONLINE(state, exp),
+)
+PREQUENTIAL = {"online_accuracy": torch.tensor([0.5, 0.6]), "online_mse": torch.ones(2), "online_rows": torch.tensor([10, 20])}
+for name, bad in {"online_accuracy": "online_mse", "online_error": "online_accuracy"}.items():
+    HISTORIES = kind(
+        bad=(
+            {bad: PREQUENTIAL[bad]},
+            {**PREQUENTIAL, "online_rows": torch.tensor([20, 10])},
+            {**PREQUENTIAL, "online_rows": torch.tensor([10.0, 20.0])},
+            {**PREQUENTIAL, "online_rows": torch.tensor([10])},
+            cl.tree.to(PREQUENTIAL, "meta"),
+        )
+    )
+    call(f"metrics.{name}", {"history": PREQUENTIAL, "bin": 2}, {"history": HISTORIES, "bin": SIZE.but(bad=(3,))})
+
+# -- probes
+ON_ROWS = {"exp": EXPERIENCE.but("none"), "n": SIZE.but("none")}
+for name in ("dead_units", "effective_rank", "stable_rank"):
+    call(f"probes.{name}", {"model": MODEL, "exp": EXP, "n": 5}, ON_ROWS)
+call("probes.dormant_units", {"model": MODEL, "exp": EXP, "threshold": 0.1, "n": 5}, {**ON_ROWS, "threshold": NON_NEGATIVE})
+call("probes.gradient_norm", {"loss": loss, "exp": EXP, "n": 5}, ON_ROWS)
+call("probes.hessian_top_eigenvalue", {"loss": loss, "exp": EXP, "iterations": 2, "n": 5}, {**ON_ROWS, "iterations": SIZE})
+call("probes.join", {"probes": probe}, {"probes": FUNCTION}, run=lambda probes: cl.probes.join(cl.probes.weight_norm(), probes))
+call("probes.weight_norm", {"state": STATE}, run=lambda state: cl.probes.weight_norm()(state, None))
+call(
+    "probes.gradient_norm",
+    {"state": STATE, "exp": EXP},
+    run=lambda state, exp: cl.probes.gradient_norm(losses.cross_entropy(MODEL))(state, exp),
+)
 
 # -- files
 call(
@@ -2775,6 +2838,7 @@ RECORDS = {
     "sources.View",
     "models.CosineLinear",
     "regularizers.importance.Measure",
+    "trace.online.Measure",
     "taps.Lines",
     "taps.MLflow",
     "taps.Several",

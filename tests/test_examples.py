@@ -20,7 +20,11 @@ import cl_func as cl
 ROOT = Path(__file__).parent.parent
 # The latter are torch's own, where it imports forward mode.
 STRICT = ["-W", "error", *(f"-Wignore:`torch.jit.script:{kind}" for kind in ("DeprecationWarning", "FutureWarning"))]
-ARGUMENTS = {"quickstart.py": ["--seeds", "3"], "cifar.py": ["--data", "cifar-10-batches-py", "--epochs", "1", "--width", "4"]}
+ARGUMENTS = {
+    "quickstart.py": ["--seeds", "3"],
+    "plasticity.py": ["--only", "methods", "--runs", "2", "--examples", "80", "--flip-every", "20", "--bin", "40"],
+    "cifar.py": ["--data", "cifar-10-batches-py", "--epochs", "1", "--width", "4"],
+}
 
 
 def check_text(said):

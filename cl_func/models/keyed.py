@@ -56,7 +56,7 @@ def with_keys(net: ModelState, buffers: dict[str, Tensor]) -> ModelState:
     return tree.replace(net, buffers={**net.buffers, **keys}) if keys else net
 
 
-def aside(net: ModelState, data: Tensor) -> ModelState:
+def aside(net: ModelState, data: int | Tensor) -> ModelState:
     """The model with keys derived from its own by an integer, for a pass whose buffers are dropped."""
     return with_keys(net, {name: random.fold_in(net.buffers[name], data) for name in _key_names(net)})
 

@@ -8,6 +8,7 @@
     TaskLabelled   a task label for each row of another source
     Joined         the rows of several views of one source; made by join
     Generated      rows that are drawn when they are asked for
+    InMemory       the rows of another source, gathered once, of each lane its own; made by in_memory
     Stored         rows that are read from a disk when they are asked for; made by cl.data.stored
 
 A source is an immutable pytree with `gather_x(rows)`, `gather_y(rows)` and `gather_task(rows)`. Views of other sources nest, and
@@ -17,6 +18,7 @@ a source of your own.
 
 from cl_func.sources.dataset import Dataset
 from cl_func.sources.generated import Generated
+from cl_func.sources.held import InMemory, in_memory
 from cl_func.sources.joined import Joined, join
 from cl_func.sources.labels import Relabelled, TaskLabelled
 from cl_func.sources.mapped import Mapped
@@ -30,6 +32,7 @@ from cl_func.tree import per_lane
 __all__ = [
     "Dataset",
     "Generated",
+    "InMemory",
     "Joined",
     "Mapped",
     "Permuted",
@@ -39,6 +42,7 @@ __all__ = [
     "Stored",
     "TaskLabelled",
     "View",
+    "in_memory",
     "join",
     "per_lane",
     "rotate",

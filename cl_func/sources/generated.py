@@ -88,6 +88,11 @@ class Generated(Source):
         """The inputs of the rows, drawn."""
         return self._draw(rows)[0]
 
+    def gather(self, rows: Tensor) -> dict[str, Tensor]:
+        """Both, drawn once."""
+        x, y = self._draw(rows)
+        return {"x": x, "y": y}
+
     def gather_y(self, rows: Tensor) -> Tensor:
         """The targets of the rows, drawn."""
         return self._draw(rows)[1]

@@ -6,7 +6,7 @@
     from datasets        from_datasets, split_by_task
     from elsewhere       from_avalanche, from_continuum
     drawn, not stored    generated, slowly_changing_regression
-    from a benchmark     split_online, blurred, mapped, with_validation, cumulative
+    from a benchmark     split_online, blurred, mapped, in_memory, with_validation, cumulative
 
 (van de Ven & Tolias, "Three scenarios for continual learning", 2019, arXiv:1904.07734, for the first three.)
 """
@@ -18,6 +18,7 @@ from cl_func.streams.domains import permuted, rotated
 from cl_func.streams.elsewhere import from_avalanche, from_continuum
 from cl_func.streams.generation import generated
 from cl_func.streams.holdout import with_validation
+from cl_func.streams.in_memory import in_memory
 from cl_func.streams.joint import cumulative
 from cl_func.streams.mapping import mapped
 from cl_func.streams.online import split_online
@@ -34,6 +35,7 @@ __all__ = [
     "from_continuum",
     "from_datasets",
     "generated",
+    "in_memory",
     "mapped",
     "permuted",
     "rotated",

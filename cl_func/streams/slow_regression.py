@@ -8,9 +8,15 @@ units, all of whose weights are -1 or 1, drawn once:
     y = c + sum_i v_i [ w_i . x + b_i > theta_i ],        theta_i = (m + 1) beta - S_i
 
 with S_i the number of -1 among the m + 1 weights (w_i, b_i). (The bit that is always one, their last input, is the bias here.)
+
+The authors' code differs from this in two ways, and the curves of its page (github.com/shibhansh/loss-of-plasticity,
+lop/slowly_changing_regression) are those of the code: S_i there is the number of -1 among w_i plus b_i / 2, so that units with a
+bias of -1 need two bits more; and the configuration that it names, cfg/prob.json, draws all flipping bits anew.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +38,8 @@ def slowly_changing_regression(
     n_flipping: int = 15,
     n_features: int = 100,
     beta: float = 0.7,
+    flips: Literal["one", "all"] = "one",
+    thresholds: Literal["paper", "code"] = "paper",
 ) -> Benchmark:
     """Regression on inputs x [n, m] of 0 and 1, of which a few change slowly, with targets y [n, 1] float32 of a fixed network.
 
@@ -41,6 +49,8 @@ def slowly_changing_regression(
     `cl.sweep(strategy, cl.streams.slowly_changing_regression)`.
 
     n_inputs: m. n_flipping: f, at most m. n_features: n. beta: in (0, 1), how many of its bits a unit needs to be on.
+    flips: "one" of the flipping bits changes after each experience, or "all" are drawn anew, as for the authors' curves.
+    thresholds: of the units, as the "paper" has them or the authors' "code".
 
     Reference: Dohare et al., "Loss of plasticity in deep continual learning", Nature 2024, Extended Data Fig. 2.
 
@@ -56,12 +66,17 @@ def slowly_changing_regression(
     if positive_int("n_flipping", n_flipping, least=0) > positive_int("n_inputs", n_inputs):
         raise ValueError(f"n_flipping: expected at most the {n_inputs} inputs, got {n_flipping}.")
     beta = checks.number("beta", beta, 0, 1)
-    rows, weights, outputs, start, flips = random.split(key, 5)
+    checks.choice("flips", flips, "one", "all")
+    checks.choice("thresholds", thresholds, "paper", "code")
+    rows, weights, outputs, start, changes = random.split(key, 5)
     hidden = _signs(weights, (1, n_features, n_inputs + 1))
+    negative = (hidden < 0).sum(-1) if thresholds == "paper" else (hidden[..., :-1] < 0).sum(-1) + hidden[..., -1] / 2
     params = {
-        "flipping": _flipping(start, flips, n_experiences, n_flipping),
+        "flipping": _flipping(start, changes, n_experiences, n_flipping)
+        if flips == "one"
+        else random.bernoulli(changes, 0.5, (n_experiences, n_flipping)).float(),
         "hidden": hidden,
-        "threshold": (n_inputs + 1) * beta - (hidden < 0).sum(-1),
+        "threshold": (n_inputs + 1) * beta - negative,
         "output": _signs(outputs, (1, n_features + 1)),
     }
     return generated(_sample, n_experiences, train_size=experience_size, test_size=test_size, key=rows, params=params)

@@ -6,6 +6,7 @@
     cl.trace.record(function, slot="rates")                 an Update that records function(state, exp)
     cl.trace.probe("losses", "norms", beside=evaluation)    a Probe: what has been recorded goes into the history
     cl.trace.read(history["losses"])                        the curve, one value a step
+    cl.trace.online                                         how good a model is on rows before it is trained on them
 
 A step is a pure function, so what it has to tell goes where everything goes, into the state. A trace is a ring of n values (the
 i-th value at i mod n) and a count: its shape never changes, lanes have traces of their own, and a checkpoint holds it. So that n
@@ -16,7 +17,8 @@ traces are in it is said where it is said what is measured.
 """
 
 from cl_func.core.traces import Snapshot, Steps, Trace
+from cl_func.trace import online
 from cl_func.trace.reading import TraceProbe, probe, read
 from cl_func.trace.recording import add, grad_norm, init, loss, record
 
-__all__ = ["Snapshot", "Steps", "Trace", "TraceProbe", "add", "grad_norm", "init", "loss", "probe", "read", "record"]
+__all__ = ["Snapshot", "Steps", "Trace", "TraceProbe", "add", "grad_norm", "init", "loss", "online", "probe", "read", "record"]

@@ -92,6 +92,8 @@ SOURCES = {
     "TaskLabelled": task_labelled,
     "Mapped": mapped,
     "Generated": generated,
+    "InMemory": lambda key: sources.in_memory(generated(key), torch.arange(19, 6, -1)),
+    "InMemory with tasks": lambda key: sources.in_memory(nested(key), torch.arange(N)),
     "Stored": lambda key: stored(),
     "Stored and mapped": lambda key: sources.Mapped(rotated(key, stored()), brightness, {"slope": key % 7, "offset": key % 3}),
     "Stored and joined": lambda key: sources.join([permuted(child, stored()) for child in random.split(key)]),

@@ -161,6 +161,58 @@ def test_slowly_changing_regression_by_its_equations():
     assert ((fast.mean(0) - 0.5).abs() < 5 * 0.5 / len(fast) ** 0.5).all()
 
 
+def test_slowly_changing_regression_as_the_authors_code_has_it():
+    """All flipping bits anew, and the thresholds of `FixLTUNet`: beta (m + 1) - (m - sum_j w_j + b) / 2."""
+    options = {"n_experiences": 40, "experience_size": 30, "test_size": 1}
+    bench = streams.slowly_changing_regression(KEY, **options, flips="all", thresholds="code")
+    flipping = torch.stack([exp.x[0, :15] for exp in bench.train])
+    changed = (flipping[1:] != flipping[:-1]).float()
+    assert 0.4 < changed.mean() < 0.6
+    for exp in bench.train[:3]:
+        p = exp.source.params
+        weights, bias = p["hidden"][:, :-1], p["hidden"][:, -1]
+        tau = 0.7 * 21 - (20 - weights.sum(1) + bias) / 2
+        features = (exp.x @ weights.T + bias > tau).float()
+        assert torch.equal(exp.y[:, 0], features @ p["output"][:-1] + p["output"][-1])
+        # A unit is on if 14 of the 20 bits are as its weights have them, with a bias of -1 if 17 are (in the paper 15).
+        matches = (exp.x @ weights.T + (weights < 0).sum(1)).long()
+        assert torch.equal(features > 0, matches >= torch.where(bias > 0, 14, 17))
+    paper = streams.slowly_changing_regression(KEY, **options)
+    assert torch.equal(paper.train[0].source.params["hidden"], bench.train[0].source.params["hidden"])
+
+
+@pytest.mark.parametrize("name", ["generated", "class splits", "online"])
+def test_rows_in_memory_are_those_of_the_stream(name):
+    bench = {
+        "generated": lambda: streams.slowly_changing_regression(KEY, n_experiences=3, experience_size=20, test_size=10),
+        "class splits": lambda: cl.streams.split_by_class(*cl.data.digits(), n_experiences=5),
+        "online": lambda: cl.streams.split_online(cl.testing.small_benchmark(), experience_size=4),
+    }[name]()
+    held = streams.in_memory(bench)
+    for stream, other in ((held.train, bench.train), (held.test, bench.test)):
+        assert len(stream) == len(other)
+        for exp, old in zip(stream, other, strict=True):
+            assert torch.equal(exp.x, old.x)
+            assert torch.equal(exp.y, old.y)
+            assert torch.equal(exp.classes, old.classes)
+            assert (exp.index, exp.task, exp.rows.tolist()) == (old.index, old.task, list(range(len(old))))
+
+
+def test_lanes_hold_rows_of_their_own():
+    """A sweep whose seeds have streams of their own gives the same with rows held and with rows drawn in each step."""
+    model = cl.models.mlp(20, hidden=(5,), n_classes=1)
+    naive = cl.strategies.naive(model, cl.optim.sgd(0.01), loss=cl.losses.mean_squared_error(model), batch_size=4)
+
+    def drawn(key):
+        return streams.slowly_changing_regression(key, n_experiences=2, experience_size=20, test_size=10)
+
+    runs = [
+        cl.sweep(naive, make, seeds=3, lanes=lanes, compile=False, progress=False)
+        for make, lanes in ((drawn, 1), (lambda key: streams.in_memory(drawn(key)), 3))
+    ]
+    assert torch.allclose(runs[0].history["mse"], runs[1].history["mse"], rtol=1e-5)
+
+
 def test_slowly_changing_regression_needs_no_memory_and_differs_by_key():
     bench = streams.slowly_changing_regression(KEY, n_experiences=10_000, experience_size=10**7)
     assert sum(leaf.numel() for leaf in tree.leaves(bench.train[9_999].source)) < 3_000

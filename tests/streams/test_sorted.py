@@ -56,6 +56,7 @@ STREAMS = {
     "from_continuum": lambda: streams.from_continuum(*[[exp.dataset for exp in THEIRS]] * 2),
     "from_datasets": lambda: streams.from_datasets([PAIR, PAIR]),
     "generated": lambda: streams.generated(drawn, 2, train_size=300, test_size=10, key=KEY, n_classes=CLASSES),
+    "in_memory": lambda: streams.in_memory(SPLIT),
     "mapped": lambda: streams.mapped(SPLIT, torch.neg),
     "permuted": lambda: streams.permuted(*PAIR, n_experiences=2, key=KEY),
     "rotated": lambda: streams.rotated(*PAIR, n_experiences=2),

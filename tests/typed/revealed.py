@@ -125,3 +125,8 @@ def revealed() -> None:
     traced = cl.train_step(cl.trace.loss(cl.losses.cross_entropy(model), "losses"), optimizer, cl.trace.grad_norm("norms"))
     assert_type(traced, cl.core.TrainStep)
     assert_type(cl.trace.probe("losses", beside=cl.evaluate(model, bench.test)), cl.trace.TraceProbe)
+    assert_type(cl.trace.online.measure(model, target="regression"), cl.trace.online.Measure)
+    assert_type(cl.metrics.online_accuracy({"online_accuracy": torch.zeros(2), "online_rows": torch.ones(2).long()}), Tensor)
+    assert_type(cl.probes.dormant_units(model, bench.test[0], threshold=0.1), cl.probes.OnRows)
+    assert_type(cl.probes.join(cl.evaluate(model, bench.test), cl.probes.weight_norm()), cl.probes.Joined)
+    assert_type(cl.probes.effective_rank(model)(state, bench.train[0]), dict[str, Tensor])

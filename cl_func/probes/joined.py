@@ -1,0 +1,47 @@
+"""Several Probes as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cl_func import checks
+from cl_func.core import Probe
+from cl_func.tree import state
+
+
+@state
+class Joined:
+    """The Probe made by `join`."""
+
+    probes: tuple[Probe, ...]
+
+    def __call__(self, state: Any, exp: Any = None) -> dict[str, Any]:
+        """What all of them return, by name."""
+        entry: dict[str, Any] = {}
+        for probe in self.probes:
+            found = probe(state, exp)
+            if not isinstance(found, dict):
+                raise checks.type_error("probes", "each to return a dict, so that what they measure can stand side by side", found)
+            twice = sorted(str(name) for name in entry.keys() & found.keys())
+            if twice:
+                raise ValueError(f"probes: {', '.join(twice)} is measured by two of them; give one of them.")
+            entry |= found
+        return entry
+
+
+def join(*probes: Probe) -> Joined:
+    """The Probe that returns what several return, each a dict, in one dict.
+
+    probes: at least one, such as `cl.evaluate(model, stream)` and those of `cl.probes`.
+    Raises TypeError for arguments that are no functions; when applied, TypeError for a probe that returns no dict, and ValueError
+    for a name that two of them have.
+
+    >>> from cl_func import core, models, probes, random, testing
+    >>> model, exp = models.mlp(6, hidden=(8, 5), n_classes=4), testing.small_benchmark().test[0]
+    >>> agent = core.Agent(key=random.key(0), model=model.init(random.key(0)))
+    >>> sorted(join(probes.weight_norm(), probes.effective_rank(model, exp))(agent))
+    ['effective_rank', 'effective_rank_by_layer', 'weight_magnitude', 'weight_norm']
+    """
+    if not probes:
+        raise TypeError("probes: expected at least one Probe, got none.")
+    return Joined(probes=tuple(checks.function("probes", probe, "Probes such as cl.evaluate(model, stream)") for probe in probes))
