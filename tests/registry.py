@@ -619,7 +619,8 @@ STRATEGIES.append(
             cl.strategies.er(NORMED, SGD, capacity=9, replay_size=4, batch_size=5),
             loss=(plasticity.l2_init(0.1), plasticity.spectral(0.1)),
             transform=plasticity.upgd(),
-            after_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            around_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            after_step=plasticity.redo(NORMED, 0.5, 2),
             before=plasticity.shrink_and_perturb(NORMED),
         ),
     )

@@ -2504,9 +2504,17 @@ for name, made in {
 PART_ = FUNCTION.but("empty list")
 call(
     "extend",
-    {"strategy": STRATEGY, "loss": loss, "transform": clip, "after_step": CBP, "before": update, "after": update},
+    {
+        "strategy": STRATEGY,
+        "loss": loss,
+        "transform": clip,
+        "around_step": CBP,
+        "after_step": update,
+        "before": update,
+        "after": update,
+    },
     {"strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)), **dict.fromkeys(("loss", "transform", "after_step"), PART_)}
-    | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
+    | {"around_step": kind("empty list", bad=(update,)), "before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
 # -- traces
