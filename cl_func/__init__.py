@@ -46,11 +46,11 @@ from cl_func.core.loop import fold, scan
 from cl_func.debug import check_finite
 from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark, Experience, Stream, experience
-from cl_func.extending import extend
 from cl_func.random import key
 from cl_func.sources import Dataset
 from cl_func.storage import taps
 from cl_func.storage.checkpoint import Checkpoint, load, save
+from cl_func.strategies.extending import extend
 from cl_func.sweeps.compare import compare
 from cl_func.sweeps.grids import Grid, grid, random_grid, zipped
 from cl_func.sweeps.ranges import choice, integers, log, uniform

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import cl_func as cl
 from cl_func import classifiers, losses, memory, optim, plasticity, projections, regularizers
-from cl_func.extending import with_slots
+from cl_func.strategies.extending import with_slots
 
 BENCHES = {target: cl.testing.small_benchmark(target=target) for target in ("class", "multilabel", "regression")}
 BENCH = BENCHES["class"]
@@ -642,7 +642,8 @@ STRATEGIES.append(
             cl.strategies.er(NORMED, SGD, capacity=9, replay_size=4, batch_size=5),
             loss=(plasticity.l2_init(0.1), plasticity.spectral(0.1)),
             transform=plasticity.upgd(),
-            after_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            around_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            after_step=plasticity.redo(NORMED, 0.5, 2),
             before=plasticity.shrink_and_perturb(NORMED),
         ),
     )

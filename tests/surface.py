@@ -2700,7 +2700,8 @@ call(
         "loss": loss,
         "transform": clip,
         "before_step": update,
-        "after_step": CBP,
+        "around_step": CBP,
+        "after_step": update,
         "before": update,
         "after": update,
     },
@@ -2708,7 +2709,7 @@ call(
         "strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)),
         **dict.fromkeys(("loss", "transform", "before_step", "after_step"), PART_),
     }
-    | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
+    | {"around_step": kind("empty list", bad=(update,)), "before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
 # -- traces

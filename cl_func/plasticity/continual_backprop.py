@@ -16,8 +16,8 @@ n is at most the number of units times the larger of the first rate and 0.1, rou
 of which n are used. What is over stays due.
 
 Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton, "Loss of plasticity in deep continual learning", Nature 2024, algorithm 1
-(contribution); Dohare, Sutton & Mahmood, "Continual backprop", arXiv 2108.06325 (adaptable_contribution). Theirs takes the h from
-before the step, and the weights from after it; here both are those after the step.
+(contribution); Dohare, Sutton & Mahmood, "Continual backprop", arXiv 2108.06325 (adaptable_contribution). In their code the h are
+those of before the step, as in `around`, and the weights those of after it; as an Update after the step both are.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
+from cl_func.core import Update
 from cl_func.experiences import Experience
 from cl_func.models.fresh import FreshRows, fresh_rows
 from cl_func.models.model import Model, ModelState
@@ -94,9 +95,19 @@ class ContinualBackprop:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         """The state with ages and utilities moved on by the rows of a minibatch, and with those units replaced that are due."""
+        return self._moved_on(state, exp, self._inputs(state, exp))
+
+    def around(self, step: Update, state: Any, exp: Experience) -> Any:
+        """The same after an Update, `step`, but by the activations of before it."""
+        inputs = self._inputs(state, exp)
+        return self._moved_on(step(state, exp), exp, inputs)
+
+    def _inputs(self, state: Any, exp: Experience) -> dict[str, Tensor]:
+        return layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
+
+    def _moved_on(self, state: Any, exp: Experience, inputs: dict[str, Tensor]) -> Any:
         held: CBP = checks.slot(state, self.slot, CBP, "a CBP made by continual_backprop(...).init(net)")
         key, draw_key, utility_key = random.split(state.key, 3)
-        inputs = layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
         chosen, means = list[Chosen](), list[Tensor]()
         after: dict[str, dict[str, Tensor]] = {name: {} for name in ("age", "utility", "mean", "due", "replaced")}
         for i, layer in enumerate(self.layers):
@@ -139,10 +150,11 @@ def continual_backprop(
 ) -> ContinualBackprop:
     """The Update that replaces the least useful hidden units; compose it after each step. Its slot is made by `.init(net)`.
 
-    It runs the model once more, in eval mode, on the rows of the minibatch. A unit is a row of a linear layer's weight, or a
-    channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the optimiser remembers of
-    each replaced weight, a velocity or moments, becomes 0; Adam's count of steps does if it is `cl.optim.adam(count_each=True)`, as
-    in the authors' code.
+    It runs the model once more, in eval mode, on the rows of the minibatch: after the step, or before it in the Update
+    `functools.partial(cbp.around, step)`, which takes the step too and is what the authors' code does. A unit is a row of a linear
+    layer's weight, or a channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the
+    optimiser remembers of each replaced weight, a velocity or moments, becomes 0; Adam's count of steps does if it is
+    `cl.optim.adam(count_each=True)`, as in the authors' code.
 
     rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up. The leaf
         may be set to anything up to 0.1, or up to this number if it is larger; beyond, units stay due, in `cbp.due`.

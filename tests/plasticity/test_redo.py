@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import cl_func as cl
-from cl_func.extending import with_slots
+from cl_func.strategies.extending import with_slots
 
 X = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
 EXP = cl.experience(cl.Dataset(X, torch.tensor([0, 1])))

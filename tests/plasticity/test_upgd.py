@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import cl_func as cl
-from cl_func.extending import with_slots
 from cl_func.plasticity.shrink_and_perturb import normal_like
 from cl_func.plasticity.spectral import power_iteration
+from cl_func.strategies.extending import with_slots
 
 MODEL = cl.models.mlp(5, hidden=(12, 7), n_classes=3)
 CE = cl.losses.cross_entropy(MODEL)
