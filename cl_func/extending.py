@@ -31,6 +31,7 @@ def extend(
     loss: Loss | tuple[Loss, ...] = (),
     transform: GradientTransform | tuple[GradientTransform, ...] = (),
     before_step: Update | tuple[Update, ...] = (),
+    around_step: Any = (),
     after_step: Update | tuple[Update, ...] = (),
     after: Update | tuple[Update, ...] = (),
     before: Update | tuple[Update, ...] = (),
@@ -42,6 +43,7 @@ def extend(
 
     loss: Losses added to that of each gradient step.
     transform: GradientTransforms after those of each gradient step, before the optimiser.
+    around_step: Methods with a function `around(step, state, exp)`, which takes a step itself, such as `continual_backprop`.
     before_step, after_step: Updates before and after each gradient step, on the same minibatch.
     before, after: Updates before and after each experience.
 
@@ -60,11 +62,20 @@ def extend(
     ('Agent with l2_init, cbp', tensor(0.0010))
     """
     checks.instance("strategy", strategy, Strategy, "a Strategy such as cl.strategies.naive(model, optimizer)")
-    given = {"loss": loss, "transform": transform, "before_step": before_step, "after_step": after_step}
-    in_steps = {name: _functions(name, value) for name, value in given.items()}
-    parts = {**in_steps, "before": _functions("before", before), "after": _functions("after", after)}
-    update, steps = _extended(strategy.update, _Extension(*in_steps.values()))
-    if steps == 0 and any(in_steps.values()):
+    given = {
+        "loss": loss,
+        "transform": transform,
+        "before_step": before_step,
+        "around_step": around_step,
+        "after_step": after_step,
+    }
+    parts = {name: _functions(name, value) for name, value in {**given, "before": before, "after": after}.items()}
+    for one in parts["around_step"]:
+        if not callable(getattr(one, "around", None)) or isinstance(one, Wrapper):
+            raise checks.type_error("around_step", "a method with a function around(step, state, exp)", one)
+    found = _Extension(*(parts[name] for name in given))
+    update, steps = _extended(strategy.update, found)
+    if steps == 0 and any(parts[name] for name in given):
         raise ValueError("strategy: it takes no gradient step made by cl.train_step, so there is nothing to extend; use after.")
     if parts["before"] or parts["after"]:
         update = compose(*parts["before"], update, *parts["after"])
@@ -93,9 +104,11 @@ class _Extension:
     losses: tuple[Loss, ...]
     transforms: tuple[GradientTransform, ...]
     before: tuple[Update, ...]
+    around: tuple[Any, ...]
     after: tuple[Update, ...]
 
     def step(self, step: TrainStep) -> TrainStep:
+        """A gradient step with the losses and transforms in it."""
         loss = total(step.loss, *self.losses) if self.losses else step.loss
         return dataclasses.replace(step, loss=loss, transforms=(*step.transforms, *self.transforms))
 
@@ -114,8 +127,12 @@ def _extended(update: Any, extension: _Extension) -> tuple[Any, int]:
         inner, count = _extended(update.keywords["update"], extension)
         return partial(_conditional, condition=update.keywords["condition"], update=inner), count
     found, count = _steps_extended(update, extension)
-    beside = extension.before or extension.after
-    return (compose(*extension.before, found, *extension.after), count) if count and beside else (found, count)
+    if count:
+        for method in extension.around:
+            found = partial(method.around, found)
+        beside = extension.before or extension.after
+        found = compose(*extension.before, found, *extension.after) if beside else found
+    return found, count
 
 
 def _steps_extended(update: Any, extension: _Extension) -> tuple[Any, int]:

@@ -167,17 +167,32 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     return _splitmix((counter + key * GAMMA_INVERSE) * GAMMA).reshape(dims)
 
 
+def _row_bits(key: Tensor, shape: tuple[int, ...], rows: Tensor) -> Tensor:
+    """`bits(key, shape)[rows]`, for rows [m] int64, without the words of the other rows."""
+    _check(key)
+    size = math.prod(shape[1:])
+    place = rows.reshape(-1, 1) * size + torch.arange(1, size + 1, device=key.device)
+    return _splitmix((place + key * GAMMA_INVERSE) * GAMMA).reshape(-1, *shape[1:])
+
+
 def uniform(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform draws from [0, 1): multiples of 2^-24 (float32) or 2^-53 (float64)."""
     _floating(dtype)
+    return _as_uniform(bits(key, shape), dtype)
+
+
+def _as_uniform(word: Tensor, dtype: torch.dtype) -> Tensor:
     digits = 24 if dtype == torch.float32 else 53
-    return _shift(bits(key, shape), 64 - digits).to(dtype) * 2.0**-digits
+    return _shift(word, 64 - digits).to(dtype) * 2.0**-digits
 
 
 def normal(key: Tensor, shape: int | Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal draws (Box & Muller 1958), one 64-bit word each: 32 bits for the radius, 32 for the angle."""
     _floating(dtype)
-    word = bits(key, shape)
+    return _as_normal(bits(key, shape), dtype)
+
+
+def _as_normal(word: Tensor, dtype: torch.dtype) -> Tensor:
     radius = (_shift(word, 32) + 1).to(dtype) * 2.0**-32
     angle = (word & 0xFFFFFFFF).to(dtype) * 2.0**-32
     return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * math.pi * angle)

@@ -248,11 +248,11 @@ def measured(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_m
     return online(with_slots(state, online=online.init(state.model)), BENCH.train[1])
 
 
-CBP_UTILITIES = ("contribution", "adaptable_contribution", "random")
+CBP_UTILITIES = ("adaptable_contribution", "random")
 
 
-def _cbp(model: Any, utility: Any = "contribution", rate: float = 0.5, **more: Any) -> Any:
-    return plasticity.continual_backprop(model, rate, 1, utility=utility, slot=f"cbp_{utility}", **more)
+def _cbp(model: Any, utility: Any, **more: Any) -> Any:
+    return plasticity.continual_backprop(model, 0.5, 1, utility=utility, slot=f"cbp_{utility}", **more)
 
 
 def plastic(key: Tensor, model: Any = MODEL, optimizer: Any = OPTIMIZERS["sgd_momentum"]) -> Any:
@@ -373,7 +373,7 @@ LOSSES = [
     Case("losses.dark_experience", lambda: losses.dark_experience(ODD, 3), model=ODD, start=with_logits),
     Case("trace.loss", lambda: cl.trace.loss(losses.with_replay(_ce(), 3)), start=traced),
     Case("trace.loss", lambda: losses.total(_ce(ODD), cl.trace.loss(_ce(ODD))), model=ODD, start=traced),
-    *[Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
+    Case("plasticity.l2_init", lambda: plasticity.l2_init(0.5), start=plastic),
     *[Case("plasticity.spectral", lambda: plasticity.spectral(0.5), model=model, start=plastic) for model in (MODEL, ODD)],
 ]
 
@@ -483,11 +483,16 @@ UPDATES = [
     ],
     *[
         Case("plasticity.continual_backprop", lambda model=model, u=utility: _cbp(model, u), model=model, start=plastic)
-        for model, utility in [*[(MODEL, utility) for utility in CBP_UTILITIES], (STACK, "adaptable_contribution")]
+        for model, utility in ((MODEL, "adaptable_contribution"), (MODEL, "random"), (STACK, "adaptable_contribution"))
     ],
-    Case("plasticity.continual_backprop", lambda: _cbp(PICTURES, keep_mean=True), PICTURES, OPTIMIZERS["adam_count_each"], plastic),
+    Case(
+        "plasticity.continual_backprop",
+        lambda: _cbp(PICTURES, "random", keep_mean=True),
+        PICTURES,
+        OPTIMIZERS["adam_count_each"],
+        plastic,
+    ),
     Case("plasticity.redo", lambda: plasticity.redo(MODEL, 0.9, 2), start=plastic),
-    Case("plasticity.redo", lambda: plasticity.redo(STACK, 0.9, 2), STACK, start=plastic),
     Case("plasticity.reset_head", lambda: plasticity.reset_head(MODEL)),
     Case("plasticity.reset_head", lambda: plasticity.reset_head(ODD, "zero", layers=("last", "gate")), ODD, OPTIMIZERS["adam"]),
     Case("plasticity.shrink_and_perturb", lambda: plasticity.shrink_and_perturb(MODEL), start=plastic),
@@ -637,7 +642,8 @@ STRATEGIES.append(
             cl.strategies.er(NORMED, SGD, capacity=9, replay_size=4, batch_size=5),
             loss=(plasticity.l2_init(0.1), plasticity.spectral(0.1)),
             transform=plasticity.upgd(),
-            after_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            around_step=plasticity.continual_backprop(NORMED, 0.5, 1, keep_mean=True),
+            after_step=plasticity.redo(NORMED, 0.5, 2),
             before=plasticity.shrink_and_perturb(NORMED),
         ),
     )

@@ -2459,6 +2459,7 @@ call(
 
 # -- plasticity
 LAYERS = kind("none", bad=(("1",), ("0", "2"), (0,), (), "0"))
+call("models.fresh_rows", {"model": MODEL})
 call("plasticity.hidden_layers", {"model": MODEL, "layers": ("0",)}, {"layers": LAYERS})
 call(
     "plasticity.continual_backprop",
@@ -2521,7 +2522,8 @@ call(
         "loss": loss,
         "transform": clip,
         "before_step": update,
-        "after_step": CBP,
+        "around_step": CBP,
+        "after_step": update,
         "before": update,
         "after": update,
     },
@@ -2529,7 +2531,7 @@ call(
         "strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)),
         **dict.fromkeys(("loss", "transform", "before_step", "after_step"), PART_),
     }
-    | {"before": PART_.but("strategy"), "after": PART_.but("strategy")},
+    | {"around_step": kind("empty list", bad=(update,)), "before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
 
 # -- traces

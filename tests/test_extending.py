@@ -1,6 +1,7 @@
 """`cl.extend`: a strategy with further functions in it is the program that one would write by hand."""
 
 import dataclasses
+import functools
 import pickle
 
 import pytest
@@ -60,6 +61,23 @@ def test_any_strategy_takes_them(name):
     assert not cl.tree.equal(end.model.params, run(base).model.params)
     off = cl.extend(base, loss=cl.plasticity.l2_init(0.0), transform=cl.optim.clip_by_value(1e9))
     assert cl.tree.equal(run(off).model, run(base).model, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_around_a_step_takes_it():
+    """By the activations of before the step, then what comes after it; and a strategy may be extended twice."""
+    naive = cl.strategies.naive(MODEL, SGD, batch_size=5)
+    strategy = cl.extend(naive, around_step=CBP, after_step=cl.plasticity.shrink_and_perturb(MODEL, 0.9, 0.0))
+    twice = cl.extend(cl.extend(naive, around_step=CBP), after_step=cl.plasticity.shrink_and_perturb(MODEL, 0.9, 0.0), loss=HELD)
+    step = functools.partial(CBP.around, cl.train_step(CE, SGD))
+    by_hand = cl.minibatches(cl.compose(step, cl.plasticity.shrink_and_perturb(MODEL, 0.9, 0.0)), batch_size=5)
+    start = strategy.init(cl.key(0))
+    assert cl.tree.equal(run(strategy), cl.fold(by_hand, start, BENCH.train))
+    end = cl.fold(twice.update, cl.tree.set(twice.init(cl.key(0)), {"l2_init.strength": 0.0}), BENCH.train)
+    assert cl.tree.equal(end.model, run(strategy).model, rtol=1e-6)
+    assert not cl.tree.equal(run(cl.extend(naive, after_step=CBP)).cbp, run(cl.extend(naive, around_step=CBP)).cbp)
+    pickle.loads(pickle.dumps(strategy))
+    with pytest.raises(TypeError, match=r"around_step: expected a method with a function around\(step, state, exp\)"):
+        cl.extend(naive, around_step=cl.optim.restart())
 
 
 def test_an_update_that_is_not_taken_is_not_followed():

@@ -12,6 +12,7 @@ from cl_func.models.augmented import augmented, split_augment
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.cnn import cnn
 from cl_func.models.cosine import CosineLinear
+from cl_func.models.fresh import fresh_rows
 from cl_func.models.heads import class_masks, mask_logits, multi_head, split_heads
 from cl_func.models.inputs import linear_inputs, row_factors
 from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, KeyedLayer, RReLU
@@ -43,6 +44,7 @@ __all__ = [
     "features",
     "forward",
     "fresh_function",
+    "fresh_rows",
     "from_module",
     "linear_inputs",
     "mask_logits",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_func import checks, random
+from cl_func.models.model import Fresh, Model, fresh_function
 from cl_func.models.seeding import seeded
 from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform, pytree, storage_id
 from cl_func.tree import describe
@@ -30,6 +32,9 @@ _NORMAL = {_ATEN.normal_.default, _ATEN.randn.default, _ATEN.randn_like.default}
 # Of these an in-place write does not depend on what was there.
 _OVERWRITES = {_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar, _ATEN.fill_.Tensor, _ATEN.zero_.default}
 _OVERWRITES |= {_ATEN.copy_.default}
+# Each value is made of the value that was there, or of none.
+_VALUE_BY_VALUE = {_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar, _ATEN.zero_.default, _ATEN.clamp_.default}
+_VALUE_BY_VALUE |= {_ATEN.mul_.Tensor, _ATEN.mul_.Scalar, _ATEN.add_.Tensor, _ATEN.add_.Scalar, _ATEN.erfinv_.default}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,12 @@ class _Step:
     def draws(self) -> bool:
         return torch.Tag.nondeterministic_seeded in self.function.tags
 
+    def mapped(self, function: Callable[[Any], Any]) -> _Step:
+        """The step with a function applied to its views, and to all else among its arguments."""
+        written = tuple((i, function(view)) for i, view in self.written)
+        made = tuple((i, function(view)) for i, view in self.made)
+        return _Step(self.function, pytree.tree_map(function, self.args), pytree.tree_map(function, self.kwargs), written, made)
+
     def targets(self) -> list[_View]:
         return [view for _, view in (*self.written, *self.made)]
 
@@ -99,6 +110,13 @@ class _Step:
         for position, value in (*enumerate(self.args), *self.kwargs.items()):
             if not (self.function in _OVERWRITES and position == 0):
                 yield from (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, _View))
+
+
+def _with_rows(value: Any, *, n: int) -> Any:
+    """A view of a whole memory as that of n rows of it; all else as it is."""
+    if not isinstance(value, _View):
+        return value
+    return dataclasses.replace(value, count=value.count // value.size[0] * n, size=(n, *value.size[1:]))
 
 
 class _Recorder(TorchDispatchMode):
@@ -190,10 +208,27 @@ class Initialisation:
             self._needed[chosen] = kept[::-1]
         return self._needed[chosen]
 
+    def by_rows(self, name: str) -> bool:
+        """Whether each row of a parameter is made by itself, by draws and operations on single values."""
+        view = self.outputs[name]
+        whole = bool(view.size) and view.order() == list(range(len(view.size)))
+        return whole and all(
+            step.function in _VALUE_BY_VALUE and {*step.targets(), *step.sources()} <= {view} for _, step in self.needed([name])
+        )
+
     def run(
-        self, names: Sequence[str], draw: Callable[..., Tensor | None], key: Tensor, steps: Sequence[tuple[int, _Step]]
+        self,
+        names: Sequence[str],
+        draw: Callable[..., Tensor | None],
+        key: Tensor,
+        steps: Sequence[tuple[int, _Step]],
+        n_rows: int | None = None,
     ) -> dict[str, Tensor]:
-        """Parameters that some steps make; `draw(key, i, step)` gives what step i draws, None for torch to do it."""
+        """Parameters that some steps make; `draw(key, i, step)` gives what step i draws, None for torch to do it.
+
+        n_rows: of a parameter that is made `by_rows`, how many rows of it are drawn.
+        """
+        few = (lambda value: value) if n_rows is None else partial(_with_rows, n=n_rows)
         zero = key & 0  # in a vmapped run what is made of it has the lanes, so that it can be written in place
         memories = {memory: value.to(key.device) for memory, value in self.outside.items()}
 
@@ -206,7 +241,8 @@ class Initialisation:
                 return view
             return view.read(memories[view.memory]) if view.memory in memories else blank(view)
 
-        for i, step in steps:
+        for i, recorded in steps:
+            step = recorded if n_rows is None else recorded.mapped(few)
             outputs: Any = draw(key, i, step)
             if outputs is None:
                 args, kwargs = pytree.tree_map(read, step.args), pytree.tree_map(read, step.kwargs)
@@ -224,7 +260,7 @@ class Initialisation:
             leaves = pytree.tree_leaves(outputs)
             for view, value in (*changed, *((view, leaves[n]) for n, view in step.made)):
                 memories[view.memory] = view.write(partial(_old, memories, view, blank), value)
-        return {name: read(self.outputs[name]) for name in names}
+        return {name: read(few(self.outputs[name])) for name in names}
 
 
 def _old(memories: dict[int, Tensor], view: _View, blank: Callable[[_View, bool], Tensor]) -> Tensor:
@@ -235,8 +271,8 @@ def _as_torch(key: Tensor, i: int, step: _Step) -> None:
     """No draw of ours: torch does what it did."""
 
 
-def _keyed(key: Tensor, i: int, step: _Step) -> Tensor | None:
-    """What step i draws, from a key of its own."""
+def _keyed(key: Tensor, i: int, step: _Step, rows: Tensor | None = None) -> Tensor | None:
+    """What step i draws, from a key of its own, or some rows of it."""
     if not step.draws:
         return None
     (view,) = step.targets()
@@ -246,9 +282,9 @@ def _keyed(key: Tensor, i: int, step: _Step) -> Tensor | None:
     given |= step.kwargs
     if step.function in _UNIFORM:
         low, high = given.get("from", 0.0), given.get("to", 1.0)
-        drawn = low + (high - low) * random.uniform(own, view.size, dtype)
+        drawn = low + (high - low) * random._as_uniform(_words(own, view.size, rows), dtype)
     else:
-        drawn = given.get("mean", 0.0) + given.get("std", 1.0) * random.normal(own, view.size, dtype)
+        drawn = given.get("mean", 0.0) + given.get("std", 1.0) * random._as_normal(_words(own, view.size, rows), dtype)
     return drawn.to(view.dtype)
 
 
@@ -260,11 +296,37 @@ def record(build: Callable[[Tensor], nn.Module]) -> Initialisation:
         return pool.submit(Initialisation, build).result()
 
 
-def run(program: Initialisation, key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """New parameters like `params`, all or some of the module's, from a key, () int64."""
+def run(
+    program: Initialisation, key: Tensor, params: dict[str, Tensor], rows: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """New parameters like `params`, all or some of the module's, from a key, () int64; of those in `rows` some rows only."""
     check_arguments(key, params, {name: view.size for name, view in program.outputs.items()})
-    drawn = program.run(list(params), _keyed, key, program.needed(list(params)))
+    alone = {name: chosen for name, chosen in (rows or {}).items() if program.by_rows(name)}
+    whole = [name for name in params if name not in alone]
+    drawn = program.run(whole, _keyed, key, program.needed(whole)) if whole else {}
+    for name, chosen in alone.items():
+        drawn |= program.run([name], partial(_keyed, rows=chosen), key, program.needed([name]), len(chosen))
+    for name, chosen in (rows or {}).items():
+        drawn[name] = drawn[name] if name in alone else drawn[name].index_select(0, chosen)
     return {name: drawn[name].to(old.dtype) for name, old in params.items()}
+
+
+FreshRows = Callable[[Tensor, dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]  # (key, params, rows) -> params
+
+
+def fresh_rows(model: Model) -> FreshRows:
+    """The function (key, params, rows) -> `model.fresh(key, params)`, with only some rows of those parameters that `rows` names.
+
+    rows: {name: [m] int64, which rows of this parameter}. Where rows are drawn one by one, as in almost every initialisation, no
+    others are drawn. A `fresh` of one's own may take the argument `rows` for it; otherwise rows are taken from all that it draws.
+    """
+    fresh: Any = fresh_function(model)
+    return fresh if "rows" in inspect.signature(fresh).parameters else partial(_taken, fresh)
+
+
+def _taken(fresh: Fresh, key: Tensor, params: dict[str, Tensor], rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    drawn = fresh(key, params)
+    return {name: value.index_select(0, rows[name]) if name in rows else value for name, value in drawn.items()}
 
 
 def check_arguments(key: Any, params: Any, sizes: dict[str, tuple[int, ...]]) -> None:
@@ -280,7 +342,11 @@ def check_arguments(key: Any, params: Any, sizes: dict[str, tuple[int, ...]]) ->
             raise ValueError(f"params: expected {name!r} to be a floating tensor {list(sizes[name])}, got {describe(value)}.")
 
 
-def uniform(key: Tensor, bound: float, like: Tensor) -> Tensor:
-    """Uniform draws from [-bound, bound) in the shape and dtype of a tensor."""
+def uniform(key: Tensor, bound: float, like: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Uniform draws from [-bound, bound) in the shape and dtype of a tensor, or some rows of them."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return (bound * (2 * random.uniform(key, tuple(like.shape), dtype) - 1)).to(like.dtype)
+    return (bound * (2 * random._as_uniform(_words(key, tuple(like.shape), rows), dtype) - 1)).to(like.dtype)
+
+
+def _words(key: Tensor, shape: tuple[int, ...], rows: Tensor | None) -> Tensor:
+    return random.bits(key, shape) if rows is None else random._row_bits(key, shape, rows)

@@ -133,7 +133,7 @@ def _init(net: _Layout, key: Tensor) -> ModelState:
     return ModelState(params={name: value.to(key.device) for name, value in params.items()}, buffers={})
 
 
-def _fresh(net: _Layout, key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+def _fresh(net: _Layout, key: Tensor, params: dict[str, Tensor], rows: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Weights and biases uniform within 1 / sqrt(inputs) of 0, the initialisation of nn.Linear; a cosine head's scale is 10."""
     sizes: dict[str, tuple[int, ...]] = {}
     for i, (inputs, outputs) in enumerate(net.layers):
@@ -148,7 +148,8 @@ def _fresh(net: _Layout, key: Tensor, params: dict[str, Tensor]) -> dict[str, Te
     for name, old in params.items():
         layer, _, part = name.partition(".")
         bound = 1 / math.sqrt(net.layers[int(layer) // 2][0])
-        made[name] = torch.full_like(old, 10.0) if part == "scale" else uniform(keys[name], bound, old)
+        chosen = None if rows is None else rows.get(name)
+        made[name] = torch.full_like(old, 10.0) if part == "scale" else uniform(keys[name], bound, old, chosen)
     return made
 
 

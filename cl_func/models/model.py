@@ -87,7 +87,8 @@ class Model:
         the model cannot give it, and then methods that classify by features refuse the model.
     fresh: `(key, params) -> params`, newly drawn parameters like `params`, all or some of the model's, from a key () int64, of the
         distribution that `init` draws from though not its values. It builds nothing, so that Updates may call it, vmapped and
-        compiled, to draw units anew: `torch.where(chosen, fresh, old)`. None if the model cannot give it.
+        compiled, to draw units anew: `torch.where(chosen, fresh, old)`. None if the model cannot give it. To draw a few rows only,
+        see `cl_func.models.fresh_rows`.
     input_dtype: torch.int64 for a model that takes whole numbers, such as tokens; otherwise the floating dtype in which replay
         memories store inputs.
     """

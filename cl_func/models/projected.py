@@ -20,8 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from cl_func import checks, random, tree
 from cl_func.models.augmented import Augmented, augmented, split_augment
+from cl_func.models.fresh import fresh_rows
 from cl_func.models.heads import split_heads
-from cl_func.models.model import Features, Model, ModelState, feature_function, fresh_function, zero_input
+from cl_func.models.model import Features, Model, ModelState, feature_function, zero_input
 from cl_func.models.module import from_module
 
 _PREFIX = "projection."
@@ -168,10 +169,10 @@ def _init(made: _Projected, key: Tensor) -> ModelState:
     return ModelState(params=_joined(net.params, head.params), buffers=net.buffers)
 
 
-def _fresh(made: _Projected, key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    own, head = split(params)
-    drawn = fresh_function(made.model)(key, own) if own else {}
-    return _joined(drawn, fresh_function(made.head)(random.fold_in(key, _CHILD), head) if head else {})
+def _fresh(made: _Projected, key: Tensor, params: dict[str, Tensor], rows: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    parts = zip((made.model, made.head), (key, random.fold_in(key, _CHILD)), split(params), split(rows or {}), strict=True)
+    own, head = (fresh_rows(model)(part_key, part, chosen) if part else {} for model, part_key, part, chosen in parts)
+    return _joined(own, head)
 
 
 _CHILD = int.from_bytes(b"head", "big")  # layers of the model that draw have the children 0, 1, 2, ...

@@ -203,12 +203,14 @@ def init_module(module: Templates, key: Tensor) -> ModelState:
     return ModelState(params=params, buffers=buffers)
 
 
-def fresh_params(module: Templates, key: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """New parameters like `params` from a key, () int64, of the distribution that `init_module` draws from."""
+def fresh_params(
+    module: Templates, key: Tensor, params: dict[str, Tensor], rows: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """New parameters like `params` from a key, () int64, of the distribution that `init_module` draws from; see `fresh_rows`."""
     with module.lock:
         if module.initialisation is None:
             module.initialisation = fresh.record(module.build)
-    return fresh.run(module.initialisation, key, params)
+    return fresh.run(module.initialisation, key, params, rows)
 
 
 def _run(module: nn.Module, /, *args: Any, method: str, **kwargs: Any) -> Any:

@@ -12,10 +12,12 @@ For unit i of a layer, after each step, over the rows of its minibatch (a_i coun
     u_i <- decay * u_i + (1 - decay) * y_i
     due <- due + rate * #{i: a_i > maturity},    n = floor(due),    due <- due - n
     the n units of lowest u_i' among those with a_i > maturity are replaced (see `replacing.py`); their a, u and m become 0
+n is at most the number of units times the larger of the first rate and 0.1, rounded down, plus 1: so many are drawn at each step,
+of which n are used. What is over stays due.
 
 Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton, "Loss of plasticity in deep continual learning", Nature 2024, algorithm 1
-(contribution); Dohare, Sutton & Mahmood, "Continual backprop", arXiv 2108.06325 (adaptable_contribution). Theirs takes the h from
-before the step, and the weights from after it; here both are those after the step.
+(contribution); Dohare, Sutton & Mahmood, "Continual backprop", arXiv 2108.06325 (adaptable_contribution). In their code the h are
+those of before the step, as in `around`, and the weights those of after it; as an Update after the step both are.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
+from cl_func.core import Update
 from cl_func.experiences import Experience
-from cl_func.models.model import Model, ModelState, fresh_function
+from cl_func.models.fresh import FreshRows, fresh_rows
+from cl_func.models.model import Model, ModelState
 from cl_func.plasticity.activity import layer_inputs, mean_size, mean_value, of_units
 from cl_func.plasticity.layers import Layer
-from cl_func.plasticity.replacing import replace_units
+from cl_func.plasticity.replacing import Chosen, replace_units
 from cl_func.plasticity.units import hidden_layers
 from cl_func.tree import bounded, state
 
@@ -69,6 +73,7 @@ class ContinualBackprop:
     utility: Utility
     keep_mean: bool
     slot: str
+    fresh: FreshRows
 
     def init(self, net: ModelState) -> CBP:
         """The slot for a network of this model, whose units are all new."""
@@ -90,31 +95,46 @@ class ContinualBackprop:
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         """The state with ages and utilities moved on by the rows of a minibatch, and with those units replaced that are due."""
+        return self._moved_on(state, exp, self._inputs(state, exp))
+
+    def around(self, step: Update, state: Any, exp: Experience) -> Any:
+        """The same after an Update, `step`, but by the activations of before it."""
+        inputs = self._inputs(state, exp)
+        return self._moved_on(step(state, exp), exp, inputs)
+
+    def _inputs(self, state: Any, exp: Experience) -> dict[str, Tensor]:
+        return layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
+
+    def _moved_on(self, state: Any, exp: Experience, inputs: dict[str, Tensor]) -> Any:
         held: CBP = checks.slot(state, self.slot, CBP, "a CBP made by continual_backprop(...).init(net)")
         key, draw_key, utility_key = random.split(state.key, 3)
-        inputs = layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
-        chosen, means = dict[str, Tensor](), dict[str, Tensor]()
+        chosen, means = list[Chosen](), list[Tensor]()
         after: dict[str, dict[str, Tensor]] = {name: {} for name in ("age", "utility", "mean", "due", "replaced")}
         for i, layer in enumerate(self.layers):
             name = layer.name
             age = held.age[name] + 1
             correction = -torch.expm1(age * torch.log(held.decay))  # 1 - decay^age
             mean = torch.lerp(mean_value(layer, inputs, exp.valid), held.mean[name], held.decay.to(held.mean[name].dtype))
-            means[name] = mean / correction[:, None]
-            new = _utility(self.utility, layer, state.model.params, inputs, exp.valid, means[name], random.fold_in(utility_key, i))
+            means.append(mean / correction[:, None])
+            new = _utility(self.utility, layer, state.model.params, inputs, exp.valid, means[i], random.fold_in(utility_key, i))
             utility = torch.lerp(new, held.utility[name], held.decay.to(new.dtype))
             mature = age > held.maturity
             due = held.due[name] + held.rate * mature.sum()
-            rank = torch.argsort(torch.argsort(torch.where(mature, utility / correction, torch.inf), stable=True))
-            gone = chosen[name] = mature & (rank < due.floor())
+            lowest = torch.argsort(torch.where(mature, utility / correction, torch.inf), stable=True)[: self._most(layer)]
+            n = torch.minimum(due.floor(), mature.sum()).clamp(max=len(lowest))
+            gone = torch.zeros_like(mature).index_copy(0, lowest, torch.arange(len(lowest), device=age.device) < n)
+            chosen.append(Chosen(gone, lowest))
             after["age"][name] = torch.where(gone, 0, age)
             after["utility"][name] = torch.where(gone, 0, utility)
             after["mean"][name] = torch.where(gone[:, None], 0, mean)
-            after["due"][name] = due - due.floor()
-            after["replaced"][name] = held.replaced[name] + gone.sum()
+            after["due"][name] = due - n
+            after["replaced"][name] = held.replaced[name] + n.long()
         state = tree.set(state.replace(key=key), {self.slot: tree.replace(held, **after)})
-        fresh = fresh_function(self.model)
-        return replace_units(state, draw_key, self.layers, chosen, fresh, means if self.keep_mean else None)
+        return replace_units(state, draw_key, self.layers, chosen, self.fresh, means if self.keep_mean else None)
+
+    def _most(self, layer: Layer) -> int:
+        """How many units of a layer can be replaced in one step."""
+        return min(layer.units, int(layer.units * max(self.rate, 0.1)) + 1)
 
 
 def continual_backprop(
@@ -130,12 +150,14 @@ def continual_backprop(
 ) -> ContinualBackprop:
     """The Update that replaces the least useful hidden units; compose it after each step. Its slot is made by `.init(net)`.
 
-    It runs the model once more, in eval mode, on the rows of the minibatch. A unit is a row of a linear layer's weight, or a
-    channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the optimiser remembers of
-    each replaced weight, a velocity or moments, becomes 0; Adam's count of steps does if it is `cl.optim.adam(count_each=True)`, as
-    in the authors' code.
+    It runs the model once more, in eval mode, on the rows of the minibatch: after the step, or before it in the Update
+    `functools.partial(cbp.around, step)`, which takes the step too and is what the authors' code does. A unit is a row of a linear
+    layer's weight, or a channel of a convolution. `rate`, `maturity` and `decay` are leaves of the slot: `cbp.rate`. What the
+    optimiser remembers of each replaced weight, a velocity or moments, becomes 0; Adam's count of steps does if it is
+    `cl.optim.adam(count_each=True)`, as in the authors' code.
 
-    rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up.
+    rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up. The leaf
+        may be set to anything up to 0.1, or up to this number if it is larger; beyond, units stay due, in `cbp.due`.
     maturity: the steps, at least 0, in which a new unit is left alone.
     utility: "contribution", as in Nature 2024, or another of the kinds at the top of this file.
     decay: of the running means, in [0, 1).
@@ -154,7 +176,7 @@ def continual_backprop(
     (torch.Size([8]), tensor(0.0100, dtype=torch.float64))
     """
     found = hidden_layers(model, layers)
-    fresh_function(model)
+    fresh = fresh_rows(model)
     if checks.flag("keep_mean", keep_mean):
         without = next((feed.weight for layer in found for feed in layer.feeds if feed.bias is None), None)
         if without is not None:
@@ -170,6 +192,7 @@ def continual_backprop(
         utility=checks.choice("utility", utility, *get_args(Utility)),
         keep_mean=keep_mean,
         slot=checks.path("slot", slot, "cbp"),
+        fresh=fresh,
     )
 
 
@@ -185,12 +208,13 @@ def _utility(
     """The utility of each unit on a minibatch, [units]."""
     if kind == "random":
         return random.uniform(key, layer.units, means.dtype)
-    out = of_units(layer, lambda feed: params[feed.weight].abs().transpose(0, 1).flatten(1).sum(1)).to(means.dtype)
-    incoming = params[layer.weight].abs().flatten(1).sum(1).to(means.dtype)
-    if kind == "weight":
-        return out.sum(1)
-    if kind == "adaptation":
-        return 1 / incoming
-    size = mean_size(layer, inputs, valid, None if kind == "contribution" else means)
-    value = size if kind == "feature_by_input" else size * out
-    return value.sum(1) if kind in ("contribution", "zero_contribution") else value.sum(1) / incoming
+    value = torch.ones_like(means[:, 0])
+    if kind != "adaptation":
+        center = None if kind == "contribution" else means
+        each = torch.ones_like(means) if kind == "weight" else mean_size(layer, inputs, valid, center)
+        if kind != "feature_by_input":
+            each = each * of_units(layer, lambda feed: params[feed.weight].abs().transpose(0, 1).flatten(1).sum(1)).to(means.dtype)
+        value = each.sum(1)
+    if kind in ("adaptation", "adaptable_contribution", "feature_by_input"):
+        value = value / params[layer.weight].abs().flatten(1).sum(1).to(means.dtype)
+    return value

@@ -20,11 +20,12 @@ from torch import Tensor
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
 from cl_func.experiences import Experience
-from cl_func.models.model import Model, ModelState, fresh_function
+from cl_func.models.fresh import FreshRows, fresh_rows
+from cl_func.models.model import Model, ModelState
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.plasticity.activity import layer_inputs, mean_size
 from cl_func.plasticity.layers import Layer
-from cl_func.plasticity.replacing import replace_units
+from cl_func.plasticity.replacing import Chosen, replace_units
 from cl_func.plasticity.units import hidden_layers
 from cl_func.tree import bounded, state
 
@@ -48,6 +49,7 @@ class ReDo:
     threshold: float
     every: int
     slot: str
+    fresh: FreshRows
 
     def init(self, net: ModelState) -> Recycling:
         """The slot for a network of this model."""
@@ -71,10 +73,11 @@ class ReDo:
         if tree._is_eager_cpu(due) and not due:
             return tree.set(state, {self.slot: held})
         inputs = layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
-        chosen = {layer.name: due & (dormancy(layer, inputs, exp.valid) <= held.threshold) for layer in self.layers}
-        replaced = {name: held.replaced[name] + mask.sum() for name, mask in chosen.items()}
+        chosen = [Chosen(due & (dormancy(layer, inputs, exp.valid) <= held.threshold)) for layer in self.layers]
+        counts = {layer.name: one.mask.sum() for layer, one in zip(self.layers, chosen, strict=True)}
+        replaced = {name: held.replaced[name] + n for name, n in counts.items()}
         state = tree.set(state, {self.slot: tree.replace(held, replaced=replaced)})
-        return replace_units(state, draw_key, self.layers, chosen, fresh_function(self.model))
+        return replace_units(state, draw_key, self.layers, chosen, self.fresh)
 
 
 def redo(
@@ -100,13 +103,14 @@ def redo(
     cannot be replaced.
     """
     found = hidden_layers(model, layers)
-    fresh_function(model)
+    fresh = fresh_rows(model)
     return ReDo(
         model=model,
         layers=found,
         threshold=nonnegative("threshold", threshold, 0.1),
         every=positive_int("every", every),
         slot=checks.path("slot", slot, "redo"),
+        fresh=fresh,
     )
 
 

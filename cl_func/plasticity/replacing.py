@@ -10,6 +10,7 @@ the weights between them are those of the later one's new units. All is chosen b
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,62 +19,88 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.models.model import Fresh, ModelState
+from cl_func.models.fresh import FreshRows
+from cl_func.models.model import ModelState
 from cl_func.plasticity.layers import Feed, Layer, Norm
 from cl_func.tree import NAMESPACE, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The units of a layer that are replaced: a mask [units] bool, and, if they are few, which they may be.
+
+    rows [m] int64: m units, different ones, among which all of the chosen are; None: it may be any of them.
+    """
+
+    mask: Tensor
+    rows: Tensor | None = None
 
 
 def replace_units(
     agent: Any,
     key: Tensor,
     layers: Sequence[Layer],
-    chosen: dict[str, Tensor],
-    fresh: Fresh,
-    means: dict[str, Tensor] | None = None,
+    chosen: Sequence[Chosen],
+    fresh: FreshRows,
+    means: Sequence[Tensor] | None = None,
 ) -> Any:
-    """The agent with some hidden units drawn anew: `chosen` has a mask [units] bool for each layer by name; `fresh`: the model's.
+    """The agent with some hidden units drawn anew: those chosen of each layer. `fresh`: `fresh_rows(model)`.
 
     means: for each layer what the features of its units were on average, [units, features of a unit], in the order of its `feeds`;
         what the units that go have contributed on average is then added to the biases of the layers that they led to.
     """
-    masks = list(chosen.values())
-    if all(tree._is_eager_cpu(mask) for mask in masks) and not any(bool(mask.any()) for mask in masks):
+    if all(tree._is_eager_cpu(one.mask) for one in chosen) and not any(bool(one.mask.any()) for one in chosen):
         return agent
     net: ModelState = agent.model
     params, buffers = dict(net.params), dict(net.buffers)
     owned = {name: net.params[name] for layer in layers for name in _own(layer)}
-    drawn = fresh(key, owned)
+    rows = {layer.weight: one.rows for layer, one in zip(layers, chosen, strict=True) if one.rows is not None}
+    drawn = fresh(key, owned, rows)
     touched: dict[str, Tensor] = {}
 
     def change(name: str, where: Tensor, new: Tensor | float) -> None:
         params[name] = torch.where(where, new, params[name])
+        touch(name, where)
+
+    def touch(name: str, where: Tensor) -> None:
         touched[name] = touched[name] | where if name in touched else where
 
-    for layer in layers:
-        mask = chosen[layer.name]
-        for name in (layer.weight, layer.bias):
-            if name is not None:
-                change(name, _along(mask, params[name], 0), drawn[name])
+    for i, layer in enumerate(layers):
+        mask = chosen[i].mask
+        where, weight = _along(mask, params[layer.weight], 0), params[layer.weight]
+        params[layer.weight] = _put(weight, drawn[layer.weight], chosen[i])
+        touch(layer.weight, where)
+        if layer.bias is not None:
+            change(layer.bias, mask, drawn[layer.bias])
         for norm in layer.norms:
             for name in norm.params:
                 change(name, _of_features(norm, mask, params[name], 0), drawn[name])
             for name, first in norm.statistics:
                 buffers[name] = torch.where(_of_features(norm, mask, buffers[name], 0), first, buffers[name])
-        first = 0
-        for fed in layer.feeds:
-            weight, size = params[fed.weight], fed.features.copies * fed.features.positions
-            gone = _of_features(fed, mask, weight, 1)
-            if means is not None and fed.bias is not None:
-                mean = fed.features.spread(means[layer.name][:, first : first + size], weight.shape[1]).to(weight.dtype)
+        start = 0
+        for feed in layer.feeds:
+            weight, size = params[feed.weight], feed.features.copies * feed.features.positions
+            gone = _of_features(feed, mask, weight, 1)
+            if means is not None and feed.bias is not None:
+                mean = feed.features.spread(means[i][:, start : start + size], weight.shape[1]).to(weight.dtype)
                 lost = torch.where(gone, weight * _along(mean, weight, 1), 0)
-                params[fed.bias] = params[fed.bias] + lost.flatten(1).sum(1)
-            change(fed.weight, gone, 0.0)
-            first += size
+                params[feed.bias] = params[feed.bias] + lost.flatten(1).sum(1)
+            change(feed.weight, gone, 0.0)
+            start += size
 
     def forget(slots: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: torch.where(touched[name], 0, value) if name in touched else value for name, value in slots.items()}
 
     return agent.replace(model=tree.replace(net, params=params, buffers=buffers), opt=map_slots(forget, agent.opt, net.params))
+
+
+def _put(weight: Tensor, drawn: Tensor, chosen: Chosen) -> Tensor:
+    """A weight with the rows of the chosen units replaced by those drawn, of all units or of `chosen.rows`."""
+    if chosen.rows is None:
+        return torch.where(_along(chosen.mask, weight, 0), drawn, weight)
+    kept = weight.index_select(0, chosen.rows)
+    new = torch.where(_along(chosen.mask.index_select(0, chosen.rows), kept, 0), drawn, kept)
+    return weight.index_copy(0, chosen.rows, new)
 
 
 def _own(layer: Layer) -> list[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 import cl_func as cl
 from cl_func import testing
-from cl_func.models import fresh_function, from_module, mlp, pure
+from cl_func.models import fresh_function, fresh_rows, from_module, mlp, pure
 
 
 class Zoo(nn.Module):
@@ -61,6 +61,43 @@ MODELS = {
     "vit": registry.VIT,
 }
 each_model = pytest.mark.parametrize("name", MODELS)
+
+
+@each_model
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_are_those_of_all_that_is_drawn(name, dtype):
+    """Bit for bit, vmapped too; parameters that are not named in `rows` are drawn whole."""
+    model = MODELS[name]
+    params = {path: p.to(dtype) for path, p in model.init(cl.key(0)).params.items()}
+    rows = {path: torch.arange(len(p)).flip(0)[:2] for path, p in params.items() if p.ndim > 1}
+    draw = fresh_rows(model)
+    whole, some = model.fresh(cl.key(3), params), draw(cl.key(3), params, rows)
+    for path, value in whole.items():
+        assert torch.equal(some[path], value[rows[path]] if path in rows else value), path
+    keys = torch.stack([cl.key(3), cl.key(4)])
+    each = {path: torch.stack([chosen, chosen.flip(0)]) for path, chosen in rows.items()}
+    lanes = torch.func.vmap(draw, in_dims=(0, None, 0))(keys, params, each)
+    for i, key in enumerate(keys):
+        wanted = draw(key, params, {path: chosen[i] for path, chosen in each.items()})
+        assert cl.tree.difference({path: value[i] for path, value in lanes.items()}, wanted, rtol=1e-5, atol=1e-6) is None
+
+
+def test_only_the_rows_are_drawn(monkeypatch):
+    """Of parameters whose rows are initialised one by one: of an orthogonal matrix, or one of joined parts, all are."""
+    taken = []
+    monkeypatch.setattr(
+        cl.random, "_row_bits", lambda key, shape, rows, own=cl.random._row_bits: taken.append(shape) or own(key, shape, rows)
+    )
+    for model, names in ((ZOO, {"uniform.weight", "kaiming.weight", "truncated"}), (MODELS["mlp"], {"0.weight"})):
+        params = model.init(cl.key(0)).params
+        for path, p in params.items():
+            if p.ndim > 1:
+                taken.clear()
+                fresh_rows(model)(cl.key(0), {path: p}, {path: torch.tensor([0])})
+                assert bool(taken) >= (path in names), path
+                assert not taken or path not in ("wide.weight", "tall.weight", "joined", "turned", "rows"), path
+    own = dataclasses.replace(MODELS["mlp"], fresh=lambda key, params: {name: p + 1 for name, p in params.items()})
+    assert torch.equal(fresh_rows(own)(cl.key(0), {"w": torch.eye(3)}, {"w": torch.tensor([2])})["w"], torch.eye(3)[2:] + 1)
 
 
 @each_model

@@ -1,5 +1,7 @@
 """Continual backprop: a replacement worked by hand, and the loop of the paper's code, written naively, over 1,000 steps."""
 
+import functools
+
 import pytest
 import torch
 
@@ -100,7 +102,8 @@ def test_new_units_do_not_change_the_answers_and_padding_does_not_count():
 def naive_loop(model, net, key, data, *, rate, maturity, decay, utility, lr, adam):
     """Dohare's code (`gnt.py` with accumulate=True, `AdamGnT`), with the keyed draws of `model.fresh`.
 
-    Differs in that features are those after the step. The sums over weights are means there, which orders units alike.
+    Features are those of before the step with Adam, as there, and those of after it with SGD. The sums over weights are means
+    there, which orders units alike.
     """
     p = {name: value.clone() for name, value in net.params.items()}
     layers = [("0", "2"), ("2", "4")]
@@ -108,6 +111,9 @@ def naive_loop(model, net, key, data, *, rate, maturity, decay, utility, lr, ada
     first, second, step = ({name: torch.zeros_like(value) for name, value in p.items()} for _ in range(3))
     due, gone = {a: 0.0 for a, _ in layers}, 0
     for x, y in data:
+        before, features, h = {}, {}, x
+        for a, _ in layers:
+            h = before[a] = torch.relu(h @ p[f"{a}.weight"].T + p[f"{a}.bias"])
         leaves = {name: value.detach().requires_grad_() for name, value in p.items()}
         logits, _ = model.apply(leaves, {}, x)
         grads = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, y), list(leaves.values()))
@@ -118,9 +124,10 @@ def naive_loop(model, net, key, data, *, rate, maturity, decay, utility, lr, ada
                 step[name] += 1
                 g = first[name] / (1 - 0.9 ** step[name]) / ((second[name] / (1 - 0.999 ** step[name])).sqrt() + 1e-8)
             value.sub_(g, alpha=lr)
-        features, h = {}, x
+        h = x
         for a, _ in layers:
             h = features[a] = torch.relu(h @ p[f"{a}.weight"].T + p[f"{a}.bias"])
+        features = before if adam else features
         key, draw_key, _ = cl.random.split(key, 3)
         replace = {}
         for a, b in layers:
@@ -158,7 +165,10 @@ def naive_loop(model, net, key, data, *, rate, maturity, decay, utility, lr, ada
 
 @pytest.mark.parametrize(("utility", "adam", "n"), [("contribution", False, 250), ("adaptable_contribution", True, 1000)])
 def test_a_thousand_steps_of_the_papers_loop(utility, adam, n):
-    """In float64, on a task that changes every 100 steps, so that units of both layers go, and of both in one step."""
+    """In float64, on a task that changes every 100 steps, so that units of both layers go, and of both in one step.
+
+    With Adam the order is that of their code, activations of before the step and weights of after it.
+    """
     model = cl.models.mlp(5, hidden=(12, 7), n_classes=3)
     numbers = {"rate": 0.013, "maturity": 15, "decay": 0.9, "utility": utility}
     cbp = cl.plasticity.continual_backprop(model, **numbers)
@@ -170,7 +180,8 @@ def test_a_thousand_steps_of_the_papers_loop(utility, adam, n):
     agent = cl.Agent(key=cl.key(3), model=net, opt=optimizer.init(net.params))
     agent = cl.extending.with_slots(agent, cbp=cbp.init(net))
     agent = cl.tree.set(agent, {"cbp.decay": torch.tensor(0.9)})
-    update = cl.compose(cl.train_step(cl.losses.cross_entropy(model), optimizer), cbp)
+    step = cl.train_step(cl.losses.cross_entropy(model), optimizer)
+    update = functools.partial(cbp.around, step) if adam else cl.compose(step, cbp)
     for i in range(n):
         agent = update(agent, cl.experience(cl.Dataset(x[i], y[i], n_classes=3)))
     decay = agent.cbp.decay.double().item()  # that of float32

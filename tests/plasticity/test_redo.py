@@ -141,3 +141,22 @@ def test_l2_init():
     moved = cl.train_step(held, optimizer)(cl.tree.set(start, {"model.params": away}), EXP).model.params
     for name, p in start.model.params.items():
         torch.testing.assert_close(moved[name], p + 0.9)
+
+
+@pytest.mark.parametrize("method", ["continual_backprop", "redo", "shrink_and_perturb", "none"])
+def test_a_dead_network_learns_again(method):
+    """All hidden units are silent on all rows, so that no gradient reaches them: the methods that draw anew revive them."""
+    model = cl.models.mlp(64, hidden=(32,), n_classes=10)
+    train, test = cl.data.digits()
+    bench = cl.streams.split_by_class(train, test, n_experiences=1)
+    parts = {
+        "continual_backprop": {"after_step": cl.plasticity.continual_backprop(model, 0.02, 20)},
+        "redo": {"after_step": cl.plasticity.redo(model, 0.0, 20)},
+        "shrink_and_perturb": {"before": cl.plasticity.shrink_and_perturb(model, 0.0, 1.0)},
+        "none": {},
+    }
+    strategy = cl.extend(cl.strategies.naive(model, cl.optim.sgd(0.1), batch_size=20, epochs=6), **parts[method])
+    dead = cl.tree.set(strategy.init(cl.key(0)), {"model.params.0.bias": torch.full((32,), -30.0)})
+    end = cl.fold(strategy.update, dead, bench.train)
+    accuracy = cl.evaluate(model, bench.test)(end, None)["accuracy"].item()
+    assert accuracy < 0.2 if method == "none" else accuracy > 0.85

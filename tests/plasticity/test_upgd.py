@@ -76,10 +76,10 @@ def test_a_step_worked_by_hand():
 
 
 def test_the_spectral_penalty_is_that_of_an_svd():
-    spectral = cl.plasticity.spectral(0.3, iterations=3)
+    spectral = cl.plasticity.spectral(0.3, iterations=20)
     net = cl.models.cnn((1, 8, 8), channels=(3, 4), hidden=6, n_classes=3).init(cl.key(0))
     agent = with_slots(cl.Agent(key=cl.key(0), model=net), spectral=spectral.init(net))
-    for _ in range(60):
+    for _ in range(10):
         value, agent = spectral(net.params, agent, None)
     weights = {name: p.flatten(1) for name, p in net.params.items() if p.ndim > 1}
     assert sorted(agent.spectral.vectors) == sorted(weights) == ["convs.0.weight", "convs.1.weight", "hidden.weight", "out.weight"]
