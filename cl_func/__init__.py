@@ -51,6 +51,7 @@ from cl_func.random import key
 from cl_func.sources import Dataset
 from cl_func.storage import taps
 from cl_func.storage.checkpoint import Checkpoint, load, save
+from cl_func.sweeps.compare import compare
 from cl_func.sweeps.grids import Grid, grid, random_grid, zipped
 from cl_func.sweeps.ranges import choice, integers, log, uniform
 from cl_func.sweeps.runs import Runs
@@ -75,6 +76,7 @@ __all__ = [
     "check_finite",
     "choice",
     "classifiers",
+    "compare",
     "compile",
     "compose",
     "core",

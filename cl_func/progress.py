@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from typing import Protocol
 
 from cl_func import checks
@@ -20,13 +21,14 @@ def is_shown(progress: bool | None) -> bool:
 class ProgressBar:
     """Counts the parts done, out of a total if it is known; may be updated from any thread.
 
+    shown: whether to show it; or the bar of longer work, of which this is a piece and which it moves.
     label: a few words on how the work is done. compiling: the label until more than `warmup` parts are done, since they are held up
     by compilation. unit: what the parts are, in the plural. done: how many were done before.
     """
 
     def __init__(
         self,
-        shown: bool,
+        shown: bool | SharedBar,
         total: int | None,
         label: str,
         compiling: str | None = None,
@@ -36,7 +38,12 @@ class ProgressBar:
     ) -> None:
         self.done, self.label, self.warmup, self.lock = 0, label, warmup, threading.Lock()
         self.compiling = compiling is not None
-        self.bar = _make_bar(total, label if compiling is None else compiling, unit, done) if shown else None
+        words = label if compiling is None else compiling
+        self.bar: _Bar | None = None
+        if isinstance(shown, SharedBar):
+            self.bar = _Piece(shown, words)
+        elif shown:
+            self.bar = _make_bar(total, words, unit, done)
 
     def update(self, n: int) -> None:
         """Count n more parts."""
@@ -55,6 +62,65 @@ class ProgressBar:
             self.bar.close()
 
 
+class SharedBar:
+    """One bar over several pieces of work, done one after the other, each of which counts its parts with a `ProgressBar`.
+
+    total: the parts of all pieces, as far as is known. A piece that has fewer or more parts than were said takes its place all the
+    same, so that the bar neither goes back nor ends early.
+    """
+
+    def __init__(self, shown: bool, total: int, label: str, unit: str = "probes") -> None:
+        self.bar = _make_bar(total, label, unit, 0) if shown else None
+        self.label, self.done, self.end, self.lock = label, 0, 0, threading.Lock()
+
+    def begin(self, label: str, n: int) -> None:
+        """Begin a piece of n parts; the one before is over."""
+        self._move(self.end)
+        self.end += n
+        self.describe(label)
+
+    def describe(self, label: str) -> None:
+        """Say what is being done."""
+        self.label = label
+        if self.bar is not None:
+            self.bar.set_description(label)
+
+    def update(self, n: int) -> None:
+        """Count n more parts of the piece."""
+        self._move(min(self.done + n, self.end))
+
+    def _move(self, done: int) -> None:
+        with self.lock:
+            if self.bar is not None and done > self.done:
+                self.bar.update(done - self.done)
+            self.done = max(done, self.done)
+
+    def close(self, *, complete: bool = True) -> None:
+        """End the bar, at the end of the last piece if that is complete."""
+        if complete:
+            self._move(self.end)
+        if self.bar is not None:
+            self.bar.close()
+
+
+class _Piece:
+    """What a `ProgressBar` moves that is a piece of longer work."""
+
+    def __init__(self, shared: SharedBar, words: str) -> None:
+        self.shared, self.name = shared, shared.label
+        self.set_description(words)
+
+    def set_description(self, words: str, /) -> None:
+        if self.shared.bar is not None:
+            self.shared.bar.set_description(f"{self.name}, {words}")
+
+    def update(self, n: int, /) -> None:
+        self.shared.update(n)
+
+    def close(self) -> None:
+        """The longer work goes on."""
+
+
 class _Bar(Protocol):
     """What a bar of tqdm can do, as far as it is used."""
 
@@ -67,7 +133,10 @@ class _Bar(Protocol):
 
 def _make_bar(total: int | None, label: str, unit: str, done: int) -> _Bar:
     try:
-        tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets it warns, and has a bar of text all the same.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            tqdm = checks.optional("tqdm.auto", "a progress bar", "progress").tqdm
     except ImportError as error:
         return _Lines(total, label, unit, done, str(error))
     bar: _Bar = tqdm(total=total, desc=label, unit=f" {unit}", initial=done)

@@ -26,6 +26,7 @@ from cl_func import checks, contracts, tree
 from cl_func.compiler.program import CompilerError, Program, address, clone_aliased, input_signature, materialize_expanded
 from cl_func.compiler.tracing import TraceError
 from cl_func.core import Strategy
+from cl_func.core.looping import Batches
 from cl_func.core.nodes import Wrapper, fuse
 from cl_func.experiences import lane_axes
 
@@ -171,6 +172,23 @@ class Compiled(Wrapper):
         if program.in_place and _by_identity(out):
             self.owned[out] = (leaves, programs)
         return out
+
+    def advance(self, state: Any, batches: Batches, seconds: float) -> int:
+        """Take steps on a state that is overwritten, without Python in between, for about some seconds; how many (`looping.py`).
+
+        0 where that cannot be: before the program has been recorded for this state, or for a program that cannot be.
+        """
+        known = self.owned.get(state) if self.donate and _by_identity(state) else None
+        if known is None or not any(isinstance(program, Program) and program.recorded for program in known[1].values()):
+            return 0
+        (lanes, programs), (shared, exp_structure) = known, tree.flatten(batches.first)
+        program = programs.get((exp_structure, input_signature(shared)))
+        record = program.native([*lanes, *shared]) if isinstance(program, Program) else None
+        own = {address(leaf) for leaf in lanes}
+        if record is None or any(0 in leaf.stride() or address(leaf) in own for leaf in shared):
+            return 0
+        table = batches.addresses(shared, [i - len(lanes) for i in record.copied])
+        return record.run(table.data_ptr(), len(table), seconds)
 
     def _program(self, lanes: list[Tensor], shared: list[Tensor], structure: Any, exp_structure: Any) -> Program | _Eager:
         try:

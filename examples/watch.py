@@ -10,7 +10,6 @@ them into the history, and `cl.trace.read` joins them to curves. With a tracker,
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
@@ -53,12 +52,8 @@ def main() -> None:
     runs = cl.sweep(
         strategy, bench, seeds=3, hparams=cl.grid({"opt.lr": [0.03, 0.3]}), probe=cl.trace.probe("losses"), progress=False
     )
-    for lr, curves in zip(runs.axes["opt.lr"], runs.curve("losses"), strict=True):  # [seed, step]
-        plt.plot(curves.mean(0), label=f"lr {lr}")
-    plt.xlabel("step")
-    plt.ylabel("loss, mean of 3 seeds")
-    plt.legend()
-    plt.savefig(out / "losses.png")
+    picture = runs.plot_curve("losses", ylabel="loss", ends=runs["losses.count"][0, 0], title="mean of 3 seeds")
+    picture.savefig(out / "losses.png")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -33,6 +34,26 @@ def guesses(seeds=10, points=3, T=3):
         runs["accuracy"][where], runs["loss"][where] = 1 / CLASSES, NAN
         runs["class_accuracy"][where] = torch.eye(CLASSES)[0]
     return runs
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """A selection: the first point of the grid, without a run."""
+
+    def choose(self, strategy, benchmark, hparams, *, seeds, sweep):
+        return hparams.points()[0]
+
+
+def swept(a=2, b=3, seeds=4):
+    """Runs over two axes; the first point has 1 NaN and 1 constant answer, the last but one nothing else than NaN."""
+    single = guesses(seeds=seeds, points=1)
+    history = {k: v.expand(a, b, *v.shape[1:]).clone() for k, v in single.history.items()}
+    history["accuracy"] = torch.rand(history["accuracy"].shape, generator=torch.Generator().manual_seed(5))
+    history["loss"][0, 0, 0] = NAN
+    history["class_accuracy"][0, 0, 1, -1] = torch.eye(history["class_accuracy"].shape[-1])[0]
+    history["loss"][-1, -2] = NAN
+    axes = {"opt.lr": [10.0**-i for i in range(a)], "lwf.strength": [0.5 * 2**i for i in range(b)], "seed": list(range(seeds))}
+    return cl.Runs(axes, history, torch.ones(a, b, seeds, dtype=torch.bool), 1.0)
 
 
 def draws(*shape, seed=1):

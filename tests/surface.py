@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 import registry
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import cl_func as cl
@@ -1542,36 +1543,133 @@ call(
 
 # -- figures
 AX = kind("none")
+AXES_WITHOUT_A_GRID = Figure().add_axes((0, 0, 1, 1))
+PLOT_DRAWN = {"ax": None, "title": "t", "xlabel": "x", "ylabel": "y"}
+PLOT_DRAWN_ = {"ax": AX, "title": NAME.but("none"), "xlabel": NAME, "ylabel": NAME}
+PLOT_LINES = {"ylim": (0, None), "direct": None, "spread": None}
+PLOT_LINES_ = {
+    "ylim": kind("none", "list", bad=((1, 0), (0, float("nan")), (0, "1"), (0, 1, 2), [0])),
+    "direct": kind("none", "bool", bad=(0, 1, "True")),
+    "spread": kind("none", bad=("bands", "None", True)),
+}
 MEASURE = {"measure": "accuracy", "higher_is_better": None}
 MISSING = kind("list of str", "empty list", bad=(["a"], [None]))
 call(
     "plots.accuracy_timeline",
-    {"curves": {"a": R}, "confidence": 0.9, "xlabel": "x", "ylabel": "y", "ax": None, "missing": [], "higher_is_better": None},
+    {"curves": {"a": R}, "confidence": 0.9, "missing": [], "higher_is_better": None, **PLOT_DRAWN, **PLOT_LINES},
     {
+        **PLOT_DRAWN_,
+        **PLOT_LINES_,
         "curves": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": R[None]}, {"a": None}, {3: R}, [R], R)),
         "confidence": FRACTION,
-        "xlabel": NAME,
-        "ylabel": NAME,
-        "ax": AX,
         "missing": MISSING,
     },
 )
+PLOT_MAP = {**PLOT_DRAWN, "labels": ["a", "b", "c"]}
+PLOT_MAP_ = {**PLOT_DRAWN_, "ylabel": NAME.but("none"), "labels": kind("none", bad=(["a"], [1, 2, 3], "abc"))}
 call(
     "plots.matrix",
-    {"R": R, "title": "t", "ax": None, **MEASURE},
-    {"R": MATRIX.but(bad=(R[None, None],)), "title": NAME.but("none"), "ax": AX, "measure": NAME},
+    {"R": R, **PLOT_MAP, **MEASURE},
+    {**PLOT_MAP_, "R": MATRIX.but(bad=(R[None, None],)), "measure": NAME},
 )
 call(
     "plots.matrices",
-    {"matrices": {"a": R}, "missing": [], **MEASURE},
-    {"matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)), "missing": MISSING, "measure": NAME},
+    {"matrices": {"a": R}, "missing": [], **PLOT_MAP, **MEASURE},
+    {
+        **PLOT_MAP_,
+        "matrices": kind(bad=({"a": R.long()}, {"a": R * 100}, {"a": None}, {3: R}, [R], R)),
+        "missing": MISSING,
+        "measure": NAME,
+        "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
+    },
 )
 call(
     "plots.forgetting_matrix",
-    {"R": R, "seen": [1, 2, 3], "title": "t", "ax": None, "higher_is_better": None},
-    {"R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none"), "title": NAME.but("none"), "ax": AX},
+    {"R": R, "seen": [1, 2, 3], **PLOT_MAP, "higher_is_better": None},
+    {**PLOT_MAP_, "R": MATRIX.but(bad=(R[None, None],)), "seen": SEEN.but("none")},
+)
+CLASS_MAPS = (R.long(), R * 100, R.to("meta"), R.tolist(), R[0], R[None, None], {"a": R[0]}, {3: R}, [R])
+call(
+    "plots.class_heatmap",
+    {"values": {"a": R}, "missing": [], **PLOT_MAP},
+    {
+        **PLOT_MAP_,
+        "ylabel": NAME,
+        "values": kind(bad=CLASS_MAPS),
+        "missing": MISSING,
+        "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
+    },
+)
+call(
+    "plots.class_heatmap",
+    {"values": R, "missing": (), **PLOT_MAP},
+    {
+        **PLOT_MAP_,
+        "ylabel": NAME,
+        "values": kind(bad=CLASS_MAPS),
+        "missing": kind("empty list"),
+    },
 )
 
+CURVES = kind(bad=({"a": R.long()}, {"a": R[None]}, {"a": None}, {3: R}, [R], {"a": R * float("inf")}, R.to("meta"), R.long()))
+STEPS = kind("list", "empty list", "integer tensor", bad=([-1], [1.0], [True], torch.ones(2), R))
+for log in (False, True):
+    call(
+        "plots.learning_curve",
+        {"curves": {"a": R}, "window": 2, "ends": [1, 3], "confidence": 0.9, "log": log, "missing": [], "higher_is_better": None}
+        | {**PLOT_DRAWN, **PLOT_LINES},
+        {
+            **PLOT_DRAWN_,
+            **PLOT_LINES_,
+            "curves": CURVES.but("tensor"),
+            "window": SIZE.but("none"),
+            "ends": STEPS,
+            "confidence": FRACTION,
+            "log": FLAG,
+            "missing": MISSING,
+        },
+    )
+for given, also in ((R, ()), ({"a": R, "b": R}, (AXES_WITHOUT_A_GRID,))):
+    call(
+        "plots.forgetting_curves",
+        {"R": given, "seen": [1, 2, 3], "confidence": 0.9, "missing": [], "higher_is_better": None} | {**PLOT_MAP, **PLOT_LINES},
+        {
+            **PLOT_MAP_,
+            **PLOT_LINES_,
+            "R": MATRIX.but(bad=(R[None, None], {"a": R * 100}, {"a": R, "b": R[:2, :2]}, {3: R}, [R])),
+            "seen": SEEN.but("none"),
+            "ylabel": NAME,
+            "ax": AX.but(bad=also),
+            "confidence": FRACTION,
+            "missing": MISSING if also else kind("empty list"),
+            "labels": PLOT_MAP_["labels"].but(bad=(["a", "a", "b"],)),
+        },
+    )
+POINTS = {"opt.lr": [0.1, 1.0, 10.0], "act": ["a", "b", "a"]}
+SEARCH = {"points": POINTS, "values": R, "metric": "m", "log": ["opt.lr"], "higher_is_better": None, "ax": None, "title": "t"}
+SEARCH_ = {
+    "points": kind(bad=({}, {3: [1, 2, 3]}, {"opt.lr": [1, 2]}, {"opt.lr": "abc"}, {"act": [1, 2, 3]}, [POINTS])),
+    "values": kind(
+        "tensor", "nan tensor", bad=(R[0, 0], R.long(), R * 100, R * float("inf"), -R, R[:2], R.tolist(), R.to("meta"), R[None])
+    ),
+    "metric": NAME,
+    "log": kind("none", "empty list", bad=(["act "], ["alpha"], "opt.lr", [3])),
+    "title": NAME.but("none"),
+}
+SAYS_POINTS = {"points": "points|log", "values": "values|points"}
+call("plots.parallel_coordinates", SEARCH, {**SEARCH_, "ax": AX}, SAYS_POINTS)
+call(
+    "plots.hyperparameter_scatter",
+    {**SEARCH, "confidence": 0.9, "ylabel": "y", "ylim": (0, 1)},
+    {
+        **SEARCH_,
+        "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
+        "confidence": FRACTION,
+        "ylabel": NAME.but("none"),
+        "ylim": PLOT_LINES_["ylim"],
+    },
+    SAYS_POINTS,
+)
 LABELS = kind(bad=(("x", ["1", "2"]), ("x", [1, 2, 3]), (None, ["1", "2", "3"]), ["x", ["1", "2", "3"]]))
 call(
     "plots.hyperparameter_grid",
@@ -1582,14 +1680,27 @@ call(
         "columns": ("y", ["1", "2", "3"]),
         "notes": None,
         "higher_is_better": None,
-    }
-    | {"title": "t", "ax": None},
+        **PLOT_DRAWN,
+    },
     {
         "values": kind(bad=(R[0], R.long(), R * 100, -R, R.tolist(), R[:0], R.to("meta"), R.to(torch.complex64), R.numpy())),
         "metric": NAME,
         "rows": LABELS,
         "columns": LABELS,
         "notes": kind("none", "empty dict", bad=({(0, 0): 1}, ["a"])),
+        **PLOT_DRAWN_,
+        "xlabel": NAME.but("none"),
+        "ylabel": NAME.but("none"),
+    },
+)
+THREE = {"a": R[0], "b": R[1], "c": R[2]}
+call(
+    "plots.critical_difference",
+    {"scores": THREE, "largest": True, "level": 0.05, "title": "t", "ax": None},
+    {
+        "scores": kind(bad=(R, {"a": R[0], "b": R[1]}, {**THREE, "c": R}, {**THREE, "c": R[0] * float("nan")}, {**THREE, 3: R[0]})),
+        "largest": FLAG,
+        "level": FRACTION,
         "title": NAME.but("none"),
         "ax": AX,
     },
@@ -1898,7 +2009,10 @@ call(
     {"values": kind("list", "numpy array", "integer tensor", bad=([], [0.1, 0.1], [0.1, "0.1"], [None], [float("nan")], 3, {0.1}))},
 )
 PLAIN = {"compile": False, "lanes": 1, "progress": False}
-RUNS = made_runs.make({"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2, 2, 3))
+TRACE = {"losses.values": torch.rand(2, 2, 3, 2), "losses.count": torch.tensor([2, 4, 6]).expand(2, 2, 3)}
+RUNS = made_runs.make(
+    {"opt.lr": [0.1, 0.2], "seed": [0, 1]}, norm=torch.ones(2, 2, 3), class_accuracy=torch.rand(2, 2, 3, 4), **TRACE
+)
 AXES, FINISHED = {"a": [1, 2], "seed": [0, 1]}, torch.ones(2, 2, dtype=torch.bool)
 call(
     "Runs",
@@ -1922,6 +2036,26 @@ call("Runs", ONE_METRIC, {**ONE_METRIC_, "metric": METRIC.but(bad=(lambda R: R,)
 call("Runs", {**ONE_METRIC, "confidence": 0.9}, {**ONE_METRIC_, "confidence": FRACTION}, SAYS, run=RUNS.mean_ci)
 for function in (RUNS.best, RUNS.ranked):
     call("Runs", {**ONE_METRIC, "largest": True}, {**ONE_METRIC_, "largest": FLAG.but("none")}, SAYS, run=function)
+PICTURED = {"labels": ["a", "b"], "title": "t", "ax": None}
+PICTURED_ = {"labels": kind("none", "list of str", bad=(["a"], [1, 2], ["a", "a"], "ab")), "title": NAME.but("none"), "ax": AX}
+for plot in (RUNS.plot_timeline, RUNS.plot_matrix, RUNS.plot_forgetting):
+    call("Runs", {**PICTURED, "history": None, "higher_is_better": None}, {**PICTURED_, "history": HISTORY}, SAYS, run=plot)
+for plot in (RUNS.plot_scatter, RUNS.plot_parallel):
+    call("Runs", {**ONE_METRIC, "title": "t", "ax": None}, {**ONE_METRIC_, "title": NAME.but("none"), "ax": AX}, SAYS, run=plot)
+call(
+    "Runs",
+    {**PICTURED, "history": "class_accuracy"},
+    {**PICTURED_, "history": kind(bad=("loss", "norm"))},
+    {"history": "history|values|'"},
+    run=RUNS.plot_classes,
+)
+call(
+    "Runs",
+    {**PICTURED, "name": "losses"},
+    {**PICTURED_, "name": kind(bad=("loss", "norm"))},
+    {"name": "name|'"},
+    run=RUNS.plot_curve,
+)
 call(
     "Runs",
     {**ONE_METRIC, "format": "latex", "largest": None},
@@ -1950,6 +2084,35 @@ call(
     },
     run=cl.Runs.join,
 )
+call(
+    "Runs",
+    {"a": 0.1, "b": 0.2, "axis": "opt.lr", "test": "t", "confidence": 0.9, **ONE_METRIC},
+    {
+        **ONE_METRIC_,
+        "a": kind(bad=(0.2, 0.3)),
+        "b": kind("none", bad=(0.1, 0.3)),
+        "axis": kind(bad=("seed", "method")),
+        "test": choice("wilcoxon", "t"),
+        "confidence": FRACTION,
+    },
+    SAYS,
+    run=RUNS.compare,
+)
+call(
+    "Runs",
+    {"axis": "opt.lr", "over": "seeds", "largest": True, "level": 0.05, "title": "t", "ax": None, **ONE_METRIC},
+    {
+        **ONE_METRIC_,
+        "axis": kind(bad=("seed", "method")),
+        "over": choice("seeds", "settings"),
+        "largest": FLAG.but("none"),
+        "level": FRACTION,
+        "title": NAME.but("none"),
+        "ax": AX,
+    },
+    SAYS,
+    run=made_runs.make({"opt.lr": [0.1, 0.2, 0.3], "seed": [0, 1]}).plot_critical_difference,
+)
 call("Runs", {"dataset": RUNS.to_xarray()}, {"dataset": kind(bad=(RUNS,))}, run=cl.Runs.from_xarray)
 call(
     "Runs",
@@ -1969,38 +2132,53 @@ HPARAMS = (
     {3: 0.1},
     cl.grid({"opt.lr": [torch.ones(2)]}),
 )
+CHOOSE = made_runs.First()
+MANY = {"a": STRATEGY, "b": STRATEGY}
+OPTIONS = {
+    "probe": probe,
+    "executor": None,
+    "every": 1,
+    **KEPT,
+    "device": "cpu",
+    "resume": None,
+    "on_change": "error",
+    "tap": None,
+    **PLAIN,
+}
+OPTIONS_ = {
+    "tap": FUNCTION.but("none"),
+    "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
+    "probe": FUNCTION.but("none"),
+    "executor": kind("none"),
+    "every": SIZE,
+    "device": kind("none", bad=("gpu", "nowhere:0")),
+    "resume": kind("none", "str", bad=(FILE,)),
+    "on_change": choice("error", "warn"),
+    "compile": choice("auto").but("bool"),
+    "lanes": SIZE.but(bad=("many",)),
+    "progress": FLAG,
+}
+call(
+    "compare",
+    {"strategies": MANY, "benchmark": BENCH, "seeds": [0], "hparams": {"a": GRID}, "select": CHOOSE, "streams": None, **OPTIONS},
+    {
+        **OPTIONS_,
+        "strategies": kind(bad=(STRATEGY, {"a": None}, {3: STRATEGY}, {"": STRATEGY}, {"a": {"class": STRATEGY}}, {"a": GRID})),
+        "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA, {"a": DATA}, {3: BENCH})),
+        "hparams": kind(bad=({"a": {"opt.lr": [0.1]}}, {"c": GRID}, *({"a": grid} for grid in HPARAMS), GRID)),
+        "select": kind(bad=(made_runs.First, "validation")),
+        "streams": kind("none", bad=({"a": 3}, {"c": cl.streams.cumulative}, {"a": lambda benchmark: None}, cl.streams.cumulative)),
+    },
+    {"hparams": r"hparams|'opt[.\w]*'", "streams": "streams|'a'"},
+)
 call(
     "sweep",
+    {"strategy": STRATEGY, "benchmark": BENCH, "seeds": [0], "hparams": None, **OPTIONS},
     {
-        "strategy": STRATEGY,
-        "benchmark": BENCH,
-        "seeds": [0],
-        "hparams": None,
-        "probe": probe,
-        "executor": None,
-        "every": 1,
-        **KEPT,
-        "device": "cpu",
-        "resume": None,
-        "on_change": "error",
-        "tap": None,
-        **PLAIN,
-    },
-    {
-        "tap": FUNCTION.but("none"),
+        **OPTIONS_,
         "strategy": STRATEGY_,
         "benchmark": BENCHMARK.but(*CALLABLE, bad=(lambda key: None, lambda key: DATA)),
-        "seeds": kind("int", "list", "numpy int", "integer tensor", bad=([1, 1], [0.0], ["a"], [True], [None], [-(1 << 70)], 2.0)),
         "hparams": kind("none", "grid", "empty dict", bad=HPARAMS),
-        "probe": FUNCTION.but("none"),
-        "executor": kind("none"),
-        "every": SIZE,
-        "device": kind("none", bad=("gpu", "nowhere:0")),
-        "resume": kind("none", "str", bad=(FILE,)),
-        "on_change": choice("error", "warn"),
-        "compile": choice("auto").but("bool"),
-        "lanes": SIZE.but(bad=("many",)),
-        "progress": FLAG,
     },
     {"hparams": r"hparams|'opt[.\w]*'"},
 )
@@ -2645,6 +2823,7 @@ call("taps.warn", {"tap": print}, {"tap": FUNCTION})
 RECORDS = {
     "core.Combinator",
     "losses.TargetLoss",
+    "plots.Picture",
     "Grid",
     "Runs",
     "core.SkipEmpty",

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import made_runs
 import pytest
 import registry
 import torch
@@ -49,6 +50,8 @@ class Executor:
 CALLS = {
     "matplotlib": ("plots", lambda folder: cl.plots.accuracy_timeline({"a": torch.rand(3)})),
     "pandas": ("pandas", lambda folder: swept().to_pandas()),
+    "scipy": ("stats", lambda folder: made_runs.make({"method": ["a", "b"], "seed": [0, 1]}).compare("a", "b")),
+    "scipy ranks": ("stats", lambda folder: cl.plots.critical_difference({name: torch.rand(3) for name in "abc"})),
     "xarray": ("xarray", lambda folder: swept().to_xarray()),
     "safetensors": ("checkpoint", lambda folder: cl.save(folder / "a", {"a": torch.ones(1)})),
     "safetensors features": (

@@ -31,7 +31,19 @@ class Without:
 
 sys.meta_path[:] = map(Without, sys.meta_path)
 """
-EXTRAS = {"PIL", "matplotlib", "tqdm", "hypothesis", "safetensors", "filelock", "tensorboard", "cloudpickle", "pandas", "xarray"}
+EXTRAS = {
+    "PIL",
+    "matplotlib",
+    "tqdm",
+    "hypothesis",
+    "safetensors",
+    "filelock",
+    "tensorboard",
+    "cloudpickle",
+    "pandas",
+    "scipy",
+    "xarray",
+}
 
 
 def run(*command, **options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -109,3 +110,51 @@ def test_nothing_slow_is_imported_before_it_is_needed():
     code = "import sys, cl_func; print([m for m in sys.modules if m.startswith(('torch._inductor', 'torch._dynamo', 'sympy'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def compiled_sum():
+    with private.fake_tensors(static=True):
+        inputs = [torch.empty(3), torch.empty(3)]
+    graph = private.trace(lambda leaves: [leaves[0].copy_(leaves[0] + leaves[1]), leaves[0] @ leaves[1]][2:], inputs)
+    return private.compile_graph(graph, inputs, {})
+
+
+def test_the_generated_function_is_found_and_its_kernels_are_wrapped():
+    called = []
+
+    def wrap(kernel, address):
+        def run(*tensors):
+            called.append((address, [x.tolist() for x in tensors]))
+            kernel(*tensors)
+
+        return run
+
+    function, constants = private.generated(compiled_sum(), wrap)
+    total = torch.zeros(3)
+    assert not function([total, torch.ones(3)])
+    assert total.tolist() == [1.0, 1.0, 1.0]
+    assert constants == []
+    (address, _), *others = called
+    assert address
+    assert not others
+
+
+def test_what_is_not_generated_is_not_found():
+    assert private.generated(lambda x: x, lambda kernel, address: kernel) is None
+    assert private.generated(torch.add, lambda kernel, address: kernel) is None
+
+
+def test_a_library_is_built():
+    library = private.build('extern "C" int cl_func_seven() { return 7; }')
+    assert library is not None
+    assert library.cl_func_seven() == 7
+    assert private.build("this is not C++") is None
+
+
+def test_a_handle_is_a_tensor_on_given_memory():
+    a, b, out = torch.arange(6.0).reshape(2, 3), torch.ones(3, 2), torch.empty(2, 2)
+    handles = [private.c_tensor(x.data_ptr(), x) for x in (out, a, b)]
+    product = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3)(private.c_function("aoti_torch_cpu_mm_out"))
+    assert product(*(handle.value for handle in handles)) == 0
+    assert out.tolist() == (a @ b).tolist()
+    assert private.c_function("aoti_torch_no_such_function") is None

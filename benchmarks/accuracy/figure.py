@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.methods import METHODS, SETTINGS
-from cl_func.plots.curves import PALETTE
+from cl_func.plots import PALETTE
 
 BOUNDS = {"naive": PALETTE[1], "joint": PALETTE[2]}  # the bounds that methods are expected to lie between, drawn as lines
 

@@ -15,7 +15,7 @@ import cl_func as cl
 from benchmarks import results
 from benchmarks.accuracy.online_methods import METHODS
 from benchmarks.accuracy.table import summary
-from cl_func.plots.curves import PALETTE
+from cl_func.plots import PALETTE
 
 # The published runs of ER: the accuracy on the test data seen so far after each experience, five seeds (results/ in their
 # repository, er_split_cifar100_20_2000/*/logs.json).

@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 
 from cl_func import contracts, torch_private, tree
-from cl_func.compiler import cuda_graphs
+from cl_func.compiler import cuda_graphs, native
 from cl_func.compiler.allocator import keep_freed_memory
-from cl_func.compiler.cuda_graphs import Replayed, recordable
+from cl_func.compiler.cuda_graphs import Replayed
+from cl_func.compiler.driven import Driven
+from cl_func.compiler.native import Native
 from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
 from cl_func.compiler.tracing import explained, interrupts_deferred
@@ -41,6 +43,7 @@ OPTIONS: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off -fwrapv",
     "size_asserts": False,
     "realize_opcount_threshold": 8,
+    "cpp.min_chunk_size": 8192,
 }
 
 # When it fuses outer loops, inductor may mistake a node that only has to run after another one for a reader of its result, and then
@@ -138,9 +141,11 @@ class Program:
         # Whether every leaf of the new state is that leaf of the old one, overwritten.
         same = all(self.from_input.get(j) == j for j in range(n))
         self.in_place = donate and self.structure == structure and same and not self.copied
-        self.replayed: Replayed | None = None
-        if self.in_place and recordable([*lanes, *shared]):
+        self.replayed: Replayed | Native | None = None
+        if self.in_place and cuda_graphs.recordable([*lanes, *shared]):
             self.replayed = Replayed(self.compiled, n, cuda_graphs.record)
+        elif self.in_place and native.recordable([*lanes, *shared]):
+            self.replayed = Native(self.compiled, n)
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into in-place writes.
@@ -159,6 +164,15 @@ class Program:
         fresh = [j for j in range(len(out_leaves)) if j not in self.from_input and j not in shared]
         first = {storage_id(out_leaves[j]): j for j in reversed(fresh)}
         self.copied.update(j for j in fresh if first[storage_id(out_leaves[j])] != j)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there are records of this program that take steps without Python."""
+        return isinstance(self.replayed, Native) and bool(self.replayed.records)
+
+    def native(self, inputs: list[Tensor]) -> Driven | None:
+        """The record of this program that takes steps without Python, for the addresses of some inputs; None if there is none."""
+        return self.replayed.find(inputs) if isinstance(self.replayed, Native) else None
 
     def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
         """The leaves of the result."""

@@ -39,22 +39,29 @@ def _add_product(weight: Tensor, gate: Tensor | None, decay: Tensor | None, a: T
             decay = None if decay is None else torch.where(gate, decay, 0)
     if decay is not None and any(d != 0.0 for d in decay.flatten().tolist()):
         weight.addcmul_(weight, decay)
-    threads = torch.get_num_threads()
+    weight, a, b = product_operands(weight, a, b)
     if weight.ndim == 3:
         torch.baddbmm(weight, a, b, out=weight)
-    elif threads > 1 and weight.shape[0] % threads == 0:
-        # A single product is badly split over threads if B has few rows; one product for each thread is not.
-        blocks = weight.unflatten(0, (threads, -1))
-        torch.baddbmm(blocks, a.unflatten(0, (threads, -1)), b.expand(threads, *b.shape), out=blocks)
     else:
         torch.addmm(weight, a, b, out=weight)
+
+
+def product_operands(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The operands of W + A B as those of a batch of products with one for each thread, where that can be done.
+
+    A single product is badly split over threads if B has few rows; one product for each thread is not.
+    """
+    threads = torch.get_num_threads()
+    if weight.ndim == 2 and threads > 1 and weight.shape[0] % threads == 0:
+        return weight.unflatten(0, (threads, -1)), a.unflatten(0, (threads, -1)), b.expand(threads, *b.shape)
+    return weight, a, b
 
 
 torch.library.define("cl_func::add_product", "(Tensor(a!) weight, Tensor? gate, Tensor? decay, Tensor a, Tensor b) -> ()")
 torch.library.impl("cl_func::add_product", "CPU")(_add_product)
 torch.library.register_fake("cl_func::add_product")(lambda weight, gate, decay, a, b: None)
 
-_OPERATION = torch.ops.cl_func.add_product.default
+ADD_PRODUCT = torch.ops.cl_func.add_product.default
 
 
 def rewrite(graph: Graph) -> None:
@@ -252,7 +259,7 @@ def _rewrite_step(graph: Graph, copy: Node, final: list[Node], others: list[Node
             emit(graph, aten.clone.default, x) if x is not None and _overwritten(x, final) else x for x in (gate, decay, a, b)
         ]
     with graph.inserting_before(copy):
-        graph.call_function(_OPERATION, (weight, *operands))
+        graph.call_function(ADD_PRODUCT, (weight, *operands))
     final[final.index(copy)] = copy.prev
     graph.erase_node(copy)
 

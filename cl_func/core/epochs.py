@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cl_func import checks, contracts, random, tree
 from cl_func.checks import positive_int
+from cl_func.core import looping
 from cl_func.core.kinds import S, Update
+from cl_func.core.looping import Slices
 from cl_func.core.nodes import Combinator, Order, Wrapper, calls
 from cl_func.experiences import Experience
 from cl_func.tree import state, static
@@ -120,14 +122,20 @@ class Minibatches(Combinator):
         size, per_epoch, total = self._counts(len(exp))
         rows, valid = exp.rows, exp.valid
         on_disk = exp.source is not None and exp.source.on_disk
-        for i in range(total):
+        i = 0
+        while i < total:
             start = i % per_epoch * size
             if start == 0 and self.order is not None:
                 state, (rows, valid) = _state_and_rows(self.order(state, exp), exp)
             if on_disk and i + 1 < total and start + size < rows.shape[-1]:  # while this minibatch is trained on
                 exp.source.read_ahead(rows[..., start + size : start + 2 * size])
-            batch = exp.take(rows[..., start : start + size], valid[..., start : start + size])
-            state = contracts.update_output(self.step(state, batch), state)
+            count = min(per_epoch - i % per_epoch, total - i)
+            done = 0 if on_disk or count < 2 else looping.taken(self.step, state, Slices(exp, rows, valid, start, size, count))
+            if done == 0:
+                batch = exp.take(rows[..., start : start + size], valid[..., start : start + size])
+                state = contracts.update_output(self.step(state, batch), state)
+                done = 1
+            i += done
         return state
 
 

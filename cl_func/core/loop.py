@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
@@ -12,6 +13,7 @@ from cl_func.checks import positive_int
 from cl_func.core.checkpointing import CheckpointConfig, Checkpointer
 from cl_func.core.closed import ClosedCheck
 from cl_func.core.kinds import E, Probe, S, Strategy, Update
+from cl_func.core.looping import Ahead
 from cl_func.core.reading import read_ahead
 from cl_func.core.recorder import Recorder
 from cl_func.core.stop import StopRule
@@ -115,6 +117,7 @@ def run_stream(
     """What `scan` does, from the position in the stream at which the checkpointer found the run."""
     if donate:
         update, state = _donated(update, state)
+    leaf = update  # without the counting of calls, which `on_experiences_end` does for whole experiences
     recorder = None if probe is None else Recorder(probe, every, donate, tap, stop, checkpointer)
     seen, experiences, exp = 0, iter(stream), None
     if checkpointer is not None:
@@ -130,18 +133,32 @@ def run_stream(
     total = len(stream) if isinstance(stream, Sized) else None
     bar = ProgressBar(is_shown(progress), total, "scan", unit="experiences", done=seen)
     try:
-        for exp in read_ahead(experiences) if isinstance(stream, Sequence) else experiences:
+        ahead = Ahead(leaf, read_ahead(experiences) if isinstance(stream, Sequence) else experiences, isinstance(stream, Sequence))
+        while True:
+            most = sys.maxsize if recorder is None else every - seen % every
             if checkpointer is not None:
-                checkpointer.on_experience_start()
-            state = closed.check(update(state, exp), state)
-            if checkpointer is not None:
-                checkpointer.on_update_end()
-            seen += 1
+                most = min(most, checkpointer.undisturbed())
+            done, last = ahead.advance(state, most)
+            if done:
+                exp = last
+                closed.skip(done)
+            else:
+                try:
+                    exp = ahead.pop()
+                except StopIteration:
+                    break
+                if checkpointer is not None:
+                    checkpointer.on_experience_start()
+                state = closed.check(update(state, exp), state)
+                if checkpointer is not None:
+                    checkpointer.on_update_end()
+                done = 1
+            seen += done
             if recorder is not None and seen % every == 0:
                 recorder.measure(state, exp)
             if checkpointer is not None:
-                checkpointer.on_experience_end(state)
-            bar.update(1)
+                checkpointer.on_experiences_end(state, done)
+            bar.update(done)
             if recorder is not None and recorder.stopped:
                 break
     finally:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.plots import canvas, inks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,11 +52,12 @@ def _text_size(notes: Notes, form: str) -> tuple[int, int]:
     return max([4 if form == "z.2f" else 7, *(len(line) for note in lines for line in note)]), 1 + max(map(len, lines), default=0)
 
 
-def size(values: Tensor, notes: Notes, form: str = "z.2f") -> tuple[float, float]:
-    """Width and height in inches of a figure whose cells have room for a number and its note."""
+def size(values: Tensor, notes: Notes, form: str = "z.2f", names: Sequence[str] | None = None) -> tuple[float, float]:
+    """Width and height in inches of a figure whose cells have room for a number and its note, beside the names of the rows."""
     (time, n), (characters, lines) = values.shape, _text_size(notes, form)
     side = max(0.45, 0.09 * characters, 0.16 * lines)
-    return min(max(side * n, 1.6), 9) + 1.6, min(max(side * time, 1.6), 9) + 0.8
+    beside = min(0.07 * max(map(len, names or [""])), 3)
+    return min(max(side * n, 1.6), 9) + 1.6 + beside, min(max(side * time, 1.6), 9) + 0.8
 
 
 def draw(
@@ -90,10 +90,8 @@ def draw(
         axis.set_major_locator(FixedLocator(range(1, count + 1)) if count <= 20 else MaxNLocator(integer=True))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    points = ax.get_window_extent().transformed(_figure(image).dpi_scale_trans.inverted()).size * 72
-    if title:
-        lines = [textwrap.fill(line, max(12, int(points[0] / 6.5))) for line in title.split("\n")]
-        ax.set_title("\n".join(lines), fontsize="medium")
+    points = [72 * inches for inches in canvas.inches(ax)]
+    canvas.entitle(ax, title)
 
     def fontsize(notes: Notes) -> float:
         characters, lines = _text_size(notes, form)
@@ -106,14 +104,23 @@ def draw(
             for j, value in enumerate(row):
                 known = not math.isnan(value)
                 text = "\n".join([format(value, form)] * known + [note for note in [notes.get((i, j))] if note])
-                ink = _ink(image.cmap(image.norm(value))) if known else "black"
+                ink = inks.on(image.cmap(image.norm(value))) if known else "black"
                 if text:
                     ax.text(j + 1, i + 1, text, ha="center", va="center", color=ink, fontsize=fontsize(notes))
     return image
 
 
-def color_bar(image: AxesImage, ax: Axes | np.ndarray, label: str) -> None:
-    """A colour bar, of the same width in every figure, to the right of the axes, one or an array of them."""
+def ticks(ax: Axes, rows: Sequence[str] | None, columns: Sequence[str] | None) -> None:
+    """Name the rows and the columns of a heat map, of more than 20 only some; None where their numbers are to stay."""
+    for axis, labels in ((ax.yaxis, rows), (ax.xaxis, columns)):
+        if labels is not None:
+            step = -(-len(labels) // 20)
+            upright = axis is ax.xaxis and max(map(len, labels)) > 5
+            axis.set_ticks(range(1, len(labels) + 1, step), list(labels[::step]), rotation=90 if upright else 0)
+
+
+def color_bar(image: AxesImage, ax: Axes | Sequence[Axes], label: str) -> None:
+    """A colour bar, of the same width in every figure, to the right of the axes, one or several."""
     figure = _figure(image)
     inches = figure.dpi_scale_trans.inverted().transform(figure.bbox.size)
     figure.colorbar(image, ax=ax, label=label, aspect=inches[1] / 0.15, pad=0.15 / inches[0])
@@ -121,10 +128,3 @@ def color_bar(image: AxesImage, ax: Axes | np.ndarray, label: str) -> None:
 
 def _figure(image: AxesImage) -> Figure:
     return cast("Figure", image.figure)
-
-
-def _ink(rgba: Sequence[float] | np.ndarray) -> str:
-    """Black or white, whichever has the higher contrast with a colour (relative luminance of WCAG 2)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if luminance > 0.179 else "white"

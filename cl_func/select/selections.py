@@ -28,9 +28,9 @@ from cl_func.select import splits
 from cl_func.select.splits import Make, Split
 from cl_func.sweeps.chosen import Chosen
 from cl_func.sweeps.grids import Grid
+from cl_func.sweeps.planning import as_seeds
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.summaries import Metric
-from cl_func.sweeps.sweep import as_seeds
 from cl_func.sweeps.sweep import sweep as run_sweep
 
 FIRST_SEED = 10_000  # of a selection; a report has others in most cases, and those that it has are passed over

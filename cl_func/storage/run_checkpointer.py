@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from cl_func import tree
 from cl_func.core.kinds import S, Update
+from cl_func.core.looping import Batches
 from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
 from cl_func.storage import files, resuming
 from cl_func.storage.fingerprint import Entries
@@ -143,9 +145,16 @@ class RunCheckpointer:
                 "older one."
             )
 
-    def on_experience_end(self, state: Any) -> None:
-        """Count an experience that is done and measured, and save if that is due."""
-        self.progress = Progress(self.progress.seen + 1)
+    def undisturbed(self) -> int:
+        """The number of experiences until a save is due; 0 on one that was seen in part, or where calls are counted for saves."""
+        if self.progress.calls or self.checkpoint.steps:
+            return 0
+        every = self.checkpoint.every
+        return sys.maxsize if every is None else every - self.progress.seen % every
+
+    def on_experiences_end(self, state: Any, n: int) -> None:
+        """Count experiences that are done and measured, and save if that is due."""
+        self.progress = Progress(self.progress.seen + n)
         self.skip = 0
         every, steps = self.checkpoint.every, self.checkpoint.steps
         if self.progress.seen % every == 0 if every else steps is None and self._is_due():
@@ -218,6 +227,22 @@ class _Tracked:
             checkpointer.progress.orders[self.loop] = out[1]
         checkpointer.on_call(out if self.loop is None else out[0])
         return out
+
+    def advance(self, state: Any, batches: Batches, seconds: float) -> int:
+        """Take steps as the leaf itself may do (`core/looping.py`), up to the next one after which a save is due."""
+        checkpointer = self.checkpointer
+        calls, steps = checkpointer.progress.calls, checkpointer.checkpoint.steps
+        advance = getattr(self.inner, "advance", None)
+        if advance is None or calls < checkpointer.skip:
+            return 0
+        if steps:
+            due = next((i for i in range(1, steps + 1) if (calls + i * self.count) % steps == 0), None)
+            batches = batches if due is None else batches.up_to(due)
+        done: int = advance(state, batches, seconds)
+        if done:
+            checkpointer.progress.calls += done * self.count
+            checkpointer.on_call(state)
+        return done
 
 
 def _count_functions(leaf: Any) -> int:

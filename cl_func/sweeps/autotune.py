@@ -53,9 +53,10 @@ def cores() -> int:
 def _lanes(first: FirstRun, n_runs: int) -> tuple[int, str | None]:
     """How many runs a chunk has, and the reason if it has one because runs cannot be vmapped."""
     single = first.state
-    size = sum(
-        leaf.numel() * leaf.element_size() for leaf in [*tree.leaves(single.model), *tree.leaves([single.model, single.opt])]
-    )
+    # What a step reads and writes: the parameters, their gradients, and the optimiser; of another state than an Agent all of it.
+    agent = hasattr(single, "model") and hasattr(single, "opt")
+    leaves = [*tree.leaves(single.model), *tree.leaves([single.model, single.opt])] if agent else tree.leaves(single)
+    size = max(1, sum(leaf.numel() * leaf.element_size() for leaf in leaves))
     cached = max(1, min(n_runs, 2 ** round(math.log2(max(1.0, CACHE_BYTES / size)))))
     workers = cores()
     chunks = max(1, round(n_runs / cached / workers)) * workers if cached < n_runs else 1

@@ -69,12 +69,16 @@ def note(attributes: Mapping[str, Any]) -> str:
     return f"Hyperparameters {'; '.join(parts)}." if parts else ""
 
 
-def _each(attributes: Mapping[str, Any], label: str = "") -> Iterator[tuple[str, str, str]]:
-    """(label, values, how) of all Runs that were joined, or of the one, of which that is known."""
+def _each(attributes: Mapping[str, Any], label: str = "", at: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str, str]]:
+    """(label, values, how) of all Runs that were joined, or of the one, of which that is known; at: labels that were taken."""
     rest = {key: value for key, value in attributes.items() if key != JOINED}
-    for parts in attributes.get(JOINED, {}).values():
+    at = {**(at or {}), **attributes.get(CHOSEN, {})}
+    for axis, parts in attributes.get(JOINED, {}).items():
         for name, part in parts.items():
-            yield from _each({**rest, **part["attributes"]}, f"{label}, {name}" if label else str(name))
+            # Of Runs that were joined twice one label may have been taken of the inner axis.
+            longer = label if axis in at else ", ".join(filter(None, (label, str(name))))
+            if at.get(axis, name) == name:
+                yield from _each({**rest, **part["attributes"]}, longer, at)
     if CHOICE in attributes and JOINED not in attributes:
         choice = attributes[CHOICE]
         values = [f"{path}={text}" for path, value in choice["values"].items() for text in named_axes.texts(path, [value])]

@@ -1,74 +1,174 @@
-"""The figures of Runs, from their axes, what went wrong with them, and a history or a metric."""
+"""The figures of Runs, from their axes, what went wrong with them, and a history or a metric.
+
+Runs that diverged or are not finished are left out of every mean, and every figure says of which point, and how many.
+"""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cl_func import metrics, plots
+from cl_func import checks, metrics, plots
+from cl_func.plots import searches
 from cl_func.sweeps import named_axes, over_seeds, summaries
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.over_seeds import Numbers, Standing
+from cl_func.tree import describe
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from cl_func.plots import Picture
+
+HIGHEST: dict[str, float] = {"r2": 1.0}  # of measures that have no other end of their scale
 
 
-def timeline(axes: Axes, standing: Standing, history: str, R: Tensor) -> Figure:
-    """The average over time of a history [*axes, seed, time, T] that stands for the accuracy, a line for each point."""
-    curves, missing = _by_point(axes, standing, R)
+def timeline(
+    axes: Axes, standing: Standing, history: str, values: Tensor, higher: bool | None, labels: Any, options: dict[str, Any]
+) -> Picture:
+    """A history [*axes, seed, time], or [*axes, seed, time, T] averaged over what has been seen, with a line for each point.
+
+    higher: which way it is better, as in `cl.metrics`.
+    """
+    curves, missing = by_point(axes, standing, values, labels)
     measure = summaries.measured(history)
-    higher = summaries.MEASURES[measure]
-    return plots.accuracy_timeline(
-        {name: metrics.average_accuracy(R, higher_is_better=higher) for name, R in curves.items()},
-        ylabel=f"average {measure}".replace("_", " "),
-        missing=missing,
-        higher_is_better=higher,
-    )
+    words = {"xlabel": "experiences trained on", "ylabel": f"average {measure}"}
+    ndim = values.ndim - len(axes)
+    if ndim == 1:
+        words = {"xlabel": "time", "ylabel": measure}
+    elif ndim != 2:
+        raise ValueError(f"history: expected one by time, or by time and test experience, but {history!r} is {describe(values)}.")
+    elif values.shape[-1] == values.shape[-2]:
+        curves = {name: metrics.average_accuracy(R, higher_is_better=higher) for name, R in curves.items()}
+    else:  # it is not known what has been seen when
+        words = {"xlabel": "time", "ylabel": f"mean {measure} of all experiences"}
+        curves = {name: R.mean(-1) for name, R in curves.items()}
+    words = {name: text.replace("_", " ") for name, text in words.items()}
+    limits = {"ylim": (None, HIGHEST[measure])} if measure in HIGHEST else {}
+    return plots.accuracy_timeline(curves, missing=missing, higher_is_better=higher, **{**words, **limits, **options})
 
 
-def matrix(axes: Axes, standing: Standing, history: str, R: Tensor) -> Figure:
-    """The mean matrix of each point of the same."""
-    matrices, missing = _by_point(axes, standing, R)
-    measure = summaries.measured(history)
-    higher = summaries.MEASURES[measure]
-    return plots.matrices(matrices, missing=missing, measure=measure.replace("_", " "), higher_is_better=higher)
+def matrix(
+    axes: Axes, standing: Standing, history: str, R: Tensor, higher: bool | None, labels: Any, options: dict[str, Any]
+) -> Picture:
+    """The mean matrix of each point, of a history [*axes, seed, time, T]."""
+    _check_matrix(axes, history, R)
+    found, missing = by_point(axes, standing, R, labels)
+    measure = summaries.measured(history).replace("_", " ")
+    return plots.matrices(found, missing=missing, higher_is_better=higher, **{"measure": measure, **options})
 
 
-def grid(axes: Axes, numbers: Numbers) -> Figure:
+def forgetting(
+    axes: Axes, standing: Standing, history: str, R: Tensor, higher: bool | None, labels: Any, options: dict[str, Any]
+) -> Picture:
+    """The curve of each test experience, of a history [*axes, seed, time, T]: a panel for each, or for one point one for all."""
+    _check_matrix(axes, history, R)
+    found, missing = by_point(axes, standing, R, labels)
+    words = {"ylabel": summaries.measured(history).replace("_", " ")}
+    if len(found) == 1 and not missing:
+        note = over_seeds.counted(standing)
+        if note and options.get("title") is None:
+            options = {**options, "title": note}
+        return plots.forgetting_curves(next(iter(found.values())), higher_is_better=higher, **{**words, **options})
+    return plots.forgetting_curves(found, missing=missing, higher_is_better=higher, **{**words, **options})
+
+
+def classes(axes: Axes, standing: Standing, history: str, values: Tensor, labels: Any, options: dict[str, Any]) -> Picture:
+    """The accuracy of each class over time, of a history [*axes, seed, time, C], with a panel for each point."""
+    if values.ndim != len(axes) + 2:
+        raise ValueError(f"history: expected one by time and class, but {history!r} is {describe(values)}.")
+    found, missing = by_point(axes, standing, values, labels)
+    return plots.class_heatmap(found, missing=missing, **options)
+
+
+def curve(axes: Axes, standing: Standing, name: str, curves: Tensor, labels: Any, options: dict[str, Any]) -> Picture:
+    """A trace [*axes, seed, step], with a line for each point."""
+    found, missing = by_point(axes, standing, curves, labels)
+    return plots.learning_curve(found, missing=missing, **{"ylabel": name.replace("_", " "), **options})
+
+
+def grid(axes: Axes, numbers: Numbers, options: dict[str, Any]) -> Picture:
     """The mean of a metric over two hyperparameter axes as a heat map; ValueError unless there are exactly two."""
-    names, summary = list(axes)[:-1], numbers.summary
+    names = list(axes)[:-1]
     if len(names) != 2:
-        raise ValueError(f"plot_grid: draws two hyperparameter axes, these runs have {names}.")
+        raise ValueError(
+            f"plot_grid: draws two hyperparameter axes, these runs have {names}; plot_scatter and plot_parallel draw any number."
+        )
     mean, _ = over_seeds.mean_ci(numbers)
     rows, columns = ((name, named_axes.texts(name, axes[name])) for name in names)
     notes = {
         point: "\n".join(itertools.chain(*over_seeds.counts(numbers, point))).replace("constant ", "constant\n")
         for point in over_seeds.points(numbers.values.shape)
     }
-    return plots.hyperparameter_grid(
-        mean,
-        summary.name or summary.title,
-        rows=rows,
-        columns=columns,
-        notes=notes,
-        title=over_seeds.counted(numbers) or None,
-        higher_is_better=None if summary.bounded else summary.larger_is_better is not False,
-    )
+    given = _metric(numbers)
+    return plots.hyperparameter_grid(mean, given.pop("metric"), rows=rows, columns=columns, notes=notes, **{**given, **options})
 
 
-def _by_point(axes: Axes, standing: Standing, R: Tensor) -> tuple[dict[str, Tensor], list[str]]:
-    """The matrices of the runs that have not diverged, by the name of their point; and the names of points without any."""
-    if not bool(standing.finished.all()):
-        raise ValueError("some runs are not finished; sweep again with resume=FOLDER to complete them.")
-    usable, found, missing = ~standing.diverged, dict[str, Tensor](), list[str]()
-    for point in over_seeds.points(usable.shape):
-        name = ", ".join(f"{axis}={text}" for axis, text in named_axes.point_texts(axes, point).items()) or "mean"
+def search(axes: Axes, numbers: Numbers, scales: dict[str, str], parallel: bool, options: dict[str, Any]) -> Picture:
+    """A metric against each path of the hyperparameter axes, or with all of them side by side, in parallel.
+
+    scales: what the values of paths were drawn on, where that is known.
+    """
+    points: dict[str, list[Any]] = {}
+    for point in over_seeds.points(numbers.values.shape):
+        for (name, labels), i in zip(axes.items(), point, strict=False):
+            for path, label in named_axes.flat(name, labels[i]).items():
+                points.setdefault(path, []).append(label)
+    if not points:
+        raise ValueError("plot_scatter, plot_parallel: these runs have no hyperparameter axes; sweep some with hparams=.")
+    values = numbers.values.masked_fill(~numbers.usable, float("nan")).flatten(0, -2)
+    draw = plots.parallel_coordinates if parallel else plots.hyperparameter_scatter
+    log = [path for path, column in points.items() if scales.get(path, "log" if searches.is_even_on_log(column) else "") == "log"]
+    given = {"log": log, **_metric(numbers)}
+    return draw(points, values, given.pop("metric"), **{**given, **options})
+
+
+def _metric(numbers: Numbers) -> dict[str, Any]:
+    """What is said of a metric: its name, what went wrong with runs as the title, and which way it is better."""
+    summary = numbers.summary
+    return {
+        "metric": summary.name or summary.title,
+        "title": over_seeds.counted(numbers) or None,
+        "higher_is_better": None if summary.bounded else summary.larger_is_better is not False,
+    }
+
+
+def _check_matrix(axes: Axes, history: str, R: Tensor) -> None:
+    if R.ndim != len(axes) + 2:
+        raise ValueError(f"history: expected one by time and test experience, but {history!r} is {describe(R)}.")
+
+
+def by_point(axes: Axes, standing: Standing, R: Tensor, labels: Any = None) -> tuple[dict[str, Tensor], list[str]]:
+    """What there is of the runs that went well, [seeds, ...] by the name of their point; and the names of points without any.
+
+    labels: the names of the points, in order, or None. A name says how many runs diverged, are unfinished, or constant.
+    """
+    usable, found, missing = standing.finished & ~standing.diverged, dict[str, Tensor](), list[str]()
+    points = list(over_seeds.points(usable.shape))
+    if labels is not None and (not isinstance(labels, Sequence) or isinstance(labels, str)):
+        raise checks.type_error("labels", "None or a list of names", labels)
+    if labels is not None and (len(labels) != len(points) or len({*map(repr, labels)}) < len(points)):
+        raise ValueError(f"labels: expected a name of its own for each of the {len(points)} points, got {labels}.")
+    names = _names(axes, points) if labels is None else [checks.text("labels", label) for label in labels]
+    for name, point in zip(names, points, strict=True):
         name += f" ({summary})" if (summary := over_seeds.counted(standing, point)) else ""
         if usable[point].any():
             found[name] = R[point][usable[point]]
         else:
             missing.append(name)
     return found, missing
+
+
+def _names(axes: Axes, points: Sequence[over_seeds.Point]) -> list[str]:
+    """The names of points, by their labels: "ER, opt.lr=0.1"; of labels that are texts without the axis, if they then differ."""
+    for short in (True, False):
+        found = []
+        for point in points:
+            texts = named_axes.point_texts(axes, point)
+            known = [short and isinstance(axes[axis][i], str) for axis, i in zip(texts, point, strict=True)]
+            parts = [text if one else f"{axis}={text}" for (axis, text), one in zip(texts.items(), known, strict=True)]
+            found.append(", ".join(parts) or "mean")
+        if len(set(found)) == len(found):
+            break
+    return found

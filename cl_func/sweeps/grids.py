@@ -28,9 +28,13 @@ Point = Mapping[str, Value]  # by path
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Axes in order, each a name and its points; a point is a mapping from paths to values."""
+    """Axes in order, each a name and its points; a point is a mapping from paths to values.
+
+    scales: (path, "log", "uniform", "integers" or "choice") for paths whose values were drawn at random.
+    """
 
     axes: tuple[tuple[str, tuple[Point, ...]], ...] = ()
+    scales: tuple[tuple[str, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -125,7 +129,8 @@ def random_grid(n: int, ranges: Mapping[str, Range | Choice | tuple[float, float
         if len(points) < n and drawn > 1000 * n:  # of numbers that differ in their last digits there are few
             raise ValueError(f"n: {drawn} draws gave {len(points)} different points, fewer than {n}; give wider ranges.")
         drawn *= 2
-    return Grid(((" & ".join(within), tuple(points.values())[:n]),))
+    drawn_on = tuple((path, one.scale if isinstance(one, Range) else "choice") for path, one in within.items())
+    return Grid(((" & ".join(within), tuple(points.values())[:n]),), drawn_on)
 
 
 def _range(path: str, given: Any, log: bool) -> Range | Choice:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import datetime
 import html
-import io
 import json
 import os
 import shlex
@@ -21,8 +20,10 @@ from cl_func import checks
 from cl_func.sweeps import named_axes, over_seeds
 
 if TYPE_CHECKING:
+    from cl_func.plots import Picture
     from cl_func.sweeps.runs import Runs
 
+FEW = 12  # points of the axes: with more, panels of lines would not be told apart
 MANY = 24  # points of the axes: with more, matrices would be too small to read
 MACHINE = ("cl_func", "torch", "python", "system", "processor", "cores", "device")  # the attributes that a sweep gives
 STYLE = """
@@ -94,22 +95,27 @@ def _default_metrics(runs: Runs) -> list[Any]:
 def _pictures(runs: Runs) -> str:
     """Those that can be drawn of these runs."""
     points = runs.finished[..., 0].numel()
-    drawn: list[tuple[str, Callable[[], Any]]] = [("average over the stream", runs.plot_timeline)]
+    drawn: list[tuple[str, Callable[[], Picture]]] = [("average over the stream", runs.plot_timeline)]
     if len(runs.axes) == 3:
         drawn.append((f"over {' and '.join(list(runs.axes)[:-1])}", runs.plot_grid))
     if points <= MANY:
         drawn.append(("after each experience, on each", runs.plot_matrix))
+    if points <= FEW:
+        drawn.append(("each experience over time", runs.plot_forgetting))
+    if runs._scales:
+        drawn.append(("over the hyperparameters", runs.plot_scatter))
+    if len(runs.axes.get("method", ())) > 2 and len(runs.axes["seed"]) > 1:
+        drawn.append(("average ranks of the methods", runs.plot_critical_difference))
     found = []
     for caption, draw in drawn:
         try:
             picture = draw()
-        except ValueError as error:  # some are not finished, or there is no such history; said in place of the picture
+        except (ValueError, ImportError) as error:  # no such history, or no scipy; said in place of the picture
             found.append(f"<p>{html.escape(caption)}: not drawn. {html.escape(str(error))}</p>")
             continue
-        file = io.BytesIO()
-        picture.savefig(file, format="png")
-        data = base64.b64encode(file.getvalue()).decode()
-        found.append(f'<p><img src="data:image/png;base64,{data}" alt="{html.escape(caption)}"></p>')
+        png, size = picture._repr_png_()
+        data, width = base64.b64encode(png).decode(), size["width"]
+        found.append(f'<p><img src="data:image/png;base64,{data}" width="{width}" alt="{html.escape(caption)}"></p>')
     return "\n".join(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+from functools import partial
 
 import torch
 
@@ -36,8 +37,8 @@ def run_here(
     shared = None if tap is None else SharedTap(tap)
     workers = threads(job.config, job.execution, len(chunks))
 
-    def tick() -> None:
-        bar.update(1)
+    def tick(n: int) -> None:
+        bar.update(n)
         if stopped.is_set():
             raise KeyboardInterrupt
 
@@ -45,7 +46,8 @@ def run_here(
         if workers > 1:
             torch.set_num_threads(1)
         resumed = [interrupted[run.name] for run in chunk if run.name in interrupted]
-        return job(chunk, prepared, first=first, interrupted=resumed, tick=tick, compiles=chunk is chunks[0], tap=shared)
+        ticks = partial(tick, len(chunk))
+        return job(chunk, prepared, first=first, interrupted=resumed, tick=ticks, compiles=chunk is chunks[0], tap=shared)
 
     if workers == 1:
         for chunk in chunks:

@@ -142,7 +142,7 @@ class Workers:
                 finished.add(chunk, histories)
             except Exception as error:
                 failed, cause = [*failed, *chunk], error
-            bar.update(first.length)
+            bar.update(len(chunk) * first.length)
         if failed:
             names = "; ".join(str(run) for run in failed)
             kept = "and kept; sweep again to run what is missing." if self._folder else "; give resume=FOLDER to keep them."

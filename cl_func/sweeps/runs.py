@@ -17,10 +17,9 @@ from cl_func import checks, trace
 from cl_func.storage import files
 from cl_func.sweeps import (
     chosen,
+    comparison,
     divergence,
-    figures,
     frames,
-    html_report,
     joining,
     labelled_arrays,
     named_axes,
@@ -31,19 +30,21 @@ from cl_func.sweeps import (
     summaries,
     tables,
 )
+from cl_func.sweeps.comparison import Comparison
 from cl_func.sweeps.named_axes import Axes, Label
+from cl_func.sweeps.pictures import RunsPictures
+from cl_func.sweeps.significance import Test
 from cl_func.sweeps.summaries import METRICS as METRICS
 from cl_func.sweeps.summaries import Metric
 from cl_func.tree import describe
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
     from xarray import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
-class Runs:
+class Runs(RunsPictures):
     """The runs of a sweep: a product of hyperparameter axes and, last, the seeds.
 
     axes: name -> labels of the points, in the order of the histories' leading axes; the last is "seed".
@@ -51,8 +52,8 @@ class Runs:
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
     attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
-        "at" the labels that `at` has chosen, "chosen" how a selection has chosen hyperparameters, and "joined" what belongs to one
-        of the Runs that `join` has put together.
+        "scales" what the paths of a random grid were drawn on, "at" the labels that `at` has chosen, "chosen" how a selection has
+        chosen hyperparameters, and "joined" what belongs to one of the Runs that `join` has put together.
 
     A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
     "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the
@@ -276,6 +277,32 @@ class Runs:
         columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
         return reports.table(self.axes, columns, format, largest, note=self._note)
 
+    def compare(
+        self,
+        a: Label = None,
+        b: Label = None,
+        metric: Metric | None = None,
+        *,
+        axis: str = "method",
+        test: Test = "wilcoxon",
+        confidence: float = 0.95,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> Comparison:
+        """Test differences of a metric between points of an axis, paired over the seeds: `runs.compare("ER", "DER++")`.
+
+        a, b: labels of the axis; with a alone it is compared with all others, without both there are all pairs. Each is compared
+            at every point of the other axes, such as in every setting, and p is corrected for all that are compared in one call.
+        test: "wilcoxon", the signed-rank test, or "t", Student's, which needs fewer seeds but assumes normally distributed
+            differences. Both are two-sided and paired.
+        confidence: of the interval of the mean difference, Student's as in `mean_ci`; 1 - confidence is the level of the test.
+        Seeds with which one of the two diverged, is not finished, or has NaN for the metric are left out, and named.
+
+        Print the result for a table; it says where there are too few seeds for anything to be significant. The other arguments are
+        those of `metric`. Needs scipy. Raises ValueError for an axis or labels that are not there.
+        """
+        return comparison.compare(self._numbers(metric, history, higher_is_better), self.axes, a, b, axis, test, confidence)
+
     def to_pandas(
         self, histories: str | Sequence[str] | None = None, *, metrics: Sequence[Metric] | Mapping[str, Metric] | None = None
     ) -> DataFrame:
@@ -357,47 +384,6 @@ class Runs:
             return Runs(*parts)
         except (TypeError, ValueError) as error:
             raise files.DamagedFile(f"path: {path} is damaged: its histories do not have the shape of its axes. {error}") from error
-
-    def plot_timeline(self) -> Figure:
-        """Average accuracy over time, one line with its band per point of the hyperparameter axes.
-
-        Without accuracies, of the measure that stands for them, as in `metric`. Runs that diverged are left out; the legend
-        says how many did, and how many give constant answers. Raises ValueError if some runs are not finished.
-        """
-        return figures.timeline(self.axes, self._standing, self._measure, self[self._measure])
-
-    def plot_matrix(self) -> Figure:
-        """The mean accuracy matrix of every point of the hyperparameter axes; otherwise as `plot_timeline`."""
-        return figures.matrix(self.axes, self._standing, self._measure, self[self._measure])
-
-    def plot_grid(
-        self, metric: Metric | None = None, *, history: str | None = None, higher_is_better: bool | None = None
-    ) -> Figure:
-        """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
-
-        Raises ValueError unless there are exactly two.
-        """
-        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better))
-
-    def report(
-        self,
-        path: str | Path,
-        *,
-        title: str = "Continual learning runs",
-        metrics: Sequence[Metric] | None = None,
-        command: str | None = None,
-    ) -> Path:
-        """Write one HTML page that needs no network: tables, pictures, what was run, seeds, machine, versions and the command.
-
-        metrics: the columns of the table, as in `table`; by default the average accuracy, and forgetting where there is one.
-        command: how to repeat it; by default the command line of this process, in a notebook none.
-        Returns the path. Raises ValueError for a path that is not of an .html file in a folder, and as `table` does; ImportError
-        without matplotlib.
-        """
-        checks.text("title", title)
-        if command is not None:
-            checks.text("command", command)
-        return html_report.write(path, html_report.page(self, title, metrics, command))
 
     def _ranking(
         self, metric: Metric | None, largest: bool | None, history: str | None, higher_is_better: bool | None

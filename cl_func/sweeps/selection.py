@@ -33,12 +33,12 @@ def positions(axes: Axes, point: Mapping[str, Any]) -> dict[str, Index]:
         if isinstance(label, (list, tuple, range)) and not _places(labels, label):
             if not label:
                 raise ValueError(f"{name}: expected at least one label, got {label!r}; there is {labels}.")
-            places = [_place(name, labels, one) for one in label]
+            places = [position(name, labels, one) for one in label]
             if len(set(places)) < len(places):
                 raise ValueError(f"{name}: a label occurs twice in {label!r}; give each once.")
             found[name] = places
         else:
-            found[name] = _place(name, labels, label)
+            found[name] = position(name, labels, label)
     return found
 
 
@@ -76,7 +76,9 @@ def _places(labels: Sequence[Label], label: Label) -> list[int]:
     return [i for i in equal if type(labels[i]) is type(label)] or equal
 
 
-def _place(name: str, labels: Sequence[Label], label: Label) -> int:
+def position(name: str, labels: Sequence[Label], label: Any) -> int:
+    """The place of a label among those of an axis; ValueError, with that name, if it is not there, or more than once."""
+    label = _plain(name, label)
     places = _places(labels, label)
     if len(places) != 1:
         raise ValueError(f"{name}: expected one of {labels}, {'which are not distinct, ' if places else ''}got {label!r}.")

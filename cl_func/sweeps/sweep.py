@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import operator
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,23 +17,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
-from cl_func.checks import positive_int
+from cl_func import random, tree
 from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
 from cl_func.core.tapping import Tap
 from cl_func.experiences import Benchmark
-from cl_func.progress import ProgressBar
-from cl_func.storage import fingerprint, resuming
+from cl_func.progress import ProgressBar, SharedBar
+from cl_func.storage import fingerprint
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps import chosen, provenance
+from cl_func.sweeps import chosen, planning, provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
-from cl_func.sweeps.grids import Grid, label
+from cl_func.sweeps.grids import Grid
 from cl_func.sweeps.interrupted import InterruptedRun, interrupted_runs
 from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, SweepJob
 from cl_func.sweeps.local import run_here, threads
@@ -55,7 +52,7 @@ def sweep(
     compile: bool | Literal["auto"] = "auto",
     lanes: int | Literal["auto"] = "auto",
     executor: Executor | None = None,
-    progress: bool = True,
+    progress: bool | SharedBar = True,
     device: str | torch.device | None = None,
     resume: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
@@ -83,7 +80,7 @@ def sweep(
         Without an executor chunks run in this process, if compiled on one thread per core.
     resume: a folder that keeps the finished runs; a sweep that finds some there runs the others, whatever their chunks were. Seeds
         and points of the grid may be added or left out: a run is identified by its seed and its values.
-    progress: show a progress bar on stderr (with tqdm), or a line from time to time (without).
+    progress: show a progress bar on stderr (with tqdm), or a line from time to time (without); or the bar of longer work, to move.
     checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and also saves the others as they proceed, even within an
         experience.
     on_change: if the folder holds a sweep with another update, probe, `every`, initial state or other data: "error" raises
@@ -98,55 +95,24 @@ def sweep(
     unknown paths, bad seeds, or if there is nothing to measure.
     """
     started = time.perf_counter()
-    if not isinstance(strategy, Strategy):
-        raise TypeError(f"strategy: expected a cl.Strategy(init, update), got {tree.describe(strategy)}.")
-    if not isinstance(benchmark, Benchmark) and not callable(benchmark):
-        raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
-    point: Mapping[str, Any] = hparams if isinstance(hparams, Mapping) else {}
-    values = chosen.check_point("hparams", point)
-    if hparams is not None and not isinstance(hparams, (Grid, Mapping)):
-        expected = "a grid, cl.grid({path: values}), or a point, {path: value}"
-        raise TypeError(f"hparams: expected {expected}, got {hparams!r}.")
-    checks.choice("compile", compile, True, False, "auto")
-    checks.flag("progress", progress)
-    checks.device("device", device)
-    resuming.on_change(on_change)
-    if probe is not None:
-        checks.function("probe", probe)
-    if not (isinstance(lanes, str) and lanes == "auto"):
-        positive_int("lanes", lanes)
-    if tap is not None:
-        checks.function("tap", tap, "a function (time, entry, labels), such as one of cl.taps")
-    if executor is not None:
-        checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
-    if resume is not None and not _is_folder(resume):
-        raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
-    seed_list = as_seeds(seeds)
-    if probe is None and strategy.model is None:
-        raise ValueError(
-            "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
-        )
-    grid = hparams if isinstance(hparams, Grid) else Grid()
-    runs = [Run(0, seed, {**values, **varied}) for varied in grid.points() for seed in seed_list]
-    runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
-    names = [*(name for name, _ in grid.axes), "seed"]
-    if len(set(names)) < len(names):
-        raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
-    axes: dict[str, list[Any]] = {name: [label(point) for point in points] for name, points in grid.axes}
-    axes["seed"] = list(seed_list)
+    planning.check_options(
+        probe=probe,
+        every=every,
+        compile=compile,
+        lanes=lanes,
+        executor=executor,
+        progress=progress,
+        device=device,
+        resume=resume,
+        checkpoint=checkpoint,
+        on_change=on_change,
+        tap=tap,
+    )
+    first, runs, axes = planning.plan(strategy, benchmark, seeds, hparams, probe, every, device, executor is None)
     if checkpoint is not None:
-        if not isinstance(checkpoint, Checkpoint):
-            raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
-        if resume is not None:
-            raise ValueError("resume, checkpoint: a checkpoint keeps finished runs too; give one of them.")
         # Workers may have another working directory.
         checkpoint = dataclasses.replace(checkpoint, folder=Path(checkpoint.folder).resolve())
         resume = checkpoint.folder
-    config = RunConfig(strategy, benchmark, probe, positive_int("every", every), device)
-    if executor is None:
-        config = config.on_device()
-    first = FirstRun(config, runs[0])
-    first.check(runs)  # before anything is written
     with contextlib.nullcontext() if resume is None else locked(resume):
         if checkpoint is not None and checkpoint.on_change == "warn":
             on_change = "warn"
@@ -158,8 +124,10 @@ def sweep(
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     history, all_finished = finished.collect()
     where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
-    attributes = {**where, **chosen.attributes(point)}
-    return Runs(axes, history, all_finished, time.perf_counter() - started, attributes, _Replay(config, runs))
+    if isinstance(hparams, Grid) and hparams.scales:
+        where |= {"scales": dict(hparams.scales)}  # which pictures of the hyperparameters have
+    attributes = {**where, **chosen.attributes(hparams if isinstance(hparams, Mapping) else {})}
+    return Runs(axes, history, all_finished, time.perf_counter() - started, attributes, _Replay(first.config, runs))
 
 
 def _run(
@@ -170,7 +138,7 @@ def _run(
     compile: AutoBool,
     lanes: AutoInt,
     executor: Executor | None,
-    progress: bool,
+    progress: bool | SharedBar,
     tap: Tap | None,
 ) -> None:
     """Run what is missing of a sweep: choose how, cut it into chunks, and run these here or on an executor."""
@@ -220,29 +188,6 @@ def _chunks(runs: list[Run], interrupted: dict[str, InterruptedRun], lanes: int)
     return [group[i : i + lanes] for group in groups for i in range(0, len(group), lanes)]
 
 
-def _is_folder(path: Any) -> bool:
-    """Whether a path is that of a folder, or of nothing that exists yet."""
-    return str(checks.instance("resume", path, (str, Path), "the path of a folder")) != "" and not Path(path).is_file()
-
-
-def as_seeds(seeds: Any) -> list[int]:
-    """The seeds as Python integers: 0, 1, ... for a number of them, or those given."""
-    expected = "how many, or a sequence of distinct integers"
-    if isinstance(seeds, (int, np.integer)):
-        return list(range(positive_int("seeds", seeds if isinstance(seeds, int) else int(seeds))))
-    if not isinstance(seeds, (Sequence, Tensor, np.ndarray)) or isinstance(seeds, (str, bytes)) or getattr(seeds, "ndim", 1) != 1:
-        raise checks.type_error("seeds", expected, seeds)
-    try:
-        numbers = [operator.index(seed) for seed in seeds]
-    except (TypeError, RuntimeError) as error:
-        raise checks.type_error("seeds", expected, seeds) from error
-    if any(isinstance(seed, bool) for seed in seeds) or len(set(numbers)) != len(numbers) or not numbers:
-        raise ValueError(f"seeds: expected {expected}, got {tree.describe(seeds)}.")
-    if not all(-(1 << 63) <= seed < 1 << 64 for seed in numbers):
-        raise ValueError(f"seeds: expected integers of 64 bits, got {numbers}.")
-    return numbers
-
-
 def _fingerprint(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmark]) -> dict[str, str]:
     """The fingerprint that a sweep must share with its folder, on any device; of the initial states it has that of seed 0."""
     config = first.config
@@ -257,9 +202,9 @@ def _fingerprint(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmar
     return fingerprint.of(update=strategy.update, init=strategy.init, state=state, probe=probe, every=config.every, **parts)
 
 
-def _bar(shown: bool, first: FirstRun, execution: Execution, chunks: list[list[Run]], local: bool) -> ProgressBar:
-    """A progress bar over the measurements of all chunks."""
-    total, lanes = len(chunks) * first.length, execution.lanes
+def _bar(shown: bool | SharedBar, first: FirstRun, execution: Execution, chunks: list[list[Run]], local: bool) -> ProgressBar:
+    """A progress bar over the measurements of all runs."""
+    total, lanes = sum(map(len, chunks)) * first.length, execution.lanes
     label = f"sweep ({'compiled' if execution.compiled else 'eager'}, {lanes} run{'s' if lanes > 1 else ''} a chunk)"
     if not shown or not execution.compiled:
         return ProgressBar(shown, total, label)
@@ -267,4 +212,4 @@ def _bar(shown: bool, first: FirstRun, execution: Execution, chunks: list[list[R
     seconds = execution.compile_seconds
     compiling = f"sweep: compiling ({once})" if seconds is None else f"sweep: compiling (about {seconds:.0f} s, {once})"
     # The first measurement of each thread is counted before it is compiled.
-    return ProgressBar(shown, total, label, compiling, threads(first.config, execution, len(chunks)) if local else 0)
+    return ProgressBar(shown, total, label, compiling, threads(first.config, execution, len(chunks)) * lanes if local else 0)

@@ -8,15 +8,20 @@ import math
 
 import numpy as np
 import pytest
+import test_curves
+import test_ranks
+import test_searches
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_runs import guesses
+from made_runs import swept
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from test_plots import assert_apart
 
 import cl_func as cl
 from cl_func import metrics, plots
+from cl_func.plots.end_labels import EndLabels
 from cl_func.sweeps.runs import METRICS
 
 SCALES = {"accuracy": (0, 1), "average accuracy": (0, 1), "forgetting": (-1, 1), "backward transfer": (-1, 1)}
@@ -28,8 +33,9 @@ def words(text):
     return " ".join(text.split())
 
 
-def maps(figure):
+def maps(picture):
     """Each heat map of a figure as {(row, column): (number, text)} by the labels of its ticks, and what its colour bar says."""
+    figure = picture.figure
     FigureCanvasAgg(figure).draw()
     *panels, bar = [ax for ax in figure.axes if ax.axison]
     found = {}
@@ -57,11 +63,12 @@ def maps(figure):
     return found, bar.get_ylabel()
 
 
-def curves(figure):
-    """The lines of a timeline by what the legend calls them: {name: (times, values)}."""
-    FigureCanvasAgg(figure).draw()
-    (ax,) = figure.axes
+def curves(ax):
+    """The lines of a timeline by what the legend, or the text at their ends, calls them: {name: (times, values)}."""
+    FigureCanvasAgg(ax.figure).draw()
     legend, found = ax.get_legend(), {}
+    if legend is None:
+        return labelled_ends(ax)
     for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
         look = handle.get_color(), handle.get_linestyle(), handle.get_marker()
         (line,) = [line for line in ax.lines if (line.get_color(), line.get_linestyle(), line.get_marker()) == look]
@@ -70,6 +77,33 @@ def curves(figure):
         assert all(low <= y <= high for y in line.get_ydata())
     assert len(found) == len(legend.get_texts())
     return found
+
+
+def labelled_ends(ax):
+    """The same of names that stand at the ends of lines: each is led to the last point of its line."""
+    (labels,) = ax.findobj(EndLabels)
+    lines, found = list(ax.lines), {}
+    for text, leader in zip(labels.texts, labels.leaders, strict=True):
+        if not len(leader.get_xdata()):
+            found[text.get_text()] = [], []
+            continue
+        start = ax.transData.inverted().transform(leader.get_xydata()[0])
+        ink = to_rgb(text.get_color())
+        (line,) = [
+            line for line in lines if same_point(start, line) and hue(ink) == pytest.approx(hue(to_rgb(line.get_color())), abs=0.02)
+        ]
+        lines.remove(line)
+        found[text.get_text()] = list(line.get_xdata()), list(line.get_ydata())
+    assert not lines
+    return found
+
+
+def same_point(start, line):
+    return start == pytest.approx([line.get_xdata()[-1], line.get_ydata()[-1]])
+
+
+def hue(rgb):
+    return [part / (max(rgb) or 1) for part in rgb]  # what remains of a colour that is darkened
 
 
 def same_cells(cells, values, rows, columns):
@@ -124,6 +158,24 @@ def test_forgetting_matrix(generator, n, seeds):
 
 
 @law
+@given(generator=unit, time=sizes, n=sizes, seeds=st.integers(1, 3), empty=st.booleans(), title=names)
+def test_class_heatmap(generator, time, n, seeds, empty, title):
+    values = torch.rand(seeds, time, n, generator=generator)
+    if empty:
+        values[:, :, 0] = math.nan  # a class without test rows
+    mean = values.double().mean(0).T
+    rows = [f"a{i}" for i in range(n)]
+    ((cells, ylabel, xlabel),) = maps(plots.class_heatmap(values, title=title, labels=rows))[0].values()
+    same_cells(cells, mean, rows, ones(time))
+    assert (ylabel, xlabel) == ("class", "after experience")
+    found, bar = maps(plots.class_heatmap({title: values}, missing=["not there"]))
+    assert [*found] == [title, "not there"]
+    same_cells(found[title][0], mean, [str(i) for i in range(n)], ones(time))
+    same_cells(found["not there"][0], torch.full_like(mean, math.nan), [str(i) for i in range(n)], ones(time))
+    assert bar == "accuracy"
+
+
+@law
 @given(data=st.data(), generator=unit, rows=sizes, columns=sizes, metric=st.sampled_from(METRICS))
 def test_hyperparameter_grid(data, generator, rows, columns, metric):
     low = SCALES.get(metric.replace("_", " "), (0, 1))[0]
@@ -160,18 +212,6 @@ def test_what_is_outside_of_a_scale_is_refused(metric, outside):
 # ---------------------------------------------------------------- Runs
 
 
-def swept(a=2, b=3, seeds=4):
-    """Runs over two axes; the first point has 1 NaN and 1 constant answer, the last but one nothing else than NaN."""
-    single = guesses(seeds=seeds, points=1)
-    history = {k: v.expand(a, b, *v.shape[1:]).clone() for k, v in single.history.items()}
-    history["accuracy"] = torch.rand(history["accuracy"].shape, generator=torch.Generator().manual_seed(5))
-    history["loss"][0, 0, 0] = math.nan
-    history["class_accuracy"][0, 0, 1, -1] = torch.eye(history["class_accuracy"].shape[-1])[0]
-    history["loss"][-1, -2] = math.nan
-    axes = {"opt.lr": [10.0**-i for i in range(a)], "lwf.strength": [0.5 * 2**i for i in range(b)], "seed": list(range(seeds))}
-    return cl.Runs(axes, history, torch.ones(a, b, seeds, dtype=torch.bool), 1.0)
-
-
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("size", [(2, 3), (1, 4), (5, 2)])
 def test_plot_grid(metric, size):
@@ -205,20 +245,19 @@ def test_plot_grid(metric, size):
 def test_a_backward_transfer_below_0_is_shown_as_it_is():
     runs = swept()
     runs["accuracy"][:] = torch.tensor([[0.9, 0.0, 0.0], [0.5, 0.8, 0.0], [0.4, 0.6, 0.7]])
-    figure = runs.plot_grid("backward_transfer")
-    assert {text.get_text().split("\n")[0] for text in figure.axes[0].texts} == {"-0.35", "4 of 4"}
+    ax = runs.plot_grid("backward_transfer")
+    assert {text.get_text().split("\n")[0] for text in ax.texts} == {"-0.35", "4 of 4"}
 
 
 def test_a_large_grid_has_a_label_at_every_other_cell():
     runs = swept(2, 30, 2)
-    figure = runs.plot_grid()
-    FigureCanvasAgg(figure).draw()
-    ax = figure.axes[0]
+    ax = runs.plot_grid()
+    FigureCanvasAgg(ax.figure).draw()
     assert ax.get_xticks().tolist() == [*range(1, 31, 2)]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [f"{0.5 * 2**i:g}" for i in range(0, 30, 2)]
     assert len(ax.texts) == 59  # the numbers; there is no room for what is noted, and the title says it
     assert ax.get_title() == "3 of 120 diverged, 1 of 120 constant answers"
-    assert_apart(figure)
+    assert_apart(ax)
 
 
 def expected_names(runs):
@@ -266,8 +305,8 @@ def test_every_plotting_function_is_read_back():
     public = [
         name
         for name, value in vars(plots).items()
-        if inspect.isfunction(value) and name[0] != "_" and value.__module__ == plots.__name__
+        if inspect.isfunction(value) and name[0] != "_" and value.__module__.startswith(plots.__name__)
     ]
-    assert {
-        f"test_{name}" for name in [*public, *(name for name in vars(cl.Runs) if name.startswith("plot_"))]
-    } - globals().keys() == set()
+    assert {"matrix", "forgetting_curves", "parallel_coordinates"} <= {*public}
+    tests = globals().keys() | vars(test_curves).keys() | vars(test_searches).keys() | vars(test_ranks).keys()
+    assert {f"test_{name}" for name in [*public, *(name for name in dir(cl.Runs) if name.startswith("plot_"))]} - tests == set()

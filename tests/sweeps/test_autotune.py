@@ -106,6 +106,27 @@ def test_what_is_wrong_with_a_loss_is_raised_as_it_is(error, lanes):
         cl.sweep(wrong(spoil), BENCH, seeds=3, lanes=lanes, **PLAIN)
 
 
+@cl.state
+class Counted:
+    """A state that is no Agent."""
+
+    key: torch.Tensor
+    total: torch.Tensor
+
+
+@pytest.mark.parametrize("lanes", ["auto", 2])
+def test_a_state_without_a_model_can_be_swept(lanes):
+    def init(key):
+        return Counted(key=key, total=torch.zeros(()))
+
+    def update(state, exp):
+        return state.replace(total=state.total + exp.valid.sum())
+
+    runs = cl.sweep(cl.Strategy(init, update), BENCH, seeds=4, lanes=lanes, probe=lambda s, e: {"total": s.total + 0}, **PLAIN)
+    rows = torch.tensor([float(len(exp)) for exp in BENCH.train]).cumsum(0)
+    assert torch.equal(runs["total"], rows.expand(4, -1))
+
+
 def test_a_probe_that_cannot_be_vmapped_takes_one_lane_and_says_why(monkeypatch):
     monkeypatch.setattr(autotune, "seconds_per_call", lambda *args: 1.0)  # vmapping wins
 

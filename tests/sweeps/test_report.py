@@ -75,7 +75,11 @@ def test_the_page_holds_what_is_known(tmp_path):
     assert rows["at, lwf.strength"] == ["0.5"]
     assert rows["opt.lr"] == ["0.1, 0.3"]
     assert rows["seed"] == ["0, 1, 2"]
-    assert len(page.pictures) == 2
+    assert [alt for alt, _ in page.pictures] == [
+        "average over the stream",
+        "after each experience, on each",
+        "each experience over time",
+    ]
     for _, source in page.pictures:
         kind, _, data = source.partition(",")
         assert kind == "data:image/png;base64"
@@ -92,9 +96,10 @@ def test_two_axes_have_a_grid_and_metrics_may_be_named(tmp_path):
 
 def test_what_cannot_be_drawn_is_said(tmp_path):
     runs = made()
-    unfinished = cl.Runs(runs.axes, runs.history, torch.tensor([[True, True, False]] * 2), 1.0)
-    page = Page(unfinished.report(tmp_path / "out.html").read_text(encoding="utf-8"))
-    assert not page.pictures
+    history = {"mse": runs["accuracy"][..., 0]}  # by time only: no matrix
+    unfinished = cl.Runs(runs.axes, history, torch.tensor([[True, True, False]] * 2), 1.0)
+    page = Page(unfinished.report(tmp_path / "out.html", metrics=["final_mse"]).read_text(encoding="utf-8"))
+    assert [alt for alt, _ in page.pictures] == ["average over the stream"]
     assert "not drawn" in " ".join(page.text)
     assert "2 of 6 unfinished" in " ".join(page.text)
 

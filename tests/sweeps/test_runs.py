@@ -246,7 +246,7 @@ def test_words_of_any_labels_are_different(labels):
 
 def test_no_point_is_lost_where_labels_look_alike():
     runs = make({"opt.lr": [0.1234567, 0.1234568], "seed": [0, 1]})
-    assert len(runs.plot_timeline().axes[0].lines) == 2
+    assert len(runs.plot_timeline().lines) == 2
     assert len({line.split("|")[1] for line in runs.table().splitlines()[2:]}) == 2
 
 

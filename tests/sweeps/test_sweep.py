@@ -154,8 +154,8 @@ def test_runs(tmp_path):
     again = cl.Runs.load(tmp_path / "runs.npz")
     assert again.axes == runs.axes
     assert all(torch.equal(again[name], runs[name]) or again[name].isnan().any() for name in runs.history)
-    for name, figure in {"timeline": runs.plot_timeline(), "grid": runs.plot_grid(), "matrix": runs.plot_matrix()}.items():
-        figure.savefig(tmp_path / f"{name}.png")
+    for name, picture in {"timeline": runs.plot_timeline(), "grid": runs.plot_grid(), "matrix": runs.plot_matrix()}.items():
+        picture.savefig(tmp_path / f"{name}.png")
     with pytest.raises(ValueError, match="cannot run again"):
         again.state(seed=0)
     with pytest.raises(ValueError, match=r"no such axis; there is opt\.lr"):
@@ -248,8 +248,10 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
         runs = cl.sweep(STRATEGY, BENCH, seeds=3, hparams=GRID, probe=probe, lanes=1, resume=tmp_path, **PLAIN)
     assert runs.finished.sum() == 3
     assert runs["accuracy"].isnan().flatten(1).any()
-    with pytest.raises(ValueError, match="not finished"):
-        runs.plot_timeline()
+    ax = runs.plot_timeline()
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [len(line.get_xdata()) for line in ax.lines if len(line.get_xdata())] == [2]  # of the one point that has runs
+    assert [name.split(" (")[1] for name in names if "unfinished" in name] == ["3 of 3 unfinished)"] * 3
 
 
 def test_a_resumed_sweep_gives_back_every_history_under_its_name(tmp_path):

@@ -52,16 +52,16 @@ def test_the_metrics_of_a_run_have_the_name_of_the_measure(runs):
 def test_pictures_have_the_scale_and_the_name_of_the_measure(runs):
     target, found = runs
     words = {"regression": "mse", "multilabel": "mean average precision"}[target]
-    (ax,) = found.plot_timeline().axes
+    ax = found.plot_timeline()
     assert ax.get_ylabel() == f"average {words}"
     lines = [y for line in ax.lines for y in line.get_ydata()]
     assert len(lines) == 4 * 2
     assert ax.get_ylim() == (0, 1) or target == "regression"
     assert all(ax.get_ylim()[0] <= y <= ax.get_ylim()[1] for y in lines)
-    for figure in (found.plot_grid(), found.plot_grid("forgetting"), found.plot_matrix()):
-        assert figure.axes[-1].get_ylabel()
+    for ax in (found.plot_grid(), found.plot_grid("forgetting"), found.plot_matrix()):
+        assert ax.figure.axes[-1].get_ylabel()
     mean = found.mean_ci()[0]
-    (image,) = found.plot_grid().axes[0].images
+    (image,) = found.plot_grid().images
     limits = image.get_clim()
     assert limits == ((float(mean.min()), float(mean.max())) if target == "regression" else (0, 1))
     assert image.cmap.name == ("viridis_r" if target == "regression" else "viridis")

@@ -38,6 +38,7 @@ def revealed() -> None:
     """Never called."""
     start = agent(cl.key(0))
     train, test = cl.data.digits()
+    assert_type(cl.plots.matrix(start.seen, title="ER"), cl.plots.Picture)
     assert_type(cl.data.digits(), tuple[cl.Dataset, cl.Dataset])
     data = cl.Dataset(train.x, train.y)
     assert_type(data, cl.Dataset)
@@ -98,6 +99,12 @@ def revealed() -> None:
     assert_type(cl.strategies.ranpac(model, projection_size=100, choose_on="all"), cl.Strategy)
     runs = cl.sweep(cl.Strategy(agent, step), bench)
     assert_type(runs, cl.Runs)
+    both = cl.compare({"ER": cl.Strategy(agent, step)}, {"class": bench}, seeds=2, streams={"ER": cl.streams.cumulative})
+    assert_type(both, cl.Runs)
+    pair = both.compare("ER", "DER++")[0]
+    assert_type(pair.p_holm, float)
+    assert_type(pair.seeds, tuple[int, ...])
+    assert_type([one.n for one in both.compare()], list[int])
     assert_type(cl.Runs.join({"ER": runs, "DER++": runs}, axis="method").at(method="ER"), cl.Runs)
     point = cl.select.validation(0.1).choose(cl.Strategy(agent, step), bench, cl.grid({"opt.lr": [0.1, 0.2]}), seeds=5)
     assert_type(point, cl.select.Chosen)

@@ -1,0 +1,126 @@
+"""What a sweep consists of, and the checks of its arguments: all that can be wrong is said before anything is run or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_func import checks, tree
+from cl_func.checks import positive_int
+from cl_func.core import Probe, Strategy
+from cl_func.experiences import Benchmark
+from cl_func.progress import SharedBar
+from cl_func.storage import resuming
+from cl_func.storage.checkpoint import Checkpoint
+from cl_func.sweeps import chosen
+from cl_func.sweeps.grids import Grid, label
+from cl_func.sweeps.named_axes import Axes
+from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
+
+
+def check_options(
+    *,
+    probe: Any,
+    every: Any,
+    compile: Any,
+    lanes: Any,
+    executor: Any,
+    progress: Any,
+    device: Any,
+    resume: Any,
+    checkpoint: Any,
+    on_change: Any,
+    tap: Any,
+) -> None:
+    """Check the arguments of a sweep that say how it is run; TypeError or ValueError."""
+    checks.choice("compile", compile, True, False, "auto")
+    if not isinstance(progress, SharedBar):
+        checks.flag("progress", progress)
+    checks.device("device", device)
+    resuming.on_change(on_change)
+    positive_int("every", every)
+    if probe is not None:
+        checks.function("probe", probe)
+    if not (isinstance(lanes, str) and lanes == "auto"):
+        positive_int("lanes", lanes)
+    if tap is not None:
+        checks.function("tap", tap, "a function (time, entry, labels), such as one of cl.taps")
+    if executor is not None:
+        checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
+    if resume is not None and not _is_folder(resume):
+        raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
+    if checkpoint is not None:
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
+        if resume is not None:
+            raise ValueError("resume, checkpoint: a checkpoint keeps finished runs too; give one of them.")
+
+
+def plan(
+    strategy: Strategy,
+    benchmark: Benchmark | Callable[[Tensor], Benchmark],
+    seeds: int | Sequence[int],
+    hparams: Grid | Mapping[str, Any] | None,
+    probe: Probe | None,
+    every: int,
+    device: str | torch.device | None,
+    here: bool,
+) -> tuple[FirstRun, list[Run], Axes]:
+    """What a sweep consists of: its first run, all runs, and the axes of its result; here: whether it runs in this process.
+
+    Raises TypeError or ValueError, before anything is run, for what the sweep would raise it for.
+    """
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"strategy: expected a cl.Strategy(init, update), got {tree.describe(strategy)}.")
+    if not isinstance(benchmark, Benchmark) and not callable(benchmark):
+        raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
+    values = chosen.check_point("hparams", hparams if isinstance(hparams, Mapping) else {})
+    if hparams is not None and not isinstance(hparams, (Grid, Mapping)):
+        raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), or a point, {{path: value}}, got {hparams!r}.")
+    seed_list = as_seeds(seeds)
+    if probe is None and strategy.model is None:
+        raise ValueError(
+            "probe: the strategy names no model; give probe=cl.evaluate(model, benchmark.test) or Strategy(init, update, model)."
+        )
+    grid = hparams if isinstance(hparams, Grid) else Grid()
+    runs = [Run(0, seed, {**values, **varied}) for varied in grid.points() for seed in seed_list]
+    runs = [dataclasses.replace(run, index=i) for i, run in enumerate(runs)]
+    names = [*(name for name, _ in grid.axes), "seed"]
+    if len(set(names)) < len(names):
+        raise ValueError(f"hparams: two axes would have one name, {names}, of which the last is for the seeds; rename the others.")
+    axes: Axes = {name: [label(point) for point in points] for name, points in grid.axes}
+    axes["seed"] = list(seed_list)
+    config = RunConfig(strategy, benchmark, probe, every, device)
+    first = FirstRun(config.on_device() if here else config, runs[0])
+    first.check(runs)  # before anything is written
+    return first, runs, axes
+
+
+def _is_folder(path: Any) -> bool:
+    """Whether a path is that of a folder, or of nothing that exists yet."""
+    return str(checks.instance("resume", path, (str, Path), "the path of a folder")) != "" and not Path(path).is_file()
+
+
+def as_seeds(seeds: Any) -> list[int]:
+    """The seeds as Python integers: 0, 1, ... for a number of them, or those given."""
+    expected = "how many, or a sequence of distinct integers"
+    if isinstance(seeds, (int, np.integer)):
+        return list(range(positive_int("seeds", seeds if isinstance(seeds, int) else int(seeds))))
+    if not isinstance(seeds, (Sequence, Tensor, np.ndarray)) or isinstance(seeds, (str, bytes)) or getattr(seeds, "ndim", 1) != 1:
+        raise checks.type_error("seeds", expected, seeds)
+    try:
+        numbers = [operator.index(seed) for seed in seeds]
+    except (TypeError, RuntimeError) as error:
+        raise checks.type_error("seeds", expected, seeds) from error
+    if any(isinstance(seed, bool) for seed in seeds) or len(set(numbers)) != len(numbers) or not numbers:
+        raise ValueError(f"seeds: expected {expected}, got {tree.describe(seeds)}.")
+    if not all(-(1 << 63) <= seed < 1 << 64 for seed in numbers):
+        raise ValueError(f"seeds: expected integers of 64 bits, got {numbers}.")
+    return numbers

@@ -1,0 +1,35 @@
+"""The blocks in which the points of an axis of Runs, such as methods, are ranked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from cl_func import checks
+from cl_func.sweeps import named_axes
+from cl_func.sweeps.named_axes import Axes
+from cl_func.sweeps.over_seeds import Numbers
+
+Over = Literal["seeds", "settings"]
+
+
+def blocks(numbers: Numbers, axes: Axes, axis: str, over: Over) -> tuple[dict[str, Tensor], int]:
+    """The numbers of each label of an axis by block, name -> [N], and how many blocks or seeds are left out.
+
+    over: "seeds", each seed at each point of the other axes is a block; "settings", each point is, with the mean over the seeds.
+    A seed with which a label has no number is left out for all labels.
+    """
+    checks.text("axis", axis)
+    if axis not in axes or axis == "seed":
+        raise ValueError(f"axis: expected one of {list(axes)[:-1]}, got {axis!r}.")
+    checks.choice("over", over, "seeds", "settings")
+    where, names = list(axes).index(axis), named_axes.texts(axis, axes[axis])
+    values = numbers.values.movedim(where, 0).reshape(len(names), -1, len(axes["seed"]))  # [k, other points, seed]
+    usable = numbers.usable.movedim(where, 0).reshape(values.shape).all(0)
+    left_out = int((~usable).sum())
+    if over == "seeds":
+        return {name: own[usable].double() for name, own in zip(names, values, strict=True)}, left_out
+    there = usable.any(-1)
+    means = (values.double().where(usable, 0.0).sum(-1) / usable.sum(-1).clamp(min=1))[:, there]
+    return dict(zip(names, means, strict=True)), left_out
