@@ -51,7 +51,7 @@ def strategy(activation: str | None, extension: Callable[[Any], dict[str, Any]] 
 # Against the loss of plasticity, with the step size 0.01, by which plain training loses most.
 METHODS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "continual backprop": lambda model: {
-        "after_step": cl.plasticity.continual_backprop(model, 1e-4, 100, utility="adaptable_contribution")
+        "around_step": cl.plasticity.continual_backprop(model, 1e-4, 100, utility="adaptable_contribution")
     },
     "shrink and perturb": lambda model: {"after_step": cl.plasticity.shrink_and_perturb(model, 1 - 1e-4, 1e-3, noise="normal")},
     "L2 Init": lambda model: {"loss": cl.plasticity.l2_init(1e-2)},

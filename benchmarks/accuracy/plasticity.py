@@ -56,7 +56,7 @@ METHODS = {
         grid={"snp.shrink": [1 - 1e-3, 1 - 1e-4], "snp.perturb": [1e-4, 1e-3, 1e-2]},
     ),
     "continual backprop": Method(
-        lambda model: {"after_step": cl.plasticity.continual_backprop(model, utility="adaptable_contribution")},
+        lambda model: {"around_step": cl.plasticity.continual_backprop(model, utility="adaptable_contribution")},
         grid={"cbp.rate": [1e-4, 1e-3, 1e-2]},
     ),
     "layer norm": Method(model={"norm": "layer"}),
