@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 
 from benchmarks.speed.report import Measured, Report
@@ -29,6 +30,8 @@ def b6(settings: Settings, report: Report) -> None:
     small, large = (f"capacity {n:,}, full" for n in (CAPACITIES[0], CAPACITIES[-1]))
     report.bar(work, "100 times the capacity: time per step", times[large], times[small], 1.15)
 
+    _flat(settings, report)
+
     # The resident memory that a lane adds is the difference between many lanes and one, in which program and libraries cancel.
     many = f"{lanes[-1]} lanes"
     if many in answers and one in answers:
@@ -36,3 +39,16 @@ def b6(settings: Settings, report: Report) -> None:
         added = [(answer["rss_mb"] - base) / (lanes[-1] - 1) for answer in answers[many][1:]]
         report.measured.append(Measured(work, f"memory that one lane adds, over {lanes[-1]} lanes", "MB", added))
         report.measured.append(Measured(work, "of which the state of a run", "MB", [answers[many][0]["state_mb_per_lane"]]))
+
+
+def _flat(settings: Settings, report: Report) -> None:
+    """A long run of the step of B2, one lane: its last tenth beside its first, in time per step and in resident memory."""
+    work, total = "B6-flat", 10_000 if settings.quick else 1_000_000
+    report.titles[work] = f"one run of {total:,} steps of B2, in tenths"
+    name = f"{total:,} steps"
+    tenth = Contender(name, "ours", "speed.workers.ours", ("B2", "--steps", total // 10, *ONE))
+    answers = compare(dataclasses.replace(settings, rounds=10), report, work, [tenth]).get(name)
+    if answers is not None:
+        first, *_, last = answers[1:]
+        report.bar(work, "last tenth / first: time per step", last["us_per_step"], first["us_per_step"], 1.05)
+        report.bar(work, "last tenth / first: resident memory", last["rss_mb"], first["rss_mb"], 1.05)

@@ -15,6 +15,7 @@ from cl_func import torch_private
 from cl_func.compiler import arena, driver
 from cl_func.compiler.recording import Call, KernelCall, OperationCall, Recording
 from cl_func.compiler.rewrites import ADD_PRODUCT, product_operands
+from cl_func.compiler.threads import OneThread
 from cl_func.torch_private import c_tensor, pytree
 
 LARGE = 1 << 28  # bytes of intermediate values; with more, a step takes much longer than the Python in it
@@ -41,13 +42,14 @@ class Driven:
     """A recorded program whose inputs stay where they are, but for some that are copied in each step.
 
     given: the inputs of the recording. copied: which of them are this record's own, to copy the inputs of a step to.
+    one_thread: whether its matrix products are to use one thread.
     Raises UnsuitableError for a recording that the driver cannot run.
     """
 
-    def __init__(self, seen: Recording, given: Sequence[Tensor], copied: Sequence[int]) -> None:
+    def __init__(self, seen: Recording, given: Sequence[Tensor], copied: Sequence[int], one_thread: bool = False) -> None:
         if not seen.complete:
             raise UnsuitableError
-        self.copied = copied
+        self.copied, self.one_thread = copied, one_thread
         self.kept = [*seen.constants, *(given[i] for i in copied)]
         self.handles = list[c_tensor]()
         self.operations = list[tuple[Any, Any, Any, list[Tensor | None]]]()
@@ -68,7 +70,7 @@ class Driven:
         table: the address of words [n, number of copied inputs], the address of each of these inputs in each step.
         Raises what an operation raises, and RuntimeError for a kernel that fails.
         """
-        with self.lock:  # whoever comes second must not use the memory of a step that is not finished
+        with self.lock, OneThread(self.one_thread):  # whoever comes second must not use the memory of a step that is not finished
             arguments = self.code, len(self.code), self.places, len(self.copied), table, n, seconds
             done: int = driver.steps()(*arguments, self.callback, self.error, len(self.error))
             if done == n or not self.error.value:

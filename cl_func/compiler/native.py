@@ -36,10 +36,13 @@ def recordable(inputs: Sequence[Tensor]) -> bool:
 
 
 class Native:
-    """A program of inputs on the CPU that overwrites the first n and returns nothing, as records that the driver runs."""
+    """A program of inputs on the CPU that overwrites the first n and returns nothing, as records that the driver runs.
 
-    def __init__(self, program: Callable[..., Any], n: int) -> None:
-        self.program, self.n = program, n
+    one_thread: whether its matrix products are to use one thread (`threads.py`).
+    """
+
+    def __init__(self, program: Callable[..., Any], n: int, one_thread: bool = False) -> None:
+        self.program, self.n, self.one_thread = program, n, one_thread
         self.calls = collections.Counter[Key]()
         self.records: collections.OrderedDict[Key, Driven] = collections.OrderedDict()
         self.lock = threading.Lock()
@@ -89,7 +92,7 @@ class Native:
             self.refused = True
             return False
         try:
-            self.records[key] = Driven(seen, given, copied)
+            self.records[key] = Driven(seen, given, copied, self.one_thread)
         except (UnsuitableError, RuntimeError):
             self.refused = True
         if len(self.records) > KEPT:

@@ -30,6 +30,7 @@ from cl_func.compiler.driven import Driven
 from cl_func.compiler.native import Native
 from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
+from cl_func.compiler.threads import OneThread, small
 from cl_func.compiler.tracing import explained, interrupts_deferred
 from cl_func.torch_private import storage_id
 
@@ -135,6 +136,7 @@ class Program:
             if rewriting:
                 rewrite(graph.graph)
             graph.recompile()
+            self.small = small(graph.graph)
             # Not through dynamo: its guards, for which the signature stands here, cost as much as a small step, and it gives up on
             # code after 8 compilations, while all train steps share theirs.
             self.compiled: Any = _compile(graph, inputs)
@@ -145,7 +147,7 @@ class Program:
         if self.in_place and cuda_graphs.recordable([*lanes, *shared]):
             self.replayed = Replayed(self.compiled, n, cuda_graphs.record)
         elif self.in_place and native.recordable([*lanes, *shared]):
-            self.replayed = Native(self.compiled, n)
+            self.replayed = Native(self.compiled, n, self.small)
 
     def _write_back(self, out_leaves: list[Tensor], leaves: list[Tensor], n: int) -> None:
         """Copy the new state over the old one; functionalization turns the copies into in-place writes.
@@ -176,7 +178,7 @@ class Program:
 
     def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
         """The leaves of the result."""
-        with torch.no_grad():
+        with torch.no_grad(), OneThread(self.small):
             if self.replayed is not None:
                 self.replayed(inputs)
                 return inputs[: self.structure.num_leaves]

@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import cl_func as cl
 from cl_func import testing, tree
-from cl_func.compiler import program, rewrites
+from cl_func.compiler import program, rewrites, threads
 
 aten = torch.ops.aten
 ADD_PRODUCT = torch.ops.cl_func.add_product.default
@@ -312,3 +312,27 @@ def test_strategies(optimizer, fused, monkeypatch):
     assert (ADD_PRODUCT in found) is fused
     for state, lane in zip(states, tree.unstack(out), strict=True):
         testing.assert_equal(lane, cl.fold(strategy.update, state, bench.train), "compiled", 1e-3, 1e-4)
+
+
+def test_a_bias_is_added_after_the_product():
+    """And inductor does not turn that back into an operation that copies the bias to all rows first."""
+    linear, x = torch.nn.Linear(3, 5), torch.randn(4, 3)
+    graph = make_fx(lambda x, w, b: torch.nn.functional.linear(x, w, b).relu(), tracing_mode="fake")(x, linear.weight, linear.bias)
+    rewrites.rewrite(graph.graph)
+    targets = {node.target for node in graph.graph.nodes}
+    assert torch.ops.aten.mm.default in targets
+    assert torch.ops.aten.addmm.default not in targets
+    graph.recompile()
+    torch.testing.assert_close(graph(x, linear.weight, linear.bias), linear(x).relu())
+
+
+def test_the_threads_of_small_products():
+    def product(n):
+        return make_fx(lambda a, b: a @ b, tracing_mode="fake")(torch.empty(n, 128), torch.empty(128, 64)).graph
+
+    assert threads.small(product(128))
+    assert not threads.small(product(129))
+    with threads.OneThread(True):
+        assert (torch.ones(3, 3) @ torch.ones(3)).tolist() == [3.0] * 3
+    with threads.OneThread(False):
+        pass
