@@ -4,6 +4,7 @@
     B2  the same on an MLP 64-64-10                                        B6  growth with steps, capacity and lanes
     B3  naive, ER and LwF in batch mode, Adam, batches of 128              B7  import and compile time
     B4  online ER on a slim ResNet-18                                      B8  checkpoints, taps, progress
+    B9  slowly changing regression, 100 runs, an example at a time
 
 The contenders run in their own environments and take turns (A B C A B C ...), so that a machine that slows down slows all of them
 down; the table gives medians. Where we lose, it says so. Peers that are not installed are listed, with the way to install them.
@@ -24,9 +25,9 @@ from benchmarks.speed.growth import b6
 from benchmarks.speed.overhead import b8
 from benchmarks.speed.report import Report
 from benchmarks.speed.startup import b7
-from benchmarks.speed.steps import Settings, b1, b2, b3, b4
+from benchmarks.speed.steps import Settings, b1, b2, b3, b4, b9
 
-BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7, "B8": b8}
+BENCHMARKS = {"B1": b1, "B2": b2, "B3": b3, "B4": b4, "B5": b5, "B6": b6, "B7": b7, "B8": b8, "B9": b9}
 PATHS = ("--data", "--out", "--jax-python", "--avalanche-python")
 
 

@@ -178,3 +178,18 @@ def b4(settings: Settings, report: Report) -> None:
                     report.bar(work, f"ours, compiled / {hand}", ours, report.median(work, hand), 1.0)
         limit = WORKS[work].flops / peak / 1e3 if peak else None
         report.bar(work, f"share of the FLOP limit{cores}: limit / ours, compiled", limit, ours, 0.7, at_most=False)
+
+
+def b9(settings: Settings, report: Report) -> None:
+    """Many runs of a tiny network, one example at a time: 100 runs of slowly changing regression as lanes."""
+    work, lanes = "B9", 10 if settings.quick else 100
+    report.titles[work] = "slowly changing regression, MLP 20-5-1, SGD on one example at a time, its error summed"
+    contenders = [
+        Contender(f"ours, {count(lanes)}", "ours", "speed.workers.slow_regression", ("--lanes", lanes)),
+        Contender(f"JAX, {count(lanes)}", "jax", "peers.jax_slow_regression", ("--lanes", lanes)),
+    ]
+    compare(settings, report, work, contenders)
+    ours, jax = (report.median(work, contender.name) for contender in contenders)
+    report.bar(work, "ours / JAX", ours, jax, 1.0)
+    if ours:
+        report.notes.append(f"B9: at this rate 100 runs of a million examples take {ours * 100:.0f} s")
