@@ -13,9 +13,15 @@ from cl_func import checks
 LINES = 10  # without tqdm: how many lines are printed, evenly over the work
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook; that ipykernel was imported does not mean that."""
+    found = sys.modules.get("ipykernel.kernelapp")
+    return found is not None and bool(found.IPKernelApp.initialized())
+
+
 def is_shown(progress: bool | None) -> bool:
     """Whether to show progress; None: where somebody looks, in a terminal or a notebook."""
-    return ("ipykernel" in sys.modules or sys.stderr.isatty()) if progress is None else progress
+    return (in_notebook() or sys.stderr.isatty()) if progress is None else progress
 
 
 class ProgressBar:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_func import checks
+from cl_func.progress import in_notebook
 from cl_func.sweeps import named_axes, over_seeds
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def page(runs: Runs, title: str, metrics: Sequence[Any] | None, command: str | N
 
 def own_command() -> str:
     """The command line of this process, as it can be typed in the folder where it was called; empty in a notebook."""
-    if "ipykernel" in sys.modules or not sys.orig_argv or "-c" in sys.orig_argv:
+    if in_notebook() or not sys.orig_argv or "-c" in sys.orig_argv:
         return ""
     words = [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]
     here = os.getcwd() + os.sep

@@ -18,6 +18,7 @@ def test_the_notebook_runs_and_shows_what_it_makes(tmp_path, monkeypatch):
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # what is kept is the code
     preprocessors.ExecutePreprocessor(timeout=300, kernel_name="python3").preprocess(notebook, {"metadata": {"path": tmp_path}})
+    assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert "Warning" not in "".join(output["text"] for output in outputs if output.output_type == "stream")
     shown = [output for output in outputs if output.output_type == "execute_result"]

@@ -6,11 +6,13 @@ import base64
 import html.parser
 import re
 import sys
+import types
 
 import pytest
 import torch
 
 import cl_func as cl
+from cl_func import progress
 from cl_func.sweeps import html_report
 
 VOID = {"meta", "img"}
@@ -128,6 +130,9 @@ def test_the_command_of_this_process(monkeypatch, tmp_path):
     assert html_report.own_command() == "python3 study.py --name 'a b'"
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "pass"])
     assert html_report.own_command() == ""
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
     monkeypatch.setattr(sys, "orig_argv", ["python", "kernel.py"])
-    assert html_report.own_command() == ""
+    for is_kernel in (True, False):  # of the process; ipykernel may be imported for other reasons
+        app = types.SimpleNamespace(IPKernelApp=types.SimpleNamespace(initialized=lambda answer=is_kernel: answer))
+        monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", app)
+        assert html_report.own_command() == ("" if is_kernel else "python kernel.py")
+        assert progress.is_shown(None) == (is_kernel or sys.stderr.isatty())
