@@ -6,7 +6,7 @@ import ctypes
 import struct
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ class Driven:
             if len(call.tensors) > driver.MOST:
                 raise UnsuitableError
             return [driver.KERNEL, 1 + len(call.tensors), call.address, *map(self._address, call.tensors)]
-        args, out = call.args, call.kwargs.get("out")
+        args, out = call.args, cast(Tensor, call.kwargs.get("out"))
         if call.operation in _PRODUCTS:
             return [driver.PRODUCT, 4, _function(_PRODUCTS[call.operation]), *map(self._handle, (out, *args))]
         if call.operation in _SUMS:
