@@ -7,7 +7,6 @@ launches the record as a whole. Random draws need nothing more, since keys are i
 
 from __future__ import annotations
 
-import collections
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Key = tuple[int, ...]
+from cl_func.compiler.records import Key, Records
+
 Record = Callable[[Callable[[], Any]], Callable[[], Any]]  # of kernels that a function launches -> what launches them again
 
 CALLS = 3  # with the same addresses, before a call that is recorded: kernels are loaded, and short folds do not pay for a record
@@ -42,16 +42,14 @@ class Replayed:
 
     def __init__(self, program: Callable[..., Any], n: int, record: Record) -> None:
         self.program, self.n, self.record = program, n, record
-        self.calls = collections.Counter[Key]()
-        self.records: collections.OrderedDict[Key, tuple[list[tuple[int, Tensor]], Callable[[], Any]]] = collections.OrderedDict()
+        self.records = Records[tuple[list[tuple[int, Tensor]], Callable[[], Any]]](KEPT)
         self.lock = threading.Lock()
-        self.refused = False
 
     def __call__(self, inputs: Sequence[Tensor]) -> None:
         key = tuple(x.data_ptr() for i, x in enumerate(inputs) if i < self.n or x.nbytes > SMALL)
         with self.lock:
             found = self.records.get(key)
-            if found is None and self._due(key):
+            if found is None and self.records.due(key, CALLS):
                 found = self._recorded(key, inputs)
         if found is None:
             self.program(*inputs)
@@ -61,14 +59,6 @@ class Replayed:
             place.copy_(inputs[i])
         replay()
 
-    def _due(self, key: Key) -> bool:
-        if self.refused:
-            return False
-        if len(self.calls) > 64:  # addresses that change with each call
-            self.calls.clear()
-        self.calls[key] += 1
-        return self.calls[key] > CALLS
-
     def _recorded(self, key: Key, inputs: Sequence[Tensor]) -> tuple[list[tuple[int, Tensor]], Callable[[], Any]] | None:
         own = [(i, _place(x)) for i, x in enumerate(inputs) if i >= self.n and x.nbytes <= SMALL]
         given = list(inputs)
@@ -77,17 +67,15 @@ class Replayed:
         try:
             replay = self.record(lambda: self.program(*given))
         except RuntimeError as error:
-            self.refused = True
+            self.records.refused = True
             reason = str(error).strip().partition("\n")[0]
             warnings.warn(
                 f"cl.compile: no CUDA graph can be made of this program, so its kernels are launched one by one: {reason}",
                 stacklevel=5,
             )
             return None
-        self.records[key] = own, replay
-        if len(self.records) > KEPT:
-            self.records.popitem(last=False)
-        return self.records[key]
+        self.records.put(key, (own, replay))
+        return own, replay
 
 
 def _place(x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ It is to the CPU what `cuda_graphs.py` is to a GPU.
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
@@ -22,8 +21,7 @@ from torch import Tensor
 from cl_func.compiler import driver
 from cl_func.compiler.driven import Driven, UnsuitableError, rows_of
 from cl_func.compiler.recording import record
-
-Key = tuple[int, ...]
+from cl_func.compiler.records import Key, Records
 
 CALLS = 3  # with the same addresses, before a call that is recorded
 SMALL = 1 << 15  # bytes of an input that is copied when it changes; a larger one is read where it is
@@ -43,17 +41,15 @@ class Native:
 
     def __init__(self, program: Callable[..., Any], n: int, one_thread: bool = False) -> None:
         self.program, self.n, self.one_thread = program, n, one_thread
-        self.calls = collections.Counter[Key]()
-        self.records: collections.OrderedDict[Key, Driven] = collections.OrderedDict()
+        self.records = Records[Driven](KEPT)
         self.lock = threading.Lock()
-        self.refused = False
 
     def __call__(self, inputs: Sequence[Tensor]) -> None:
         """Run the program once, as a record if there is one for the addresses of the inputs, or else as it is."""
         key = self._key(inputs)
         with self.lock:
             found = self.records.get(key)
-            if found is None and self._due(key) and self._recorded(key, inputs):
+            if found is None and self.records.due(key, CALLS) and self._recorded(key, inputs):
                 return
         if found is None:
             self.program(*inputs)
@@ -63,25 +59,17 @@ class Native:
 
     def find(self, inputs: Sequence[Tensor]) -> Driven | None:
         """The record for the addresses of some inputs, if there is one."""
-        return None if self.refused else self.records.get(self._key(inputs))
+        return None if self.records.refused else self.records.get(self._key(inputs))
 
     def _key(self, inputs: Sequence[Tensor]) -> Key:
         n = self.n
         return (torch.get_num_threads(), *[x.data_ptr() for i, x in enumerate(inputs) if i < n or x.nbytes > SMALL])
 
-    def _due(self, key: Key) -> bool:
-        if self.refused:
-            return False
-        if len(self.calls) > 64:  # addresses that change with each call
-            self.calls.clear()
-        self.calls[key] += 1
-        return self.calls[key] > CALLS
-
     def _recorded(self, key: Key, inputs: Sequence[Tensor]) -> bool:
         """Record a call; whether it has been made."""
         copied = [i for i, x in enumerate(inputs) if i >= self.n and x.nbytes <= SMALL]
         if driver.steps() is None or any(rows_of(inputs[i]) is None for i in copied):
-            self.refused = True
+            self.records.refused = True
             return False
         given = list(inputs)
         for i in copied:
@@ -89,12 +77,10 @@ class Native:
             given[i] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(x)
         seen = record(self.program, given)
         if seen is None:
-            self.refused = True
+            self.records.refused = True
             return False
         try:
-            self.records[key] = Driven(seen, given, copied, self.one_thread)
+            self.records.put(key, Driven(seen, given, copied, self.one_thread))
         except (UnsuitableError, RuntimeError):
-            self.refused = True
-        if len(self.records) > KEPT:
-            self.records.popitem(last=False)
+            self.records.refused = True
         return True
