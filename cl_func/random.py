@@ -51,17 +51,28 @@ def _fmix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 33)
 
 
-# The same on numpy's unsigned words, for eager code: it takes less than half the time of a dozen operations on small tensors.
-def _words(key: Tensor, n: int, increment: int) -> np.ndarray:
+# The same for eager code, without a dozen operations on small tensors: on Python's integers for a few words, otherwise on numpy's.
+_WORD = (1 << 64) - 1
+_FEW = 16
+
+
+def _mix_word(word: int, shifts: tuple[int, int, int], factors: tuple[int, int]) -> int:
+    word = ((word ^ (word >> shifts[0])) * factors[0]) & _WORD
+    word = ((word ^ (word >> shifts[1])) * factors[1]) & _WORD
+    return word ^ (word >> shifts[2])
+
+
+def _few_words(key: Tensor, n: int) -> list[int]:
+    first = int(key)
+    return [_mix_word((first + i * GAMMA) & _WORD, (30, 27, 31), SPLITMIX) for i in range(1, n + 1)]
+
+
+def _many_words(key: Tensor, n: int) -> np.ndarray:
     # The key as an array of one: numpy warns of overflow in scalars, not in arrays.
-    return np.arange(1, n + 1, dtype=np.uint64) * np.uint64(increment % (1 << 64)) + key.detach().numpy().view(np.uint64)[None]
-
-
-def _mixed(z: np.ndarray, shifts: tuple[int, int, int], factors: tuple[int, int]) -> Tensor:
-    first, second, third = map(np.uint64, shifts)
-    z = (z ^ (z >> first)) * np.uint64(factors[0])
-    z = (z ^ (z >> second)) * np.uint64(factors[1])
-    return torch.from_numpy((z ^ (z >> third)).view(np.int64))
+    z = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(GAMMA & _WORD) + key.detach().numpy().view(np.uint64)[None]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(SPLITMIX[0])
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(SPLITMIX[1])
+    return z ^ (z >> np.uint64(31))
 
 
 def _check(key: Tensor) -> None:
@@ -150,8 +161,9 @@ def split(key: Tensor, n: int = 2) -> Tensor:
     _check(key)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
-    if tree._is_eager_cpu(key):
-        return _mixed(_words(key, n, CHILD), (33, 33, 33), FMIX)
+    if n <= _FEW and tree._is_eager_cpu(key):
+        first = int(key)
+        return torch.tensor([_int64(_mix_word((first + i * CHILD) & _WORD, (33, 33, 33), FMIX)) for i in range(1, n + 1)])
     return _fmix((torch.arange(1, n + 1, device=key.device) + key * CHILD_INVERSE) * CHILD)
 
 
@@ -160,7 +172,7 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     _check(key)
     dims = _shape(shape)
     if tree._is_eager_cpu(key):
-        return _mixed(_words(key, math.prod(dims), GAMMA), (30, 27, 31), SPLITMIX).reshape(dims)
+        return torch.from_numpy(_many_words(key, math.prod(dims)).view(np.int64).reshape(dims))
     # Algebraically key + i * GAMMA, but inductor makes that a loop which g++ ends too early, since signed overflow is undefined (a
     # test has the case). From this form g++ concludes less, and cl.compile defines the overflow by -fwrapv.
     counter = torch.arange(1, math.prod(dims) + 1, device=key.device)
@@ -208,10 +220,29 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
         _check_broadcast(name, bound, _shape(shape))
     if isinstance(low, int) and isinstance(high, int) and not 0 < high - low < 1 << 63:
         raise ValueError(f"high: expected more than low = {low}, by less than 2^63, got {high}.")
+    _check(key)
+    dims = _shape(shape)
+    if len(dims) == 1 and 0 < dims[0] <= _FEW and tree._is_eager_cpu(key) and _is_readable(low) and _is_readable(high):
+        starts, ends = (_listed(bound, dims[0]) for bound in (low, high))
+        spans = [max(_int64((end - start) & _WORD), 1) for start, end in zip(starts, ends, strict=True)]
+        words = _few_words(key, dims[0])
+        return torch.tensor([(word >> 1) % span + start for word, span, start in zip(words, spans, starts, strict=True)])
     span = high - low
     if isinstance(span, Tensor):
         span = span.clamp(min=1)
     return _shift(bits(key, shape), 1) % span + low
+
+
+def _is_readable(bound: int | Tensor) -> bool:
+    return isinstance(bound, int) or (bound.dtype == torch.int64 and tree._is_eager_cpu(bound))
+
+
+def _listed(bound: int | Tensor, n: int) -> list[int]:
+    """A bound for each of n draws."""
+    if isinstance(bound, int):
+        return [bound] * n
+    found = bound.tolist()
+    return [found] * n if isinstance(found, int) else found * (n // len(found))
 
 
 def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: int | Sequence[int] = ()) -> Tensor:

@@ -138,21 +138,23 @@ def replace(node: T, **changes: Any) -> T:
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise TypeError(f"node: expected a state, such as strategy.init(key), got {describe(node)}.")
     names = _field_names(type(node))
-    unknown = [name for name in changes if name not in names]
-    if unknown:
+    if not changes.keys() <= names.keys():
+        unknown = next(name for name in changes if name not in names)
         raise ValueError(
-            f"replace: {type(node).__name__} has no field {unknown[0]!r}; its fields are {', '.join(names)}. "
-            f"To add a field, subclass it: @cl.state class Mine({type(node).__name__}): {unknown[0]}: ..."
+            f"replace: {type(node).__name__} has no field {unknown!r}; its fields are {', '.join(names)}. "
+            f"To add a field, subclass it: @cl.state class Mine({type(node).__name__}): {unknown}: ..."
         )
     copy = object.__new__(type(node))
     values = node.__dict__
-    copy.__dict__.update({name: values.get(name) for name in names} | changes)  # fields only, not cached properties
+    if values.keys() != names.keys():
+        values = {name: values.get(name) for name in names}  # fields only, not cached properties
+    copy.__dict__.update(values, **changes)
     return copy
 
 
 @functools.cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind))
+def _field_names(kind: type) -> dict[str, None]:
+    return dict.fromkeys(f.name for f in dataclasses.fields(kind))
 
 
 def describe(value: Any) -> str:
@@ -211,6 +213,19 @@ def leaves(tree: PyTree) -> list[Any]:
     return optree.tree_leaves(tree, namespace=NAMESPACE)
 
 
+def _changed_leaves(new: PyTree, old: PyTree) -> list[Any]:
+    """The leaves of `new` in those of its fields that are other objects than in `old`; all of them if it is no state."""
+    if type(new) is not type(old) or not hasattr(new, "__dataclass_fields__"):
+        return leaves(new)
+    after, before = new.__dict__, old.__dict__
+    return leaves([after[name] for name in _leaf_names(type(new)) if after[name] is not before[name]])
+
+
+@functools.cache
+def _leaf_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind) if not f.metadata.get("static"))
+
+
 def flatten(tree: PyTree) -> tuple[list[Any], PyTreeSpec]:
     """The leaves and the structure; `unflatten(structure, leaves)` is the inverse."""
     return optree.tree_flatten(tree, namespace=NAMESPACE)
@@ -241,7 +256,7 @@ def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
             return key, rest[len(str(key)) + 1 :]
         names = [str(k) for k in node]
     elif hasattr(node, "_fields") or (dataclasses.is_dataclass(node) and not isinstance(node, type)):
-        names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else list(node._fields)
+        names = list(node._fields if hasattr(node, "_fields") else _field_names(node.__class__))
         head, _, tail = rest.partition(".")
         if hasattr(node, "_fields") and head.isdecimal() and int(head) < len(names):
             head = names[int(head)]  # `items` counts the fields of a named tuple

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cl_func import random, transforms
@@ -324,14 +326,34 @@ def test_randint_with_a_bound_per_element():
     assert (draws[:, 0] == 0).all()
 
 
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    n=st.integers(1, 40),
+    ends=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2),
+    each=st.sampled_from(["one", "each", "column"]),
+)
+def test_few_draws_are_those_of_a_transformed_run_to_the_bit(seed, n, ends, each):
+    """Eager code draws on Python's integers or numpy's, transformed code on tensors; overflow of the range included."""
+    key, (low, high) = random.key(seed), (torch.tensor(end) for end in ends)
+    if each == "each":
+        high = high - torch.arange(n)
+    shape = (2, n) if each == "column" else (n,)
+
+    def draws(key):
+        return random.split(key, n), random.bits(key, shape), random.randint(key, shape, low, high)
+
+    for drawn, lane in zip(draws(key), torch.func.vmap(draws)(key[None]), strict=True):
+        assert torch.equal(drawn, lane[0])
+
+
 def test_randint_of_an_empty_tensor_range_gives_low():
     assert random.randint(random.key(0), 3, 5, torch.tensor(5)).tolist() == [5, 5, 5]
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (0.2, 0.2), (0.5, 3.0), (8.0, 2.0), (40.0, 40.0)])
 def test_beta_is_beta(a, b):
-    for given in ((a, b), (torch.tensor(a), torch.full((N,), b))):
-        draws = random.beta(random.key(0), *given, N, torch.float64)
+    for ends in ((a, b), (torch.tensor(a), torch.full((N,), b))):
+        draws = random.beta(random.key(0), *ends, N, torch.float64)
         assert scipy.stats.kstest(draws.numpy(), "beta", (a, b)).pvalue > P_VALUE
         assert correlation(draws[:-1], draws[1:]) < 4
 
@@ -345,8 +367,8 @@ def test_beta_of_tiny_parameters_is_zero_or_one():
 
 @pytest.mark.parametrize("p", [0, 0.1, 0.5, 0.93, 1])
 def test_bernoulli_frequency(p):
-    for given in (p, torch.tensor(float(p))):
-        share = random.bernoulli(random.key(2), given, N).double().mean().item()
+    for chance in (p, torch.tensor(float(p))):
+        share = random.bernoulli(random.key(2), chance, N).double().mean().item()
         assert abs(share - p) <= 4 * math.sqrt(p * (1 - p) / N)
 
 

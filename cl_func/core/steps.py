@@ -18,20 +18,20 @@ def gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
     """The gradient of a Loss with respect to `state.model.params`, in their structure, and the state that the loss returns."""
     checks.function("loss", loss)
     params = checks.params(state)
-    leaves, structure = tree.flatten(params)
+    before, structure = tree.flatten(params)
     try:
         outside = any(leaf.requires_grad for leaf in tree.leaves((state, exp)))
     except AttributeError:
         checks.tensors("state", state)
         checks.tensors("exp", exp)
         raise
-    if not leaves or not tree._is_eager_cpu(leaves[0]) or outside:
+    if not before or not tree._is_eager_cpu(before[0]) or outside:
 
         def value_of(params: Any) -> tuple[Tensor, Any]:
             value, after = contracts.loss_output(loss(params, state, exp), state)
             contracts.update_output(after, state, leaves=True, name="loss")
             # Even vmapped or traced, grad marks what was computed from `params` with its own level; nothing else has that level.
-            if leaves and not (value.requires_grad and torch_private.has_gradient_level(value)):
+            if before and not (value.requires_grad and torch_private.has_gradient_level(value)):
                 raise contracts.independent()
             return value, after
 
@@ -39,16 +39,16 @@ def gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
         return torch.func.grad(value_of, has_aux=True)(params)
     # The same with autograd directly: the wrappers of torch.func cost several times as much as an eager step of a small net.
     with torch.enable_grad():
-        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        leaves = [leaf.detach().requires_grad_() for leaf in before]
         value, after = contracts.loss_output(loss(tree.unflatten(structure, leaves), state, exp), state)
         if not value.requires_grad:
             raise contracts.independent()
         found = torch.autograd.grad(value, leaves, allow_unused=True)
     if all(grad is None for grad in found):  # its gradient leads to other tensors only
         raise contracts.independent()
-    grads = [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, tree.leaves(params), strict=True)]
+    grads = [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, before, strict=True)]
     try:
-        if any(leaf.requires_grad for leaf in tree.leaves(after)):
+        if any(leaf.requires_grad for leaf in tree._changed_leaves(after, state)):
             after = tree.map(torch.detach, after)
     except AttributeError:
         contracts.update_output(after, state, leaves=True, name="loss")

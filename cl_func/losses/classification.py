@@ -28,6 +28,8 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
         raise checks.type_error("values", "a floating tensor [n], one value per row", values)
     checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
+    if tree._is_eager_cpu(valid) and valid.all():
+        return values.mean() if len(values) else values.sum()
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 

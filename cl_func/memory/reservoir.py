@@ -55,6 +55,8 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
     drawn = random.randint(key, n, 0, t)
     index = torch.where(t <= capacity, t - 1, drawn)
     accepted = valid & (index < capacity)
+    if tree._is_eager_cpu(accepted) and not accepted.any():  # as of most minibatches, once far more rows than it holds were seen
+        return tree.replace(memory, seen=memory.seen + valid.sum())
     wins = accepted & ~buffer.overwritten(index, accepted, capacity)
     data = buffer.write(memory.data, rows, index, wins)
     return tree.replace(memory, data=data, seen=memory.seen + valid.sum())

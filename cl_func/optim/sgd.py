@@ -59,15 +59,19 @@ class SGD:
         expect("sgd", SGDState, state)
         self._check_momentum(state)
         dtype, rate = state.lr.dtype, -(state.lr * state.scale)
-        if tree._is_eager_cpu(state.weight_decay) and not state.weight_decay:
-            direction = tree.map(lambda g: g.to(dtype), grads)
-        else:
-            direction = tree.map(lambda g, p: torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay), grads, params)
+        decays = not tree._is_eager_cpu(state.weight_decay) or bool(state.weight_decay)
+
+        def decayed(g: Tensor, p: Tensor) -> Tensor:
+            return torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay) if decays else g.to(dtype)
+
         momentum, velocity = state.momentum, state.velocity
-        if momentum is not None:
+        if momentum is None:
+            updates = tree.map(lambda g, p: (rate * decayed(g, p)).to(p.dtype), grads, params)
+        else:
+            direction = tree.map(decayed, grads, params)
             velocity = tree.map(lambda g, v: torch.addcmul(g, v, momentum), direction, velocity)
             direction = tree.map(lambda g, v: torch.addcmul(g, v, momentum), direction, velocity) if self.nesterov else velocity
-        updates = tree.map(lambda d, p: (rate * d).to(p.dtype), direction, params)
+            updates = tree.map(lambda d, p: (rate * d).to(p.dtype), direction, params)
         return updates, tree.replace(state, velocity=velocity, count=state.count + 1)
 
     def _check_momentum(self, state: SGDState) -> None:
