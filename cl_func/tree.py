@@ -153,7 +153,7 @@ def replace(node: T, **changes: Any) -> T:
 
 
 @functools.cache
-def _field_names(kind: type) -> dict[str, None]:
+def _field_names(kind: Any) -> dict[str, None]:
     return dict.fromkeys(f.name for f in dataclasses.fields(kind))
 
 
@@ -215,14 +215,15 @@ def leaves(tree: PyTree) -> list[Any]:
 
 def _changed_leaves(new: PyTree, old: PyTree) -> list[Any]:
     """The leaves of `new` in those of its fields that are other objects than in `old`; all of them if it is no state."""
-    if type(new) is not type(old) or not hasattr(new, "__dataclass_fields__"):
+    if type(new) is not type(old) or not dataclasses.is_dataclass(new):
         return leaves(new)
+    kind: Any = type(new)
     after, before = new.__dict__, old.__dict__
-    return leaves([after[name] for name in _leaf_names(type(new)) if after[name] is not before[name]])
+    return leaves([after[name] for name in _leaf_names(kind) if after[name] is not before[name]])
 
 
 @functools.cache
-def _leaf_names(kind: type) -> tuple[str, ...]:
+def _leaf_names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(kind) if not f.metadata.get("static"))
 
 
@@ -256,7 +257,8 @@ def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
             return key, rest[len(str(key)) + 1 :]
         names = [str(k) for k in node]
     elif hasattr(node, "_fields") or (dataclasses.is_dataclass(node) and not isinstance(node, type)):
-        names = list(node._fields if hasattr(node, "_fields") else _field_names(node.__class__))
+        kind: Any = type(node)
+        names = list(getattr(node, "_fields", None) or _field_names(kind))
         head, _, tail = rest.partition(".")
         if hasattr(node, "_fields") and head.isdecimal() and int(head) < len(names):
             head = names[int(head)]  # `items` counts the fields of a named tuple
