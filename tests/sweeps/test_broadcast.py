@@ -44,7 +44,7 @@ def address(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=25, deadline=None, database=None)
 @given(st.data())
 def test_tensors_arrive_as_they_are(data):
     """Any dtype, offset, shape and stride, in small and large memory; tensors that shared memory still share it."""
