@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import layout
+import pages
 
 GRAPH = layout.arrows()
 ROOMS = layout.rooms(GRAPH)
@@ -77,3 +78,11 @@ def test_commands_that_are_written_down_exist():
     for name in named:
         path = root.joinpath(*name.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+
+
+def test_every_page_with_python_is_run():
+    """Its blocks are the business of a test, which names the page."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
+    with_blocks = [path.name for path in pages.DOCS.rglob("*.md") if "```python" in path.read_text(encoding="utf-8")]
+    assert len(with_blocks) > 9
+    assert [name for name in with_blocks if f'"{name}"' not in tests] == []

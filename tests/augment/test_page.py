@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
+import pages
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "augmentation.md"
+PAGE = "augmentation.md"
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S))
+@pytest.mark.parametrize("block", pages.blocks(PAGE))
 def test_block(block):
-    exec(compile(block, str(PAGE), "exec"), {})
+    pages.run(PAGE, block)

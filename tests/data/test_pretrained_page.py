@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
+import pages
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "pretrained.md"
+PAGE = "pretrained.md"
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S))
+@pytest.mark.parametrize("block", pages.blocks(PAGE))
 def test_block(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, PAGE.name, "exec"), {"__name__": "page"})
+    pages.run(PAGE, block)

@@ -1,19 +1,19 @@
 """The Python blocks of docs/plasticity.md run, and its table names every method."""
 
-import re
-from pathlib import Path
+from __future__ import annotations
 
+import pages
 import pytest
 
 import cl_func as cl
 
-PAGE = Path(__file__).parents[2] / "docs" / "plasticity.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = "plasticity.md"
+TEXT = pages.text(PAGE)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+@pytest.mark.parametrize("block", pages.blocks(PAGE))
 def test_a_block_of_the_page(block):
-    exec(compile(block, str(PAGE), "exec"), {"__name__": "page"})
+    pages.run(PAGE, block)
 
 
 def test_the_page_names_every_method():

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
+import pages
 import pytest
 
 import cl_func as cl
 
-PAGE = Path(__file__).parents[2] / "docs" / "probes.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = "probes.md"
+TEXT = pages.text(PAGE)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+@pytest.mark.parametrize("block", pages.blocks(PAGE))
 def test_block(block):
-    exec(compile(block, str(PAGE), "exec"), {})
+    pages.run(PAGE, block)
 
 
 def test_every_probe_is_on_the_page():

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+import pages
 
 from cl_func.select import literature
 
-PAGE = Path(__file__).parents[2] / "docs" / "choosing.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = "choosing.md"
+TEXT = pages.text(PAGE)
 
 
 def test_blocks(capsys):
     names = {}
-    for block in re.findall(r"```python\n(.*?)```", TEXT, re.S):
-        exec(compile(block, str(PAGE), "exec"), names)
+    for block in pages.blocks(PAGE):
+        pages.run(PAGE, block, names)
     said = capsys.readouterr().out
     assert "chosen on a held-out 10% of each experience, with the seeds 10000 to 10002\n" in said
     assert re.search(r"^Hyperparameters opt\.lr=0\.\d+, alpha=[\d.]+ chosen on a held-out 10% of each experience", said, re.M)

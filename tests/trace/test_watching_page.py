@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
+import pages
 import pytest
 
 import cl_func as cl
 
-PAGE = Path(__file__).parents[2] / "docs" / "watching.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = "watching.md"
+TEXT = pages.text(PAGE)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+@pytest.mark.parametrize("block", pages.blocks(PAGE))
 def test_block(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, str(PAGE), "exec"), {})
+    pages.run(PAGE, block)
     if "# [False, True]" in block:
         assert capsys.readouterr().out.strip() == "[False, True]"
 
