@@ -29,7 +29,7 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
         raise checks.type_error("values", "a floating tensor [n], one value per row", values)
     checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
     if tree._is_eager_cpu(valid) and valid.all():
-        return values.mean() if len(values) else values.sum()
+        return values.sum() / max(len(values), 1)
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
