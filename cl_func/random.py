@@ -163,7 +163,8 @@ def split(key: Tensor, n: int = 2) -> Tensor:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
     if n <= _FEW and tree._is_eager_cpu(key):
         first = int(key)
-        return torch.tensor([_int64(_mix_word((first + i * CHILD) & _WORD, (33, 33, 33), FMIX)) for i in range(1, n + 1)])
+        words = [_int64(_mix_word((first + i * CHILD) & _WORD, (33, 33, 33), FMIX)) for i in range(1, n + 1)]
+        return torch.tensor(words, device=key.device)
     return _fmix((torch.arange(1, n + 1, device=key.device) + key * CHILD_INVERSE) * CHILD)
 
 
@@ -225,8 +226,8 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
     if len(dims) == 1 and 0 < dims[0] <= _FEW and tree._is_eager_cpu(key) and _is_readable(low) and _is_readable(high):
         starts, ends = (_listed(bound, dims[0]) for bound in (low, high))
         spans = [max(_int64((end - start) & _WORD), 1) for start, end in zip(starts, ends, strict=True)]
-        words = _few_words(key, dims[0])
-        return torch.tensor([(word >> 1) % span + start for word, span, start in zip(words, spans, starts, strict=True)])
+        draws = [(word >> 1) % span + start for word, span, start in zip(_few_words(key, dims[0]), spans, starts, strict=True)]
+        return torch.tensor(draws, device=key.device)
     span = high - low
     if isinstance(span, Tensor):
         span = span.clamp(min=1)

@@ -346,6 +346,16 @@ def test_few_draws_are_those_of_a_transformed_run_to_the_bit(seed, n, ends, each
         assert torch.equal(drawn, lane[0])
 
 
+@pytest.mark.parametrize("n", [1, 5, 40])
+@pytest.mark.parametrize("name", [name for name in DRAWS if name not in ("randint tensor", "beta", "categorical")])
+def test_draws_are_where_their_key_is(name, n):
+    """Whatever torch's default device is."""
+    key = random.key(3)
+    expected = DRAWS[name](key, n)
+    with torch.device("meta"):
+        assert torch.equal(DRAWS[name](key, n), expected)
+
+
 def test_randint_of_an_empty_tensor_range_gives_low():
     assert random.randint(random.key(0), 3, 5, torch.tensor(5)).tolist() == [5, 5, 5]
 
