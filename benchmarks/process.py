@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def shown(command: Sequence[str | Path]) -> str:
     """A command as a reader can type it, without the path of the interpreter."""
-    return " ".join(["python", *map(str, command[1:])])
+    return shlex.join(["python", *map(str, command[1:])])
 
 
 def command_line(module: str, words: Sequence[str], paths: Sequence[str]) -> str:
@@ -40,7 +41,7 @@ def command_line(module: str, words: Sequence[str], paths: Sequence[str]) -> str
         option, equals, _ = word.partition("=")
         typed.append("PATH" if hide else f"{option}=PATH" if equals and option in paths else word)
         hide = word in paths
-    return " ".join([f"python -m {module}", *typed])
+    return shlex.join(["python", "-m", module, *typed])
 
 
 def last_line(text: str) -> str:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import types
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import cl_func as cl
-from benchmarks import methods, page, results
+from benchmarks import methods, page, process, results
 from benchmarks.accuracy.table import Results, summary
 from benchmarks.accuracy.tuning import Protocol, tune
 from benchmarks.methods import METHODS, all_methods, find, synthetic
@@ -153,3 +154,12 @@ def test_the_results_in_the_documentation_are_so_too():
         text = path.read_text(encoding="utf-8")
         found = json.loads(text)
         assert not isinstance(found, dict) or text == results.dumps(found), path
+
+
+def test_a_command_is_written_as_it_is_typed():
+    """Names with blanks are quoted, and what a reader's shell makes of it is what was given, but for the paths."""
+    words = ["--methods", "L2 Init", "ER + LwF", "--data", "/data", "--out=/out", "--seeds", "3"]
+    line = process.command_line("benchmarks.accuracy.plasticity", words, ("--data", "--out"))
+    expected = ["--methods", "L2 Init", "ER + LwF", "--data", "PATH", "--out=PATH", "--seeds", "3"]
+    assert shlex.split(line) == ["python", "-m", "benchmarks.accuracy.plasticity", *expected]
+    assert shlex.split(process.shown(["/bin/python", "-m", "x", "a b"])) == ["python", "-m", "x", "a b"]
