@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from cl_func import random, transforms
 from cl_func.compiler import program
+from cl_func.testing import key_uses
 
 P_VALUE = 1e-3
 N = 100_000
@@ -344,6 +345,20 @@ def test_few_draws_are_those_of_a_transformed_run_to_the_bit(seed, n, ends, each
 
     for drawn, lane in zip(draws(key), torch.func.vmap(draws)(key[None]), strict=True):
         assert torch.equal(drawn, lane[0])
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+@pytest.mark.parametrize("name", DRAWS)
+def test_every_use_of_a_key_is_seen_by_the_law_fresh(name, n):
+    key = random.key(3)
+    with key_uses.record_key_uses(key) as uses:
+        DRAWS[name](key, n)
+    assert (set(uses.drawn) | set(uses.derived)) & {int(key)}
+    assert bool(uses.drawn) == (name not in ("split", "fold_in"))
+    with key_uses.record_key_uses(key) as uses:
+        DRAWS[name](key, n)
+        random.bits(key)
+    assert uses.faults
 
 
 @pytest.mark.parametrize("n", [1, 5, 40])

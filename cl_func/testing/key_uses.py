@@ -19,6 +19,9 @@ from torch import Tensor
 
 from cl_func import models, random, tree
 
+# The functions that all draws of `cl_func.random` pass through, and those that all children do.
+DRAWS, CHILDREN = ("bits", "_few_words", "_row_bits"), ("split", "fold_in", "children")
+
 # Frames between a draw and the line to report: torch's transformations, layers, the functions of `cl_func.random` themselves.
 SKIPPED = (str(Path(torch.__file__).parent), str(Path(models.__file__).parent), random.__file__, __file__)
 
@@ -60,7 +63,7 @@ def record_key_uses(*keys: Tensor) -> Iterator[KeyUses]:
     """
     uses = KeyUses(set().union(*map(_numbers, keys)))
 
-    originals: dict[str, Any] = {name: getattr(random, name) for name in ("bits", "split", "fold_in", "children")}
+    originals: dict[str, Any] = {name: getattr(random, name) for name in DRAWS + CHILDREN}
     # Every module that has one of them as a global, since some import them by name.
     globals_of_modules: list[tuple[Any, str, Any]] = [
         (module, name, function)
@@ -77,10 +80,10 @@ def record_key_uses(*keys: Tensor) -> Iterator[KeyUses]:
             setattr(module, name, function)
 
 
-def _recorded(uses: KeyUses, name: str, function: Callable[..., Tensor], key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _recorded(uses: KeyUses, name: str, function: Callable[..., Any], key: Tensor, *args: Any, **kwargs: Any) -> Any:
     """A call of a function of `cl_func.random`, recorded."""
     out = function(key, *args, **kwargs)
-    if name == "bits":
+    if name in DRAWS:
         uses.draw(_numbers(key))
     else:
         uses.derive(_numbers(key), _numbers(out))
