@@ -216,13 +216,13 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
 
     With tensor bounds an empty range, which tracing could not see, gives `low`.
     """
+    dims = _shape(shape)
     for name, bound in (("low", low), ("high", high)):
         _integer(name, bound)
-        _check_broadcast(name, bound, _shape(shape))
+        _check_broadcast(name, bound, dims)
     if isinstance(low, int) and isinstance(high, int) and not 0 < high - low < 1 << 63:
         raise ValueError(f"high: expected more than low = {low}, by less than 2^63, got {high}.")
     _check(key)
-    dims = _shape(shape)
     if len(dims) == 1 and 0 < dims[0] <= _FEW and tree._is_eager_cpu(key) and _is_readable(low) and _is_readable(high):
         starts, ends = (_listed(bound, dims[0]) for bound in (low, high))
         spans = [max(_int64((end - start) & _WORD), 1) for start, end in zip(starts, ends, strict=True)]

@@ -93,7 +93,7 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
         return functools.partial(state, kw_only=kw_only)
     made: Any = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
     statics = tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
-    dynamic = tuple(f.name for f in dataclasses.fields(made) if f.name not in statics)
+    dynamic = _leaf_names(made)
     empty = dict.fromkeys(dynamic)
 
     def flatten(node: Any) -> tuple[list[Any], Any]:

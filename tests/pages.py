@@ -1,4 +1,4 @@
-"""The pages in docs/ and their Python blocks, which tests run."""
+"""The pages in docs/, the README, and their Python blocks, which tests run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
+README = "../README.md"
 
 
 def text(name: str) -> str:

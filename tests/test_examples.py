@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import made_files
+import pages
 import pytest
 import registry
 import torch
@@ -166,7 +167,7 @@ def test_the_search_with_optuna_names_what_is_missing():
     assert (run.returncode, run.stderr) == (1, 'Optuna is missing: pip install "cl_func[optuna]"\n')
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
+@pytest.mark.parametrize("block", pages.blocks(pages.README))
 def test_readme(block, tmp_path):
     made_files.photos(tmp_path, [f"class {i}" for i in range(6)], per_class=10, size=(40, 30))
     env = {**os.environ, "MPLBACKEND": "Agg"}
@@ -175,9 +176,7 @@ def test_readme(block, tmp_path):
 
 
 def test_own_images_take_few_lines():
-    (block,) = [
-        block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "from_folder" in block
-    ]
+    (block,) = [block for block in pages.blocks(pages.README) if "from_folder" in block]
     assert len([line for line in block.splitlines() if line.strip()]) <= 8
     assert ".table()" in block
 

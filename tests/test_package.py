@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pages
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +99,7 @@ def test_the_first_block_of_the_readme_runs_from_the_wheel_in_an_empty_folder(bu
     empty.mkdir()
     with zipfile.ZipFile(wheel) as content:
         content.extractall(site)
-    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    block = pages.blocks(pages.README)[0]
     where = f"import cl_func; assert cl_func.__file__.startswith({str(site)!r}), cl_func.__file__\n"
     script = empty / "first.py"
     script.write_text(("" if extras else WITHOUT.format(extras=EXTRAS)) + where + block)

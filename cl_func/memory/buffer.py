@@ -34,10 +34,6 @@ def fit(rows: PyTree, data: PyTree, name: str = "rows", n: int | None = None) ->
 
     Raises ValueError if the structure, the number of values per row or a dtype differs, or if there are not `n` rows.
     """
-    if _fits(rows, data, n):
-        return rows
-    if tree.flatten(rows)[1] != tree.flatten(data)[1]:
-        raise ValueError(f"{name}: the memory stores {describe(data)}, got {describe(rows)}; give the same fields.")
 
     def fit_leaf(row: Tensor, stored: Tensor) -> Tensor:
         if not isinstance(row, Tensor) or row.ndim == 0 or row.device != stored.device:
@@ -49,24 +45,15 @@ def fit(rows: PyTree, data: PyTree, name: str = "rows", n: int | None = None) ->
             )
         if n is not None and row.shape[0] != n:
             raise ValueError(f"{name}: expected {n} rows, one for each of valid, got {describe(row)}.")
-        return row.reshape(row.shape[0], *stored.shape[1:])
+        return row if row.shape[1:] == stored.shape[1:] else row.reshape(row.shape[0], *stored.shape[1:])
 
+    if type(rows) is type(data) is dict and rows.keys() == data.keys():
+        pairs = [(rows[field], stored) for field, stored in data.items()]
+        if all(isinstance(row, Tensor) and isinstance(stored, Tensor) for row, stored in pairs):  # in a fraction of the time
+            return {field: fit_leaf(*pair) for field, pair in zip(data, pairs, strict=True)}
+    if tree.flatten(rows)[1] != tree.flatten(data)[1]:
+        raise ValueError(f"{name}: the memory stores {describe(data)}, got {describe(rows)}; give the same fields.")
     return tree.map(fit_leaf, rows, data)
-
-
-def _fits(rows: PyTree, data: PyTree, n: int | None) -> bool:
-    """Whether rows have the form of the memory's leaves already; tells it of dicts, and takes a fraction of the time of `fit`."""
-    if type(rows) is not dict or type(data) is not dict or rows.keys() != data.keys():
-        return False
-    for name, stored in data.items():
-        row = rows[name]
-        if not isinstance(row, Tensor) or not isinstance(stored, Tensor) or row.ndim != stored.ndim:
-            return False
-        if row.shape[1:] != stored.shape[1:] or row.dtype != stored.dtype or row.device != stored.device:
-            return False
-        if n is not None and row.shape[0] != n:
-            return False
-    return True
 
 
 def check_add(memory: Any, kind: type, made_by: str, key: Tensor, rows: PyTree, valid: Tensor) -> PyTree:
