@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 
 from cl_func import metrics, random
+from cl_func.metrics import intervals
 
 # Worked by hand, in percent:
 #        j=0  1   2     A_i                      F[i, :]
@@ -230,7 +231,7 @@ def test_the_t_quantile_is_scipys(confidence):
 @pytest.mark.parametrize("confidence", [1e-6, 0.01, 0.999, 0.999999])
 def test_the_t_quantile_at_extreme_confidences(confidence):
     for df in (1, 2, 3, 10, 1001, 10_000):
-        assert metrics._student_t(df, confidence) == pytest.approx(scipy.stats.t.ppf((1 + confidence) / 2, df), rel=1e-8)
+        assert intervals._student_t(df, confidence) == pytest.approx(scipy.stats.t.ppf((1 + confidence) / 2, df), rel=1e-8)
 
 
 @pytest.mark.parametrize(("runs", "confidence"), [(2, 0.95), (5, 0.95), (20, 0.95), (5, 0.5)])

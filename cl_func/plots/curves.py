@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cl_func import metrics
+from cl_func.metrics.checking import check_accuracies
 from cl_func.plots import canvas, lines
 from cl_func.plots.canvas import Limits
 from cl_func.plots.lines import Spread
@@ -47,7 +47,7 @@ def accuracy_timeline(
     lines.check_options(confidence, title, xlabel, ylabel, direct, spread)
     ends = canvas.check_limits("ylim", ylim)
     for name, values in curves.items():
-        if metrics._check_accuracies(f"curves[{name!r}]", values, 1, higher_is_better).ndim > 2:
+        if check_accuracies(f"curves[{name!r}]", values, 1, higher_is_better).ndim > 2:
             raise ValueError(
                 f"curves[{name!r}]: expected [seeds, time] or [time], got {list(values.shape)}; take the runs of one setting."
             )

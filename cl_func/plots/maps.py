@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, metrics
+from cl_func.metrics.checking import check_accuracies
 from cl_func.plots import canvas, heat
 from cl_func.tree import describe
 
@@ -204,7 +205,7 @@ def _time_label(values: Tensor) -> str:
 
 def _mean(name: str, R: Tensor, values: Tensor | None = None, higher_is_better: bool | None = None) -> Tensor:
     """The matrix [time, T] to draw: the mean over the seeds, if it has any, of R, or of `values` computed from R."""
-    metrics._check_accuracies(name, R, 2, higher_is_better)
+    check_accuracies(name, R, 2, higher_is_better)
     return _over_seeds(name, R, R if values is None else values, Tensor.mean)
 
 
@@ -212,7 +213,7 @@ def _classes(name: str, values: Any) -> Tensor:
     """The matrix [C, time] of the accuracies of classes."""
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.is_meta or values.ndim < 2:
         raise ValueError(f"{name}: expected a floating tensor [time, C] or [seeds, time, C], got {describe(values)}.")
-    metrics._check_accuracies(name, values.nan_to_num(0.0), 2)
+    check_accuracies(name, values.nan_to_num(0.0), 2)
     return _over_seeds(name, values, values, Tensor.nanmean).T
 
 

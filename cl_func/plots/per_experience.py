@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cl_func import checks, metrics
+from cl_func import checks
+from cl_func.metrics.checking import check_accuracies, counts_seen
 from cl_func.plots import canvas, lines
 from cl_func.plots.canvas import Limits
 from cl_func.plots.lines import Curve, Spread
@@ -138,10 +139,10 @@ def _of_experiences(
     name: str, R: Any, seen: Tensor | Sequence[int] | None, confidence: float, higher_is_better: bool | None
 ) -> list[Curve]:
     """The curve of each experience that is seen, from the first time at which it is."""
-    metrics._check_accuracies(name, R, 2, higher_is_better)
+    check_accuracies(name, R, 2, higher_is_better)
     if R.ndim > 3:
         raise ValueError(f"{name}: expected [time, T] or [seeds, time, T], got {list(R.shape)}; take the runs of one setting.")
-    counts = metrics._seen(R, seen, 1, higher_is_better)
+    counts = counts_seen(R, seen, 1, higher_is_better)
     starts = [next(i for i, count in enumerate(counts) if count > j) for j in range(counts[-1])]
     times = range(1, len(counts) + 1)
     return [lines.mean_curve(times[start:], R[..., start:, j], confidence) for j, start in enumerate(starts)]

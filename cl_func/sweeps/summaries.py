@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, metrics
+from cl_func.metrics.checking import check_accuracies
 from cl_func.tree import describe
 
 # What stands for the accuracy in the metrics of runs, the first that they have, and which way it is better: None for what lies in
@@ -188,6 +189,6 @@ def _of_matrices(summary: Summary, flat: Tensor, done: Tensor) -> Tensor:
     if not bool(done.any()):
         return torch.empty(0, dtype=flat.dtype if flat.is_floating_point() else torch.float32)
     if not square:
-        return metrics._check_accuracies(summary.history, flat[done], 3, higher)[:, -1].mean(-1)
+        return check_accuracies(summary.history, flat[done], 3, higher)[:, -1].mean(-1)
     value = summary.function(flat[done], higher_is_better=higher)
     return value[..., -1] if value.ndim == 2 else value
