@@ -24,6 +24,7 @@ from torch.nn.parameter import is_lazy
 from cl_func import checks, random, torch_private
 from cl_func.models import fresh
 from cl_func.models.batch_norm import BatchNorm
+from cl_func.models.initialisation import Initialisation, record
 from cl_func.models.keyed import KeyedLayer
 from cl_func.models.model import Fresh, ModelState
 from cl_func.models.replace import Replacements, check_replacements, replaced
@@ -121,7 +122,7 @@ class Templates:
         tensors = (template.named_parameters, template.named_buffers)
         self.tied = any(len(list(named())) != len(list(named(remove_duplicate=False))) for named in tensors)
         self.trials: dict[str, Trial] = {}
-        self.initialisation: fresh.Initialisation | None = None  # recorded when it is first asked for
+        self.initialisation: Initialisation | None = None  # recorded when it is first asked for
         self.lock = threading.RLock()  # functional_call puts the tensors into the template while it runs
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,7 +210,7 @@ def fresh_params(
     """New parameters like `params` from a key, () int64, of the distribution that `init_module` draws from; see `fresh_rows`."""
     with module.lock:
         if module.initialisation is None:
-            module.initialisation = fresh.record(module.build)
+            module.initialisation = record(module.build)
     return fresh.run(module.initialisation, key, params, rows)
 
 
