@@ -9,12 +9,12 @@ os.environ["CL_FUNC_STRICT"] = "1"  # a compiler that fails is a failure here, n
 
 import torch
 
-from cl_func.compiler import native, rewrites
+from cl_func.compiler import native, weight_steps
 
 torch.set_num_threads(1)
 
 # The nets of tests are small too: what is rewritten for the speed of large weights must be right for all.
-rewrites.SMALLEST = 1
+weight_steps.SMALLEST = 1
 
 # Folds in tests are short, and are to be taken by the driver like long ones.
 native.CALLS = 1

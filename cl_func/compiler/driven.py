@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cl_func import torch_private
 from cl_func.compiler import arena, driver
+from cl_func.compiler.add_product import ADD_PRODUCT, product_operands
 from cl_func.compiler.recording import Call, KernelCall, OperationCall, Recording
-from cl_func.compiler.rewrites import ADD_PRODUCT, product_operands
 from cl_func.compiler.threads import OneThread
 from cl_func.torch_private import c_tensor, pytree
 
@@ -133,7 +133,7 @@ class Driven:
     def _add_product(
         self, number: int | None, weight: Tensor, gate: Tensor | None, decay: Tensor | None, a: Tensor, b: Tensor
     ) -> list[int]:
-        """`rewrites.add_product`: in the driver where all gates are open and no weight decays, else the operation itself."""
+        """`cl_func::add_product`: in the driver where all gates are open and no weight decays, else the operation itself."""
         assert number is not None
         if any(x is not None and not x.is_contiguous() for x in (gate, decay)):
             return [driver.CALLBACK, 1, number]

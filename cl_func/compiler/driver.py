@@ -6,7 +6,7 @@ A recorded program is an array of int64 words, call after call: [kind, words tha
     PRODUCT      address, out, a, b                           mm.out, bmm.out of torch's C interface, on handles of tensors
     SUM          address, out, self, a, b, beta, alpha        addmm.out, baddbmm.out; the numbers as bits of doubles
     CALLBACK     number                                       a Python function, for all other operations
-    ADD_PRODUCT  gate, gates, decay, decays, double, number, address, out, a, b    cl_func::add_product (`rewrites.py`)
+    ADD_PRODUCT  gate, gates, decay, decays, double, number, address, out, a, b    cl_func::add_product (`add_product.py`)
 
 Each step begins by copying the inputs that differ from step to step into the program's own memory: tables of addresses say where
 they are. The driver is built once with torch's C++ builder, which keeps it on disk.

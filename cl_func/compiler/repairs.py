@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Graph
 
-from cl_func.compiler.rewrites import emit
+from cl_func.compiler.emitting import emit
 
 aten = torch.ops.aten
 # Of these only index_put was seen to be wrong; the others are compiled in the same way.

@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import cl_func as cl
 from cl_func import testing, tree
-from cl_func.compiler import program, rewrites, threads
+from cl_func.compiler import program, rewrites, threads, weight_steps
 
 aten = torch.ops.aten
 ADD_PRODUCT = torch.ops.cl_func.add_product.default
@@ -242,9 +242,9 @@ def test_a_small_decay_is_not_rounded_away():
 
 
 def test_small_weights_and_integers_are_left_alone(monkeypatch):
-    monkeypatch.setattr(rewrites, "SMALLEST", 100)
+    monkeypatch.setattr(weight_steps, "SMALLEST", 100)
     check(plain, numbers(6, 4), numbers(6, 5), numbers(5, 4), fused=False)
-    monkeypatch.setattr(rewrites, "SMALLEST", 1)
+    monkeypatch.setattr(weight_steps, "SMALLEST", 1)
     check(plain, *(numbers(*shape).long() for shape in ((6, 4), (6, 5), (5, 4))), fused=False)
 
 
