@@ -193,13 +193,6 @@ def model(name: str, value: T) -> T:
     return value
 
 
-def model_or_function(name: str, value: T) -> T:
-    """Check that `cl.evaluate` can take a value: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
-    if not (is_function(value) or _has_methods(value, "init", "apply")):
-        raise type_error(name, "a Model or a function (state, exp) -> logits [n, C]", value)
-    return value
-
-
 def optimizer(name: str, value: T) -> T:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
     if (

@@ -16,7 +16,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.sources import source as of_lanes
 from cl_func.sources.dataset import Dataset as Dataset  # its name since before there were other sources
 from cl_func.sources.source import Source, Target, as_float, target_of
@@ -197,7 +197,7 @@ class Stream(Sequence[Experience]):
     length: int
 
     def __post_init__(self) -> None:
-        checks.function("make", self.make, "a function from an index to an experience")
+        signatures.function("make", self.make, 1, "a function from an index to an experience")
         checks.positive_int("length", self.length, least=0)
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, tree
+from cl_func import checks, contracts, signatures, tree
 from cl_func.compiler.program import CompilerError, Program, address, clone_aliased, input_signature, materialize_expanded
 from cl_func.compiler.tracing import TraceError
 from cl_func.core import Strategy
@@ -37,6 +37,8 @@ def _map_leaves(wrap: Callable[[Any], Any], update: F) -> F:
     """Map over the leaf functions of an Update; TypeError for any other value."""
     if not callable(update) and not isinstance(update, Strategy):
         raise TypeError(f"update: expected an Update or a Strategy, got {tree.describe(update)}.")
+    if not isinstance(update, Strategy):
+        signatures.function("update", update, 2, "an Update or another function of (state, exp)")
     return tree.map(wrap, update)
 
 
@@ -253,4 +255,6 @@ def _lenient(update: F) -> F:
     def wrap(leaf: Any) -> Any:
         return dataclasses.replace(leaf, lenient=True, programs={}) if isinstance(leaf, Compiled) else leaf
 
+    if not isinstance(update, Strategy):
+        signatures.function("update", update, 2, "an Update or another function of (state, exp)")
     return tree.map(wrap, update)

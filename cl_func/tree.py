@@ -15,6 +15,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, TypeVar, dataclass_transform, overload
 
 import numpy as np
@@ -29,6 +30,7 @@ from cl_func.torch_private import pytree as torch_pytree
 PyTree = Any
 T = TypeVar("T")
 NAMESPACE = "cl_func"
+_LONGEST = 300  # characters of a value in an error message
 
 
 def static(default: Any = dataclasses.MISSING, *, init: bool = True) -> Any:
@@ -158,19 +160,30 @@ def _field_names(kind: Any) -> dict[str, None]:
 
 
 def describe(value: Any) -> str:
-    """A value in words: a tensor as dtype[shape], a container by its contents, anything else by its repr."""
+    """A value in words: a tensor as dtype[shape], a container by its contents, a function by its name, anything else by its repr.
+
+    What is longer than 300 characters has its middle left out.
+    """
+    text = _words(value)
+    return text if len(text) <= _LONGEST else "{} ... {}".format(*(" ".join(part.split()) for part in (text[:200], text[-50:])))
+
+
+def _words(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {describe(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k}: {_words(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        inner = ", ".join(describe(v) for v in value)
+        inner = ", ".join(_words(v) for v in value)
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
-    return repr(value)
+    if isinstance(value, functools.partial):
+        given = [*(_words(v) for v in value.args), *(f"{k}={_words(v)}" for k, v in value.keywords.items())]
+        return f"{_words(value.func)}({', '.join(given)})"
+    return value.__qualname__ if isinstance(value, FunctionType) else repr(value)  # its repr has an address
 
 
 def _repr(node: Any) -> str:
-    shown = [f"{f.name}={describe(getattr(node, f.name))}" for f in dataclasses.fields(node)]
+    shown = [f"{f.name}={_words(getattr(node, f.name))}" for f in dataclasses.fields(node)]
     line = f"{type(node).__name__}({', '.join(shown)})"
     if len(line) <= 100:
         return line

@@ -145,6 +145,7 @@ SORTS: dict[str, Any] = {
     "integer tensor": torch.tensor([1, 2, 0]),
     "meta tensor": torch.ones(3, device="meta"),
     "function": lambda: None,
+    "function of five": lambda a, b, c, d, e: None,
     "class": nn.Linear,
     "module": nn.Linear(6, 4),
     "key": KEY,
@@ -161,7 +162,7 @@ SORTS: dict[str, Any] = {
     "dtype": torch.float32,
     "device": torch.device("meta"),
 }
-CALLABLE = {"function", "class", "module"}
+CALLABLE = {"class", "module"}
 TENSORS = {"tensor", "scalar tensor", "nan tensor", "integer tensor", "key", "dataset", "experience", "weights"}
 NUMBER = {"int", "zero", "float", "numpy int", "numpy float"}
 
@@ -196,7 +197,7 @@ FLAG = kind("bool", bad=("True", 0, 1))
 FUNCTION = kind(*CALLABLE, bad=("update",))
 UPDATE = FUNCTION.but("strategy")  # for what takes a Strategy too
 MODEL_ = kind("model", bad=(models.mlp, "mlp"))
-CLASSIFIER = kind("model", "function", bad=("mlp",))
+CLASSIFIER = kind("model", bad=("mlp",))
 OPTIMIZER = kind("optimizer", bad=(optim.sgd, torch.optim.SGD, "sgd"))
 STRATEGY_ = kind("strategy", bad=(strategies.naive,))
 DATASET = kind("dataset", bad=((DATA, DATA),))
@@ -1221,7 +1222,12 @@ for name, valid, kinds in (
     call(f"augment.{name}", valid, kinds)
     made = getattr(cl.augment, name)(**valid)
     call(f"augment.{name}", {"key": KEY, "x": PICTURES}, {"key": ANY if name == "normalize" else KEY_, "x": PICTURES_}, run=made)
-call("augment.compose", {"augments": clip}, {"augments": FUNCTION}, run=lambda augments: cl.augment.compose(augments, augments))
+call(
+    "augment.compose",
+    {"augments": registry.VIEWS},
+    {"augments": FUNCTION},
+    run=lambda augments: cl.augment.compose(augments, augments),
+)
 call("augment.compose", {"key": KEY, "x": PICTURES}, {"x": PICTURES_}, run=cl.augment.compose(cl.augment.cutout(2)))
 
 # -- losses
@@ -1823,7 +1829,7 @@ for path, some in PATHS.items():
 call(
     "tree.map",
     {"function": torch.clone, "tree": STATE},
-    {"function": FUNCTION, "tree": ANY},
+    {"function": FUNCTION.but("function", "function of five"), "tree": ANY},
     run=lambda function, tree: cl.tree.map(torch.clone if callable(function) else function, STATE),
 )
 call("tree.map", {"rest": STATE}, {"rest": kind("state")}, run=lambda rest: tree.map(torch.add, STATE, rest))
@@ -1919,7 +1925,7 @@ call(
     run=cl.state,
 )
 call("static", {"default": 0, "init": False}, {"default": ANY, "init": FLAG})
-call("tree.bounded", {"check": print, "default": 0}, {"check": FUNCTION, "default": ANY})
+call("tree.bounded", {"check": print, "default": 0}, {"check": FUNCTION.but("function", "function of five"), "default": ANY})
 
 # -- evaluation, grids, sweeps
 call(

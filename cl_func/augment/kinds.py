@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, random
+from cl_func import checks, random, signatures
 from cl_func.tree import describe
 
 Augment = Callable[[Tensor, Tensor], Tensor]  # (key, x [n, C, H, W]) -> x [n, C, H, W]
@@ -36,7 +36,7 @@ def compose(*augments: Augment) -> Augment:
     if not augments:
         raise TypeError("augments: expected at least one function (key, x) -> x, got none.")
     for one in augments:
-        checks.function("augments", one, "functions (key, x) -> x, such as cl.augment.horizontal_flip()")
+        signatures.function("augments", one, 2, "functions (key, x) -> x, such as cl.augment.horizontal_flip()")
     return partial(_compose, augments=augments)
 
 

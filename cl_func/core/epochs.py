@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, random, tree
+from cl_func import checks, contracts, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import looping
 from cl_func.core.kinds import S, Update
@@ -163,7 +163,7 @@ def minibatches(
         each valid row is still drawn equally often.)
     A minibatch without a valid row changes nothing.
     """
-    checks.function("step", step)
+    signatures.update("step", step)
     if batch_size is not None:
         positive_int("batch_size", batch_size)
     positive_int("epochs", epochs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import signatures, tree
 from cl_func.tree import PyTree, state, static
 
 S = TypeVar("S")  # the state of an agent, or of a slot
@@ -57,10 +57,10 @@ class Strategy:
     model: Any = static(default=None)  # what `cl.evaluate` takes; Any, so that it can be passed there although it may be None
 
     def __post_init__(self) -> None:
-        checks.function("init", self.init)
-        checks.function("update", self.update)
+        signatures.function("init", self.init, 1, "a function from a key to a state")
+        signatures.update("update", self.update)
         if self.model is not None:
-            checks.model_or_function("model", self.model)
+            signatures.model_or_function("model", self.model)
 
 
 def resolve(agent: Any, value: float | str) -> float | Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core.checkpointing import CheckpointConfig, Checkpointer
 from cl_func.core.closed import ClosedCheck
@@ -78,17 +78,18 @@ def scan(
     """
     if isinstance(update, Strategy) or not callable(update):
         raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
+    signatures.update("update", update)
     positive_int("every", every)
     checks.flag("donate", donate)
     checks.stream("stream", stream)
     if probe is not None:
-        checks.function("probe", probe)
+        signatures.probe("probe", probe)
     if tap is not None:
-        checks.function("tap", tap, "a function (time, entry), such as one of cl.taps")
+        signatures.function("tap", tap, 2, "a function (time, entry), such as one of cl.taps")
     if tap is not None and probe is None:
         raise ValueError("tap: there is nothing to receive without a probe; give one, such as cl.evaluate(model, benchmark.test).")
     if stop is not None:
-        checks.function("stop", stop, "a rule (history) -> bool, such as cl.stop.patience(3)")
+        signatures.function("stop", stop, 1, "a rule (history) -> bool, such as cl.stop.patience(3)")
     if stop is not None and probe is None:
         raise ValueError("stop: there is nothing to judge without a probe; give one, such as cl.evaluate(model, benchmark.test).")
     checks.choice("progress", progress, True, False, None)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, torch_private, tree
+from cl_func import checks, contracts, signatures, torch_private, tree
 from cl_func.core.kinds import GradientTransform, Loss, Optimizer, S
 from cl_func.experiences import Experience
 from cl_func.tree import PyTree
@@ -16,7 +16,11 @@ from cl_func.tree import PyTree
 
 def gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
     """The gradient of a Loss with respect to `state.model.params`, in their structure, and the state that the loss returns."""
-    checks.function("loss", loss)
+    return unchecked_gradient(signatures.loss("loss", loss), state, exp)
+
+
+def unchecked_gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
+    """As `gradient`, for each step of a loss that has been looked at before."""
     params = checks.params(state)
     before, structure = tree.flatten(params)
     try:
@@ -65,7 +69,7 @@ class TrainStep:
     transforms: tuple[GradientTransform, ...]
 
     def __call__(self, state: Any, exp: Experience) -> Any:
-        grads, state = gradient(self.loss, state, exp)
+        grads, state = unchecked_gradient(self.loss, state, exp)
         return self.apply_gradients(grads, state, exp)[0]
 
     def apply_gradients(self, grads: PyTree, state: Any, exp: Experience) -> tuple[Any, PyTree]:
@@ -79,6 +83,6 @@ class TrainStep:
 
 def train_step(loss: Loss, optimizer: Optimizer, *transforms: GradientTransform) -> TrainStep:
     """The Update that takes a gradient step on a loss: gradient, gradient transforms in order, optimiser."""
-    checks.function("loss", loss)
+    signatures.loss("loss", loss)
     checks.optimizer("optimizer", optimizer)
-    return TrainStep(loss, optimizer, tuple(checks.function("transforms", t) for t in transforms))
+    return TrainStep(loss, optimizer, tuple(signatures.transform("transforms", t) for t in transforms))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, tree
+from cl_func import checks, contracts, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core.kinds import E, S, Update
 from cl_func.core.nodes import Combinator, calls
@@ -55,7 +55,7 @@ def compose(*updates: Callable[[S, E], S]) -> Callable[[S, E], S]:
     """
     if not updates:
         raise TypeError("updates: expected at least one Update, got none.")
-    return Compose(updates=tuple(checks.function("updates", u) for u in updates))
+    return Compose(updates=tuple(signatures.update("updates", u) for u in updates))
 
 
 @state
@@ -78,7 +78,7 @@ class Repeat(Combinator):
 
 def repeat(update: Callable[[S, E], S], times: int) -> Callable[[S, E], S]:
     """Apply an Update several times to the same experience."""
-    return Repeat(update=checks.function("update", update), times=positive_int("times", times))
+    return Repeat(update=signatures.update("update", update), times=positive_int("times", times))
 
 
 @state
@@ -101,7 +101,7 @@ class At(Combinator):
 
 def at(slot: str, update: Update) -> Update:
     """Lift an Update on one slot, `(state.slot, exp) -> state.slot`, to the whole agent. The slot is a path."""
-    return At(update=checks.function("update", update), slot=checks.path("slot", slot, "replay"))
+    return At(update=signatures.update("update", update), slot=checks.path("slot", slot, "replay"))
 
 
 def when(condition: Callable[[S, E], Tensor], update: Callable[[S, E], S]) -> Callable[[S, E], S]:
@@ -110,8 +110,8 @@ def when(condition: Callable[[S, E], Tensor], update: Callable[[S, E], S]) -> Ca
     Vmapped or compiled, the update is always computed and one of the two states is selected, since lanes may differ; so it is meant
     for cheap updates such as a snapshot. The result is a single leaf: transformations see one function.
     """
-    checks.function("condition", condition)
-    checks.function("update", update)
+    signatures.function("condition", condition, 2, "a function (state, exp) -> () bool")
+    signatures.update("update", update)
     return functools.partial(_conditional, condition=condition, update=update)
 
 
@@ -137,6 +137,6 @@ def maybe_init(agent: S, **fields: Callable[[S], Any]) -> S:
     if not all((dataclasses.is_dataclass(agent), hasattr(agent, "replace"))):
         raise checks.no_agent("agent", agent, "fields")
     for name, make in fields.items():
-        checks.function(name, make)
+        signatures.function(name, make, 1, "a function of the state")
         agent = tree.replace(agent, **{name: make(agent)}) if tree.get(agent, name) is None else agent
     return agent

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.data import feature_cache
 from cl_func.experiences import as_float
 from cl_func.models import Model, ModelState, PureModule, feature_function
@@ -82,7 +82,7 @@ def features(
         raise ValueError("net: it is on the device meta, which holds no values; take the weights of model.init(key).")
     checks.instance("dataset", dataset, Dataset, "a cl.Dataset; for several, call features once for each")
     if preprocess is not None:
-        checks.function("preprocess", preprocess, "a function of a batch x [n, ...]")
+        signatures.function("preprocess", preprocess, 1, "a function of a batch x [n, ...]")
     checks.positive_int("batch_size", batch_size)
     checks.flag("progress", progress)
     path = parts = None

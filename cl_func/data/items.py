@@ -14,7 +14,7 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.data.convert import Layout, as_tensor, channels_first, from_arrays, given_classes, inputs
 from cl_func.data.images import from_pil, is_pil
 from cl_func.sources import Dataset
@@ -111,7 +111,7 @@ def _check_options(x: Any, y: Any, task: Any, transform: Any, layout: Any, n_cla
     if (x is None) != (y is None) or (task is not None and x is None):
         raise ValueError("x, y: give both, the keys of the items that are mappings, or neither, for items (x, y).")
     if transform is not None:
-        checks.function("transform", transform, "a function of x")
+        signatures.function("transform", transform, 1, "a function of x")
     checks.choice("layout", layout, None, "NCHW", "NHWC")
     given_classes(n_classes)
 

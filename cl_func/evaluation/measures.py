@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.experiences import Experience, one_hot
 from cl_func.losses import multilabel, regression
 from cl_func.losses.classification import check_classes
@@ -170,4 +170,6 @@ def _own_means(sums: list[Sums]) -> dict[str, Tensor]:
 
 def check_rows(measure: Any) -> RowMeasure | None:
     """Check the argument `measure` of `evaluate`: None or a function; TypeError otherwise."""
-    return None if measure is None else checks.function("measure", measure, "a function (outputs [n, K], exp) -> {name: [n]}")
+    if measure is None:
+        return None
+    return signatures.function("measure", measure, 2, "a function (outputs [n, K], exp) -> {name: [n]}")

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeGuard
 
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.checks import positive_int
 from cl_func.core.reading import read_ahead
 from cl_func.evaluation.measures import Measure, RowMeasure, Sums, check_rows, measure_for
@@ -100,7 +100,7 @@ def evaluate(
     tasks have different classes but the model ignores the task labels: it has one head, in which all classes compete.
     """
     positive_int("batch_size", batch_size)
-    checks.model_or_function("model", model)
+    signatures.model_or_function("model", model)
     checks.choice("mask", mask, None, "experience")
     if isinstance(stream, (str, bytes)) or not isinstance(stream, Sequence):
         raise checks.type_error("stream", "a sequence of experiences such as benchmark.test", stream)

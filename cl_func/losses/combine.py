@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Loss, resolve
 from cl_func.experiences import Experience
@@ -24,7 +24,7 @@ def total(*losses: Loss) -> Loss:
     if not losses:
         raise TypeError("losses: expected at least one loss function, got none.")
     for one in losses:
-        checks.function("losses", one, "loss functions (params, state, exp) -> (scalar, state)")
+        signatures.loss("losses", one)
     return partial(_total, losses=losses)
 
 
@@ -38,7 +38,7 @@ def _total(params: PyTree, state: Any, exp: Experience, *, losses: tuple[Loss, .
 
 def scaled(loss: Loss, by: float | str) -> Loss:
     """A multiple of a loss. `by` is a fixed number, or the path of a leaf of the state such as "ewc.strength"."""
-    checks.function("loss", loss, "a loss function")
+    signatures.loss("loss", loss)
     by = checks.number_or_path("by", by, "ewc.strength")
     return partial(_scaled, loss=loss, by=by)
 
@@ -68,9 +68,9 @@ def replayed(loss: Loss, n: int, slot: str = "replay", draw: Draw = draws.unifor
 
 def _on_drawn_rows(loss: Loss, n: int, slot: str, draw: Draw, combine: Combine) -> Loss:
     positive_int("n", n)
-    checks.function("loss", loss, "a loss function")
+    signatures.loss("loss", loss)
     checks.path("slot", slot, "replay")
-    checks.function("draw", draw, "a function draw(memory, key, n)")
+    signatures.function("draw", draw, 3, "a function draw(memory, key, n)")
     return partial(_loss_on_drawn_rows, loss=loss, n=n, slot=slot, draw=draw, combine=combine)
 
 

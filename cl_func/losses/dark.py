@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Loss
 from cl_func.experiences import Experience
@@ -40,7 +40,7 @@ def dark_experience(model: Model, n: int, slot: str = "replay", draw: Draw = dra
     checks.model("model", model)
     checks.path("slot", slot, "replay")
     positive_int("n", n)
-    checks.function("draw", draw, "a function draw(memory, key, n)")
+    signatures.function("draw", draw, 3, "a function draw(memory, key, n)")
     return partial(_dark_experience, model=model, n=n, slot=slot, draw=draw)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.core import Loss
 from cl_func.losses.classification import _cross_entropy
 from cl_func.memory.gss import cross_entropies
@@ -41,16 +41,16 @@ def for_target(loss: Loss, target: Target, rows: RowLosses | None = None) -> Tar
 
     Raises TypeError for what is no function, ValueError for another kind.
     """
-    checks.function("loss", loss, "a loss function (params, state, exp) -> (scalar, state)")
+    signatures.loss("loss", loss)
     if rows is not None:
-        checks.function("rows", rows, "a function (outputs [n, K], y [n, ...]) -> [n]")
+        signatures.function("rows", rows, 2, "a function (outputs [n, K], y [n, ...]) -> [n]")
     return TargetLoss(loss, checks.choice("target", target, "class", "multilabel", "regression"), rows)
 
 
 def target_of(loss: Loss | None) -> Target:
     """The kind of targets that a loss is for: "class" for one that does not say, and for None."""
     if loss is not None:
-        checks.function("loss", loss, "None or a loss function (params, state, exp) -> (scalar, state)")
+        signatures.loss("loss", loss, "None or a Loss, a function (params, state, exp) -> (scalar, state)")
     return loss.target if isinstance(loss, TargetLoss) else "class"
 
 
@@ -61,7 +61,7 @@ def row_losses(loss: Loss | None) -> RowLosses:
     """
     if loss is None or (isinstance(loss, partial) and loss.func is _cross_entropy and loss.keywords["mask"] is None):
         return cross_entropies
-    rows = getattr(checks.function("loss", loss, "a loss function (params, state, exp) -> (scalar, state)"), "rows", None)
+    rows = getattr(signatures.loss("loss", loss), "rows", None)
     if rows is None:
         raise ValueError(
             "loss: this method needs the loss of each row, which this one does not give; "

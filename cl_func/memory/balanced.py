@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.core import Update
 from cl_func.experiences import Experience
 from cl_func.memory import buffer, replay
@@ -124,8 +124,8 @@ def insert(slot: str = "replay", fields: Fields = replay.fields, groups: Groups 
     int64 says what the memory is balanced over: `by_class`, `by_experience`, `by_task`, or a function of your own.
     """
     checks.path("slot", slot, "replay")
-    checks.function("fields", fields, "a function fields(state, exp)")
-    checks.function("groups", groups, "a function groups(state, exp)")
+    signatures.function("fields", fields, 2, "a function fields(state, exp)")
+    signatures.function("groups", groups, 2, "a function groups(state, exp)")
     return partial(_insert, slot=slot, fields=fields, groups=groups)
 
 

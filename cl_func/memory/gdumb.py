@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Update
 from cl_func.experiences import Experience, one_hot
@@ -72,7 +72,7 @@ def insert(slot: str = "replay", fields: Fields = replay.fields) -> Update:
     what is stored of its n rows, a tree of [n, ...]; by default x, y and task.
     """
     checks.path("slot", slot, "replay")
-    checks.function("fields", fields, "a function fields(state, exp)")
+    signatures.function("fields", fields, 2, "a function fields(state, exp)")
     return partial(_insert, slot=slot, fields=fields)
 
 

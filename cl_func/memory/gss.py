@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.compiler.operators import opaque
 from cl_func.core import Update
@@ -65,7 +65,7 @@ def scores(
     losses: `(outputs [n, K], y [n, ...]) -> [n]`, the loss of each row, by default the cross-entropy.
     """
     checks.model("model", model)
-    checks.function("losses", losses, "a function (outputs [n, K], y [n, ...]) -> [n]")
+    signatures.function("losses", losses, 2, "a function (outputs [n, K], y [n, ...]) -> [n]")
     checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
     like = tree.leaves(net.params)[0]
     replay.check_fields("rows", rows, like)
@@ -166,8 +166,8 @@ def insert(
     positive_int("subset_size", subset_size)
     checks.model("model", model)
     checks.path("slot", slot, "replay")
-    checks.function("fields", fields, "a function fields(state, exp)")
-    checks.function("losses", losses, "a function (outputs [n, K], y [n, ...]) -> [n]")
+    signatures.function("fields", fields, 2, "a function fields(state, exp)")
+    signatures.function("losses", losses, 2, "a function (outputs [n, K], y [n, ...]) -> [n]")
     return partial(_insert, model=model, subset_size=subset_size, slot=slot, fields=fields, losses=losses)
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.compiler.operators import opaque
 from cl_func.core import Update
@@ -106,7 +106,7 @@ def add(memory: Herding, key: Tensor, rows: PyTree, valid: Tensor, label: Tensor
     """
     rows = buffer.check_add(memory, Herding, "herding.init", key, rows, valid)
     checks.tensor("label", label, valid.shape, torch.int64, like=valid)
-    checks.function("embed", embed, "a function embed(rows)")
+    signatures.function("embed", embed, 1, "a function embed(rows)")
     capacity = memory.capacity
     candidates = tree.map(lambda old, new: torch.cat([old, new]), memory.data, rows)
     labels = torch.cat([memory.label, label])
@@ -142,7 +142,7 @@ def insert(model: Model, slot: str = "replay", fields: Fields = replay.fields) -
     """
     checks.model("model", model)
     checks.path("slot", slot, "replay")
-    checks.function("fields", fields, "a function fields(state, exp)")
+    signatures.function("fields", fields, 2, "a function fields(state, exp)")
     feature_function(model)
     return partial(_insert, model=model, slot=slot, fields=fields)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.core import minibatches
 from cl_func.core.kinds import S
 from cl_func.core.nodes import Wrapper
@@ -58,7 +58,7 @@ def rehearse(
     occupied row change nothing. Memories store inputs as floating tensors, so the step sees them as they are.
     """
     checks.path("slot", slot, "replay")
-    checks.function("step", step)
+    signatures.update("step", step)
     on_stored_rows: Callable[[S, Experience], S] = tree.map(lambda leaf: OnStoredRows(leaf, slot), step)
     loop = minibatches(on_stored_rows, batch_size=batch_size, epochs=epochs, iterations=iterations)
     return tree.replace(loop, view=MemoryRows(slot))

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, random
+from cl_func import checks, random, signatures
 from cl_func.augment import Augment
 from cl_func.augment.color import normalizes
 from cl_func.models.cnn import as_images
@@ -48,7 +48,7 @@ def augmented(model: Model, augment: Augment) -> Model:
     are no images of that shape (flat ones are given it), and for an `augment` that returns another shape or dtype.
     """
     checks.model("model", model)
-    checks.function("augment", augment, "a function (key, x) -> x, such as cl.augment.horizontal_flip()")
+    signatures.function("augment", augment, 2, "a function (key, x) -> x, such as cl.augment.horizontal_flip()")
     image_shape(model, "to be augmented")
     plain, heads = split_heads(model)
     if isinstance(plain.apply, Augmented):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.experiences import Experience
 from cl_func.models.model import Model, ModelState
 from cl_func.tree import describe
@@ -59,7 +59,7 @@ def row_factors(
     checks.instance("net", net, ModelState, "the ModelState of model.init(key)")
     checks.instance("x", x, Tensor, "a tensor [n, ...]")
     checks.tensor("task", task, x.shape[:1], torch.int64, like=x)
-    checks.function("outputs", outputs, "a function of logits [n, C]")
+    signatures.function("outputs", outputs, 1, "a function of logits [n, C]")
     checks.tensor("weights", weights, like=x)
     zeros = {name: x.new_zeros((x.shape[0], w.shape[0]), dtype=w.dtype) for name, w in net.params.items() if w.ndim == 2}
     found: list[tuple[str, str | None]] = []

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.experiences import Experience
 from cl_func.tree import state
 
@@ -102,15 +102,15 @@ class Model:
     input_dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        checks.function("init", self.init, "a function from a key to a ModelState")
-        checks.function("apply", self.apply, "a function (params, buffers, x, ...) -> (logits, buffers)")
+        signatures.function("init", self.init, 1, "a function from a key to a ModelState")
+        signatures.function("apply", self.apply, 3, "a function (params, buffers, x, ...) -> (logits, buffers)")
         checks.positive_int("n_classes", self.n_classes)
         if self.input_shape is not None:
             checks.sizes("input_shape", self.input_shape)
         if self.features is not None:
-            checks.function("features", self.features)
+            signatures.function("features", self.features, 3, "a function (params, buffers, x, ...) -> features [n, F]")
         if self.fresh is not None:
-            checks.function("fresh", self.fresh)
+            signatures.function("fresh", self.fresh, 2, "a function (key, params) -> params")
         input_kind(self.input_dtype)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_func import checks, torch_private
+from cl_func import checks, signatures, torch_private
 from cl_func.checks import positive_int
 from cl_func.models.model import Model, input_kind
 from cl_func.models.pure import Templates, fresh_params, init_module, refused
@@ -71,7 +71,7 @@ def from_module(
     ModelState(params={weight: float32[3, 4], bias: float32[3]}, buffers={})
     """
     if forward is not None:
-        checks.function("forward", forward, "a function (module, x) -> logits [n, n_classes]")
+        signatures.function("forward", forward, 2, "a function (module, x) -> logits [n, n_classes]")
     given = (positive_int("n_classes", n_classes), last_layer, forward, input_kind(input_dtype))
     module = _Classifier(factory, check_replacements(replace), *given)
     shape = None if input_shape is None else input_size(input_shape)

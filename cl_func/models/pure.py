@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cl_func import checks, random, torch_private
+from cl_func import checks, random, signatures, torch_private
 from cl_func.models import fresh
 from cl_func.models.batch_norm import BatchNorm
 from cl_func.models.initialisation import Initialisation, record
@@ -64,9 +64,9 @@ class PureModule:
     fresh: Fresh
 
     def __post_init__(self) -> None:
-        checks.function("init", self.init, "a function from a key to a ModelState")
-        checks.function("apply", self.apply, "a function (params, buffers, *args, ...) -> (outputs, buffers)")
-        checks.function("fresh", self.fresh, "a function (key, params) -> params")
+        signatures.function("init", self.init, 1, "a function from a key to a ModelState")
+        signatures.function("apply", self.apply, 3, "a function (params, buffers, *args, ...) -> (outputs, buffers)")
+        signatures.function("fresh", self.fresh, 2, "a function (key, params) -> params")
 
 
 def pure(factory: Callable[[], nn.Module], *, replace: Replacements | None = None) -> PureModule:
@@ -255,6 +255,7 @@ def _made(factory: Callable[[], nn.Module]) -> nn.Module:
         raise TypeError(
             f"factory: expected a function without arguments that builds a module, got {factory!r}; give lambda: MyNet()."
         )
+    signatures.function("factory", factory, 0, "a function without arguments that builds a module, such as lambda: MyNet()")
     module = factory()
     if not isinstance(module, nn.Module):
         raise TypeError(f"factory: expected it to return a torch.nn.Module, got {describe(module)}.")

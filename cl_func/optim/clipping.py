@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from cl_func import tree
+from cl_func import signatures, tree
 from cl_func.core import GradientTransform
 from cl_func.optim.hyperparameters import nonnegative_or_path, resolve, working_dtype
-from cl_func.tree import PyTree, describe
+from cl_func.tree import PyTree
 
 
 def clip_by_global_norm(max_norm: float | str) -> GradientTransform:
@@ -66,8 +66,7 @@ def chain(*transforms: GradientTransform) -> GradientTransform:
     {'a': tensor([-0.5000])}
     """
     for transform in transforms:
-        if not callable(transform):
-            raise TypeError(f"transforms: expected functions (grads, state, exp) -> (grads, state), got {describe(transform)}.")
+        signatures.transform("transforms", transform)
     return partial(_chain, transforms=transforms)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Update
 from cl_func.optim.hyperparameters import nonnegative_or_path, resolve
@@ -55,7 +55,7 @@ def schedule(fn: Callable[..., Tensor], slot: str = "opt", **hyperparameters: fl
     >>> warm_up({"opt": sgd(0.1).init({"w": torch.zeros(2)})}, None)["opt"].scale
     tensor(0.2500)
     """
-    checks.function("fn", fn, "a function of ticks")
+    signatures.function("fn", fn, 1, ", ".join(("a function of ticks", *hyperparameters)), keywords=hyperparameters)
     checks.path("slot", slot, "opt")
     values = {name: checks.number_or_path(name, value, "opt.gamma") for name, value in hyperparameters.items()}
     return partial(_step, fn=fn, slot=slot, hyperparameters=values)

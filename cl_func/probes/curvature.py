@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, random, tree
+from cl_func import checks, contracts, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Loss
 from cl_func.experiences import Experience
@@ -38,7 +38,7 @@ def hessian_top_eigenvalue(loss: Loss, exp: Experience | None = None, *, iterati
 
     Raises TypeError or ValueError for other arguments.
     """
-    checks.function("loss", loss, "a loss function (params, state, exp) -> (scalar, state)")
+    signatures.loss("loss", loss)
     return on_rows(partial(_top, loss=loss, iterations=positive_int("iterations", iterations)), exp, n)
 
 

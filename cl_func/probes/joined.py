@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.core import Probe
 from cl_func.tree import state
 
@@ -44,4 +44,4 @@ def join(*probes: Probe) -> Joined:
     """
     if not probes:
         raise TypeError("probes: expected at least one Probe, got none.")
-    return Joined(probes=tuple(checks.function("probes", probe, "Probes such as cl.evaluate(model, stream)") for probe in probes))
+    return Joined(probes=tuple(signatures.probe("probes", probe) for probe in probes))

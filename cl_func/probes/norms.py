@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.core import Loss, Probe
-from cl_func.core.steps import gradient
+from cl_func.core.steps import unchecked_gradient
 from cl_func.experiences import Experience
 from cl_func.probes.rows import OnRows, apart, on_rows
 from cl_func.tree import PyTree
@@ -52,9 +52,9 @@ def gradient_norm(loss: Loss, exp: Experience | None = None, *, n: int | None = 
     `cl.trace.grad_norm` has the norms of the minibatches, as the run takes them.
     Raises TypeError or ValueError for other arguments.
     """
-    checks.function("loss", loss, "a loss function (params, state, exp) -> (scalar, state)")
+    signatures.loss("loss", loss)
     return on_rows(partial(_gradient, loss=loss), exp, n)
 
 
 def _gradient(state: Any, exp: Experience, *, loss: Loss) -> dict[str, Tensor]:
-    return {"gradient_norm": joint_norm(gradient(loss, apart(state, _KEY), exp)[0])}
+    return {"gradient_norm": joint_norm(unchecked_gradient(loss, apart(state, _KEY), exp)[0])}

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
-from cl_func.core import GradientTransform, Loss, gradient
+from cl_func.core import GradientTransform, Loss
+from cl_func.core.steps import unchecked_gradient
 from cl_func.experiences import Experience
 from cl_func.memory import draws, replay
 from cl_func.memory.kinds import Draw
@@ -31,16 +32,16 @@ def project(loss: Loss, n: int, slot: str = "replay", draw: Draw = draws.uniform
     mode), and what it changes in the state stays: batch statistics move towards the replayed rows too, draws move their keys.
     """
     positive_int("n", n)
-    checks.function("loss", loss, "a loss function")
+    signatures.loss("loss", loss)
     checks.path("slot", slot, "replay")
-    checks.function("draw", draw, "a function draw(memory, key, n)")
+    signatures.function("draw", draw, 3, "a function draw(memory, key, n)")
     return partial(_project, loss=loss, n=n, slot=slot, draw=draw)
 
 
 def _project(grads: PyTree, state: Any, exp: Experience, *, loss: Loss, n: int, slot: str, draw: Draw) -> tuple[PyTree, Any]:
     key, draw_key = random.split(state.key)
     rows, valid = draw(tree.get(state, slot), draw_key, n)
-    reference, state = gradient(loss, state.replace(key=key), replay.recalled(exp, rows, valid))
+    reference, state = unchecked_gradient(loss, state.replace(key=key), replay.recalled(exp, rows, valid))
     g, r = to_vector(grads), to_vector(reference)
     dot, square = torch.dot(g, r), torch.dot(r, r)
     violated = valid.any() & (dot < 0) & (square > 0)

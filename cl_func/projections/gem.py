@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
-from cl_func.core import GradientTransform, Loss, Update, gradient
+from cl_func.core import GradientTransform, Loss, Update
+from cl_func.core.steps import unchecked_gradient
 from cl_func.experiences import Experience
 from cl_func.memory import Reservoir, replay, reservoir
 from cl_func.memory.offering import offer
@@ -86,7 +87,7 @@ def insert(slot: str = "gem", which: Which = by_index) -> Update:
     can be read; a compiled or vmapped run puts the rows into the last memory.
     """
     checks.path("slot", slot, "gem")
-    checks.function("which", which, "a function which(state, exp) that gives the number of the memory")
+    signatures.function("which", which, 2, "a function which(state, exp) that gives the number of the memory")
     return partial(_insert, slot=slot, which=which)
 
 
@@ -109,9 +110,9 @@ def project(loss: Loss, slot: str = "gem", which: Which = by_index) -> GradientT
     `loss` runs on all rows of each memory as it does in training (train mode), each with a key of its own. What it changes in the
     state is dropped, for there are T outcomes: batch statistics move in the forward pass of the minibatch only.
     """
-    checks.function("loss", loss, "a loss function")
+    signatures.loss("loss", loss)
     checks.path("slot", slot, "gem")
-    checks.function("which", which, "a function which(state, exp) that gives the number of the memory")
+    signatures.function("which", which, 2, "a function which(state, exp) that gives the number of the memory")
     return partial(_project, loss=loss, slot=slot, which=which)
 
 
@@ -123,7 +124,7 @@ def _project(grads: PyTree, state: Any, exp: Experience, *, loss: Loss, slot: st
 
     def reference(rows: PyTree, valid: Tensor, key: Tensor) -> Tensor:
         own = state.replace(key=key, model=aside(state.model, key))
-        return to_vector(gradient(loss, own, replay.recalled(exp, rows, valid))[0])
+        return to_vector(unchecked_gradient(loss, own, replay.recalled(exp, rows, valid))[0])
 
     G = torch.func.vmap(reference)(memory.data, memory.occupied, random.split(loss_key, n))
     others = torch.arange(n, device=memory.seen.device) != _memory_index(memory, which, state, exp)

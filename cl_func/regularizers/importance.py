@@ -28,7 +28,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import SkipEmpty, Update, compose, minibatches
 from cl_func.experiences import Experience, require_target
@@ -211,8 +211,8 @@ def accumulate(
     checks.instance("measure", measure, Measure, "a Measure such as importance.fisher(model)")
     checks.path("slot", slot, "ewc")
     checks.instance("kind", kind, type, "the class of what is in the slot")
-    checks.function("begin", begin, "a function begin(slot, params)")
-    checks.function("add", add, "a function add(slot, params, part)")
+    signatures.function("begin", begin, 2, "a function begin(slot, params)")
+    signatures.function("add", add, 3, "a function add(slot, params, part)")
     for name, value in (("batch_size", batch_size), ("samples", samples)):
         if value is not None:
             positive_int(name, value)

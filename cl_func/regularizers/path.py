@@ -15,6 +15,7 @@ import torch
 
 from cl_func import checks, core, tree
 from cl_func.core import GradientTransform, Loss, Optimizer
+from cl_func.core.steps import unchecked_gradient
 from cl_func.experiences import Experience
 from cl_func.regularizers import quadratic
 
@@ -26,8 +27,8 @@ class PathStep(core.TrainStep):
     slot: str
 
     def __call__(self, agent: Any, exp: Experience) -> Any:
-        task_grads, agent = core.gradient(self.loss, agent, exp)
-        penalty_grads, agent = core.gradient(quadratic.loss(self.slot), agent, exp)
+        task_grads, agent = unchecked_gradient(self.loss, agent, exp)
+        penalty_grads, agent = unchecked_gradient(quadratic.loss(self.slot), agent, exp)
         agent, updates = self.apply_gradients(tree.map(torch.add, task_grads, penalty_grads), agent, exp)
         held = tree.get(agent, self.slot)
         if not hasattr(held, "path"):

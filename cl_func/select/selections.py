@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, random
+from cl_func import checks, random, signatures
 from cl_func.core import Probe, Strategy
 from cl_func.experiences import Benchmark, Stream
 from cl_func.select import splits
@@ -164,9 +164,11 @@ def _selection(
     one = metric[0] if isinstance(metric, tuple) and len(metric) == 2 and isinstance(metric[1], str) else metric
     if not (one is None or isinstance(one, str) or checks.is_function(one)) or (one is None and metric is not None):
         raise checks.type_error("metric", "the name of a metric, a function, or a pair of one of these and a history", metric)
+    if checks.is_function(one):
+        signatures.function("metric", one, 1, "the name of a metric, or a function of a history [time, ...]")
     checks.choice("largest", largest, True, False, None)
     if probe is not None:
-        checks.function("probe", probe, "a function from a stream to a Probe, such as functools.partial(cl.evaluate, model)")
+        signatures.function("probe", probe, 1, "a function from a stream to a Probe, such as functools.partial(cl.evaluate, model)")
     return Selection(split, *data, metric, largest, checks.positive_int("seeds", seeds), probe)
 
 
@@ -206,7 +208,8 @@ def fresh_seeds(n: int, report: int | Sequence[int]) -> list[int]:
 def check(hparams: Grid, sweep: Any) -> list[dict[str, Any]]:
     """Check what every `choose` is given, and return the points of the grid; TypeError otherwise."""
     checks.instance("hparams", hparams, Grid, "a grid to choose from, such as cl.grid({'opt.lr': [0.03, 0.1]})")
-    checks.function("sweep", sweep, "cl.sweep, or a functools.partial of it")
+    keywords = ("seeds", "hparams", "probe", "every")
+    signatures.function("sweep", sweep, 2, "cl.sweep, or a functools.partial of it", keywords=keywords)
     return hparams.points()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.experiences import Benchmark, Stream
 from cl_func.streams.holdout import with_validation
 
@@ -83,4 +83,4 @@ def apply(split: Split, benchmark: Benchmark | Make) -> Benchmark | Make:
     """What a sweep is given in place of a benchmark: the benchmark that is split, or the function that makes it for each seed."""
     if isinstance(benchmark, Benchmark):
         return split(benchmark)
-    return _SplitEach(checks.function("benchmark", benchmark, "a Benchmark or a function from a key to one"), split)
+    return _SplitEach(signatures.function("benchmark", benchmark, 1, "a Benchmark or a function from a key to one"), split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.core import Loss
 from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy, mask_logits, target_of, weighted_mean
@@ -21,7 +21,7 @@ def task_loss(model: Model, loss: Loss | None) -> Loss:
     checks.model("model", model)
     if loss is None:
         return cross_entropy(model)
-    checks.function("loss", loss, "None or a loss such as cl.losses.mean_squared_error(model)")
+    signatures.loss("loss", loss, "None or a Loss such as cl.losses.mean_squared_error(model)")
     if target_of(loss) != "class" and split_heads(model)[1] is not None:
         raise ValueError(
             "model: in a multi-head model the classes of a row's task compete, which is for class labels; give a single head."

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.core import GradientTransform, Loss, Strategy, TrainStep, Update, compose
 from cl_func.core.nodes import Combinator, Wrapper
 from cl_func.core.updates import _conditional
@@ -89,7 +89,8 @@ def extend(
 
 def _functions(name: str, value: Any) -> tuple[Any, ...]:
     several = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return tuple(checks.function(name, one) for one in several)
+    kinds = {"loss": signatures.loss, "transform": signatures.transform, "around_step": checks.function}
+    return tuple(kinds.get(name, signatures.update)(name, one) for one in several)
 
 
 def _init(key: Tensor, *, base: Callable[[Tensor], Any], slots: tuple[Any, ...]) -> Any:

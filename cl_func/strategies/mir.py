@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cl_func import checks, memory, random, tree
 from cl_func.checks import positive_int
-from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, gradient, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, minibatches, train_step
+from cl_func.core.steps import unchecked_gradient
 from cl_func.experiences import Experience
 from cl_func.losses import row_losses, target_of
 from cl_func.memory.kinds import RowLosses
@@ -129,7 +130,7 @@ def _step(
     """The Update on a minibatch: the virtual step, the choice among the candidates, and the training with those chosen."""
     key, draw_key = random.split(agent.key)
     agent = agent.replace(key=key)
-    grads, moved = gradient(loss, agent, exp)
+    grads, moved = unchecked_gradient(loss, agent, exp)
     # The virtual pass has used up the keys of layers that draw, such as dropout, but must not move their statistics.
     agent = agent.replace(model=with_keys(agent.model, moved.model.buffers))
     params = agent.model.params

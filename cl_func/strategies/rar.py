@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, memory, random, tree
-from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, gradient, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, TrainStep, compose, minibatches, train_step
+from cl_func.core.steps import unchecked_gradient
 from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy
 from cl_func.losses.classification import check_classes
@@ -160,7 +161,7 @@ def _step(
     key, draw_key = random.split(agent.key)
     rows, drawn = memory.reservoir.draw(agent.replay, draw_key, replay_size)
     agent = agent.replace(key=key)
-    grads, moved = gradient(loss, agent, exp)
+    grads, moved = unchecked_gradient(loss, agent, exp)
     # The virtual pass has used up the keys of layers that draw, such as dropout, but must not move their statistics.
     agent = agent.replace(model=with_keys(agent.model, moved.model.buffers))
     params = tree.map(lambda p, g: p - agent.virtual_lr.to(p.dtype) * g, agent.model.params, grads)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.core import Strategy
 from cl_func.experiences import Benchmark
 from cl_func.sweeps.chosen import CHOICE
@@ -74,13 +74,15 @@ def cells(strategies: Any, benchmark: Any, hparams: Any, streams: Any) -> list[C
     settings = _named("benchmark", benchmark, "{'class': benchmark}") if isinstance(benchmark, Mapping) else {None: benchmark}
     for setting, one in settings.items():
         at = "benchmark" if setting is None else f"benchmark[{setting!r}]"
-        if not isinstance(one, Benchmark) and not callable(one):
-            raise checks.type_error(at, "a Benchmark, a function from a key to one, or a mapping from settings to these", one)
+        if not isinstance(one, Benchmark):
+            signatures.function(at, one, 1, "a Benchmark, a function from a key to one, or a mapping from settings to these")
     grids, functions = _of_methods("hparams", hparams, methods), _of_methods("streams", streams, methods)
     for name, grid in grids.items():
         checks.instance(f"hparams[{name!r}]", grid, Grid, "a grid, cl.grid({path: values})")
     for name, function in functions.items():
-        checks.function(f"streams[{name!r}]", function, "a function from a benchmark to another, such as cl.streams.cumulative")
+        signatures.function(
+            f"streams[{name!r}]", function, 1, "a function from a benchmark to another, such as cl.streams.cumulative"
+        )
     found = list[Cell]()
     for name, given in methods.items():
         for setting, strategy in _by_setting(name, given, settings).items():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Probe, Strategy
 from cl_func.experiences import Benchmark
@@ -47,11 +47,11 @@ def check_options(
     resuming.on_change(on_change)
     positive_int("every", every)
     if probe is not None:
-        checks.function("probe", probe)
+        signatures.probe("probe", probe)
     if not (isinstance(lanes, str) and lanes == "auto"):
         positive_int("lanes", lanes)
     if tap is not None:
-        checks.function("tap", tap, "a function (time, entry, labels), such as one of cl.taps")
+        signatures.function("tap", tap, 3, "a function (time, entry, labels), such as one of cl.taps")
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
     if resume is not None and not _is_folder(resume):
@@ -79,8 +79,8 @@ def plan(
     """
     if not isinstance(strategy, Strategy):
         raise TypeError(f"strategy: expected a cl.Strategy(init, update), got {tree.describe(strategy)}.")
-    if not isinstance(benchmark, Benchmark) and not callable(benchmark):
-        raise TypeError(f"benchmark: expected a Benchmark or a function from a key to one, got {tree.describe(benchmark)}.")
+    if not isinstance(benchmark, Benchmark):
+        signatures.function("benchmark", benchmark, 1, "a Benchmark or a function from a key to one")
     values = chosen.check_point("hparams", hparams if isinstance(hparams, Mapping) else {})
     if hparams is not None and not isinstance(hparams, (Grid, Mapping)):
         raise TypeError(f"hparams: expected a grid, cl.grid({{path: values}}), or a point, {{path: value}}, got {hparams!r}.")

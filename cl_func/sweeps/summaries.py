@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, metrics
+from cl_func import checks, metrics, signatures
 from cl_func.metrics.checking import check_accuracies
 from cl_func.tree import describe
 
@@ -121,6 +121,7 @@ def resolve(
     else:
         if not callable(metric) or isinstance(metric, (type, torch.nn.Module)):
             raise checks.type_error("metric", f"one of {', '.join(names)}, or a function of a history [time, ...]", metric)
+        signatures.function("metric", metric, 1, f"one of {', '.join(names)}, or a function of a history [time, ...]")
         name, function = next(((n, f) for n, f in names.items() if f is metric), (None, metric))
     if name is not None and function is not final and value.ndim != n_axes + 2:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, random, transforms, tree
+from cl_func import checks, contracts, random, signatures, transforms, tree
 from cl_func.core.kinds import GradientTransform, Loss, Probe, Update
 from cl_func.core.loop import fold
 from cl_func.experiences import Experience, pad
@@ -130,7 +130,7 @@ def check_draw(
     memory: has `data`, a tree of tensors [capacity, ...], and `occupied`, [capacity] bool. Try an empty, a partly filled and a full
     one.
     """
-    checks.function("draw", draw, "a function draw(memory, key, n)")
+    signatures.function("draw", draw, 3, "a function draw(memory, key, n)")
     checks.positive_int("n", n)
     checks.flag("compiled", compiled)
     occupied = checks.occupied("memory", memory)

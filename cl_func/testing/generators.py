@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.experiences import Benchmark, Experience, Stream, experience, stream
 from cl_func.sources import Dataset
 from cl_func.sources.source import Target
@@ -99,5 +99,5 @@ def streams(n_features: int = 6, n_classes: int = 4, max_length: int = 3, target
 
 def agents(init: Callable[[Tensor], S]) -> SearchStrategy[S]:
     """Hypothesis strategy: states `init(key)` of random keys."""
-    checks.function("init", init, "a function from a key to a state")
+    signatures.function("init", init, 1, "a function from a key to a state")
     return keys().map(init)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, core, random, transforms, tree
+from cl_func import checks, contracts, core, random, signatures, transforms, tree
 from cl_func.experiences import Experience, pad
 from cl_func.testing.fake_device import device_fault
 from cl_func.testing.key_uses import KeyUses, record_key_uses
@@ -54,7 +54,11 @@ def check_device_law(function: Function, state: Any, exp: Any, out: PyTree) -> N
 
 def check_arguments(name: str, function: Any, state: Any, exp: Any, **flags: Any) -> None:
     """Check the arguments of a public check."""
-    checks.function(name, function)
+    kinds = {"update": signatures.update, "loss": signatures.loss, "transform": signatures.transform, "probe": signatures.probe}
+    if name in kinds:
+        kinds[name](name, function)
+    else:
+        signatures.function(name, function, 2, "a function of (state, exp)")
     if any(leaf.is_meta for leaf in tree.leaves(checks.tensors("state", state))):
         raise ValueError("state: it is on the device meta, which holds no values.")
     if exp is not None or name not in ("probe", "function"):

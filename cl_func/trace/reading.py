@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, signatures
 from cl_func.core import Probe
 from cl_func.core.traces import Snapshot, Trace, lookup
 from cl_func.tree import state, static
@@ -52,7 +52,7 @@ def probe(*slots: str, beside: Probe | None = None) -> TraceProbe:
     if len(set(slots)) < len(slots):
         raise ValueError(f"slots: expected each once, got {slots}.")
     if beside is not None:
-        checks.function("beside", beside, "a Probe such as cl.evaluate(model, benchmark.test)")
+        signatures.probe("beside", beside)
     return TraceProbe(beside=beside, slots=slots)
 
 

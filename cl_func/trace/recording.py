@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Loss, Update
 from cl_func.core.traces import Trace
@@ -62,7 +62,7 @@ def loss(loss: Loss, slot: str = "trace") -> Loss:
 
     Raises TypeError or ValueError for other arguments, and, when applied, for a slot without a trace.
     """
-    checks.function("loss", loss, "a loss function (params, state, exp) -> (scalar, state)")
+    signatures.loss("loss", loss)
     made = partial(_loss, loss=loss, slot=checks.path("slot", slot, "losses"))
     try:
         rows = row_losses(loss)
@@ -97,7 +97,7 @@ def record(function: Callable[[Any, Any], Tensor], slot: str = "trace") -> Updat
     `minibatches(compose(step, record(rate, "rates")), batch_size=10)`. Raises as `loss` does, and for a function that gives
     anything else.
     """
-    checks.function("function", function, "a function (state, exp) -> a tensor of shape ()")
+    signatures.function("function", function, 2, "a function (state, exp) -> a tensor of shape ()")
     return partial(_record_value, function=function, slot=checks.path("slot", slot, "rates"))
 
 

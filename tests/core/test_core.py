@@ -198,7 +198,7 @@ def test_check_finite_names_experience_and_step():
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: cl.compose(1), TypeError, "updates: expected a function"),
+        (lambda: cl.compose(1), TypeError, "updates: expected an Update"),
         (lambda: cl.repeat(note, 0), ValueError, "times: .* at least 1, got 0"),
         (lambda: cl.at("", note), ValueError, "slot: expected a path"),
         (lambda: cl.at("reply", note)(log(), None), ValueError, "'reply'.*there is key, model, opt, count"),

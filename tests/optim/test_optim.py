@@ -233,7 +233,7 @@ def test_init_checks_the_params(opt):
         (lambda: optim.clip_by_global_norm(None), TypeError, "max_norm: .*got None"),
         (lambda: optim.clip_by_value(-1.0), ValueError, "limit: .*got -1.0"),
         (lambda: optim.clip_by_value(""), ValueError, "limit: .*empty string"),
-        (lambda: optim.chain(optim.clip_by_value(1.0), 3), TypeError, "transforms: expected functions .*got 3"),
+        (lambda: optim.chain(optim.clip_by_value(1.0), 3), TypeError, "transforms: expected a GradientTransform.*got 3"),
         (lambda: optim.schedule(0.9), TypeError, "fn: expected a function of ticks, got 0.9"),
         (lambda: optim.schedule(lambda t: t, slot=3), ValueError, "slot: expected a path .*got 3"),
         (lambda: optim.schedule(lambda t, a: t, a=None), TypeError, "a: expected a number or the path .*got None"),

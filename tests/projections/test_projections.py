@@ -453,8 +453,8 @@ def test_forgets_less_than_naive(name):
     [
         (lambda: agem.project(LOSS, 0), ValueError, "n: expected an integer of at least 1"),
         (lambda: cl.strategies.agem(MODEL, SGD, capacity=2, sample_size=0), ValueError, "sample_size"),
-        (lambda: agem.project(3, 1), TypeError, "loss: expected a loss function"),
-        (lambda: gem.project(None), TypeError, "loss: expected a loss function"),
+        (lambda: agem.project(3, 1), TypeError, "loss: expected a Loss"),
+        (lambda: gem.project(None), TypeError, "loss: expected a Loss"),
         (lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=0, n_experiences=2), ValueError, "memory_per_experience"),
         (lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=1, n_experiences=2.0), TypeError, "n_experiences"),
         (lambda: cl.strategies.gem(MODEL, SGD, memory_per_experience=1, n_experiences=2, margin=-1), ValueError, "margin"),

@@ -132,4 +132,6 @@ def test_a_benchmark_per_seed():
 def test_it_is_pickled_and_runs_nothing_for_one_point():
     made = cl.select.successive_halving(eta=4)
     assert pickle.loads(pickle.dumps(made)).describe() == made.describe()
-    assert cl.select.successive_halving().choose(STRATEGY, BENCH, cl.grid({"opt.lr": [0.1]}), sweep=forbidden) == {"opt.lr": 0.1}
+    assert cl.select.successive_halving().choose(
+        STRATEGY, BENCH, cl.grid({"opt.lr": [0.1]}), sweep=lambda *args, **options: forbidden(0)
+    ) == {"opt.lr": 0.1}

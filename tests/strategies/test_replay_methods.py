@@ -246,7 +246,7 @@ def test_differs_from_er(method):
         (lambda: strategies.der_pp(MODEL, SGD, capacity=5, replay_size=1, beta=True), TypeError, "beta: expected a finite number"),
         (lambda: strategies.der_pp(MODEL, SGD, capacity=5, replay_size=1, beta=float("nan")), ValueError, "beta: .* got nan"),
         (lambda: losses.replayed(losses.cross_entropy(MODEL), 0), ValueError, "n: .* at least 1, got 0"),
-        (lambda: losses.replayed(None, 2), TypeError, "loss: expected a loss function"),
+        (lambda: losses.replayed(None, 2), TypeError, "loss: expected a Loss"),
         (lambda: losses.dark_experience(MODEL, 0), ValueError, "n: .* at least 1, got 0"),
         (
             lambda: losses.dark_experience(MODEL, 2)(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cl_func import checks
+from cl_func import signatures
 from cl_func.core.tapping import Tap
 from cl_func.tree import PyTree
 
@@ -39,12 +39,12 @@ class Warned:
 
 def warn(tap: Tap) -> Warned:
     """The same tap, with a warning where it raises an exception."""
-    return Warned(checks.function("tap", tap, "a function (time, entry)"))
+    return Warned(signatures.function("tap", tap, 2, "a function (time, entry)", most=3))
 
 
 def several(*taps: Tap) -> Several:
     """Several taps as one, called in order."""
-    return Several(tuple(checks.function("taps", tap, "functions (time, entry)") for tap in taps))
+    return Several(tuple(signatures.function("taps", tap, 2, "functions (time, entry)", most=3) for tap in taps))
 
 
 @dataclasses.dataclass(frozen=True)
