@@ -14,6 +14,7 @@ from torch import Tensor
 from cl_func import torch_private
 from cl_func.compiler import arena, driver
 from cl_func.compiler.add_product import ADD_PRODUCT, product_operands
+from cl_func.compiler.denormals import Flushed
 from cl_func.compiler.recording import Call, KernelCall, OperationCall, Recording
 from cl_func.compiler.threads import OneThread
 from cl_func.torch_private import c_tensor, pytree
@@ -70,7 +71,8 @@ class Driven:
         table: the address of words [n, number of copied inputs], the address of each of these inputs in each step.
         Raises what an operation raises, and RuntimeError for a kernel that fails.
         """
-        with self.lock, OneThread(self.one_thread):  # whoever comes second must not use the memory of a step that is not finished
+        # Whoever comes second must not use the memory of a step that is not finished.
+        with self.lock, Flushed(), OneThread(self.one_thread):
             arguments = self.code, len(self.code), self.places, len(self.copied), table, n, seconds
             done: int = driver.steps()(*arguments, self.callback, self.error, len(self.error))
             if done == n or not self.error.value:

@@ -30,6 +30,10 @@ SOURCE = r"""
 #include <cstring>
 #include <exception>
 #include <utility>
+#if defined(__SSE__) && defined(_OPENMP)
+#include <omp.h>
+#include <xmmintrin.h>
+#endif
 
 using word = int64_t;
 using handle = void*;
@@ -83,12 +87,31 @@ static bool step(const word* code, const word* end, callback python) {
     return true;
 }
 
+// While it lives, all threads of a kernel take numbers too small for full precision as 0, as their caller does (`denormals.py`).
+struct Flushed {
+#if defined(__SSE__) && defined(_OPENMP)
+    static inline thread_local unsigned before = 0;
+    const bool several = omp_get_max_threads() > 1;
+    Flushed() {
+        if (!several) return;
+        #pragma omp parallel
+        { before = _mm_getcsr(); _mm_setcsr(before | 0x8040); }
+    }
+    ~Flushed() {
+        if (!several) return;
+        #pragma omp parallel
+        { _mm_setcsr(before); }
+    }
+#endif
+};
+
 // Take up to n steps, and no more after some seconds. places: for each of m inputs [to, rows, bytes of a row, bytes from row to
 // row]; table: [n, m] where each comes from. Returns the number of steps taken; fewer with `error` set is a failure.
 extern "C" word cl_func_steps(const word* code, word words, const word* places, word m, const word* table, word n, double seconds,
                               callback python, char* error, word error_size) {
     using clock = std::chrono::steady_clock;
     const auto begin = clock::now();
+    const Flushed flushed;
     word i = 0;
     error[0] = 0;
     try {

@@ -27,6 +27,7 @@ from cl_func.compiler import cuda_graphs, native
 from cl_func.compiler.allocator import keep_freed_memory
 from cl_func.compiler.collection import collection_deferred
 from cl_func.compiler.cuda_graphs import Replayed
+from cl_func.compiler.denormals import Flushed
 from cl_func.compiler.driven import Driven
 from cl_func.compiler.native import Native
 from cl_func.compiler.repairs import repair
@@ -180,7 +181,7 @@ class Program:
 
     def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
         """The leaves of the result."""
-        with torch.no_grad(), OneThread(self.small):
+        with torch.no_grad(), Flushed(), OneThread(self.small):
             if self.replayed is not None:
                 self.replayed(inputs)
                 return inputs[: self.structure.num_leaves]
