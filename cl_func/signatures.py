@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -66,11 +67,17 @@ def function(name: str, value: T, n: int, expected: str, most: int = 0, keywords
 def _kind(name: str, value: T, n: int, expected: str) -> T:
     """Also refuse a function of this library that makes such a value, given in its place, such as cl.plasticity.reset_head."""
     function(name, value, n, expected)
-    if inspect.isfunction(value) and value.__module__.startswith("cl_func."):
+    if inspect.isfunction(value) and _of_library(value):
         signature = inspect.signature(value)
         if next(iter(signature.parameters), None) not in ("state", "agent", "params", "grads"):
             raise _error(name, value, signature, expected)
     return value
+
+
+def _of_library(value: Any) -> bool:
+    """Whether a module of this library has a function by its name; code that is executed from a text is of no module."""
+    module = value.__module__ or ""
+    return module.startswith("cl_func.") and getattr(sys.modules.get(module), value.__name__, None) is value
 
 
 def _fits(signature: inspect.Signature, n: int, keywords: Iterable[str]) -> bool:

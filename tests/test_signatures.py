@@ -65,6 +65,13 @@ def test_what_can_be_called_is_taken():
         assert signatures.update("update", one) is one
 
 
+def test_functions_of_no_module_are_taken():
+    names = {"__name__": None}
+    exec("def update(s, e):\n    return s", names)
+    assert names["update"].__module__ is None
+    assert cl.compose(names["update"])(1, None) == 1
+
+
 def test_what_a_keyword_takes_away_counts():
     def fn(ticks, steps):
         return ticks / steps

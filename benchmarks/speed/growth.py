@@ -7,6 +7,7 @@ import statistics
 
 from benchmarks.speed.report import Measured, Report
 from benchmarks.speed.steps import Contender, Settings, compare
+from benchmarks.works import WORKS
 
 CAPACITIES = (500, 5_000, 50_000)
 # Two threads that share one small product wait for each other; where cores are shared, that makes times vary by half.
@@ -31,6 +32,7 @@ def b6(settings: Settings, report: Report) -> None:
     report.bar(work, "100 times the capacity: time per step", times[large], times[small], 1.15)
 
     _flat(settings, report)
+    _dead(settings, report)
 
     # The resident memory that a lane adds is the difference between many lanes and one, in which program and libraries cancel.
     many = f"{lanes[-1]} lanes"
@@ -39,6 +41,20 @@ def b6(settings: Settings, report: Report) -> None:
         added = [(answer["rss_mb"] - base) / (lanes[-1] - 1) for answer in answers[many][1:]]
         report.measured.append(Measured(work, f"memory that one lane adds, over {lanes[-1]} lanes", "MB", added))
         report.measured.append(Measured(work, "of which the state of a run", "MB", [answers[many][0]["state_mb_per_lane"]]))
+
+
+def _dead(settings: Settings, report: Report) -> None:
+    """A step with Adam where most units are dead, beside one where none is."""
+    work = "B6-dead"
+    report.titles[work] = f"{WORKS[work].title}, one thread: dead units, whose averages are numbers too small for full precision"
+    contenders = [
+        Contender(f"{mode}, {what}", "ours", "speed.workers.ours", (work, "--mode", mode, "--dead", dead, *ONE))
+        for mode in ("compiled", "eager")
+        for dead, what in ((0.0, "no unit is dead"), (0.6, "60% of the units are dead"))
+    ]
+    compare(settings, report, work, contenders)
+    none, most, *_ = (report.median(work, one.name) for one in contenders)
+    report.bar(work, "60% dead / none, compiled: time per step", most, none, 1.05)
 
 
 def _flat(settings: Settings, report: Report) -> None:

@@ -34,6 +34,18 @@ def experiences(work: Work, device: str = "cpu") -> list[cl.Experience]:
     return list(cl.streams.split_online(bench, work.batch).train if work.online else bench.train)
 
 
+def dying(state: cl.Agent, fraction: float) -> cl.Agent:
+    """The state with the first units of each hidden layer dead, and of their weights the averages that Adam is left with."""
+    changes: dict[str, torch.Tensor] = {}
+    for name, bias in list(state.model.params.items())[1:-1:2]:
+        n, weight = round(fraction * len(bias)), name.replace("bias", "weight")
+        changes[f"model.params.{name}"] = torch.cat([torch.full((n,), -1e3), bias[n:]])
+        for path, leaf in cl.tree.items(state.opt):
+            if path.endswith(weight):
+                changes[f"opt.{path}"] = torch.cat([torch.full_like(leaf[:n], 1e-40), leaf[n:]])
+    return cl.tree.set(state, changes)
+
+
 def main() -> None:
     """Serve one work in one mode at one number of lanes."""
     parser = arguments(__doc__)
@@ -41,6 +53,9 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1, help="runs at once; one is run without a lane axis")
     parser.add_argument("--loop", action="store_true", help="one run after the other instead of lanes of one program")
     parser.add_argument("--capacity", type=int, help="capacity of the memory (default: the work's); the memory starts full")
+    parser.add_argument(
+        "--dead", type=float, default=0.0, help="fraction of the hidden units that are dead, as a long run leaves them"
+    )
     parser.add_argument("--threads", type=int, help="threads within an operation (default: torch's)")
     parser.add_argument("--chunks", type=int, default=1, help="chunks of lanes side by side, a thread each, as in cl.sweep")
     args = parser.parse_args()
@@ -51,6 +66,8 @@ def main() -> None:
     update, states = method.update, [method.init(cl.key(seed, args.device)) for seed in range(args.lanes)]
     if args.capacity:
         states = [cl.tree.set(state, {"replay.seen": torch.tensor(args.capacity, device=args.device)}) for state in states]
+    if args.dead:
+        states = [dying(state, args.dead) for state in states]
     if args.lanes > 1 and not args.loop:
         update, states = cl.vmap(update), [cl.tree.stack(states)]
     states = states * args.chunks
