@@ -255,6 +255,4 @@ def _lenient(update: F) -> F:
     def wrap(leaf: Any) -> Any:
         return dataclasses.replace(leaf, lenient=True, programs={}) if isinstance(leaf, Compiled) else leaf
 
-    if not isinstance(update, Strategy):
-        signatures.function("update", update, 2, "an Update or another function of (state, exp)")
     return tree.map(wrap, update)
