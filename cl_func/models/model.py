@@ -103,12 +103,14 @@ class Model:
 
     def __post_init__(self) -> None:
         signatures.function("init", self.init, 1, "a function from a key to a ModelState")
-        signatures.function("apply", self.apply, 3, "a function (params, buffers, x, ...) -> (logits, buffers)")
+        expected = "a function (params, buffers, x, *, train, valid, task) -> (logits, buffers)"
+        signatures.function("apply", self.apply, 3, expected, keywords=("train", "valid", "task"))
         checks.positive_int("n_classes", self.n_classes)
         if self.input_shape is not None:
             checks.sizes("input_shape", self.input_shape)
         if self.features is not None:
-            signatures.function("features", self.features, 3, "a function (params, buffers, x, ...) -> features [n, F]")
+            expected = "a function (params, buffers, x, *, valid, task) -> features [n, F]"
+            signatures.function("features", self.features, 3, expected, keywords=("valid", "task"))
         if self.fresh is not None:
             signatures.function("fresh", self.fresh, 2, "a function (key, params) -> params")
         input_kind(self.input_dtype)
