@@ -230,6 +230,9 @@ def _by_identity(state: Any) -> bool:
 def compile(update: F, donate: bool = False, *, rewrite: bool = True) -> F:
     """Compile every leaf of an Update, Probe or Strategy; the results equal the eager ones (a law of the test-suite).
 
+    Equal up to rounding, and on the CPU numbers below 1.2e-38 in float32, too small for full precision, count as 0, on which some
+    processors are slow (`cl_func/compiler/denormals.py`).
+
     Neighbouring leaves become one program. A leaf is compiled once for each structure and shapes of its inputs. With `donate` the
     state passed in is overwritten and must not be used again; `cl.fold(..., donate=True)` does this safely, on its own copy.
     An eager update among donated ones must not put a tensor into the state that it needs later, since the next update may
