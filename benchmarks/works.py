@@ -69,16 +69,8 @@ WORKS = {
     "B3-naive": _BATCH,
     "B3-er": dataclasses.replace(_BATCH, title=_ER, method="er", replayed=128, capacity=2000),
     "B3-lwf": dataclasses.replace(_BATCH, title="LwF, MLP 784-400-400-10, Adam, batch 128", method="lwf"),
-    "B6-dead": Work(
-        "naive, MLP 784-100-100-10, Adam, batch 16",
-        (784, 100, 100, 10),
-        method="naive",
-        batch=16,
-        replayed=0,
-        optimizer="adam",
-        lr=1e-3,
-        online=False,
-        rows=8000,
+    "B6-dead": dataclasses.replace(
+        _BATCH, title="naive, MLP 784-100-100-10, Adam, batch 16", widths=(784, 100, 100, 10), batch=16, rows=8000
     ),
     "B4": Work("online ER, slim ResNet-18 on 3x32x32, SGD, 10 + 10 rows, reservoir 500", rows=1000),
 }
