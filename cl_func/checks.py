@@ -177,7 +177,8 @@ def key(name: str, value: Any) -> Tensor:
     return value
 
 
-def _has_methods(value: Any, *names: str) -> bool:
+def has_methods(value: Any, *names: str) -> bool:
+    """Whether a value has some methods."""
     return all(callable(getattr(value, name, None)) for name in names)
 
 
@@ -188,7 +189,7 @@ def is_function(value: Any) -> bool:
 
 def model(name: str, value: T) -> T:
     """Check that a value is a model, with `init(key)` and `apply(params, buffers, x, ...)`; TypeError otherwise."""
-    if isinstance(value, type) or not _has_methods(value, "init", "apply"):
+    if isinstance(value, type) or not has_methods(value, "init", "apply"):
         raise type_error(name, "a model such as cl.models.mlp(...), or cl.models.from_module(factory, n_classes=...)", value)
     return value
 
@@ -196,7 +197,7 @@ def model(name: str, value: T) -> T:
 def optimizer(name: str, value: T) -> T:
     """Check that a value is an optimiser, with `init(params)` and `update(grads, state, params)`; TypeError otherwise."""
     if (
-        isinstance(value, type) or not _has_methods(value, "init", "update") or hasattr(value, "model")
+        isinstance(value, type) or not has_methods(value, "init", "update") or hasattr(value, "model")
     ):  # a Strategy has the two as well
         raise type_error(name, "an object with init(params) and update(grads, state, params), such as cl.optim.sgd(0.1)", value)
     return value

@@ -45,7 +45,7 @@ def probe(name: str, value: T) -> T:
 def model_or_function(name: str, value: T) -> T:
     """Check that `cl.evaluate` can take a value: a model, or a function `(state, exp) -> logits`; TypeError otherwise."""
     expected = "a Model or a function (state, exp) -> logits [n, C]"
-    if all(callable(getattr(value, method, None)) for method in ("init", "apply")):
+    if checks.has_methods(value, "init", "apply"):
         return value
     if not checks.is_function(value):
         raise checks.type_error(name, expected, value)

@@ -35,10 +35,8 @@ F = TypeVar("F")  # an Update, a Probe or a Strategy
 
 def _map_leaves(wrap: Callable[[Any], Any], update: F) -> F:
     """Map over the leaf functions of an Update; TypeError for any other value."""
-    if not callable(update) and not isinstance(update, Strategy):
-        raise TypeError(f"update: expected an Update or a Strategy, got {tree.describe(update)}.")
     if not isinstance(update, Strategy):
-        signatures.function("update", update, 2, "an Update or another function of (state, exp)")
+        signatures.function("update", update, 2, "an Update or a Strategy, or another function of (state, exp)")
     return tree.map(wrap, update)
 
 

@@ -165,7 +165,7 @@ def describe(value: Any) -> str:
     What is longer than 300 characters has its middle left out.
     """
     text = _words(value)
-    return text if len(text) <= _LONGEST else "{} ... {}".format(*(" ".join(part.split()) for part in (text[:200], text[-50:])))
+    return text if len(text) <= _LONGEST else " ".join(f"{text[:200]} ... {text[-50:]}".split())
 
 
 def _words(value: Any) -> str:

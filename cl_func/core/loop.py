@@ -76,7 +76,7 @@ def scan(
     Raises TypeError, naming the leaf, for an update that changes the structure of the state, or the shape, dtype or device of a
     leaf; fields that are None may be filled. For a state that grows, write your own for loop.
     """
-    if isinstance(update, Strategy) or not callable(update):
+    if isinstance(update, Strategy):
         raise TypeError(f"update: expected an Update, such as strategy.update, got {type(update).__name__}.")
     signatures.update("update", update)
     positive_int("every", every)

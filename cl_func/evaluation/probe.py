@@ -43,7 +43,7 @@ class Evaluate:
 
 def _is_model(value: Any) -> TypeGuard[Model]:
     """Whether a value is a model, which `checks.model` takes for its functions, not for its class."""
-    return all(callable(getattr(value, part, None)) for part in ("init", "apply"))
+    return checks.has_methods(value, "init", "apply")
 
 
 def _classifier(model: Any) -> Callable[[Any, Experience], Tensor]:
