@@ -9,11 +9,7 @@ function whose shapes or branches depend on values raises `TraceError`, instead 
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
 import re
-import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +30,7 @@ from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
 from cl_func.compiler.threads import OneThread, small
 from cl_func.compiler.tracing import explained, interrupts_deferred
+from cl_func.compiler.vectors import vector_options
 from cl_func.torch_private import storage_id
 
 # Integer hashes overflow by design. Inductor writes them as signed C++ arithmetic, where overflow is undefined, and g++ then drops
@@ -54,29 +51,6 @@ OPTIONS: dict[str, Any] = {
 UNFUSED: dict[str, Any] = {"max_fusion_size": 1}
 
 RETRIES = 50  # a killed process may leave one broken file for each kernel of a program
-
-
-@functools.cache
-def _vector_options() -> dict[str, Any]:
-    """The option that lets inductor use this CPU's widest vector instructions, if compiling one small file shows that it can.
-
-    Without the option inductor finds out by building and loading a library for each kind: a third of the time of a cold start.
-    """
-    config, cpp_builder, cpu_vec_isa = torch_private.vector_tools()
-    size = {"AVX2": 32, "AVX512": 64}.get(torch.backends.cpu.get_cpu_capability())
-    if size is None:
-        return {}
-    known = {"cpp.vec_isa_ok": True}
-    with config.patch(known):
-        flags = cpu_vec_isa.pick_vec_isa().build_arch_flags().split()
-    # Without the header of the intrinsics, which takes the compiler ten times as long as all the rest.
-    text = f"typedef float v __attribute__((vector_size({size})));\nv f(v a) {{ return a * a + a; }}\n"
-    with contextlib.suppress(RuntimeError, OSError):  # no C++ compiler, as may be where only a GPU is used
-        command = [cpp_builder.get_cpp_compiler(), *flags, "-x", "c++", "-c", "-", "-o", os.devnull]
-        if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode == 0:
-            return known
-    cpu_vec_isa.valid_vec_isa_list.cache_clear()
-    return {}
 
 
 def input_signature(leaves: list[Tensor]) -> tuple[Any, ...]:
@@ -196,7 +170,7 @@ def _compile(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[...,
     retries, unfused = RETRIES, False
     while True:
         try:
-            options = OPTIONS | _vector_options() | (UNFUSED if unfused else {})
+            options = OPTIONS | vector_options() | (UNFUSED if unfused else {})
             return torch_private.compile_graph(graph, inputs, options)
         except Exception as error:
             if retries > 0 and _discard_broken_file(error):

@@ -90,14 +90,6 @@ def test_a_function_is_traced_through_transformations_and_compiled():
         torch.testing.assert_close(list(compiled(x, y)), function([x, y]))
 
 
-def test_the_tools_of_inductor_are_where_they_were():
-    config, builder, isa = private.vector_tools()
-    assert hasattr(config.cpp, "vec_isa_ok")
-    assert callable(builder.get_cpp_compiler)
-    assert callable(isa.pick_vec_isa)
-    assert callable(isa.valid_vec_isa_list.cache_clear)
-
-
 def test_a_class_registered_with_pytree_is_seen_by_vmap():
     import cl_func as cl
 

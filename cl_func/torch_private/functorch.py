@@ -1,0 +1,63 @@
+"""Transformations of torch.func, dispatch modes, pytrees, and base classes of layers."""
+
+from __future__ import annotations
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    is_gradtrackingtensor,
+    peek_interpreter_stack,
+)
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
+from torch.nn.modules.dropout import _DropoutNd as DropoutBase
+from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNormBase
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "BatchNormBase",
+    "DropoutBase",
+    "InstanceNormBase",
+    "TorchDispatchMode",
+    "has_gradient_level",
+    "in_dispatch_mode",
+    "in_transform",
+    "is_wrapped",
+    "pytree",
+    "storage_id",
+    "unwrap",
+]
+
+_peek, _modes = peek_interpreter_stack, torch._C._len_torch_dispatch_stack
+
+
+def in_transform() -> bool:
+    """Whether the code runs inside torch.func.vmap, grad, jvp or functionalize."""
+    return _peek() is not None
+
+
+def in_dispatch_mode() -> bool:
+    """Whether a TorchDispatchMode is active, such as that of fake tensors or of make_fx."""
+    return bool(_modes())
+
+
+def is_wrapped(value: Tensor) -> bool:
+    """Whether a tensor is a wrapper that a torch.func transformation has put around another one."""
+    return is_functorch_wrapped_tensor(value)
+
+
+def unwrap(value: Tensor) -> Tensor:
+    """The tensor inside a wrapper; inside one of vmap's, the tensor of all lanes."""
+    return get_unwrapped(value)
+
+
+def has_gradient_level(value: Tensor) -> bool:
+    """Whether torch.func.grad tracks a tensor at its innermost level."""
+    return is_gradtrackingtensor(value)
+
+
+def storage_id(value: Tensor) -> int:
+    """An id of the storage that a tensor is a view of; fake tensors have one too."""
+    return value.untyped_storage()._cdata
