@@ -18,6 +18,7 @@ from torch import Tensor
 from cl_func import checks, random
 from cl_func.models.initialisation import UNIFORM, Initialisation, Step
 from cl_func.models.model import Fresh, Model, fresh_function
+from cl_func.random import draws, words
 from cl_func.tree import describe
 
 
@@ -70,11 +71,11 @@ def check_arguments(key: Any, params: Any, sizes: dict[str, tuple[int, ...]]) ->
 def uniform(key: Tensor, bound: float, like: Tensor, rows: Tensor | None = None) -> Tensor:
     """Uniform draws from [-bound, bound) in the shape and dtype of a tensor, or some rows of them."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return (bound * (2 * random._as_uniform(_words(key, tuple(like.shape), rows), dtype) - 1)).to(like.dtype)
+    return (bound * (2 * words.as_uniform(_words(key, tuple(like.shape), rows), dtype) - 1)).to(like.dtype)
 
 
 def _words(key: Tensor, shape: tuple[int, ...], rows: Tensor | None) -> Tensor:
-    return random.bits(key, shape) if rows is None else random._row_bits(key, shape, rows)
+    return draws.bits(key, shape) if rows is None else draws.row_bits(key, shape, rows)
 
 
 def _keyed(key: Tensor, i: int, step: Step, rows: Tensor | None = None) -> Tensor | None:
@@ -88,7 +89,7 @@ def _keyed(key: Tensor, i: int, step: Step, rows: Tensor | None = None) -> Tenso
     given |= step.kwargs
     if step.function in UNIFORM:
         low, high = given.get("from", 0.0), given.get("to", 1.0)
-        drawn = low + (high - low) * random._as_uniform(_words(own, view.size, rows), dtype)
+        drawn = low + (high - low) * words.as_uniform(_words(own, view.size, rows), dtype)
     else:
-        drawn = given.get("mean", 0.0) + given.get("std", 1.0) * random._as_normal(_words(own, view.size, rows), dtype)
+        drawn = given.get("mean", 0.0) + given.get("std", 1.0) * words.as_normal(_words(own, view.size, rows), dtype)
     return drawn.to(view.dtype)

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from cl_func import models, random, tree
+from cl_func.random import keys, words
 
 # The functions that all draws of `cl_func.random` pass through, and those that all children do.
-DRAWS, CHILDREN = ("bits", "_few_words", "_row_bits"), ("split", "fold_in", "children")
+DRAWS, CHILDREN = (words.words_at, words.many_words, words.few_words), (keys.split, keys.fold_in, keys.children)
 
 # Frames between a draw and the line to report: torch's transformations, layers, the functions of `cl_func.random` themselves.
-SKIPPED = (str(Path(torch.__file__).parent), str(Path(models.__file__).parent), random.__file__, __file__)
+SKIPPED = (str(Path(torch.__file__).parent), str(Path(models.__file__).parent), str(Path(random.__file__).parent), __file__)
 
 
 @dataclass
@@ -63,16 +64,15 @@ def record_key_uses(*keys: Tensor) -> Iterator[KeyUses]:
     """
     uses = KeyUses(set().union(*map(_numbers, keys)))
 
-    originals: dict[str, Any] = {name: getattr(random, name) for name in DRAWS + CHILDREN}
     # Every module that has one of them as a global, since some import them by name.
-    globals_of_modules: list[tuple[Any, str, Any]] = [
-        (module, name, function)
+    globals_of_modules: list[tuple[Any, str, Callable[..., Any]]] = [
+        (module, function.__name__, function)
         for module in list(sys.modules.values())
-        for name, function in originals.items()
-        if getattr(module, "__dict__", {}).get(name) is function
+        for function in DRAWS + CHILDREN
+        if getattr(module, "__dict__", {}).get(function.__name__) is function
     ]
     for module, name, function in globals_of_modules:
-        setattr(module, name, functools.partial(_recorded, uses, name, function))
+        setattr(module, name, functools.partial(_recorded, uses, function))
     try:
         yield uses
     finally:
@@ -80,10 +80,10 @@ def record_key_uses(*keys: Tensor) -> Iterator[KeyUses]:
             setattr(module, name, function)
 
 
-def _recorded(uses: KeyUses, name: str, function: Callable[..., Any], key: Tensor, *args: Any, **kwargs: Any) -> Any:
+def _recorded(uses: KeyUses, function: Callable[..., Any], key: Tensor, *args: Any, **kwargs: Any) -> Any:
     """A call of a function of `cl_func.random`, recorded."""
     out = function(key, *args, **kwargs)
-    if name in DRAWS:
+    if function in DRAWS:
         uses.draw(_numbers(key))
     else:
         uses.derive(_numbers(key), _numbers(out))

@@ -17,6 +17,7 @@ from torch import nn
 import cl_func as cl
 from cl_func import testing
 from cl_func.models import fresh_function, fresh_rows, from_module, mlp, pure
+from cl_func.random import draws
 
 
 class Zoo(nn.Module):
@@ -86,7 +87,7 @@ def test_only_the_rows_are_drawn(monkeypatch):
     """Of parameters whose rows are initialised one by one: of an orthogonal matrix, or one of joined parts, all are."""
     taken = []
     monkeypatch.setattr(
-        cl.random, "_row_bits", lambda key, shape, rows, own=cl.random._row_bits: taken.append(shape) or own(key, shape, rows)
+        draws, "row_bits", lambda key, shape, rows, own=draws.row_bits: taken.append(shape) or own(key, shape, rows)
     )
     for model, names in ((ZOO, {"uniform.weight", "kaiming.weight", "truncated"}), (MODELS["mlp"], {"0.weight"})):
         params = model.init(cl.key(0)).params
