@@ -12,7 +12,7 @@ from torch import Tensor
 
 # What generated code uses beside kernels: it allocates, makes views, checks shapes, or leads to operations of torch.
 _HARMLESS = {
-    *("empty_strided_cpu", "reinterpret_tensor", "assert_size_stride", "assert_alignment"),
+    *("empty_strided_cpu", "reinterpret_tensor", "assert_size_stride", "assert_size_stride_grouped", "assert_alignment"),
     *("extern_kernels", "torch", "aten", "device"),
 }
 
