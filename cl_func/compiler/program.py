@@ -50,6 +50,8 @@ OPTIONS: dict[str, Any] = {
 # fails with a KeyError for a buffer (there is a test for it). Without loop fusion the program is slower, but compiles.
 UNFUSED: dict[str, Any] = {"max_fusion_size": 1}
 
+# What is said of a library that is not whole.
+BROKEN = ("file too short", "invalid ELF header", "cannot read file data", "object file has no loadable segments")
 RETRIES = 50  # a killed process may leave one broken file for each kernel of a program
 
 
@@ -187,7 +189,7 @@ def _first_line(error: Exception) -> str:
 
 def _discard_broken_file(error: Exception) -> bool:
     """Whether an error is due to a half-written library in torch's cache, left by a process that was killed; removes the file."""
-    found = re.search(r"(/[^\s'\"]+\.so): (?:file too short|invalid ELF header)", str(error))
+    found = re.search(rf"(/[^\s'\"]+\.so): (?:{'|'.join(BROKEN)})", str(error))
     if found is None or not Path(found[1]).is_file():
         return False
     warnings.warn(f"cl.compile: removed {found[1]}, half written by a process that was killed; compiling again.", stacklevel=5)

@@ -19,14 +19,17 @@ from cl_func import torch_private
 
 @functools.cache
 def vector_options() -> dict[str, Any]:
-    """The option that lets inductor use this CPU's widest vector instructions, if the C++ compiler takes the flags for them.
+    """The options that let inductor use this CPU's widest vector instructions, if the C++ compiler takes the flags for them.
 
-    {} where it does not, and on other CPUs; then inductor finds out by itself.
+    The width of vectors is among them since inductor's cache on disk does not tell programs for one width from those for another:
+    one written for AVX-512 is read where AVX2 is used, and computes wrong numbers.
+    {} where the compiler does not take the flags, on other CPUs, and where the user has set such an option; then inductor finds out
+    by itself.
     """
     size = {"AVX2": 32, "AVX512": 64}.get(torch.backends.cpu.get_cpu_capability())
-    if size is None:
+    if size is None or torch_private.vector_options_are_set():
         return {}
-    known = {"cpp.vec_isa_ok": True}
+    known = {"cpp.vec_isa_ok": True, "cpp.simdlen": 8 * size}
     compiler, flags = torch_private.vector_flags(known)
     # Without the header of the intrinsics, which takes the compiler ten times as long as all the rest.
     text = f"typedef float v __attribute__((vector_size({size})));\nv f(v a) {{ return a * a + a; }}\n"

@@ -4,7 +4,15 @@ The public API offers no way to ask whether a transformation is active, to make 
 call inductor without dynamo in front of it. `docs/torch-upgrade.md` says what depends on each function; each has a test.
 """
 
-from cl_func.torch_private.compiling import compile_graph, fake_tensors, forget_vector_flags, inductor, trace, vector_flags
+from cl_func.torch_private.compiling import (
+    compile_graph,
+    fake_tensors,
+    forget_vector_flags,
+    inductor,
+    trace,
+    vector_flags,
+    vector_options_are_set,
+)
 from cl_func.torch_private.functorch import (
     BatchNormBase,
     DropoutBase,
@@ -43,4 +51,5 @@ __all__ = [
     "trace",
     "unwrap",
     "vector_flags",
+    "vector_options_are_set",
 ]

@@ -55,6 +55,13 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor], options: di
     return compiled
 
 
+def vector_options_are_set() -> bool:
+    """Whether the user has told inductor which vector instructions to use, as by TORCHINDUCTOR_VEC_ISA_OK=0."""
+    from torch._inductor import config  # slow to import
+
+    return config.cpp.vec_isa_ok is not None or config.cpp.simdlen is not None
+
+
 def vector_flags(options: dict[str, Any]) -> tuple[Callable[[], str], list[str]]:
     """What finds the C++ compiler, and the flags for the widest vector instructions that this CPU has.
 

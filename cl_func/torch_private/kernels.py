@@ -7,6 +7,7 @@ And before it looks into its cache on disk, inductor has g++ preprocess that hea
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -156,7 +157,27 @@ def _load(text: str) -> Callable[[], Any]:
     """What gives the module of a file, which is being built meanwhile if it is not on disk."""
     missing = list[Any]()
     load = Found.load_async(text, submit_fn=missing.append)  # called with the task of building it
-    if not missing:
-        return load
-    Found.cache.popitem()
-    return Built.load_async(text, submit_fn=Together.submit if get_compile_threads() > 1 else None)
+    if missing:
+        _forget(load)
+        load = Built.load_async(text, submit_fn=Together.submit if get_compile_threads() > 1 else None)
+
+    def module() -> Any:
+        try:
+            return load()
+        except BaseException:  # such as g++ killed by Ctrl-C: another try begins anew
+            _forget(load)
+            raise
+
+    return module
+
+
+def _forget(load: Callable[[], Any]) -> None:
+    """Remove what gives a module from the caches in memory."""
+    for cache in (Found.cache, Built.cache):
+        for key in [key for key, value in cache.items() if value is load]:
+            cache.pop(key, None)
+
+
+# The threads that run g++ do not exist in a forked process, where a pool of them would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=AsyncCompile.pool.cache_clear)

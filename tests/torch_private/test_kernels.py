@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,41 @@ def test_a_file_on_disk_is_loaded_without_a_look_at_the_header(monkeypatch):
         kernels._load(text)().kernel_0(x)
     assert len(looked) == 1
     assert x.item() == torch.tensor(2 * id(looked), dtype=torch.float32).item()
+
+
+def test_after_an_interrupted_build_the_next_one_begins_anew(monkeypatch):
+    """Ctrl-C reaches g++ too, and what waits for it would keep the error for good."""
+    text = kernels._text([kernels.Waiting(["float*"], 'extern "C" void kernel(float* x)\n{ x[0] += 12345; }\n')])
+
+    def interrupted(lock, builders):
+        raise KeyboardInterrupt
+
+    x = torch.zeros(1)
+    with fresh_cache():
+        with monkeypatch.context() as patch:
+            patch.setattr(codecache, "_worker_compile_cpp", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                kernels._load(text)()
+        kernels._load(text)().kernel_0(x)
+    assert x.item() == 12345
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_compiles(tmp_path):
+    """Its pool of threads has no threads."""
+    code = """if True:
+        import os, torch, cl_func as cl
+        compiled = [cl.compile(lambda state, exp, i=i: {"x": state["x"].sin() + i}) for i in range(2)]
+        print(float(compiled[0]({"x": torch.zeros(3)})["x"][0]), flush=True)
+        if os.fork():
+            os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        print(float(compiled[1]({"x": torch.zeros(3)})["x"][0]), flush=True)
+        os._exit(0)
+    """
+    environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(tmp_path), CL_FUNC_STRICT="1")
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True)
+    assert done.stdout.split() == ["0.0", "1.0"]
 
 
 def test_other_programs_of_torch_are_built_as_they_were():
