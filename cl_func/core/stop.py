@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.checks import positive_int
+from cl_func.metrics.measures import KNOWN, measured
 
 __all__ = ["diverged", "patience"]
 
@@ -27,13 +28,14 @@ StopRule = Callable[[Any], Any]  # (history) -> bool, or a bool tensor of shape 
 STOPPED = "stopped"  # the name of the answers in the history
 
 
-def patience(n: int, name: str = "accuracy", *, least: float = 0.0, higher_is_better: bool = True) -> StopRule:
+def patience(n: int, name: str = "accuracy", *, least: float = 0.0, higher_is_better: bool | None = None) -> StopRule:
     """Stop when a mean has not got better than its best before, by more than `least`, for n entries in a row.
 
     The mean is over all values of `history[name]` at a time, test experiences and lanes alike, but for NaN. An entry without any
     other value counts as worst.
 
-    name: what the probe measures, such as "accuracy", "loss" or "mse". higher_is_better: False for a loss or an error.
+    name: what the probe measures, such as "accuracy", "loss" or "valid.mse".
+    higher_is_better: which way it is better; None, the default, for what `cl.evaluate` measures, of which it is known.
     Raises TypeError or ValueError for other arguments, and, when asked, for a name that the history does not have.
 
     >>> history = {"accuracy": torch.tensor([0.2, 0.5, 0.4, 0.5])}
@@ -43,7 +45,11 @@ def patience(n: int, name: str = "accuracy", *, least: float = 0.0, higher_is_be
     positive_int("n", n)
     checks.path("name", name, "accuracy")
     checks.number("least", least, 0.0, ends="[)")
-    checks.flag("higher_is_better", higher_is_better)
+    checks.choice("higher_is_better", higher_is_better, True, False, None)
+    if higher_is_better is None:
+        if measured(name) not in KNOWN:
+            raise ValueError(f"higher_is_better: it is not known which way {name!r} is better; give True or False.")
+        higher_is_better = KNOWN[measured(name)] is not False
     return partial(_patience, n=n, name=name, least=float(least), sign=1.0 if higher_is_better else -1.0)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cl_func import checks, metrics, plots
+from cl_func.metrics.measures import BY_LAYER, measured
 from cl_func.plots import searches
-from cl_func.sweeps import named_axes, over_seeds, summaries
+from cl_func.sweeps import named_axes, over_seeds
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.over_seeds import Numbers, Standing
 from cl_func.tree import describe
@@ -29,14 +30,19 @@ def timeline(
 ) -> Picture:
     """A history [*axes, seed, time], or [*axes, seed, time, T] averaged over what has been seen, with a line for each point.
 
+    Of what is measured by layer, [*axes, seed, time, L], there is a line for each layer of each point.
     higher: which way it is better, as in `cl.metrics`.
     """
-    curves, missing = by_point(axes, standing, values, labels)
-    measure = summaries.measured(history)
+    curves, missing = by_point(axes, standing, values if values.is_floating_point() else values.double(), labels)
+    measure = measured(history)
     words = {"xlabel": "experiences trained on", "ylabel": f"average {measure}"}
     ndim = values.ndim - len(axes)
     if ndim == 1:
         words = {"xlabel": "time", "ylabel": measure}
+    elif ndim == 2 and measure.endswith(BY_LAYER):
+        words = {"xlabel": "time", "ylabel": measure.removesuffix(BY_LAYER)}
+        heads = {name: f"{name}, " if len(curves) > 1 else "" for name in curves}
+        curves = {f"{heads[name]}layer {i}": R[..., i] for name, R in curves.items() for i in range(values.shape[-1])}
     elif ndim != 2:
         raise ValueError(f"history: expected one by time, or by time and test experience, but {history!r} is {describe(values)}.")
     elif values.shape[-1] == values.shape[-2]:
@@ -55,7 +61,7 @@ def matrix(
     """The mean matrix of each point, of a history [*axes, seed, time, T]."""
     _check_matrix(axes, history, R)
     found, missing = by_point(axes, standing, R, labels)
-    measure = summaries.measured(history).replace("_", " ")
+    measure = measured(history).replace("_", " ")
     return plots.matrices(found, missing=missing, higher_is_better=higher, **{"measure": measure, **options})
 
 
@@ -65,7 +71,7 @@ def forgetting(
     """The curve of each test experience, of a history [*axes, seed, time, T]: a panel for each, or for one point one for all."""
     _check_matrix(axes, history, R)
     found, missing = by_point(axes, standing, R, labels)
-    words = {"ylabel": summaries.measured(history).replace("_", " ")}
+    words = {"ylabel": measured(history).replace("_", " ")}
     if len(found) == 1 and not missing:
         note = over_seeds.counted(standing)
         if note and options.get("title") is None:

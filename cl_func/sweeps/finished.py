@@ -73,7 +73,7 @@ class FinishedRuns:
             return
         tensors = {f"{i}.{k}": torch.from_numpy(v) for i, history in enumerate(histories) for k, v in history.items()}
         path = self.folder / f"chunk-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}.safetensors"
-        files.write(path, tensors, {"kind": "chunk", "runs": names})
+        files.write(path, tensors, {"kind": "chunk", "runs": names, "histories": list(histories[0]) if histories else []})
         for partial in self.folder.glob("partial-*/runs.json"):
             if _listed(partial) <= self.histories.keys():
                 shutil.rmtree(partial.parent, ignore_errors=True)
@@ -137,14 +137,17 @@ def _read_chunk(path: Path) -> dict[str, History]:
     if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs) or len(set(runs)) != len(runs):
         raise files.DamagedFile(f"path: {path} is damaged: its header does not name its runs.")
     histories: list[History] = [{} for _ in runs]
-    for name, value in tensors.items():
+    for name, value in sorted(tensors.items()):
         number, _, path_in_history = name.partition(".")
         if not number.isdecimal() or int(number) >= len(runs):
             raise files.DamagedFile(f"path: {path} is damaged: {name!r} belongs to none of its runs.")
         histories[int(number)][path_in_history] = value.numpy()
     if any(not history or _outline(history) != _outline(histories[0]) for history in histories):
         raise files.DamagedFile(f"path: {path} is damaged: the histories of its runs differ in names, shapes or dtypes.")
-    return dict(zip(runs, histories, strict=True))
+    order: Any = header.get("histories", list(histories[0]) if histories else [])  # chunks had no order once
+    if not isinstance(order, list) or any(sorted(map(str, order)) != sorted(history) for history in histories):
+        raise files.DamagedFile(f"path: {path} is damaged: its header does not name the histories of its runs.")
+    return {name: {key: history[key] for key in order} for name, history in zip(runs, histories, strict=True)}
 
 
 def _listed(path: Path) -> set[Any]:

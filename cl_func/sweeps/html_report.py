@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import html
 import json
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_func import checks
 from cl_func.progress import in_notebook
-from cl_func.sweeps import named_axes, over_seeds
+from cl_func.sweeps import named_axes, over_seeds, summaries
 
 if TYPE_CHECKING:
     from cl_func.plots import Picture
@@ -84,8 +85,8 @@ def _sizes(runs: Runs) -> str:
 
 
 def _default_metrics(runs: Runs) -> list[Any]:
-    """The default metric, and forgetting where it can be made."""
-    found: list[Any] = [None]
+    """The default metrics, and forgetting where it can be made of what these are made of."""
+    found: list[Any] = runs._shown
     try:
         runs.metric("forgetting")
     except ValueError:
@@ -96,7 +97,10 @@ def _default_metrics(runs: Runs) -> list[Any]:
 def _pictures(runs: Runs) -> str:
     """Those that can be drawn of these runs."""
     points = runs.finished[..., 0].numel()
+    histories = summaries.candidates(runs.history)
     drawn: list[tuple[str, Callable[[], Picture]]] = [("average over the stream", runs.plot_timeline)]
+    if len(histories) > 1:
+        drawn = [(f"{name} over the stream", functools.partial(runs.plot_timeline, name)) for name in histories]
     if len(runs.axes) == 3:
         drawn.append((f"over {' and '.join(list(runs.axes)[:-1])}", runs.plot_grid))
     if points <= MANY:

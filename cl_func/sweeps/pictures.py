@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor
 
 from cl_func import checks, plots
+from cl_func.metrics.measures import KNOWN, measured
 from cl_func.sweeps import figures, html_report, over_seeds, ranking, summaries
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.summaries import Metric
@@ -26,6 +27,7 @@ class RunsPictures:
     if TYPE_CHECKING:  # what they use of Runs
         axes: Axes
         attributes: dict[str, Any]
+        history: dict[str, Tensor]
 
         def __getitem__(self, name: str) -> Tensor: ...
         def curve(self, name: str) -> Tensor: ...
@@ -130,9 +132,9 @@ class RunsPictures:
     def _measured(self, history: str | None, higher_is_better: bool | None) -> tuple[str, Tensor, bool | None]:
         """A history by its name, or the usual one, and which way it is better."""
         checks.choice("higher_is_better", higher_is_better, True, False, None)
-        name = self._measure if history is None else checks.text("history", history)
+        name = summaries.default_history(self.history) if history is None else checks.text("history", history)
         if higher_is_better is None:
-            higher_is_better = summaries.KNOWN.get(summaries.measured(name), True)
+            higher_is_better = KNOWN.get(measured(name), True)
         return name, self[name], higher_is_better
 
     def report(

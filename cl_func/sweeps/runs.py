@@ -101,7 +101,8 @@ class Runs(RunsPictures):
         """What a notebook shows: the same, with the table of the first points."""
         shown, n = 20, self.finished[..., 0].numel()
         try:
-            table = reports.table(self.axes, [(None, self._numbers())], "html", n_rows=shown, note=self._note)
+            columns = [(None, self._numbers(one)) for one in self._shown]
+            table = reports.table(self.axes, columns, "html", n_rows=shown, note=self._note)
         except ValueError:
             table, shown = "", n
         rest = f"<p>and {n - shown} more points</p>" if n > shown else ""
@@ -184,7 +185,8 @@ class Runs(RunsPictures):
         """One number per run at its end, [*axes, seed]: one of METRICS; for online streams only the mean accuracy over all.
 
         metric: also of other histories, or a function of one, see `Runs`; of "mse" the names are "average_mse" and so on.
-        history: what it is made of, if not what stands for the accuracy. higher_is_better: of the values of that history.
+        history: what it is made of, if not what stands for the accuracy; needed where several do, as of two evaluations.
+        higher_is_better: of the values of that history.
         NaN for runs that are not finished, and for those that diverged if their histories have values that are not finite.
 
         Raises ValueError for a name or a history that is not there, and for a history that the metric cannot be made of.
@@ -262,7 +264,8 @@ class Runs(RunsPictures):
     ) -> str:
         """A table: one row per point of the hyperparameter axes, and for each metric its mean ± half-width, as in `mean_ci`.
 
-        metric: one, a list of them, or a mapping from the heads of their columns to them; as in `metric`.
+        metric: one, a list of them, or a mapping from the heads of their columns to them; as in `metric`. By default one, or
+            one for each history where it could be made of several, as of the accuracies on validation and test data.
         format: "markdown"; "latex", a tabular for the package booktabs; or "html". In the latter two the best mean of a column
             is bold and the second best underlined, among the points whose runs are all finished and none of which diverged.
         largest: head -> whether larger is better, for metrics of which that is not known: functions of one's own.
@@ -274,6 +277,8 @@ class Runs(RunsPictures):
             checks.instance("largest", largest, Mapping, "None or a mapping from heads of columns to True or False")
             for which in largest.values():
                 checks.flag("largest", which)
+        if metric is None and history is None:
+            metric = self._shown
         columns = [(head, self._numbers(one, history, higher_is_better)) for head, one in reports.columns(metric)]
         return reports.table(self.axes, columns, format, largest, note=self._note)
 
@@ -401,8 +406,13 @@ class Runs(RunsPictures):
 
     @property
     def _measure(self) -> str:
-        """The name of the history that the metrics are made of: "accuracy" unless there is only another one."""
-        return summaries.default_history(self.history)
+        """The name of the history that the metrics are made of, or of the first that they could be made of."""
+        return next(iter(summaries.candidates(self.history)), "accuracy")
+
+    @property
+    def _shown(self) -> Any:
+        """The metrics that are shown where none is named."""
+        return summaries.shown(self.history, len(self.axes))
 
     @property
     def _note(self) -> str:

@@ -16,13 +16,9 @@ from torch import Tensor
 
 from cl_func import checks, metrics, signatures
 from cl_func.metrics.checking import check_accuracies
+from cl_func.metrics.measures import BY_LAYER, KNOWN, MEASURES, measured
 from cl_func.tree import describe
 
-# What stands for the accuracy in the metrics of runs, the first that they have, and which way it is better: None for what lies in
-# [0, 1] as accuracies do.
-MEASURES: dict[str, bool | None] = {"accuracy": None, "mean_average_precision": None, "mse": False}
-# All that `cl.evaluate` measures.
-KNOWN: dict[str, bool | None] = {**MEASURES, "class_accuracy": None, "f1": None, "loss": False, "r2": True}
 # Of another measure than the accuracy they have its name in that place, such as "average_mse".
 METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
 SIGNED = {"forgetting": False, "backward_transfer": True}  # which way these are better, whatever is measured
@@ -71,14 +67,35 @@ class Summary:
         return "z.3f" if self.bounded else ".3g"
 
 
-def measured(history: str) -> str:
-    """What a history measures: the last part of its path."""
-    return history.rpartition(".")[2]
+def candidates(histories: Mapping[str, Tensor]) -> list[str]:
+    """The histories that metrics may be made of where none is named: those of the first of MEASURES, or else all."""
+    for kind in MEASURES:
+        if found := [name for name in histories if measured(name) == kind]:
+            return [kind] if kind in found else found
+    return list(histories)
 
 
 def default_history(histories: Mapping[str, Tensor]) -> str:
-    """The history that metrics are made of unless another is named: the first of MEASURES; "accuracy" where there is none."""
-    return next((name for kind in MEASURES for name in histories if measured(name) == kind), "accuracy")
+    """The history that metrics are made of unless another is named; ValueError where it could be one or another."""
+    found = candidates(histories)
+    if not found:
+        raise ValueError("metric: there is no history, since no run is finished.")
+    if len(found) > 1:
+        kind = measured(found[0])
+        name = f"average_{kind}" if kind in MEASURES else f"final_{kind}"
+        raise ValueError(
+            f"metric: it could be made of {', '.join(found[:-1])} or {found[-1]}; say which, by history={found[0]!r} or "
+            f"metric=({name!r}, {found[0]!r})."
+        )
+    return found[0]
+
+
+def shown(histories: Mapping[str, Tensor], n_axes: int) -> list[Metric | None]:
+    """What tables show where no metric is named: one of each history that it could be made of."""
+    found = candidates(histories)
+    if len(found) < 2:
+        return [None]
+    return [(resolve(None, name, None, histories, n_axes).name or "", name) for name in found]
 
 
 def resolve(
@@ -112,11 +129,11 @@ def resolve(
         higher_is_better = KNOWN.get(kind, True)  # of what is not known, the values may be any numbers
     names = _names(kind)
     if metric is None:
-        metric = f"average_{kind}" if value.ndim == n_axes + 2 else f"final_{kind}"
+        metric = f"average_{kind}" if value.ndim == n_axes + 2 and not kind.endswith(BY_LAYER) else f"final_{kind}"
     name: str | None
     if isinstance(metric, str):
         if metric not in names:
-            raise ValueError(f"metric: expected one of {', '.join(names)}, got {metric!r}.")
+            raise ValueError(f"metric: expected one of {', '.join(names)}, got {metric!r}{_mend(metric, histories)}.")
         name, function = metric, names[metric]
     else:
         if not callable(metric) or isinstance(metric, (type, torch.nn.Module)):
@@ -130,7 +147,7 @@ def resolve(
         )
     if name in SIGNED and not is_known:
         raise ValueError(f"higher_is_better: {name} needs it to be said which way {history!r} is better, True or False.")
-    return Summary(name, function, history, higher_is_better, is_known, history == default_history(histories))
+    return Summary(name, function, history, higher_is_better, is_known, [history] == candidates(histories))
 
 
 def _names(kind: str) -> dict[str, Callable[..., Any]]:
@@ -140,11 +157,21 @@ def _names(kind: str) -> dict[str, Callable[..., Any]]:
 
 
 def _history_of(metric: str, histories: Mapping[str, Tensor]) -> str:
-    """The history that the name of a metric is about: the usual one, or else the first in whose metrics it is."""
-    usual = default_history(histories)
-    if metric in _names(measured(usual)):
-        return usual
-    return next((name for name in histories if metric in _names(measured(name))), usual)
+    """The history that the name of a metric is about: the usual one, or else the one in whose metrics it is."""
+    usual = candidates(histories)
+    about = [name for name in usual if metric in _names(measured(name))] or [
+        name for name in histories if metric in _names(measured(name))
+    ]
+    return default_history({name: histories[name] for name in about or usual})
+
+
+def _mend(metric: str, histories: Mapping[str, Tensor]) -> str:
+    """What to give in place of a name that is, or ends with, that of a history, such as "average_valid.accuracy"."""
+    about = next((name for name in sorted(histories, key=len, reverse=True) if metric.endswith(name)), None)
+    if about is None:
+        return ""
+    word = metric.removesuffix(about).rstrip("_.") or "final"
+    return f"; of the history {about!r} there is ({word + '_' + measured(about)!r}, {about!r})"
 
 
 def final(history: Tensor) -> Tensor:

@@ -101,6 +101,9 @@ def test_lanes_end_together():
         ([0.1, 0.3, 0.2, 0.31, 0.4], {"n": 2}, None),
         ([0.1, 0.3, 0.2, 0.31, 0.4], {"n": 2, "least": 0.05}, 3),
         ([0.9, 0.5, 0.6, 0.55, 0.7], {"n": 3, "higher_is_better": False}, 4),
+        ([0.9, 0.5, 0.4, 0.3], {"n": 2, "name": "loss"}, None),
+        ([0.9, 0.95, 0.91, 0.8], {"n": 2, "name": "valid.mse"}, 2),
+        ([0.9, 0.5, 0.4, 0.3], {"n": 2, "name": "valid.f1"}, 2),
         ([math.nan, math.nan, 0.5, math.nan, math.nan], {"n": 2}, 4),
         ([0.1, 0.2], {"n": 5}, None),
     ],
@@ -110,7 +113,7 @@ def test_patience(values, asked, at):
     spread = torch.tensor([-0.05, 0.05])
     for shape in ("[time]", "[time, T]"):
         curve = torch.tensor(values) if shape == "[time]" else torch.tensor(values)[:, None] + spread
-        answers = [rule({"accuracy": curve[: t + 1]}) for t in range(len(values))]
+        answers = [rule({asked.get("name", "accuracy"): curve[: t + 1]}) for t in range(len(values))]
         assert (answers.index(True) if True in answers else None) == at
 
 
@@ -125,7 +128,9 @@ def test_a_diverged_run_stops():
 
 def test_bad_rules():
     with pytest.raises(ValueError, match="name: there is no 'acc' in the history, but accuracy, loss, class_accuracy"):
-        run(cl.stop.patience(1, "acc"))
+        run(cl.stop.patience(1, "acc", higher_is_better=True))
+    with pytest.raises(ValueError, match="higher_is_better: it is not known which way 'acc' is better; give True or False"):
+        cl.stop.patience(1, "acc")
     with pytest.raises(ValueError, match="stop: there is nothing to judge without a probe"):
         cl.scan(STRATEGY.update, START, BENCH.train, stop=after_three)
     with pytest.raises(TypeError, match="stop: expected the probe to return a dict"):

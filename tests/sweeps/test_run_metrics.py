@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from functools import partial
 
@@ -158,6 +159,52 @@ def test_the_runs_of_several_probes():
     runs = dataclasses.replace(one, history=history)
     assert runs.constant.nonzero().tolist() == [[0, 0]]
     assert "average_accuracy of 2.accuracy" in runs.table([("average_accuracy", "2.accuracy")])
+
+
+def test_two_evaluations_are_never_taken_for_one_another():
+    """Of the accuracies on validation and on test data none is the usual one: tables show both, and a choice asks for a name."""
+    one = guesses()
+    histories = {f"{kind}.{name}": value for kind in ("valid", "test") for name, value in one.history.items()}
+    runs = dataclasses.replace(one, history=histories)
+    which = r"made of valid.accuracy or test.accuracy; say which, by history='valid.accuracy' or metric=\('average_accuracy', 'val"
+    asks = [runs.best, runs.ranked, runs.metric, runs.mean_ci, runs.plot_timeline, runs.plot_matrix, runs.plot_scatter]
+    asks += [functools.partial(runs.metric, name) for name in ("average_accuracy", "forgetting", "final_accuracy")]
+    for ask in (*asks, lambda: runs.compare(axis="opt.lr")):
+        with pytest.raises(ValueError, match=which):
+            ask()
+    head = "average_accuracy of {}.accuracy (10 seeds)"
+    assert runs.table().splitlines()[0] == f"| opt.lr | {head.format('valid')} | {head.format('test')} |"
+    assert head.format("test") in runs._repr_html_()
+    assert "best" not in repr(runs)
+    with pytest.warns(UserWarning, match="diverged"):
+        assert runs.best(history="valid.accuracy") == one.best()
+    assert torch.equal(runs.metric(("forgetting", "test.accuracy")).nan_to_num(-1), one.metric("forgetting").nan_to_num(-1))
+    assert len(runs.to_pandas().columns) == len(one.to_pandas().columns) + 2
+    with pytest.raises(ValueError, match=r"got 'average_valid.accuracy'; of the history 'valid.accuracy' there is \('average_acc"):
+        runs.metric("average_valid.accuracy", history="valid.accuracy")
+    both = dataclasses.replace(one, history={**one.history, **histories})  # one of them has the plain name
+    assert torch.equal(both.metric().nan_to_num(-1), one.metric().nan_to_num(-1))
+
+
+def test_what_is_measured_without_accuracies_is_shown():
+    one = guesses()
+    norm, dormant = draws(3, 10, 3), draws(3, 10, 3, 2)
+    runs = dataclasses.replace(one, history={"norm": norm})
+    assert torch.equal(runs.metric(), norm[..., -1].double())
+    assert "final_norm (10 seeds)" in runs.table()
+    runs.plot_timeline()
+    runs = dataclasses.replace(one, history={"often": torch.arange(90).reshape(3, 10, 3)})
+    assert runs.plot_timeline().get_ylabel() == "often"
+    runs = dataclasses.replace(one, history={"norm": norm, "dormant_by_layer": dormant})
+    assert "| final_norm (10 seeds) | final_dormant_by_layer (10 seeds) |" in runs.table()
+    with pytest.raises(ValueError, match="made of norm or dormant_by_layer; say which, by history='norm' or metric="):
+        runs.best()
+    with pytest.raises(ValueError, match=r"got 'norm'; of the history 'norm' there is \('final_norm', 'norm'\)"):
+        runs.table("norm", history="norm")
+    layers = runs.plot_timeline("dormant_by_layer", labels=["a", "b", "c"])
+    texts = [text.get_text() for text in (*layers.texts, *(layers.get_legend().get_texts() if layers.get_legend() else ()))]
+    assert {text for text in texts if "layer" in text} == {f"{name}, layer {i}" for name in "abc" for i in (0, 1)}
+    assert layers.get_ylabel() == "dormant"
 
 
 def test_a_real_sweep_with_probes_of_ones_own():

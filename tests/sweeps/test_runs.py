@@ -207,7 +207,7 @@ def test_runs_of_which_none_is_finished():
     runs = cl.Runs({"a": [1, 2], "seed": [0, 1]}, {}, torch.zeros(2, 2, dtype=torch.bool), 1.0)
     assert repr(runs) == "Runs(a: 2, seed: 2; no history; 4 of 4 unfinished; 1.0 s)"
     cl.testing.check_round_trip(runs)
-    with pytest.raises(ValueError, match="'accuracy': no such history; there is none, since no run is finished"):
+    with pytest.raises(ValueError, match="metric: there is no history, since no run is finished"):
         runs.table()
 
 

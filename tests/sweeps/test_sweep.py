@@ -272,6 +272,7 @@ def test_a_resumed_sweep_gives_back_every_history_under_its_name(tmp_path):
     )
     assert repr(again.axes) == repr(first.axes)
     assert cl.tree.difference(again.history, first.history) is None
+    assert list(again.history) == list(first.history) == ["0", "a.b.c", "a.é", "opt.lr", "seed", "z"]
     assert bool((again["z"] == torch.tensor([0.5, 2.0])[:, None, None]).all())
     assert bool((again["a.b.c"] == torch.tensor([0.01, 0.1])[:, None, None, None]).all())
     testing.check_round_trip(again)
