@@ -508,7 +508,7 @@ call(
     run=lambda stop: cl.scan(update, STATE, BENCH.train, probe, stop=lambda history: stop),
 )
 PATIENCE = {"n": 1, "name": "accuracy", "least": 0.0, "higher_is_better": True}
-call("stop.patience", PATIENCE, {"name": kind("str"), "least": NON_NEGATIVE, "higher_is_better": FLAG})
+call("stop.patience", PATIENCE, {"name": kind("str"), "least": NON_NEGATIVE, "higher_is_better": FLAG.but("none")})
 call("stop.diverged", {"name": "loss"}, {"name": kind("str")})
 LANES = tree.stack([STATE, STATE])
 call(
@@ -629,11 +629,12 @@ IMAGE_FILES_ = {
 }
 call(
     "data.from_folder",
-    {"path": PHOTOS, "mode": "RGB", "test_fraction": None, **IMAGE_FILES},
+    {"path": PHOTOS, "mode": "RGB", "test_fraction": None, "classes": ["a", "b", "c"], **IMAGE_FILES},
     {
         "path": kind(bad=("/nowhere", FILE, FOLDER / "nowhere")),
         "mode": choice("RGB", "L"),
         "test_fraction": FRACTION.but("none", bad=(0.5,)),
+        "classes": kind("none", "list", bad=("ab", ["a"], ["a", "b", "a"], ["a", "b", 1])),
         **IMAGE_FILES_,
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from cl_func.data.images import SUFFIXES, Mode, Size, given_size, read_images
 from cl_func.sources import Dataset
 
 _TESTS = ("test", "val")
+_CACHED = ".cl_func.npz"  # how the names of caches end, which stand beside the folders that they are of
 _SPLIT_SEED = 0  # changing it changes which images are held out
 
 
@@ -39,6 +41,7 @@ def from_folder(
     size: Size = None,
     mode: Mode = "RGB",
     test_fraction: float | None = None,
+    classes: Sequence[str] | None = None,
     cache: bool | str | Path = True,
     progress: bool = True,
 ) -> tuple[Dataset, Dataset]:
@@ -51,20 +54,22 @@ def from_folder(
 
     size: what images are stretched to, (height, width) or one number for both; None if all have one size.
     mode: "RGB" for three channels, "L" for grey, one channel.
+    classes: the names of the classes in order, of which the folder may lack some, so that several folders number them alike; by
+        default those that the folder has.
     cache: images are kept, once read, in one npz file beside the folder, or in the folder given here, for the next time; False for
         neither. They are read again when a name, a size or a time of change differs.
     progress: show a progress bar for many images.
 
     Needs Pillow. Raises FileNotFoundError for no such folder; ValueError, naming the file or folder, for images of different sizes,
-    damaged ones, a folder without images, classes of `test` that `train` has not, and for test_fraction given where there is a
-    `test`, or missing where there is none. Warns of files that are no images.
+    damaged ones, a folder without images, classes of `test` that `train` has not or that are not in `classes`, and for
+    test_fraction given where there is a `test`, or missing where there is none. Warns of files that are no images.
     """
     folder = given_folder("path", path)
     options = image_options(size, mode, cache, progress)
     if test_fraction is not None:
         test_fraction = checks.number("test_fraction", test_fraction, 0, 1)
     train_folder, test_folder = _parts(folder)
-    names = _class_folders(train_folder)
+    names = _class_folders(train_folder) if classes is None else _given_classes(classes, train_folder)
     train = _listed(train_folder, names)
     if test_folder is None:
         if test_fraction is None:
@@ -77,10 +82,25 @@ def from_folder(
         if test_fraction is not None:
             raise ValueError(f"test_fraction: there is a test part already, {test_folder}; leave it out.")
         unknown = sorted(set(_class_folders(test_folder)) - set(names))
-        if unknown:
+        if classes is not None:
+            _given_classes(classes, test_folder)
+        elif unknown:
             raise ValueError(f"path: {test_folder} holds the classes {', '.join(unknown)}, which {train_folder} has not.")
         test = _listed(test_folder, names)
     return image_datasets(folder, train, test, len(names), options)
+
+
+def _given_classes(classes: Sequence[str], folder: Path) -> list[str]:
+    """The names of classes that were given, of which a folder has no others."""
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise checks.type_error("classes", "None or the names of the classes in order", classes)
+    names = [checks.text("classes", name) for name in classes]
+    if len(set(names)) < len(names):
+        raise ValueError(f"classes: a name occurs twice, among {', '.join(names)}.")
+    others = sorted(set(_class_folders(folder)) - set(names))
+    if others:
+        raise ValueError(f"classes: {folder} holds the classes {', '.join(others)}, which are not among {', '.join(names)}.")
+    return names
 
 
 def class_names(path: str | Path) -> tuple[str, ...]:
@@ -138,10 +158,10 @@ def _cache_file(folder: Path, options: ImageOptions) -> Path | None:
     folder = folder.resolve()
     size = "" if options.size is None else f"-{options.size[0]}x{options.size[1]}"
     if options.cache is True:
-        return folder.with_name(f"{folder.name}-{options.mode}{size}.cl_func.npz")
+        return folder.with_name(f"{folder.name}-{options.mode}{size}{_CACHED}")
     # Folders of one name may share a folder of caches.
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    return Path(options.cache) / f"{folder.name}-{digest}-{options.mode}{size}.cl_func.npz"
+    return Path(options.cache) / f"{folder.name}-{digest}-{options.mode}{size}{_CACHED}"
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None]:
@@ -177,6 +197,7 @@ def _listed(folder: Path, names: list[str]) -> ImageList:
         others += [path for path in files if path.suffix.lower() not in SUFFIXES]
         paths += images
         labels += [label] * len(images)
+    others = [path for path in others if not path.name.endswith(_CACHED)]
     if others:
         count = f"{len(others)} files are no images of a class" if len(others) > 1 else "a file is no image of a class"
         warnings.warn(
@@ -199,6 +220,8 @@ def _split(images: ImageList, names: list[str], fraction: float) -> tuple[ImageL
     held_out = torch.zeros(len(y), dtype=torch.bool)
     for label, name in enumerate(names):
         rows = (y == label).nonzero().flatten()
+        if not len(rows):  # one of `classes` that the folder lacks
+            continue
         n = max(round(fraction * len(rows)), 1)
         if n >= len(rows):
             raise ValueError(f"test_fraction: {fraction} of the {len(rows)} images of class {name} leaves none to train on.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import warnings
 
 import made_files
@@ -55,6 +56,41 @@ def test_a_folder_of_classes_is_split_the_same_way_every_time(tmp_path):
         data.from_folder(path, test_fraction=0.9)
     with pytest.raises(ValueError, match=r"test_fraction: .*photos has no train and test folders; .*test_fraction=0\.2"):
         data.from_folder(path)
+
+
+@pytest.mark.parametrize("parts", [None, ("train", "test")])
+def test_folders_that_lack_classes_number_them_alike(tmp_path, parts):
+    """Each of two domains lacks a class, so that by themselves they would use one number for different classes."""
+    domains = [made_files.photos(tmp_path / domain, split=parts) for domain in ("photo", "sketch")]
+    for domain, lacking in zip(domains, ("cat", "newt"), strict=True):
+        for part in parts or (".",):
+            shutil.rmtree(domain / part / lacking)
+    fraction = None if parts else 0.4
+    first, second = (data.from_folder(domain, test_fraction=fraction, classes=CLASSES) for domain in domains)
+    for sets, labels in ((first, [1, 2]), (second, [0, 1])):
+        assert all(part.n_classes == 3 and part.y.unique().tolist() == labels for part in sets)
+    newts, dogs = (first[0].x[first[0].y == label] for label in (2, 1))
+    assert newts[:, 0, 0, 0].min() >= 80
+    assert torch.equal(dogs, second[0].x[second[0].y == 1])
+    assert data.from_folder(domains[0], test_fraction=fraction)[0].y.unique().tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"classes: .* holds the classes newt, which are not among cat, dog"):
+        data.from_folder(domains[0], test_fraction=fraction, classes=["cat", "dog"])
+    if parts:
+        made_files.save(domains[0] / "test" / "yak" / "0.png", made_files.image(1))
+        with pytest.raises(ValueError, match=r"classes: .*test holds the classes yak, which are not among cat, dog, newt"):
+            data.from_folder(domains[0], classes=CLASSES)
+
+
+def test_a_cache_in_the_folder_is_no_file_to_warn_of(tmp_path):
+    """As where the folder above, or one beside its classes, is read too."""
+    path = made_files.photos(tmp_path)
+    data.from_folder(path / "..", test_fraction=0.4)
+    data.from_folder(path, test_fraction=0.4)
+    (path / "cats-L.cl_func.npz").write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.from_folder(path, test_fraction=0.4)
+        data.from_folder(path / "..", test_fraction=0.4)
 
 
 def test_images_of_any_format_depth_and_mode(tmp_path):
