@@ -629,12 +629,12 @@ IMAGE_FILES_ = {
 }
 call(
     "data.from_folder",
-    {"path": PHOTOS, "mode": "RGB", "test_fraction": None, "classes": ["a", "b", "c"], **IMAGE_FILES},
+    {"path": PHOTOS, "mode": "RGB", "test_fraction": None, "classes": ["b", "a"], **IMAGE_FILES},
     {
         "path": kind(bad=("/nowhere", FILE, FOLDER / "nowhere")),
         "mode": choice("RGB", "L"),
         "test_fraction": FRACTION.but("none", bad=(0.5,)),
-        "classes": kind("none", "list", bad=("ab", ["a"], ["a", "b", "a"], ["a", "b", 1])),
+        "classes": kind("none", "list of str", bad=("ab", ["a"], ["a", "b", "a"], ["a", "b", 1])),
         **IMAGE_FILES_,
     },
 )

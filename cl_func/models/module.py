@@ -6,6 +6,7 @@ Whatever the module's signature is, `forward(module, x) -> logits` adapts it; wh
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -63,7 +64,8 @@ def from_module(
 
     Raises TypeError if the factory is no callable or returns no module; ValueError if it returns modules that share tensors or that
     differ, has no layer `last_layer`, or has a layer that is lazy, that draws from a generator, or whose statistics padding would
-    disturb; and, from `apply`, TypeError for inputs of another kind, ValueError for logits of another shape.
+    disturb; for logits of another shape, and a module that does not take rows of `input_shape` (a warning where there is a GPU,
+    which it may need); and, from `apply`, TypeError for inputs of another kind.
 
     >>> from cl_func import random
     >>> model = from_module(lambda: nn.Linear(4, 3), n_classes=3)
@@ -76,7 +78,7 @@ def from_module(
     module = _Classifier(factory, check_replacements(replace), *given)
     shape = None if input_shape is None else input_size(input_shape)
     if shape is not None:
-        module.trial.run_on_shape(4, shape, input_dtype)
+        _try_on(module, shape)
     features = None if last_layer is None else partial(_features, module)
     return Model(
         partial(init_module, module),
@@ -129,18 +131,47 @@ def _apply(
     if first:
         module.trial.run(x)
     logits = _call(module, module.templates[bool(train)], named, x)
-    if not isinstance(logits, Tensor) or logits.shape != (x.shape[0], module.n_classes):
-        raise ValueError(
-            f"factory: the module must return logits [n, n_classes] = [{x.shape[0]}, {module.n_classes}], "
-            f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
-            if isinstance(logits, Tensor)
-            else f"factory: the module must return logits [n, n_classes], got {_shown(logits)}; take them out of what it "
-            "returns with from_module(..., forward=lambda module, x: module(x).logits), say."
-        )
+    _check_logits(module, logits, x.shape[0])
     if first:
         module.trial.done.set()  # also if it could not take the input: a pass on the CPU may be what the module cannot do
     # functional_call has put what the module assigned to its buffers into `named`.
     return logits, {name: named[name] for name in buffers} if train else buffers
+
+
+def _try_on(module: _Classifier, shape: tuple[int, ...]) -> None:
+    """Try the module on rows of a shape: whether it takes them, what it returns, and whether it draws from a generator."""
+    trial, n = module.trial, 4
+    trial.run_on_shape(n, shape, module.input_dtype)
+    if not trial.done.is_set():
+        n = 64  # some take rows in groups
+        trial.run_on_shape(n, shape, module.input_dtype)
+    out, error = trial.out, trial.error
+    trial.out = None
+    if error is None:
+        _check_logits(module, out, n)
+        return
+    said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    what = (
+        f"input_shape: the module does not take rows of the shape {list(shape)}, {module.input_dtype}: {said}. Give the shape of "
+        "one row; if the module takes more than x, adapt it with forward=lambda module, x: ..."
+    )
+    if not torch.accelerator.is_available():
+        raise ValueError(what) from error
+    warnings.warn(f"{what} (This was on the processor; if it runs on nothing else, all is well.)", stacklevel=3)
+
+
+def _check_logits(module: _Classifier, logits: Any, n: int) -> None:
+    """Check what a module has returned for n rows; ValueError if it is no tensor [n, n_classes]."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"factory: the module must return logits [n, n_classes], got {_shown(logits)}; take them out of what it "
+            "returns with from_module(..., forward=lambda module, x: module(x).logits), say."
+        )
+    if logits.shape != (n, module.n_classes):
+        raise ValueError(
+            f"factory: the module must return logits [n, n_classes] = [{n}, {module.n_classes}], "
+            f"got {describe(logits)}; give n_classes the size of its last layer, or end it in nn.Linear(..., n_classes)."
+        )
 
 
 def _shown(value: Any) -> str:

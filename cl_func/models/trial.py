@@ -11,7 +11,6 @@ import pickle
 import random as python_random
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ class Trial:
 
     def __init__(self, build: Callable[[Tensor], nn.Module], function: Callable[..., Any] | None = None) -> None:
         self.build, self.function, self.done = build, function, threading.Event()
+        self.out: Any = None  # what the module returned, and
+        self.error: Exception | None = None  # what it raised on all inputs so far
 
     def run(self, x: Tensor) -> None:
         """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
@@ -71,10 +72,12 @@ class Trial:
             try:
                 # Twice: another thread may have moved numpy's generator.
                 found = self._hidden_draw(given) and self._hidden_draw(given)
-            except Exception:
+            except Exception as error:
+                self.error = error
                 continue
             if found is not None:
                 raise ValueError(f"factory: layer {found}")
+            self.error = None
             self.done.set()
 
     def _hidden_draw(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> str | None:
@@ -88,8 +91,12 @@ class Trial:
             return x.detach().to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype)
 
         args, kwargs = tree.map(plain, given)
+
+        def call() -> None:
+            self.out = (self.function or _forward)(module, *args, **kwargs)
+
         with seeded(random.key(0)):
-            found = hidden_draw(module, partial(self.function or _forward, module, *args, **kwargs))
+            found = hidden_draw(module, call)
         if found is None:
             return None
         path, generator, mode = found

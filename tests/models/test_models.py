@@ -747,3 +747,47 @@ def test_multi_head_errors():
     for task in (torch.tensor(0), torch.zeros(5)):
         with pytest.raises(ValueError, match=r"task: expected int64\[5\], one label per row of x, got"):
             model.apply(state.params, state.buffers, gaussian(5, 6), task=task)
+
+
+class WithTask(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x, task):
+        return self.last(x)
+
+
+class Dictionary(WithTask):
+    def forward(self, x):
+        return {"logits": self.last(x)}
+
+
+@pytest.mark.parametrize(
+    ("factory", "given", "match"),
+    [
+        (
+            lambda: nn.Linear(6, 4),
+            {"input_shape": (5,)},
+            r"input_shape: .* rows of the shape \[5\], torch.float32: RuntimeError: mat",
+        ),
+        (
+            lambda: nn.Linear(6, 4),
+            {"input_shape": (1, 3, 2)},
+            r"the module does not take rows of the shape \[1, 3, 2\]",
+        ),
+        (lambda: nn.Linear(6, 4), {"n_classes": 5}, r"= \[4, 5\], got float32\[4, 4\]; give n_classes"),
+        (WithTask, {}, r"TypeError: .* missing 1 required positional argument: 'task'.*forward=lambda module, x"),
+        (Dictionary, {}, r"must return logits \[n, n_classes\], got .*float32.*forward=lambda module, x: module\(x\).logits"),
+        (lambda: nn.Embedding(5, 4), {}, r"input_shape: .*torch.float32: RuntimeError: Expected tensor for argument #1 'indices'"),
+    ],
+)
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_module_that_does_not_fit_its_input_shape_is_refused_at_once(factory, given, match, gpu, monkeypatch):
+    """Not in the first step of a run; only a warning if the module does not run here, and there is a GPU which it may need."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    fits = "must return" in match or "give n_classes" in match
+    context = pytest.warns(UserWarning, match=match) if gpu and not fits else pytest.raises(ValueError, match=match)
+    with context:
+        from_module(factory, **{"n_classes": 4, "input_shape": (6,), **given})
+    from_module(factory, **{"n_classes": 4, **given, "input_shape": None})  # what it takes is not known
