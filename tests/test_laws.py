@@ -42,6 +42,20 @@ def test_probes(case):
     testing.check_probe(case.make(), case.state(), case.bench.train[0])
 
 
+@pytest.mark.parametrize("case", named([*registry.LOSSES, *registry.UPDATES, *registry.TRANSFORMS]))
+def test_what_stands_in_empty_slots_changes_nothing(case):
+    """Of a memory that holds two rows of five; the memories of most states above are full."""
+    state = case.state()
+    if isinstance(getattr(state, "replay", None), memory.Reservoir):
+        rows = cl.tree.map(lambda leaf: leaf[:2], state.replay.data)
+        empty = memory.reservoir.init(5, cl.tree.map(lambda leaf: leaf[0], rows))
+        held = memory.reservoir.add(empty, cl.key(1), rows, torch.ones(2, dtype=torch.bool))
+        assert held.occupied.sum() == 2
+        state = state.replace(replay=held)
+    function, exp = one_shot(case), case.bench.train[0]
+    testing.laws.check_occupied(function, state, exp, function(state, exp))
+
+
 @pytest.mark.parametrize("case", named(registry.STRATEGIES))
 def test_what_is_saved_comes_back(case):
     """The round trip of a state that has been trained, and of a history."""
@@ -213,6 +227,23 @@ def test_the_laws_can_be_broken(broken, law):
     """A check that cannot fail is a defect: each law catches a component made to break it."""
     with pytest.raises(AssertionError, match=law):
         testing.check_update(broken, registry.init(cl.key(0)), EXP)
+
+
+def test_the_law_of_empty_slots_can_be_broken():
+    """A loss and an update that take rows from a memory without asking which slots are occupied."""
+    state = registry.init(cl.key(0))
+    state = state.replace(replay=memory.reservoir.init(5, memory.sample(registry.MODEL)))
+
+    def loss(params, state, exp):
+        logits, _ = registry.MODEL.apply(params, state.model.buffers, state.replay.data["x"])
+        return logits.square().sum(), state
+
+    def update(state, exp):
+        return cl.tree.set(state, {"opt.lr": state.replay.data["x"].sum()})
+
+    for check, broken in ((testing.check_loss, loss), (testing.check_update, update)):
+        with pytest.raises(AssertionError, match="law 'occupied' broken"):
+            check(broken, state, EXP)
 
 
 def noisy(state, n=4):

@@ -12,7 +12,8 @@
 Each raises an AssertionError that names the law and the first leaf that breaks it:
     pure       the inputs stay the same to the bit, a second call gives the same result, torch's global generator is not used
     closed     it returns what its kind returns; the state keeps its structure, shapes, dtypes and devices
-    occupied   (draws) only rows that the memory holds are drawn, and no more are valid than it holds
+    occupied   what stands in the empty slots of a memory changes nothing; (draws) only rows that the memory holds are drawn, and no
+               more are valid than it holds
     depends    (losses) the value is computed from the parameters given
     fresh      no key is drawn from twice, within one call or two consecutive ones; a probe does not draw what the next update will
     lanes      lane i of the vmapped run equals the single run

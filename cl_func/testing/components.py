@@ -19,7 +19,7 @@ from cl_func.tree import PyTree
 
 
 def check_update(update: Update, state: Any, exp: Experience, *, compiled: bool = False, padding: bool = True) -> None:
-    """Take an Update through the laws: pure, closed, lanes, padding and, with `compiled`, compiled and donated.
+    """Take an Update through the laws: pure, closed, lanes, occupied, padding and, with `compiled`, compiled and donated.
 
     `padding=False` is for updates of experiences that have no rows to pad.
     """
@@ -29,6 +29,7 @@ def check_update(update: Update, state: Any, exp: Experience, *, compiled: bool 
     laws.check_closed(out, state)
     laws.check_fresh(update, state, exp)
     laws.check_lanes(update, state, exp)
+    laws.check_occupied(update, state, exp, out)
     if padding:
         assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
     laws.check_device_law(update, state, exp, out)

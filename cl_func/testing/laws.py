@@ -13,6 +13,7 @@ from cl_func import checks, contracts, core, random, signatures, transforms, tre
 from cl_func.experiences import Experience, pad
 from cl_func.testing.fake_device import device_fault
 from cl_func.testing.key_uses import KeyUses, record_key_uses
+from cl_func.torch_private import pytree
 from cl_func.tree import PyTree
 
 Function = Callable[[Any, Any], PyTree]
@@ -38,11 +39,49 @@ def check_function(function: Function, state: Any, exp: Any, *, compiled: bool, 
     """The laws of any pure function of (state, exp); rows: whether it uses the rows, which may be padded."""
     out = check_pure(function, state, exp)
     check_lanes(function, state, exp)
+    check_occupied(function, state, exp, out)
     if rows:
         assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
         check_device_law(function, state, exp, out)
     if compiled:
         assert_equal(transforms.compile(function)(state, exp), out, "compiled", RTOL, ATOL)
+
+
+def check_occupied(function: Function, state: Any, exp: Any, out: PyTree) -> None:
+    """What stands in the empty slots of a memory must change nothing but these slots; out: the result for the state as it is."""
+    other = _with_empty_slots(state, _refilled)
+    if not tree.equal(other, state):
+        found, expected = (_with_empty_slots(result, _cleared) for result in (function(other, exp), out))
+        assert_equal(found, expected, "occupied", RTOL, ATOL)
+
+
+def _with_empty_slots(value: PyTree, change: Callable[[Tensor, Tensor], Tensor]) -> PyTree:
+    """A tree in whose memories the leaves [capacity, ...] are what `change` makes of them and of the mask of occupied slots."""
+
+    def is_memory(node: Any) -> bool:
+        return isinstance(getattr(node, "occupied", None), Tensor) and hasattr(node, "data")
+
+    def changed(node: Any) -> Any:
+        if not is_memory(node):
+            return node
+        occupied = node.occupied
+        return tree.replace(node, data=tree.map(lambda leaf: change(leaf, occupied), node.data))
+
+    return pytree.tree_map(changed, value, is_leaf=is_memory)
+
+
+def _refilled(leaf: Tensor, occupied: Tensor) -> Tensor:
+    """Other rows in the empty slots: numbers greater by 3, and of labels and the like that of an occupied slot."""
+    other = leaf + 3 if leaf.is_floating_point() else leaf[occupied.long().argmax()].expand_as(leaf)
+    return torch.where(_rowwise(occupied, leaf), leaf, other)
+
+
+def _cleared(leaf: Tensor, occupied: Tensor) -> Tensor:
+    return torch.where(_rowwise(occupied, leaf), leaf, torch.zeros_like(leaf))
+
+
+def _rowwise(occupied: Tensor, leaf: Tensor) -> Tensor:
+    return occupied.reshape(*occupied.shape, *[1] * (leaf.ndim - occupied.ndim))
 
 
 def check_device_law(function: Function, state: Any, exp: Any, out: PyTree) -> None:
