@@ -8,6 +8,7 @@ Parallel coordinates: Inselberg, "The plane with parallel coordinates", The Visu
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cl_func.plots.picture import Picture
 
+ROOM = 0.19  # the least distance of labels on a panel's scale, in parts of the scale
 WIDE = 10.0  # the ratio of the largest to the smallest value from which on a scale may be logarithmic
 
 
@@ -57,7 +59,8 @@ def hyperparameter_scatter(
     values: floating [n], or [n, S], of which the mean over the seeds is drawn; NaN for runs that have no number. A point without
         any is a cross at the bottom, and the best is orange.
     metric: its name, which determines the scale, as does `higher_is_better`, as in `hyperparameter_grid`.
-    log: the paths whose scale is logarithmic; by default those whose values are more even on it, above 0, and span a factor of 10.
+    log: the paths whose scale is logarithmic; by default those whose values are above 0, span a factor of 10 and are no less
+        even on it than on a linear one.
     ax: Axes that have a place in a grid, which the panels then share; the frame around them is returned.
     ylabel: by default the metric.
     """
@@ -193,10 +196,10 @@ def _are_numbers(column: Sequence[Any]) -> bool:
 
 
 def is_even_on_log(column: Sequence[Any]) -> bool:
-    """Whether values are numbers above 0 that span a factor of 10 and are spaced more evenly on a logarithmic scale."""
+    """Whether values are numbers above 0 that span a factor of 10 and are spaced no less evenly on a logarithmic scale."""
     if not _are_numbers(column) or min(column) <= 0 or max(column) < WIDE * min(column):
         return False
-    return _unevenness([math.log(one) for one in column]) < _unevenness(column)
+    return _unevenness([math.log(one) for one in column]) <= _unevenness(column)
 
 
 def _unevenness(x: Sequence[float]) -> float:
@@ -206,11 +209,23 @@ def _unevenness(x: Sequence[float]) -> float:
 
 
 def _set_scale(ax: Axes, scale: Scale) -> None:
-    if scale.log:
-        ax.set_xscale("log")
+    """The scale of a panel, with ticks whose labels have room beside each other."""
+    from matplotlib.ticker import NullFormatter
+
     if scale.names:
         ax.set_xticks(range(len(scale.names)), scale.names)
         ax.set_xlim(-0.5, len(scale.names) - 0.5)
+        return
+    if scale.log:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    heights = sorted(set(_heights(scale).tolist()))
+    if all(above - below >= ROOM for below, above in itertools.pairwise(heights)):
+        values = sorted(set(scale.x))
+        ax.set_xticks(values, [f"{value:.4g}" for value in values])
+    elif scale.log and max(scale.x) < 1000 * min(scale.x):  # with one or two powers of 10 within
+        values = [min(scale.x), math.sqrt(min(scale.x) * max(scale.x)), max(scale.x)]
+        ax.set_xticks(values, [f"{value:.2g}" for value in values])
 
 
 def _heights(scale: Scale) -> Tensor:

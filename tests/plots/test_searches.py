@@ -68,6 +68,32 @@ def test_the_scale_of_a_hyperparameter_is_the_one_on_which_it_is_even():
         plots.hyperparameter_scatter({"a": [0.0, 1.0]}, torch.rand(2), "average_accuracy", log=["a"])
 
 
+COLUMNS = {
+    "few": [0.02, 0.1, 0.3],
+    "two": [0.1, 1e6],
+    "powers": [0.001, 0.01, 0.1],
+    "close": [1.0, 1.01, 1.02, 2.0],
+    "one": [0.3],
+    "digits": [0.012345, 0.054321, 0.123456],
+    "many": torch.logspace(-2, -0.3, 12).tolist(),
+    "wide": torch.logspace(-9, 2, 12).tolist(),
+    "whole": list(range(100, 2100, 160)),
+}
+
+
+@pytest.mark.parametrize("panels", [1, 2, 4])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_labels_of_a_scale_have_room(name, panels):
+    column = COLUMNS[name]
+    ax = plots.hyperparameter_scatter({f"{name} {i}": column for i in range(panels)}, torch.rand(len(column)), "average_accuracy")
+    assert_apart(ax)
+    panel = next(iter(ax.panels.values()))
+    labels = [tick.get_text() for tick in panel.get_xticklabels(which="both") if tick.get_text()]
+    if name in ("few", "two", "powers", "one"):
+        assert [float(label) for label in labels] == pytest.approx(sorted(column))
+    assert panel.get_xscale() == ("log" if name in ("few", "two", "powers", "many", "wide") else "linear")
+
+
 def test_of_forgetting_and_errors_the_lowest_is_the_best():
     for metric, better in (("forgetting", None), ("loss", False)):
         ax = plots.hyperparameter_scatter({"a": [1.0, 2.0, 3.0]}, torch.tensor([0.3, 0.1, 0.2]), metric, higher_is_better=better)
