@@ -94,8 +94,32 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
     if cls is None:
         return functools.partial(state, kw_only=kw_only)
     made: Any = dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
-    statics = tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
-    dynamic = _leaf_names(made)
+    made._registration = _Registration(
+        made, _leaf_names(made), tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
+    )
+    made.replace = replace
+    if "__repr__" not in cls.__dict__:
+        made.__repr__ = _repr
+    return made
+
+
+class _Registration:
+    """That a class is a pytree, with the names of its leaves and of its other fields.
+
+    It is an attribute of the class, so that a class that is pickled by value, as cloudpickle does with one of a notebook, is a
+    pytree in the process that unpickles it.
+    """
+
+    def __init__(self, made: Any, dynamic: tuple[str, ...], statics: tuple[str, ...]) -> None:
+        self.given = (made, dynamic, statics)
+        if made not in torch_pytree.SUPPORTED_NODES:
+            _register(made, dynamic, statics)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Registration, self.given
+
+
+def _register(made: Any, dynamic: tuple[str, ...], statics: tuple[str, ...]) -> None:
     empty = dict.fromkeys(dynamic)
 
     def flatten(node: Any) -> tuple[list[Any], Any]:
@@ -129,10 +153,6 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
         serialized_type_name=f"{made.__module__}.{made.__qualname__}",
         flatten_with_keys_fn=flatten_with_keys,
     )
-    made.replace = replace
-    if "__repr__" not in cls.__dict__:
-        made.__repr__ = _repr
-    return made
 
 
 def replace(node: T, **changes: Any) -> T:

@@ -40,7 +40,7 @@ WITHIN = 100  # entries of a wrapper that a library puts around a function; with
 _ADDING = {"append", "appendleft", "extend", "insert", "add", "update", "clear"}
 # Attributes of a class that Python or `dataclass` derives from the others, and those that only describe it.
 _DERIVED = {"__init__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__", "__lt__", "__le__", "__gt__", "__ge__"}
-_DESCRIBING = {"__repr__", "__str__", "__doc__"}
+_DESCRIBING = {"__repr__", "__str__", "__doc__", "_registration"}  # the last is how a state is a pytree
 
 
 def of(**parts: Any) -> Entries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def check_options(
         signatures.function("tap", tap, 3, "a function (time, entry, labels), such as one of cl.taps")
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
+        context = getattr(executor, "_mp_context", None)  # of a ProcessPoolExecutor
+        if context is not None and context.get_start_method() == "fork" and torch.get_num_threads() > 1:
+            warnings.warn(
+                "executor: its processes are forked, and in these torch waits for ever for threads that it has used; give it "
+                "mp_context=multiprocessing.get_context('spawn'), or call torch.set_num_threads(1) first.",
+                stacklevel=4,
+            )
     if resume is not None and not _is_folder(resume):
         raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
     if checkpoint is not None:

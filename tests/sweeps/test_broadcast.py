@@ -6,7 +6,10 @@ import concurrent.futures
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
+import warnings
 from pathlib import Path
 
 import cloudpickle
@@ -17,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cl_func as cl
-from cl_func.sweeps import broadcast, remote
+from cl_func.sweeps import broadcast, planning, remote
 
 N = 4_100_000  # bytes, of which LARGE goes into 3 times
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool, torch.bfloat16, torch.complex64)
@@ -330,3 +333,58 @@ def test_an_interrupted_run_is_sent_without_its_neighbours(tmp_path):
         cl.sweep(strategy, two, lanes=1, checkpoint=insisting, executor=recorder, **arguments)
     assert max(recorder.sizes) < 2 * len(one)
     assert os.listdir(tmp_path)
+
+
+OPTIONS = {
+    "probe": None, "every": 1, "compile": False, "lanes": 1, "progress": False, "device": None,
+    "resume": None, "checkpoint": None, "on_change": "error", "tap": None,
+}  # fmt: skip
+NOTEBOOK = """
+import concurrent.futures, multiprocessing
+import torch
+import cl_func as cl
+
+@cl.state
+class Mine(cl.Agent):
+    steps: torch.Tensor
+    kind: str = cl.tree.static(default="a")
+
+def main():
+    model, sgd, bench = cl.models.mlp(6, hidden=(8,), n_classes=4), cl.optim.sgd(0.1), cl.testing.small_benchmark()
+
+    def init(key):
+        net = model.init(key)
+        return Mine(key=cl.random.fold_in(key, 0), model=net, opt=sgd.init(net.params), steps=torch.zeros(()))
+
+    step = cl.minibatches(cl.train_step(cl.losses.cross_entropy(model), sgd), batch_size=4)
+    strategy = cl.Strategy(init, cl.compose(step, lambda state, exp: state.replace(steps=state.steps + 1)), model)
+    here = cl.sweep(strategy, bench, seeds=2, progress=False, compile=False)
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in range(2):
+            there = cl.sweep(strategy, bench, seeds=2, progress=False, compile=False, executor=pool)
+            assert cl.tree.equal(here.history, there.history)
+            assert type(there.state(seed=1)) is Mine and there.state(seed=1).steps == len(bench.train)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_class_of_the_script_or_notebook_is_a_state_in_the_workers_too(tmp_path):
+    """Cloudpickle sends it by value, and it must be a pytree there."""
+    (tmp_path / "script.py").write_text(NOTEBOOK)
+    subprocess.run([sys.executable, "-W", "error", tmp_path / "script.py"], check=True, timeout=200)
+
+
+def test_processes_that_are_forked_after_torch_has_threads_are_warned_of(monkeypatch):
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("processes cannot be forked here")
+    for threads, start, warned in ((2, "fork", True), (1, "fork", False), (2, "spawn", False)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with (
+            concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start)) as pool,
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
+            planning.check_options(**OPTIONS, executor=pool)
+        assert any("spawn" in str(one.message) for one in caught) == warned
