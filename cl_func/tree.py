@@ -305,7 +305,9 @@ def _step(node: Any, rest: str, whole: str) -> tuple[Any, str]:
     else:
         names = []
     known = ", ".join(names) if names else f"nothing: it ends at {describe(node)}"
-    raise ValueError(f"path {whole!r}: no {rest!r} in {type(node).__name__}; there is {known}.")
+    longer = [path for path, _ in items(node) if path.endswith(f".{rest}")] if names else []
+    meant = f" Did you mean {whole.removesuffix(rest)}{longer[0]}?" if len(longer) == 1 else ""
+    raise ValueError(f"path {whole!r}: no {rest!r} in {type(node).__name__}; there is {known}.{meant}")
 
 
 def get(tree: PyTree, path: str) -> Any:

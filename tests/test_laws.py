@@ -246,6 +246,22 @@ def test_the_law_of_empty_slots_can_be_broken():
             check(broken, state, EXP)
 
 
+def test_a_state_that_cannot_be_stored_breaks_a_law():
+    """As of a class within a function, which pickle cannot find again."""
+
+    @cl.state
+    class Mine(cl.Agent):
+        pass
+
+    def init(key):
+        net = registry.MODEL.init(key)
+        return Mine(key=key, model=net, opt=registry.SGD.init(net.params))
+
+    step = cl.minibatches(cl.train_step(cl.losses.cross_entropy(registry.MODEL), registry.SGD), batch_size=5)
+    with pytest.raises(AssertionError, match="law 'resumed' broken: the state cannot be pickled .*at the top of a file"):
+        testing.check_strategy(cl.Strategy(init, step, registry.MODEL), registry.BENCH)
+
+
 def noisy(state, n=4):
     """A state that tells what was drawn from its key."""
     return state.replace(seen=state.seen ^ (cl.random.uniform(state.key, n) < 0.5))

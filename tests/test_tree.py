@@ -10,11 +10,13 @@ import hypothesis
 import hypothesis.strategies as st
 import optree
 import pytest
+import registry
 import torch
 import torch.utils._pytree as torch_pytree
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import cl_func as cl
 from cl_func import tree
 
 
@@ -359,6 +361,16 @@ def test_a_number_takes_the_dtype_of_the_leaf(old, new, dtype):
 def test_set_errors(value, path, error, match):
     with pytest.raises(error, match=match):
         tree.set(method(), {path: value})
+
+
+def test_a_path_that_lacks_its_beginning_is_completed():
+    state = registry.init(cl.key(0))
+    with pytest.raises(ValueError, match=r"path 'lr': no 'lr' in Everything; there is .*. Did you mean opt.lr\?"):
+        tree.set(state, {"lr": 0.1})
+    with pytest.raises(ValueError, match=r"path 'model.0.weight': .* Did you mean model.params.0.weight\?"):
+        tree.get(state, "model.0.weight")
+    with pytest.raises(ValueError, match=r"there is [^?]*\.$"):
+        tree.get({"a": {"lr": 1}, "b": {"lr": 2}}, "lr")  # which of the two is not known
 
 
 def test_get_errors():

@@ -40,10 +40,18 @@ def unchecked_gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
             return value, after
 
         # The state is not an argument of grad, which would wrap each of its leaves, a large memory included.
-        return torch.func.grad(value_of, has_aux=True)(params)
+        try:
+            return torch.func.grad(value_of, has_aux=True)(params)
+        except RuntimeError:
+            _check_differentiable(params)
+            raise
     # The same with autograd directly: the wrappers of torch.func cost several times as much as an eager step of a small net.
     with torch.enable_grad():
-        leaves = [leaf.detach().requires_grad_() for leaf in before]
+        try:
+            leaves = [leaf.detach().requires_grad_() for leaf in before]
+        except RuntimeError:
+            _check_differentiable(params)
+            raise
         value, after = contracts.loss_output(loss(tree.unflatten(structure, leaves), state, exp), state)
         if not value.requires_grad:
             raise contracts.independent()
@@ -58,6 +66,16 @@ def unchecked_gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
         contracts.update_output(after, state, leaves=True, name="loss")
         raise
     return tree.unflatten(structure, grads), after
+
+
+def _check_differentiable(params: PyTree) -> None:
+    """TypeError, naming the first, for parameters that have no gradient."""
+    for name, leaf in tree.items(params):
+        if not (leaf.is_floating_point() or leaf.is_complex()):
+            raise TypeError(
+                f"state.model.params: {name!r} is {tree.describe(leaf)}, which has no gradient; give the parameters of "
+                "model.init(key), and of a state_dict those of their names: the rest of it are buffers."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,8 +124,14 @@ def as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
         # A copy, which later writes to the array do not reach, in native byte order and row order, which torch asks for.
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
-    got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise TypeError(f"{name}: expected a numeric numpy array or a tensor, got {got}; convert it with numpy.asarray(...) first.")
+    got, mend = type(value).__name__, "convert it with numpy.asarray(...) first"
+    if isinstance(value, np.ndarray):
+        got, mend = f"an array of {value.dtype}", "convert it with .astype(...) first"
+        if value.dtype.kind in "USO":
+            mend = "number the names, names, y = numpy.unique(values, return_inverse=True)"
+            if value.dtype.kind == "O":
+                mend = f"convert numbers with .astype(float), or {mend}"
+    raise TypeError(f"{name}: expected a numeric numpy array or a tensor, got {got}; {mend}.")
 
 
 def inputs(value: Any, name: str) -> Tensor:

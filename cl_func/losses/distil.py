@@ -44,7 +44,7 @@ def _check(student: Any, teacher: Any, temperature: Any) -> None:
     if not isinstance(temperature, Tensor):
         checks.number("temperature", temperature, 0)
     elif temperature.ndim or not temperature.is_floating_point():
-        raise checks.type_error("temperature", "a number or a tensor of shape ()", temperature)
+        raise checks.type_error("temperature", "a number or a floating tensor of shape ()", temperature)
 
 
 def divergence(student: Tensor, teacher: Tensor, classes: Tensor, temperature: float | Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ def check_accuracies(name: str, value: Any, ndim: int, higher_is_better: bool | 
     """
     if checks.choice("higher_is_better", higher_is_better, True, False, None) is not None:
         checks.tensor(name, value)
+    if isinstance(value, Mapping):
+        raise ValueError(f"{name}: expected a floating tensor of accuracies, got {describe(value)}; give history['accuracy'].")
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ValueError(f"{name}: expected a floating tensor of accuracies, got {describe(value)}; convert it with .float().")
     if value.ndim < ndim or 0 in value.shape:

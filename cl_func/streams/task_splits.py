@@ -65,7 +65,11 @@ def _rows(name: str, task: Tensor, n_tasks: int) -> tuple[Tensor, ...]:
     rows = tuple((task == i).nonzero().flatten() for i in range(n_tasks))
     absent = [i for i, own in enumerate(rows) if len(own) == 0]
     if absent:
-        raise ValueError(f"{name}: no row of the tasks {absent}, out of {n_tasks}; number the tasks that do occur from 0.")
+        shown = ", ".join(map(str, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        raise ValueError(
+            f"{name}: no row of the tasks {shown}, out of {n_tasks}; number the tasks that do occur from 0, "
+            "task.unique(return_inverse=True)[1]."
+        )
     return rows
 
 

@@ -48,7 +48,7 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
         assert_equal(lane, fold(update, init(random.key(seed + i)), train), "lanes (stream)", RTOL, ATOL)
 
     for cut in range(1, len(experiences)):
-        stored = pickle.loads(pickle.dumps(states[cut]))
+        stored = pickle.loads(_pickled(states[cut]))
         assert_equal(fold(update, stored, experiences[cut:]), states[-1], f"resumed (at experience {cut})")
 
     probe = (lambda state, exp: state.key) if strategy.model is None else evaluate(strategy.model, benchmark.test)
@@ -57,6 +57,16 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
         program = transforms.compile(update)
         assert_equal(fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
         assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
+
+
+def _pickled(state: Any) -> bytes:
+    try:
+        return pickle.dumps(state)
+    except Exception as error:
+        raise AssertionError(
+            f"law 'resumed' broken: the state cannot be pickled ({type(error).__name__}: {error}). A class or function "
+            "that is in it must stand at the top of a file, not within a function."
+        ) from error
 
 
 def check_round_trip(value: Any) -> None:

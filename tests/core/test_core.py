@@ -225,3 +225,16 @@ def test_check_finite_names_experience_and_step():
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize(
+    "run", [lambda update: update, cl.compile, lambda update: lambda s, e: cl.vmap(update)(tree.stack([s, s]), e)]
+)
+def test_parameters_without_a_gradient_are_named(run):
+    """As where a whole state_dict is taken for the parameters."""
+    step = cl.train_step(cl.losses.cross_entropy(registry.MODEL), registry.SGD)
+    state = registry.init(cl.key(0), optimizer=registry.SGD)
+    params = {**state.model.params, "0.num_batches_tracked": torch.tensor(3)}
+    state = state.replace(model=state.model.replace(params=params))
+    with pytest.raises(TypeError, match=r"state.model.params: '0.num_batches_tracked' is int64\[\], which has no gradient; give"):
+        run(step)(state, registry.BENCH.train[0])

@@ -238,6 +238,14 @@ def test_from_arrays_refuses_what_it_would_have_to_change():
         data.from_arrays(x, torch.zeros(3, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"n_classes: y float64\[3\], targets for regression, have no classes, got 2"):
         data.from_arrays(x, np.zeros(3), n_classes=2)
+    with pytest.raises(
+        TypeError, match=r"y: .* got an array of <U1; number the names, names, y = numpy.unique\(values, return_inv"
+    ):
+        data.from_arrays(np.zeros((2, 2)), np.array(["a", "b"]))
+    with pytest.raises(TypeError, match=r"y: .* an array of object; convert numbers with .astype\(float\), or number the names"):
+        data.from_arrays(np.zeros((2, 2)), np.array(["a", 1], dtype=object))
+    with pytest.raises(TypeError, match=r"x: .* got an array of complex128; convert it with .astype"):
+        data.from_arrays(np.zeros((2, 2), complex), np.zeros(2, int))
     with pytest.raises(TypeError, match="x: expected a numeric numpy array or a tensor, got list"):
         data.from_arrays([[0.0]], y)
     for strange in (np.array(["a"]), np.zeros((3, 2), dtype=np.longdouble), np.zeros((3, 2), dtype=complex)):
