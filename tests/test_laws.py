@@ -258,7 +258,7 @@ def test_a_state_that_cannot_be_stored_breaks_a_law():
         return Mine(key=key, model=net, opt=registry.SGD.init(net.params))
 
     step = cl.minibatches(cl.train_step(cl.losses.cross_entropy(registry.MODEL), registry.SGD), batch_size=5)
-    with pytest.raises(AssertionError, match="law 'resumed' broken: the state cannot be pickled .*at the top of a file"):
+    with pytest.raises(AssertionError, match=r"law 'resumed' broken: the state cannot be pickled .*at the top of a file"):
         testing.check_strategy(cl.Strategy(init, step, registry.MODEL), registry.BENCH)
 
 

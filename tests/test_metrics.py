@@ -272,7 +272,7 @@ def test_equal_runs_have_an_interval_of_zero():
     [
         (
             lambda: metrics.average_accuracy({"accuracy": torch.eye(2)}),
-            r"R: .* got {accuracy: float32\[2, 2\]}; give history\['acc",
+            r"R: .* got {accuracy: float32\[2, 2\]}; give history",
         ),
         (lambda: metrics.average_accuracy([[0.5]]), r"R: expected a floating tensor of accuracies, got .*; convert it with .float"),
         (lambda: metrics.average_accuracy(torch.ones(2, 2, dtype=torch.int64)), r"got int64\[2, 2\]"),

@@ -46,8 +46,13 @@ class Cell:
     @property
     def numbers(self) -> list[str]:
         """The mean, and the half-width if there is one; nothing if there is no mean."""
-        found = [self.mean, self.half_width]
-        return [] if math.isnan(self.mean) else [format(number, self.form) for number in found if not math.isnan(number)]
+        found = [number for number in (self.mean, self.half_width) if not math.isnan(number)]
+        if math.isnan(self.mean):
+            return []
+        form, size = self.form, max(map(abs, found))
+        if form == ".3g" and len(found) == 2 and self.half_width > 1e-4 and size < 1e5:
+            form = f"z.{max(2 - math.floor(math.log10(self.half_width)), 0)}f"  # one number of decimals for both
+        return [format(number, form) for number in found]
 
 
 def marked(cells: Sequence[Cell], fit: Sequence[bool], larger_is_better: bool | None) -> list[Cell]:

@@ -212,7 +212,7 @@ def test_several_metrics_by_hand():
     assert runs.table(["average_accuracy", ("average_loss", "loss"), lambda R: R.max()]) == (
         "| x | average_accuracy (2 seeds) | average_loss (2 seeds) | lambda (2 seeds) |\n"
         "| --- | --- | --- | --- |\n"
-        "| p0 | 0.600 ± 1.271 | 1e-05 ± 0 | 0.6 ± 1.27 |\n"
+        "| p0 | 0.600 ± 1.271 | 1e-05 ± 0 | 0.60 ± 1.27 |\n"
         "| p1 | 0.250 ± 0.000 | 1e-05 ± 0 | 0.25 ± 0 |"
     )
     assert runs.table({"A": "average_accuracy", "L": "average_loss"}, format="latex") == (
