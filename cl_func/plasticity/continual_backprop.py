@@ -159,7 +159,9 @@ def continual_backprop(
     rate: the fraction of the mature units of a layer that is replaced in a step, in [0, 1]; fractions of a unit add up. The leaf
         may be set to anything up to 0.1, or up to this number if it is larger; beyond, units stay due, in `cbp.due`.
     maturity: the steps, at least 0, in which a new unit is left alone.
-    utility: "contribution", as in Nature 2024, or another of the kinds at the top of this file.
+    utility: what a unit does, by its features' mean |h| and the sums out and in of its outgoing and incoming |w|: "contribution",
+        |h| * out, as in Nature 2024; "zero_contribution", |h - mean h| * out; "adaptable_contribution", the same / in, as in arXiv
+        2108.06325; "feature_by_input", |h - mean h| / in; "weight", out; "adaptation", 1 / in; or "random".
     decay: of the running means, in [0, 1).
     keep_mean: whether what a unit has contributed on average is added to the biases of the next layer when it goes, as in arXiv
         2108.06325. (Their code means to do so too, but sets the mean to 0 before it is used.)

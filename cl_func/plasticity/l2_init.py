@@ -52,7 +52,7 @@ class L2Init:
 
 
 def l2_init(strength: float, *, slot: str = "l2_init") -> L2Init:
-    """The Loss that holds the parameters near their initial values: add it to another with `cl.losses.total`.
+    """The Loss strength / 2 * sum_k (p_k - initial_k)^2 of the parameters p: add it to another with `cl.losses.total`.
 
     The initial values are those of the network that its slot is made for, `.init(net)`; `l2_init.strength` is a leaf of the slot.
     All parameters are held, those of norms too, which the authors' code leaves free.

@@ -104,7 +104,8 @@ def upgd(
 
     sigma: the standard deviation of the noise, at least 0; like the gradient, it is multiplied by the learning rate.
     decay: of the running mean of the utilities, in [0, 1).
-    scale: what a utility is compared with, see the top of this file.
+    scale: what a utility u is compared with: "global", the maximum over all weights; "global_uncorrected", the same times
+        1 - decay^t, what the authors' code computes; "local", the length of the row. The gate is 1 - sigmoid(u / scale).
     protect: whether the gradient is gated too, against forgetting, or the noise alone.
 
     Raises TypeError or ValueError for other arguments.
