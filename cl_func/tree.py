@@ -15,7 +15,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar, dataclass_transform, overload
 
 import numpy as np
@@ -184,7 +184,7 @@ def describe(value: Any) -> str:
 
     What is longer than 300 characters has its middle left out.
     """
-    text = _words(value)
+    text = "".join(line if line.endswith("(") else f"{line} " for line in map(str.strip, _words(value).split("\n"))).strip()
     return text if len(text) <= _LONGEST else " ".join(f"{text[:200]} ... {text[-50:]}".split())
 
 
@@ -199,7 +199,11 @@ def _words(value: Any) -> str:
     if isinstance(value, functools.partial):
         given = [*(_words(v) for v in value.args), *(f"{k}={_words(v)}" for k, v in value.keywords.items())]
         return f"{_words(value.func)}({', '.join(given)})"
-    return value.__qualname__ if isinstance(value, FunctionType) else repr(value)  # its repr has an address
+    if dataclasses.is_dataclass(value) and hasattr(type(value).__repr__, "__wrapped__"):  # the repr that dataclasses make
+        return _repr(value)
+    if isinstance(value, (FunctionType, MethodType)):  # whose repr has an address, as that of any object has
+        return value.__qualname__
+    return repr(value) if type(value).__repr__ is not object.__repr__ else type(value).__qualname__
 
 
 def _repr(node: Any) -> str:

@@ -10,6 +10,7 @@ A model may also give the features before its last layer, `features(params, buff
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -114,6 +115,23 @@ class Model:
         if self.fresh is not None:
             signatures.function("fresh", self.fresh, 2, "a function (key, params) -> params")
         input_kind(self.input_dtype)
+
+    def __repr__(self) -> str:
+        parts = [_name(self.apply)]
+        parts += [f"input_shape={self.input_shape}"] if self.input_shape is not None else []
+        parts += [f"n_classes={self.n_classes}"]
+        parts += [f"input_dtype={self.input_dtype}"] if self.input_dtype != torch.float32 else []
+        return f"Model({', '.join(parts)})"
+
+
+def _name(apply: Any) -> str:
+    """What a model is made by: the file of this folder, such as mlp, or the name of a function of one's own."""
+    while isinstance(apply, functools.partial):
+        apply = apply.func
+    module = getattr(apply, "__module__", None) or ""
+    if module.startswith("cl_func.models."):
+        return module.rpartition(".")[2]
+    return str(getattr(apply, "__qualname__", type(apply).__qualname__))
 
 
 def input_kind(dtype: Any) -> torch.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import registry
 import torch
 
 import cl_func as cl
@@ -132,3 +133,12 @@ def test_the_loss_is_seen_through_all_that_is_around_a_step():
         watched = cl.check_finite(cl.vmap(train) if lanes else train)
         with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at experience 1"):
             watched(ready, BENCH.train[1])
+
+
+@pytest.mark.parametrize("case", registry.STRATEGIES, ids=lambda case: case.name)
+def test_what_a_strategy_is_made_of_can_be_read(case):
+    """Not the addresses of its functions, nor the model's innards each time it occurs."""
+    shown = repr(case.make())
+    assert "0x" not in shown
+    assert max(map(len, shown.split("\n"))) < 1200
+    assert len(shown) < 6000

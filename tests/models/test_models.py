@@ -791,3 +791,17 @@ def test_a_module_that_does_not_fit_its_input_shape_is_refused_at_once(factory, 
     with context:
         from_module(factory, **{"n_classes": 4, "input_shape": (6,), **given})
     from_module(factory, **{"n_classes": 4, **given, "input_shape": None})  # what it takes is not known
+
+
+def test_a_model_is_shown_by_what_made_it():
+    tokens = from_module(
+        lambda: nn.Sequential(nn.Embedding(5, 3), nn.Flatten()), n_classes=18, input_shape=(6,), input_dtype=torch.int64
+    )
+    assert repr(tokens) == "Model(module, input_shape=(6,), n_classes=18, input_dtype=torch.int64)"
+    net = mlp(6, hidden=(5,), n_classes=4)
+    assert repr(net) == tree.describe(net) == "Model(mlp, input_shape=(6,), n_classes=4)"
+
+    def own(params, buffers, x, *, train=False, valid=None, task=None):
+        return x, buffers
+
+    assert repr(Model(net.init, own, 4)).endswith("<locals>.own, n_classes=4)")
