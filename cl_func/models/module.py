@@ -141,12 +141,10 @@ def _apply(
 def _try_on(module: _Classifier, shape: tuple[int, ...]) -> None:
     """Try the module on rows of a shape: whether it takes them, what it returns, and whether it draws from a generator."""
     trial, n = module.trial, 4
-    trial.run_on_shape(n, shape, module.input_dtype)
-    if not trial.done.is_set():
+    out, error = trial.run_on_shape(n, shape, module.input_dtype)
+    if error is not None:
         n = 64  # some take rows in groups
-        trial.run_on_shape(n, shape, module.input_dtype)
-    out, error = trial.out, trial.error
-    trial.out = None
+        out, error = trial.run_on_shape(n, shape, module.input_dtype)
     if error is None:
         _check_logits(module, out, n)
         return

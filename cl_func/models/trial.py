@@ -30,8 +30,6 @@ class Trial:
 
     def __init__(self, build: Callable[[Tensor], nn.Module], function: Callable[..., Any] | None = None) -> None:
         self.build, self.function, self.done = build, function, threading.Event()
-        self.out: Any = None  # what the module returned, and
-        self.error: Exception | None = None  # what it raised on all inputs so far
 
     def run(self, x: Tensor) -> None:
         """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
@@ -43,10 +41,10 @@ class Trial:
             for rows in (min(n, 4), n):
                 pool.submit(self.run_on_shape, rows, shape, x.dtype).result()
 
-    def run_on_shape(self, n: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
-        """A trial on noise [n, *shape], or on zeros for modules that take whole numbers."""
+    def run_on_shape(self, n: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[Any, Exception | None]:
+        """A trial on noise [n, *shape], or on zeros for modules that take whole numbers: what it returns, and what it raises."""
         noise = random.normal(random.key(0), (n, *shape))
-        self._run_on_first([((noise.to(dtype),), {}), ((torch.zeros_like(noise, dtype=dtype),), {})])
+        return self._run_on_first([((noise.to(dtype),), {}), ((torch.zeros_like(noise, dtype=dtype),), {})])
 
     def run_like(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A trial on the arguments of a first call; if they are being traced, on noise of their shapes, outside the trace."""
@@ -64,24 +62,30 @@ class Trial:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             pool.submit(self._run_on_first, inputs).result()
 
-    def _run_on_first(self, inputs: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
-        """A trial on the first arguments that the module can take; none if it needs another number of rows, say."""
+    def _run_on_first(self, inputs: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> tuple[Any, Exception | None]:
+        """A trial on the first arguments that the module can take; none if it needs another number of rows, say.
+
+        What the module returned, and what it raised if it could take none.
+        """
+        error = None
         for given in inputs:
             if self.done.is_set():
-                return
+                return None, None
             try:
                 # Twice: another thread may have moved numpy's generator.
-                found = self._hidden_draw(given) and self._hidden_draw(given)
-            except Exception as error:
-                self.error = error
+                found, out = self._hidden_draw(given)
+                found = found and self._hidden_draw(given)[0]
+            except Exception as raised:
+                error = raised
                 continue
             if found is not None:
                 raise ValueError(f"factory: layer {found}")
-            self.error = None
             self.done.set()
+            return out, None
+        return None, error
 
-    def _hidden_draw(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> str | None:
-        """Which layer of a new module draws from a generator, and what to do about it, in words."""
+    def _hidden_draw(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[str | None, Any]:
+        """Which layer of a new module draws from a generator, and what to do about it, in words; and what the module returned."""
         module = self.build(random.key(0))
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
@@ -92,20 +96,24 @@ class Trial:
 
         args, kwargs = tree.map(plain, given)
 
+        out: Any = None
+
         def call() -> None:
-            self.out = (self.function or _forward)(module, *args, **kwargs)
+            nonlocal out
+            out = (self.function or _forward)(module, *args, **kwargs)
 
         with seeded(random.key(0)):
             found = hidden_draw(module, call)
         if found is None:
-            return None
+            return None, out
         path, generator, mode = found
         kind = type(module.get_submodule(path)).__name__
-        return (
+        words = (
             f"{path or 'the module itself'!r} ({kind}) draws from {generator} in {mode}, which no run owns: two runs from one key "
             "would differ. Use cl_func.models.Dropout or DropPath there, or a layer of your own made on cl_func.models.KeyedLayer; "
             f"if {kind} is not yours, replace={{{kind}: lambda layer: ...}} puts such a layer in its place."
         )
+        return words, out
 
 
 def _tensors(given: Any) -> list[Tensor]:
