@@ -95,11 +95,16 @@ def drawable(name: str, value: Any, capacity: Any) -> int:
     return value
 
 
+def is_memory(value: Any) -> bool:
+    """Whether a value is a memory: it has `data`, and the mask `occupied` of its slots."""
+    return isinstance(getattr(value, "occupied", None), Tensor) and hasattr(value, "data")
+
+
 def occupied(name: str, memory: Any) -> Tensor:
     """The mask of occupied slots of a memory, [capacity] bool; TypeError for a value that is not a memory."""
-    found = getattr(memory, "occupied", None)
-    if not isinstance(found, Tensor) or not hasattr(memory, "data"):
+    if not is_memory(memory):
         raise type_error(name, "a memory with data and occupied, such as a Reservoir", memory)
+    found: Tensor = memory.occupied
     return found
 
 

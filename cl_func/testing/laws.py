@@ -58,16 +58,13 @@ def check_occupied(function: Function, state: Any, exp: Any, out: PyTree) -> Non
 def _with_empty_slots(value: PyTree, change: Callable[[Tensor, Tensor], Tensor]) -> PyTree:
     """A tree in whose memories the leaves [capacity, ...] are what `change` makes of them and of the mask of occupied slots."""
 
-    def is_memory(node: Any) -> bool:
-        return isinstance(getattr(node, "occupied", None), Tensor) and hasattr(node, "data")
-
     def changed(node: Any) -> Any:
-        if not is_memory(node):
+        if not checks.is_memory(node):
             return node
         occupied = node.occupied
         return tree.replace(node, data=tree.map(lambda leaf: change(leaf, occupied), node.data))
 
-    return pytree.tree_map(changed, value, is_leaf=is_memory)
+    return pytree.tree_map(changed, value, is_leaf=checks.is_memory)
 
 
 def _refilled(leaf: Tensor, occupied: Tensor) -> Tensor:
