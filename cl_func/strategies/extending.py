@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,14 @@ def extend(
     strategy: Strategy,
     *,
     loss: Loss | tuple[Loss, ...] = (),
+    around_loss: Callable[[Loss], Loss] | tuple[Callable[[Loss], Loss], ...] = (),
     transform: GradientTransform | tuple[GradientTransform, ...] = (),
     before_step: Update | tuple[Update, ...] = (),
     around_step: Any = (),
     after_step: Update | tuple[Update, ...] = (),
     after: Update | tuple[Update, ...] = (),
     before: Update | tuple[Update, ...] = (),
+    slots: Mapping[str, PyTree] | None = None,
 ) -> Strategy:
     """The strategy with further functions in it, such as those of `cl.plasticity`: each argument is a function or a tuple of them.
 
@@ -42,16 +44,20 @@ def extend(
     `init(model_state)` of the first network; its hyperparameters are paths like all others: `cl.grid({"cbp.rate": [...]})`.
 
     loss: Losses added to that of each gradient step.
+    around_loss: Functions from a Loss to a Loss, applied in order to that sum, such as `partial(cl.trace.loss, slot="losses")`.
     transform: GradientTransforms after those of each gradient step, before the optimiser.
     before_step, after_step: Updates before and after each gradient step, on the same minibatch.
     around_step: Methods with a function `around(step, state, exp)`, which takes a step itself, such as `continual_backprop`.
     before, after: Updates before and after each experience.
+    slots: Further fields of the agent's state by name: what each is at the start, a tree of tensors such as `cl.trace.init(20)`, or
+        a function of the ModelState that makes it. It is brought to the device of the key.
 
     Gradient steps are those made by `cl.train_step`; a method that steps in another way is left as it is there. Extend first, then
     `cl.vmap` or `cl.compile`.
 
     Raises TypeError for other arguments; ValueError for a strategy without gradient steps to put them into, one that is vmapped or
-    compiled already, and, from its `init`, for a slot that the agent has already.
+    compiled already, and for names that no field can have or that come twice. Its `init` raises TypeError for a slot that is not
+    made of tensors, ValueError for one that the agent has already.
 
     >>> import cl_func as cl
     >>> model = cl.models.mlp(6, hidden=(8,), n_classes=4)
@@ -60,10 +66,14 @@ def extend(
     >>> state = strategy.init(cl.key(0))
     >>> type(state).__name__, cl.tree.get(state, "l2_init.strength")
     ('Agent with l2_init, cbp', tensor(0.0010))
+    >>> traced = extend(naive, around_loss=partial(cl.trace.loss, slot="losses"), slots={"losses": cl.trace.init(20)})
+    >>> traced.init(cl.key(0)).losses
+    Trace(values=float32[20], count=int64[])
     """
     checks.instance("strategy", strategy, Strategy, "a Strategy such as cl.strategies.naive(model, optimizer)")
     given = {
         "loss": loss,
+        "around_loss": around_loss,
         "transform": transform,
         "before_step": before_step,
         "around_step": around_step,
@@ -79,23 +89,43 @@ def extend(
         raise ValueError("strategy: it takes no gradient step made by cl.train_step, so there is nothing to extend; use after.")
     if parts["before"] or parts["after"]:
         update = compose(*parts["before"], update, *parts["after"])
-    slots = [part for group in parts.values() for part in group if hasattr(part, "slot") and hasattr(part, "init")]
-    names = [part.slot for part in slots]
+    fields = _fields(parts, slots)
+    return Strategy(partial(_init, base=strategy.init, fields=fields) if fields else strategy.init, update, strategy.model)
+
+
+def _fields(parts: dict[str, tuple[Any, ...]], slots: Mapping[str, PyTree] | None) -> tuple[tuple[str, Any], ...]:
+    """The new fields of the agent, each with what it is at the start, or the function of a network that makes that."""
+    own = [(part.slot, part.init) for group in parts.values() for part in group if hasattr(part, "slot") and hasattr(part, "init")]
+    checks.instance("slots", slots or {}, Mapping, "a dict of names and values, such as {'losses': cl.trace.init(20)}")
+    fields = [*own, *(slots or {}).items()]
+    names = [name for name, _ in fields]
     for name in names:
-        if not name.isidentifier() or names.count(name) > 1:
+        if not isinstance(name, str) or not name.isidentifier() or names.count(name) > 1:
             raise ValueError(f"slot: expected a name of its own for each slot, such as 'cbp', got {names}.")
-    return Strategy(partial(_init, base=strategy.init, slots=tuple(slots)) if slots else strategy.init, update, strategy.model)
+    return tuple(fields)
 
 
 def _functions(name: str, value: Any) -> tuple[Any, ...]:
     several = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    kinds = {"loss": signatures.loss, "transform": signatures.transform, "around_step": checks.function}
+    kinds: dict[str, Callable[[str, Any], Any]] = {
+        "loss": signatures.loss,
+        "around_loss": _around_loss,
+        "transform": signatures.transform,
+        "around_step": checks.function,
+    }
     return tuple(kinds.get(name, signatures.update)(name, one) for one in several)
 
 
-def _init(key: Tensor, *, base: Callable[[Tensor], Any], slots: tuple[Any, ...]) -> Any:
+def _around_loss(name: str, value: Any) -> Any:
+    return signatures.function(name, value, 1, "a function from a Loss to a Loss, such as partial(cl.trace.loss, slot='losses')")
+
+
+def _init(key: Tensor, *, base: Callable[[Tensor], Any], fields: tuple[tuple[str, Any], ...]) -> Any:
     agent = base(key)
-    return with_slots(agent, **{part.slot: part.init(agent.model) for part in slots})
+    starts = {name: start(agent.model) if callable(start) else start for name, start in fields}
+    for name, start in starts.items():
+        checks.tensors(f"slots: {name}", start)
+    return with_slots(agent, **tree.to(starts, key.device))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +133,7 @@ class _Extension:
     """What is put into each gradient step, before it and after it."""
 
     losses: tuple[Loss, ...]
+    around_losses: tuple[Callable[[Loss], Loss], ...]
     transforms: tuple[GradientTransform, ...]
     before: tuple[Update, ...]
     around: tuple[Any, ...]
@@ -111,6 +142,8 @@ class _Extension:
     def step(self, step: TrainStep) -> TrainStep:
         """A gradient step with the losses and transforms in it."""
         loss = total(step.loss, *self.losses) if self.losses else step.loss
+        for around in self.around_losses:
+            loss = signatures.loss("around_loss", around(loss), "a function that gives a Loss")
         return dataclasses.replace(step, loss=loss, transforms=(*step.transforms, *self.transforms))
 
 

@@ -115,6 +115,61 @@ def test_its_numbers_are_swept_by_their_paths():
         cl.tree.set(state, {"cbp.rate": 1.5})
 
 
+def losses_of(size, slot="losses"):
+    return {"around_loss": functools.partial(cl.trace.loss, slot=slot), "slots": {slot: cl.trace.init(size)}}
+
+
+@pytest.mark.parametrize("name", sorted(registry.ARGUMENTS))
+def test_the_loss_of_any_strategy_is_recorded(name):
+    """A value of each step, and the run is the one without."""
+    make = getattr(cl.strategies, name)
+    base = make(MODEL, SGD, batch_size=5, **registry.ARGUMENTS[name])
+    strategy = cl.extend(base, **losses_of(200))
+    end = run(strategy)
+    assert cl.tree.equal(end.model, run(base).model)
+    recorded = cl.trace.read(end.losses)
+    assert len(recorded) >= 2
+    assert recorded.isfinite().all()
+    assert (recorded > 0).any()
+
+
+def test_what_is_around_the_loss_gets_the_sum_and_the_slots_are_fields():
+    base = cl.strategies.naive(MODEL, SGD, batch_size=5)
+    norms = {"transform": cl.trace.grad_norm("norms"), "slots": {"norms": cl.trace.init(9), "first": lambda net: net.params}}
+    strategy = cl.extend(cl.extend(base, loss=HELD, **losses_of(9)), **norms)
+    start, end = strategy.init(cl.key(0)), run(strategy)
+    assert [f.name for f in dataclasses.fields(start)] == ["key", "model", "opt", "l2_init", "losses", "norms", "first"]
+    assert cl.tree.equal(end.first, start.model.params)
+    step = cl.train_step(cl.trace.loss(cl.losses.total(CE, HELD), "losses"), SGD, cl.trace.grad_norm("norms"))
+    assert cl.tree.equal(cl.fold(cl.minibatches(step, batch_size=5), start, BENCH.train), end)
+    runs = cl.sweep(strategy, BENCH, seeds=2, probe=cl.trace.probe("losses"), progress=False, compile=False)
+    torch.testing.assert_close(torch.as_tensor(runs.curve("losses")[0]), cl.trace.read(end.losses))
+    doubled = cl.extend(base, around_loss=(lambda loss: lambda *args: (lambda v, s: (2 * v, s))(*loss(*args)),) * 2)
+    by_hand = cl.minibatches(cl.train_step(CE, cl.optim.sgd(0.4)), batch_size=5)
+    lr = float(strategy.init(cl.key(0)).opt.lr)
+    expected = cl.fold(by_hand, cl.tree.set(base.init(cl.key(0)), {"opt.lr": 4 * lr}), BENCH.train)
+    assert cl.tree.equal(run(doubled).model, expected.model, rtol=1e-5, atol=1e-7)
+
+
+def test_slots_that_no_agent_can_have():
+    naive = cl.strategies.naive(MODEL, SGD)
+    with pytest.raises(TypeError, match=r"slots: expected a dict of names and values"):
+        cl.extend(naive, slots=3)
+    with pytest.raises(ValueError, match=r"slot: expected a name of its own .*\[3\]"):
+        cl.extend(naive, slots={3: cl.trace.init(3)})
+    with pytest.raises(ValueError, match=r"slot: expected a name of its own .*'l2_init', 'l2_init'"):
+        cl.extend(naive, loss=HELD, slots={"l2_init": cl.trace.init(3)})
+    with pytest.raises(ValueError, match="has a field 'opt' already"):
+        cl.extend(naive, slots={"opt": cl.trace.init(3)}).init(cl.key(0))
+    for wrong in (0, lambda net: 0):
+        with pytest.raises(TypeError, match=r"slots: count: expected a tree of tensors, got 0"):
+            cl.extend(naive, slots={"count": wrong}).init(cl.key(0))
+    with pytest.raises(TypeError, match=r"around_loss: expected a function from a Loss to a Loss, .*got 3"):
+        cl.extend(naive, around_loss=3)
+    with pytest.raises(TypeError, match=r"around_loss: expected a function that gives a Loss, got 3"):
+        cl.extend(naive, around_loss=lambda loss: 3)
+
+
 def test_what_it_cannot_extend():
     naive = cl.strategies.naive(MODEL, SGD)
     with pytest.raises(ValueError, match=r"strategy: it takes no gradient step"):
