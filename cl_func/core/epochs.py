@@ -17,6 +17,7 @@ from cl_func.core.kinds import S, Update
 from cl_func.core.looping import Slices
 from cl_func.core.nodes import Combinator, Order, Wrapper, calls
 from cl_func.experiences import Experience
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import state, static
 
 
@@ -30,7 +31,7 @@ class SkipEmpty(Wrapper):
 
     def __call__(self, state: Any, exp: Experience) -> Any:
         any_valid = exp.valid.any()
-        if tree._is_eager_cpu(any_valid):
+        if is_eager_cpu(any_valid):
             return self.inner(state, exp) if any_valid else state
         out = self.inner(state, exp)
         if contracts.has_rows(out, state):

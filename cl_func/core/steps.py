@@ -12,6 +12,7 @@ from cl_func import checks, contracts, signatures, torch_private, tree
 from cl_func.core.kinds import GradientTransform, Loss, Optimizer, S
 from cl_func.experiences import Experience
 from cl_func.tree import PyTree
+from cl_func.tree.structure import changed_leaves
 
 
 def gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
@@ -29,7 +30,7 @@ def unchecked_gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
         checks.tensors("state", state)
         checks.tensors("exp", exp)
         raise
-    if not before or not tree._is_eager_cpu(before[0]) or outside:
+    if not before or not torch_private.is_eager_cpu(before[0]) or outside:
 
         def value_of(params: Any) -> tuple[Tensor, Any]:
             value, after = contracts.loss_output(loss(params, state, exp), state)
@@ -60,7 +61,7 @@ def unchecked_gradient(loss: Loss, state: S, exp: Any) -> tuple[PyTree, S]:
         raise contracts.independent()
     grads = [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, before, strict=True)]
     try:
-        if any(leaf.requires_grad for leaf in tree._changed_leaves(after, state)):
+        if any(leaf.requires_grad for leaf in changed_leaves(after, state)):
             after = tree.map(torch.detach, after)
     except AttributeError:
         contracts.update_output(after, state, leaves=True, name="loss")

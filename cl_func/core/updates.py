@@ -19,6 +19,7 @@ from cl_func import checks, contracts, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core.kinds import E, S, Update
 from cl_func.core.nodes import Combinator, calls
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import state, static
 
 
@@ -120,7 +121,7 @@ def _conditional(state: S, exp: E, *, condition: Callable[[S, E], Tensor], updat
     if not isinstance(chosen, bool):
         if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.ndim:
             raise checks.type_error("condition", "it to give one bool, a tensor bool[] such as mask.any()", chosen)
-        if not tree._is_eager_cpu(chosen):
+        if not is_eager_cpu(chosen):
             return tree.where(chosen, contracts.update_output(update(state, exp), state, leaves=True), state)
     return contracts.update_output(update(state, exp), state) if chosen else state
 

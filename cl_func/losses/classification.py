@@ -18,6 +18,7 @@ from cl_func import checks, tree
 from cl_func.core import Loss, Update
 from cl_func.experiences import Experience, require_target
 from cl_func.models import Model, forward, mask_logits
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import PyTree, describe
 
 Mask = Literal["experience", "seen"] | None
@@ -28,7 +29,7 @@ def weighted_mean(values: Tensor, valid: Tensor) -> Tensor:
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
         raise checks.type_error("values", "a floating tensor [n], one value per row", values)
     checks.tensor("values, valid", valid, values.shape, torch.bool, like=values)
-    if tree._is_eager_cpu(valid) and valid.all():
+    if is_eager_cpu(valid) and valid.all():
         return values.sum() / max(len(values), 1)
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 

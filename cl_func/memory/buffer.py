@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.checks import positive_int
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import PyTree, describe
 
 LAST = torch.iinfo(torch.int64).max  # as a sort key: after all others
@@ -75,7 +76,7 @@ def write(data: PyTree, rows: PyTree, index: Tensor, wins: Tensor) -> PyTree:
 
     The other rows are not written, whatever their index.
     """
-    if tree._is_eager_cpu(wins) and not wins.any():
+    if is_eager_cpu(wins) and not wins.any():
         return data  # a full reservoir accepts no row of most minibatches; writing would copy all of it
     # Two writes to one index have no defined order. So each row that does not win repeats the write of the last row that does:
     # equal values, whatever the order. If no row wins, the memory's first row is written over itself.

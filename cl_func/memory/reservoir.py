@@ -19,6 +19,7 @@ from cl_func.experiences import Experience
 from cl_func.memory import buffer, draws, replay
 from cl_func.memory.kinds import Fields, Packed
 from cl_func.memory.offering import offer
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import PyTree, state
 
 
@@ -55,7 +56,7 @@ def add(memory: Reservoir, key: Tensor, rows: PyTree, valid: Tensor) -> Reservoi
     drawn = random.randint(key, n, 0, t)
     index = torch.where(t <= capacity, t - 1, drawn)
     accepted = valid & (index < capacity)
-    if tree._is_eager_cpu(accepted) and not accepted.any():  # as of most minibatches, once far more rows than it holds were seen
+    if is_eager_cpu(accepted) and not accepted.any():  # as of most minibatches, once far more rows than it holds were seen
         return tree.replace(memory, seen=memory.seen + valid.sum())
     wins = accepted & ~buffer.overwritten(index, accepted, capacity)
     data = buffer.write(memory.data, rows, index, wins)

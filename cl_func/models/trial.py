@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cl_func import random, tree
 from cl_func.models.seeding import seeded
-from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform
+from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform, is_eager_cpu
 
 
 class Trial:
@@ -35,7 +35,7 @@ class Trial:
         """A trial on the input of a first pass, x [n, ...]; if that is being traced, on noise of its shape, outside the trace."""
         n, *shape = (int(size) for size in x.shape)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread has no transformations, modes or tracing of its caller's
-            if tree._is_eager_cpu(x):
+            if is_eager_cpu(x):
                 pool.submit(self._run_on_first, [((x[:4],), {}), ((x,), {})]).result()
                 return
             for rows in (min(n, 4), n):
@@ -49,7 +49,7 @@ class Trial:
     def run_like(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A trial on the arguments of a first call; if they are being traced, on noise of their shapes, outside the trace."""
         given = (args, kwargs)
-        if not in_transform() and not in_dispatch_mode() and all(tree._is_eager_cpu(x) for x in _tensors(given)):
+        if not in_transform() and not in_dispatch_mode() and all(is_eager_cpu(x) for x in _tensors(given)):
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 pool.submit(self._run_on_first, [given]).result()
             return

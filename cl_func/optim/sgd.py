@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cl_func import tree
 from cl_func.optim.hyperparameters import expect, nonnegative, scalars, working_dtype
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import PyTree, bounded, state
 
 
@@ -59,7 +60,7 @@ class SGD:
         expect("sgd", SGDState, state)
         self._check_momentum(state)
         dtype, rate = state.lr.dtype, -(state.lr * state.scale)
-        decays = not tree._is_eager_cpu(state.weight_decay) or bool(state.weight_decay)
+        decays = not is_eager_cpu(state.weight_decay) or bool(state.weight_decay)
 
         def decayed(g: Tensor, p: Tensor) -> Tensor:
             return torch.addcmul(g.to(dtype), p.to(dtype), state.weight_decay) if decays else g.to(dtype)

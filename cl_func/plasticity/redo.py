@@ -27,6 +27,7 @@ from cl_func.plasticity.activity import layer_inputs, mean_size
 from cl_func.plasticity.layers import Layer
 from cl_func.plasticity.replacing import Chosen, replace_units
 from cl_func.plasticity.units import hidden_layers
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import bounded, state
 
 
@@ -70,7 +71,7 @@ class ReDo:
         held = tree.replace(held, count=held.count + 1)
         due = held.count % held.every == 0
         state = state.replace(key=key)
-        if tree._is_eager_cpu(due) and not due:
+        if is_eager_cpu(due) and not due:
             return tree.set(state, {self.slot: held})
         inputs = layer_inputs(self.model, state.model, exp, [feed.weight for layer in self.layers for feed in layer.feeds])
         chosen = [Chosen(due & (dormancy(layer, inputs, exp.valid) <= held.threshold)) for layer in self.layers]

@@ -22,6 +22,7 @@ from cl_func import tree
 from cl_func.models.fresh import FreshRows
 from cl_func.models.model import ModelState
 from cl_func.plasticity.layers import Feed, Layer, Norm
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import NAMESPACE, PyTree
 
 
@@ -49,7 +50,7 @@ def replace_units(
     means: for each layer what the features of its units were on average, [units, features of a unit], in the order of its `feeds`;
         what the units that go have contributed on average is then added to the biases of the layers that they led to.
     """
-    if all(tree._is_eager_cpu(one.mask) for one in chosen) and not any(bool(one.mask.any()) for one in chosen):
+    if all(is_eager_cpu(one.mask) for one in chosen) and not any(bool(one.mask.any()) for one in chosen):
         return agent
     net: ModelState = agent.model
     params, buffers = dict(net.params), dict(net.buffers)

@@ -30,6 +30,7 @@ from cl_func.models.keyed import aside
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.projections import qp
 from cl_func.projections.vector import from_vector, to_vector
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import PyTree, bounded, describe, state
 
 Which = Callable[[Any, Experience], Tensor]  # (state, exp) -> the number of the memory, () int64
@@ -72,7 +73,7 @@ def by_index(state: Any, exp: Experience) -> Tensor:
 
 def _memory_index(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
     index, n = which(state, exp), memory.seen.shape[0]
-    if tree._is_eager_cpu(index) and not 0 <= index < n:
+    if is_eager_cpu(index) and not 0 <= index < n:
         raise ValueError(
             f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(index)}; make as many "
             "as the stream has experiences. (Each piece of an online stream counts: let `which` give the memory of a piece.)"

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks
 from cl_func.random.keys import check_integer, check_key
 from cl_func.random.words import FEW, WORD, as_normal, as_uniform, few_words, int64, many_words, shift, words_at
+from cl_func.torch_private import is_eager_cpu
 
 
 def sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -44,7 +45,7 @@ def bits(key: Tensor, shape: int | Sequence[int] = ()) -> Tensor:
     """64 random bits per element, int64 of the given shape, in the order of SplitMix64's outputs."""
     check_key(key)
     dims = sizes(shape)
-    if tree._is_eager_cpu(key):
+    if is_eager_cpu(key):
         return torch.from_numpy(many_words(key, math.prod(dims)).reshape(dims))
     return words_at(key, torch.arange(1, math.prod(dims) + 1, device=key.device)).reshape(dims)
 
@@ -81,7 +82,7 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
     if isinstance(low, int) and isinstance(high, int) and not 0 < high - low < 1 << 63:
         raise ValueError(f"high: expected more than low = {low}, by less than 2^63, got {high}.")
     check_key(key)
-    if len(dims) == 1 and 0 < dims[0] <= FEW and tree._is_eager_cpu(key) and _is_readable(low) and _is_readable(high):
+    if len(dims) == 1 and 0 < dims[0] <= FEW and is_eager_cpu(key) and _is_readable(low) and _is_readable(high):
         starts, ends = (_listed(bound, dims[0]) for bound in (low, high))
         spans = [max(int64((end - start) & WORD), 1) for start, end in zip(starts, ends, strict=True)]
         draws = [(word >> 1) % span + start for word, span, start in zip(few_words(key, dims[0]), spans, starts, strict=True)]
@@ -93,7 +94,7 @@ def randint(key: Tensor, shape: int | Sequence[int], low: int | Tensor, high: in
 
 
 def _is_readable(bound: int | Tensor) -> bool:
-    return isinstance(bound, int) or (bound.dtype == torch.int64 and tree._is_eager_cpu(bound))
+    return isinstance(bound, int) or (bound.dtype == torch.int64 and is_eager_cpu(bound))
 
 
 def _listed(bound: int | Tensor, n: int) -> list[int]:

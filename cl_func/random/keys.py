@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl_func import checks, tree
+from cl_func import checks
 from cl_func.random.words import CHILD, CHILD_INVERSE, FEW, FMIX, ROOT, WORD, fmix, int64, mix_word
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import describe
 
 
@@ -74,7 +75,7 @@ def split(key: Tensor, n: int = 2) -> Tensor:
     check_key(key)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}.")
-    if n <= FEW and tree._is_eager_cpu(key):
+    if n <= FEW and is_eager_cpu(key):
         first = int(key)
         words = [int64(mix_word((first + i * CHILD) & WORD, (33, 33, 33), FMIX)) for i in range(1, n + 1)]
         return torch.tensor(words, device=key.device)

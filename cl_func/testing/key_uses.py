@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import models, random, tree
+from cl_func import models, random
 from cl_func.random import keys, words
+from cl_func.torch_private import unwrap_all
 
 # The functions that all draws of `cl_func.random` pass through, and those that all children do.
 DRAWS, CHILDREN = (words.words_at, words.many_words, words.few_words), (keys.split, keys.fold_in, keys.children)
@@ -91,7 +92,7 @@ def _recorded(uses: KeyUses, function: Callable[..., Any], key: Tensor, *args: A
 
 
 def _numbers(key: Tensor) -> set[int]:
-    return set(tree._unwrap_all(key).flatten().tolist())
+    return set(unwrap_all(key).flatten().tolist())
 
 
 def _line() -> str:

@@ -21,10 +21,12 @@ from cl_func.torch_private.functorch import (
     has_gradient_level,
     in_dispatch_mode,
     in_transform,
+    is_eager_cpu,
     is_wrapped,
     pytree,
     storage_id,
     unwrap,
+    unwrap_all,
 )
 from cl_func.torch_private.libraries import build, c_function, c_tensor
 from cl_func.torch_private.programs import generated
@@ -45,11 +47,13 @@ __all__ = [
     "in_dispatch_mode",
     "in_transform",
     "inductor",
+    "is_eager_cpu",
     "is_wrapped",
     "pytree",
     "storage_id",
     "trace",
     "unwrap",
+    "unwrap_all",
     "vector_flags",
     "vector_options_are_set",
 ]

@@ -24,10 +24,12 @@ __all__ = [
     "has_gradient_level",
     "in_dispatch_mode",
     "in_transform",
+    "is_eager_cpu",
     "is_wrapped",
     "pytree",
     "storage_id",
     "unwrap",
+    "unwrap_all",
 ]
 
 _peek, _modes = peek_interpreter_stack, torch._C._len_torch_dispatch_stack
@@ -51,6 +53,27 @@ def is_wrapped(value: Tensor) -> bool:
 def unwrap(value: Tensor) -> Tensor:
     """The tensor inside a wrapper; inside one of vmap's, the tensor of all lanes."""
     return get_unwrapped(value)
+
+
+def is_eager_cpu(value: Tensor) -> bool:
+    """Whether a tensor is a plain CPU tensor outside of any transformation, so that reading its value costs nothing.
+
+    Eager code may then take a shortcut to the same result; code that is vmapped, traced or differentiated from outside may not.
+    """
+    return (
+        value.device.type == "cpu"
+        and not value.requires_grad
+        and not in_transform()
+        and not in_dispatch_mode()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def unwrap_all(value: Tensor) -> Tensor:
+    """The tensor beneath all wrappers of torch.func's transformations: for a vmapped tensor, all of its lanes."""
+    while is_wrapped(value):
+        value = unwrap(value)
+    return value
 
 
 def has_gradient_level(value: Tensor) -> bool:
