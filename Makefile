@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-torch lint bench clean
+.PHONY: demo test test-torch lint docs bench clean
 
 demo: .venv/installed
 	$(BIN)/python examples/quickstart.py
@@ -17,6 +17,10 @@ test-torch: .venv-torch-$(TORCH)/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# The pages of docs/ and the reference of all public names, as a site in out/site
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks

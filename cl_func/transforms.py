@@ -30,6 +30,8 @@ from cl_func.core.looping import Batches
 from cl_func.core.nodes import Wrapper, fuse
 from cl_func.experiences import lane_axes
 
+__all__ = ["Compiled", "Vmapped", "compile", "vmap"]
+
 F = TypeVar("F")  # an Update, a Probe or a Strategy
 
 

@@ -1,13 +1,13 @@
 """Replay memories: each a state, `init`, `add`, `insert` and `draw`, of fixed capacity, so that they vmap and compile.
 
-reservoir   a uniform sample of everything offered
-balanced    an equal share for every class, experience or task, a uniform sample of each
-ring        the last rows of each class
-gdumb       GDumb's greedy balancing sampler
-gss         GSS-greedy: rows with gradients in different directions
-herding     of each class the rows whose mean feature is nearest to the mean of the class
-dark        rows stored with the logits they had
-draws       uniform, distinct, class-balanced: from any of them
+    reservoir   a uniform sample of everything offered
+    balanced    an equal share for every class, experience or task, a uniform sample of each
+    ring        the last rows of each class
+    gdumb       GDumb's greedy balancing sampler
+    gss         GSS-greedy: rows with gradients in different directions
+    herding     of each class the rows whose mean feature is nearest to the mean of the class
+    dark        rows stored with the logits they had
+    draws       uniform, distinct, class-balanced: from any of them
 
 All of them are a `Memory`, take `add(memory, key, rows, valid, ...)` and give `draw(memory, key, n) -> (rows, valid)`.
 """

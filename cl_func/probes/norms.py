@@ -1,8 +1,8 @@
 """How large the weights are, and the gradient.
 
-weight norm         ||w||_2
-weight magnitude    the mean of |w|
-gradient norm       ||grad_w loss(w)||_2, on rows
+    weight norm         ||w||_2
+    weight magnitude    the mean of |w|
+    gradient norm       ||grad_w loss(w)||_2, on rows
 
 with w all parameters. Dohare et al., "Loss of plasticity in deep continual learning", Nature 2024, report the weight magnitude.
 """
