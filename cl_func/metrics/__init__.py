@@ -13,8 +13,9 @@ R may hold another measure than accuracies: say which way is better, `higher_is_
 "r2". Its values may be any finite numbers, while accuracies, and precisions, lie in [0, 1]. Forgetting is above 0 where it has
 become worse, and a transfer where it has become better, whichever way that is; a mean has the sign of the values.
 
-    Of R                              average_accuracy, average_anytime_accuracy, learning_accuracy, worst_case_accuracy, forgetting,
-                                      forgetting_per_experience, forgetting_matrix, backward_transfer, forward_transfer
+    Of R                              average_accuracy, average_anytime_accuracy, learning_accuracy, worst_case_accuracy,
+                                      forgetting, forgetting_per_experience, forgetting_matrix, backward_transfer,
+                                      forward_transfer
     Of a history of cl.trace.online   online_accuracy, online_error
     Over seeds                        mean_ci
 

@@ -17,3 +17,14 @@ BY_LAYER = "_by_layer"  # how the names of histories [time, L] end that are meas
 def measured(history: str) -> str:
     """What a history measures: the last part of its path."""
     return history.rpartition(".")[2]
+
+
+def of_evaluation(history: str, name: str) -> str:
+    """A name for what a history says, with that of its evaluation where there are several: "accuracy (valid)"."""
+    of = history.rpartition(".")[0]
+    return f"{name} ({of})" if of else name
+
+
+def in_words(history: str, measure: str | None = None) -> str:
+    """What pictures call a history, or another measure of it: with blanks for underscores."""
+    return of_evaluation(history, measured(history) if measure is None else measure).replace("_", " ")

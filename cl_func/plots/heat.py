@@ -23,9 +23,12 @@ SIGNED = {"forgetting": "PuOr_r", "backward_transfer": "PuOr"}
 
 
 def scale(metric: str) -> tuple[str, tuple[float, float]]:
-    """The colour map and the limits (low, high) of a metric by its name: those of accuracies, unless the metric is signed."""
-    checks.text("metric", metric)
-    return (SIGNED[metric], (-1.0, 1.0)) if metric in SIGNED else ("viridis", (0.0, 1.0))
+    """The colour map and the limits (low, high) of a metric by its name: those of accuracies, unless the metric is signed.
+
+    What stands in brackets behind the name, as in "forgetting (valid)", changes nothing.
+    """
+    name = checks.text("metric", metric).partition(" (")[0]
+    return (SIGNED[name], (-1.0, 1.0)) if name in SIGNED else ("viridis", (0.0, 1.0))
 
 
 def scale_of(values: Tensor, metric: str, higher_is_better: bool | None) -> tuple[str, tuple[float, float]]:
@@ -34,7 +37,7 @@ def scale_of(values: Tensor, metric: str, higher_is_better: bool | None) -> tupl
     if higher_is_better is None:
         return cmap, limits
     known = values[values.isfinite()].tolist() or [0.0]
-    if metric in SIGNED:
+    if metric.partition(" (")[0] in SIGNED:
         most = max(map(abs, known)) or 1.0
         return cmap, (-most, most)
     low, high = min(known), max(known)

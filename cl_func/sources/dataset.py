@@ -24,8 +24,8 @@ class Dataset(Source):
         "regression"   y [N] or [N, K] floating and finite; `n_classes` is 0
 
     uint8 inputs stay uint8 in memory and are scaled to [0, 1] float32 when they are gathered. int64 inputs are tokens, for a model
-    of `input_dtype=torch.int64`, and stay as they are. Raises TypeError or ValueError for wrong types, dtypes, lengths, labels and
-    targets that are not finite.
+    of `input_dtype=torch.int64`, and stay as they are. Raises TypeError or ValueError for wrong types, dtypes, lengths and labels,
+    and for inputs and targets that are not finite.
     """
 
     x: Tensor  # [N, ...] floating, uint8 (images) or int64 (tokens)
@@ -57,20 +57,32 @@ class Dataset(Source):
             raise ValueError(f"x, y: on different devices: {self.x.device} and {self.y.device}; move one with .to(device).")
         if self.x.is_meta:
             raise ValueError("x, y: they are on the device meta, which holds no values; move them with .to(device).")
+        self._check_finite("x", "inputs", self.x)
         if self.task is not None:
             checks.tensor("task", self.task, self.y.shape[:1], torch.int64, like=self.x)
             if int(self.task.min()) < 0:
                 raise ValueError(f"task: task labels are at least 0, got {int(self.task.min())}; number the tasks from 0.")
         object.__setattr__(self, "n_classes", self._count_classes(target))
 
+    @staticmethod
+    def _check_finite(name: str, what: str, values: Tensor) -> None:
+        """ValueError naming the first row with a value that is NaN or infinite."""
+        # A finite sum has finite terms, and needs no memory, where a mask needs a copy; the sum of finite ones may overflow.
+        if not values.is_floating_point() or bool(values.sum().isfinite()):
+            return
+        rows = (~values.isfinite()).reshape(len(values), -1).any(1).nonzero().flatten()
+        if len(rows):
+            raise ValueError(
+                f"{name}: {len(rows)} of {len(values)} rows of {what} are not finite, the first is row {int(rows[0])}; "
+                "leave them out, or fill them in."
+            )
+
     def _count_classes(self, target: Target) -> int:
         """How many classes there are, after a check of the targets."""
         if target == "regression":
             if self.n_classes:
                 raise ValueError(f"n_classes: y {describe(self.y)}, targets for regression, have no classes, got {self.n_classes}.")
-            if not bool(self.y.isfinite().all()):
-                n_rows = int((~self.y.isfinite()).reshape(len(self.y), -1).any(1).sum())
-                raise ValueError(f"y: {n_rows} rows of targets are not finite; leave them out, or fill them in.")
+            self._check_finite("y", "targets", self.y)
             return 0
         if target == "multilabel":
             if self.y.shape[1] == 0 or self.n_classes not in (0, self.y.shape[1]):

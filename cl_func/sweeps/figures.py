@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cl_func import checks, metrics, plots
-from cl_func.metrics.measures import BY_LAYER, measured
+from cl_func.metrics.measures import BY_LAYER, in_words, measured, of_evaluation
 from cl_func.plots import searches
 from cl_func.sweeps import named_axes, over_seeds
 from cl_func.sweeps.named_axes import Axes
@@ -35,12 +35,12 @@ def timeline(
     """
     curves, missing = by_point(axes, standing, values if values.is_floating_point() else values.double(), labels)
     measure = measured(history)
-    words = {"xlabel": "experiences trained on", "ylabel": f"average {measure}"}
+    words = {"xlabel": "experiences trained on", "ylabel": f"average {in_words(history)}"}
     ndim = values.ndim - len(axes)
     if ndim == 1:
-        words = {"xlabel": "time", "ylabel": measure}
+        words = {"xlabel": "time", "ylabel": in_words(history)}
     elif ndim == 2 and measure.endswith(BY_LAYER):
-        words = {"xlabel": "time", "ylabel": measure.removesuffix(BY_LAYER)}
+        words = {"xlabel": "time", "ylabel": in_words(history, measure.removesuffix(BY_LAYER))}
         heads = {name: f"{name}, " if len(curves) > 1 else "" for name in curves}
         curves = {f"{heads[name]}layer {i}": R[..., i] for name, R in curves.items() for i in range(values.shape[-1])}
     elif ndim != 2:
@@ -48,9 +48,8 @@ def timeline(
     elif values.shape[-1] == values.shape[-2]:
         curves = {name: metrics.average_accuracy(R, higher_is_better=higher) for name, R in curves.items()}
     else:  # it is not known what has been seen when
-        words = {"xlabel": "time", "ylabel": f"mean {measure} of all experiences"}
+        words = {"xlabel": "time", "ylabel": in_words(history, f"mean {measure} of all experiences")}
         curves = {name: R.mean(-1) for name, R in curves.items()}
-    words = {name: text.replace("_", " ") for name, text in words.items()}
     limits = {"ylim": (None, HIGHEST[measure])} if measure in HIGHEST else {}
     return plots.accuracy_timeline(curves, missing=missing, higher_is_better=higher, **{**words, **limits, **options})
 
@@ -61,8 +60,7 @@ def matrix(
     """The mean matrix of each point, of a history [*axes, seed, time, T]."""
     _check_matrix(axes, history, R)
     found, missing = by_point(axes, standing, R, labels)
-    measure = measured(history).replace("_", " ")
-    return plots.matrices(found, missing=missing, higher_is_better=higher, **{"measure": measure, **options})
+    return plots.matrices(found, missing=missing, higher_is_better=higher, **{"measure": in_words(history), **options})
 
 
 def forgetting(
@@ -71,7 +69,7 @@ def forgetting(
     """The curve of each test experience, of a history [*axes, seed, time, T]: a panel for each, or for one point one for all."""
     _check_matrix(axes, history, R)
     found, missing = by_point(axes, standing, R, labels)
-    words = {"ylabel": measured(history).replace("_", " ")}
+    words = {"ylabel": in_words(history)}
     if len(found) == 1 and not missing:
         note = over_seeds.counted(standing)
         if note and options.get("title") is None:
@@ -85,7 +83,8 @@ def classes(axes: Axes, standing: Standing, history: str, values: Tensor, labels
     if values.ndim != len(axes) + 2:
         raise ValueError(f"history: expected one by time and class, but {history!r} is {describe(values)}.")
     found, missing = by_point(axes, standing, values, labels)
-    return plots.class_heatmap(found, missing=missing, **options)
+    words = {"title": in_words(history)} if "." in history else {}
+    return plots.class_heatmap(found, missing=missing, **{**words, **options})
 
 
 def curve(axes: Axes, standing: Standing, name: str, curves: Tensor, labels: Any, options: dict[str, Any]) -> Picture:
@@ -134,7 +133,7 @@ def _metric(numbers: Numbers) -> dict[str, Any]:
     """What is said of a metric: its name, what went wrong with runs as the title, and which way it is better."""
     summary = numbers.summary
     return {
-        "metric": summary.name or summary.title,
+        "metric": summary.title if summary.name is None else of_evaluation(summary.history, summary.name),
         "title": over_seeds.counted(numbers) or None,
         "higher_is_better": None if summary.bounded else summary.larger_is_better is not False,
     }

@@ -42,7 +42,7 @@ def test_what_y_is_says_what_kind_of_problem_it_is():
         (VALUES[:, :, None], {}, ValueError, r"\[N\] or \[N, K\]"),
         (LABELS[:, 0], {}, ValueError, r"\[N, C\]"),
         (VALUES[:-1], {}, ValueError, "lengths differ: 20 rows of x, 19 of y"),
-        (VALUES.masked_fill(LABELS, math.nan), {}, ValueError, "rows of targets are not finite"),
+        (VALUES.masked_fill(LABELS, math.nan), {}, ValueError, "y: .* rows of targets are not finite"),
         (VALUES, {"n_classes": 3}, ValueError, "have no classes, got 3"),
         (LABELS, {"n_classes": 4}, ValueError, "a column for each of 3 labels, got 4"),
     ],
@@ -50,6 +50,16 @@ def test_what_y_is_says_what_kind_of_problem_it_is():
 def test_targets_that_cannot_be_are_refused(y, more, error, match):
     with pytest.raises(error, match=match):
         cl.Dataset(X, y, **more)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_inputs_that_are_not_finite_are_refused_and_the_first_row_named(bad, dtype):
+    x = torch.full((N, 4), torch.finfo(dtype).max, dtype=dtype)  # their sum overflows
+    assert len(cl.Dataset(x, LABELS)) == N
+    x[3, 2] = x[5, 0] = bad
+    with pytest.raises(ValueError, match=f"x: 2 of {N} rows of inputs are not finite, the first is row 3; leave them out"):
+        cl.Dataset(x, LABELS)
 
 
 def value(loss, exp):

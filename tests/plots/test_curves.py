@@ -200,7 +200,7 @@ def test_a_timeline_of_any_history():
     assert lines(ax)["b"][1] == pytest.approx(found["norm"][0, 1].double().mean(0).tolist())
     assert ax.get_ylim()[1] > 1
     ax = found.plot_timeline("0.r2")
-    assert (ax.get_ylabel(), ax.get_ylim()[1]) == ("average r2", 1.0)
+    assert (ax.get_ylabel(), ax.get_ylim()[1]) == ("average r2 (0)", 1.0)  # of the first of several evaluations
     ax = found.plot_timeline("often", higher_is_better=False)
     assert ax.get_ylabel() == "mean often of all experiences"
     assert lines(ax)["opt.lr=1, lwf.strength=1"][1] == pytest.approx(found["often"][0, 1].double().mean((0, -1)).tolist())

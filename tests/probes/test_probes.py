@@ -179,6 +179,31 @@ def test_a_loss_that_draws_leaves_the_keys_alone():
     cl.testing.check_probe(probe, case.state(), case.bench.train[0])
 
 
+def test_probes_of_one_measure_stand_under_names():
+    """Class- and task-incremental accuracy of one run, as tables of the literature have both."""
+    bench = registry.BENCH
+    both = {"class_il": cl.evaluate(MODEL, bench.test), "task_il": cl.evaluate(MODEL, bench.test, mask="experience")}
+    probe = probes.join(probes.weight_norm(), **both)
+    found = probe(AGENT)
+    assert found.keys() == {"weight_norm", "weight_magnitude", "class_il", "task_il"}
+    assert cl.tree.equal({name: found[name] for name in both}, {name: one(AGENT) for name, one in both.items()})
+    assert cl.tree.equal(cl.vmap(probe)(cl.tree.stack([AGENT, AGENT]))["task_il"]["accuracy"][1], found["task_il"]["accuracy"])
+    naive = cl.strategies.naive(MODEL, registry.SGD, batch_size=5)
+    runs = cl.sweep(naive, bench, seeds=2, probe=probe, progress=False, compile=False)
+    assert {"class_il.accuracy", "task_il.accuracy", "weight_norm"} <= runs.history.keys()
+    state, _ = cl.scan(naive.update, naive.init(cl.key(1)), bench.train)
+    assert torch.equal(torch.as_tensor(runs["task_il.accuracy"])[1, -1], both["task_il"](state)["accuracy"])
+    assert "class_il" in runs.table()
+    assert "task_il" in runs.table()
+    assert torch.equal(probes.join(key=lambda state, exp: state.key)(AGENT)["key"], AGENT.key)
+    with pytest.raises(ValueError, match=r"named: expected names without a dot, such as class_il=, got 'task.il'"):
+        probes.join(**{"task.il": probes.weight_norm()})
+    with pytest.raises(TypeError, match=r"task_il: expected a Probe"):
+        probes.join(task_il=3)
+    with pytest.raises(ValueError, match=r"probes: weight_norm is measured by two of them"):
+        probes.join(probes.weight_norm(), weight_norm=probes.weight_norm())(AGENT)
+
+
 def test_probes_that_cannot_be_joined():
     with pytest.raises(ValueError, match=r"probes: weight_magnitude, weight_norm is measured by two of them"):
         probes.join(probes.weight_norm(), probes.weight_norm())(AGENT)

@@ -182,6 +182,11 @@ def test_two_evaluations_are_never_taken_for_one_another():
     assert len(runs.to_pandas().columns) == len(one.to_pandas().columns) + 2
     with pytest.raises(ValueError, match=r"got 'average_valid.accuracy'; of the history 'valid.accuracy' there is \('average_acc"):
         runs.metric("average_valid.accuracy", history="valid.accuracy")
+    for draw in (runs.plot_timeline, runs.plot_matrix, runs.plot_forgetting, runs.plot_scatter, runs.plot_parallel):
+        parts = draw(history="test.accuracy").figure.axes
+        assert any("accuracy (test)" in part.get_ylabel() for part in parts), draw
+    texts = runs.plot_classes("test.class_accuracy").figure.findobj(lambda one: hasattr(one, "get_text"))
+    assert "class accuracy (test)" in {text.get_text() for text in texts}
     both = dataclasses.replace(one, history={**one.history, **histories})  # one of them has the plain name
     assert torch.equal(both.metric().nan_to_num(-1), one.metric().nan_to_num(-1))
 
