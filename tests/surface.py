@@ -2711,10 +2711,13 @@ call(
         "after_step": update,
         "before": update,
         "after": update,
+        "around_loss": lambda loss: loss,
+        "slots": {"mine": cl.trace.init(2)},
     },
     {
         "strategy": STRATEGY_.but(bad=(cl.vmap(STRATEGY),)),
-        **dict.fromkeys(("loss", "transform", "before_step", "after_step"), PART_),
+        **dict.fromkeys(("loss", "transform", "before_step", "after_step", "around_loss"), PART_),
+        "slots": kind("none", "empty dict", bad=({"opt.lr": KEY}, {"l2": None}, {1: KEY})),
     }
     | {"around_step": kind("empty list", bad=(update,)), "before": PART_.but("strategy"), "after": PART_.but("strategy")},
 )
@@ -2773,6 +2776,7 @@ call("probes.dormant_units", {"model": MODEL, "exp": EXP, "threshold": 0.1, "n":
 call("probes.gradient_norm", {"loss": loss, "exp": EXP, "n": 5}, ON_ROWS)
 call("probes.hessian_top_eigenvalue", {"loss": loss, "exp": EXP, "iterations": 2, "n": 5}, {**ON_ROWS, "iterations": SIZE})
 call("probes.join", {"probes": probe}, {"probes": FUNCTION}, run=lambda probes: cl.probes.join(cl.probes.weight_norm(), probes))
+call("probes.join", {"named": probe}, {"named": FUNCTION}, run=lambda named: cl.probes.join(named=named))
 call("probes.weight_norm", {"state": STATE}, run=lambda state: cl.probes.weight_norm()(state, None))
 call(
     "probes.gradient_norm",

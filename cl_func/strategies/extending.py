@@ -56,8 +56,8 @@ def extend(
     `cl.vmap` or `cl.compile`.
 
     Raises TypeError for other arguments; ValueError for a strategy without gradient steps to put them into, one that is vmapped or
-    compiled already, and for names that no field can have or that come twice. Its `init` raises TypeError for a slot that is not
-    made of tensors, ValueError for one that the agent has already.
+    compiled already, and for names that no field can have or that come twice. Its `init` raises TypeError where the function of a
+    slot gives anything but tensors, ValueError for a slot that the agent has already.
 
     >>> import cl_func as cl
     >>> model = cl.models.mlp(6, hidden=(8,), n_classes=4)
@@ -94,14 +94,18 @@ def extend(
 
 
 def _fields(parts: dict[str, tuple[Any, ...]], slots: Mapping[str, PyTree] | None) -> tuple[tuple[str, Any], ...]:
-    """The new fields of the agent, each with what it is at the start, or the function of a network that makes that."""
+    """The new fields of the agent, each with what it is at the start, or the function of a network that makes it."""
     own = [(part.slot, part.init) for group in parts.values() for part in group if hasattr(part, "slot") and hasattr(part, "init")]
-    checks.instance("slots", slots or {}, Mapping, "a dict of names and values, such as {'losses': cl.trace.init(20)}")
-    fields = [*own, *(slots or {}).items()]
+    given = {} if slots is None else slots
+    checks.instance("slots", given, Mapping, "a dict of names and values, such as {'losses': cl.trace.init(20)}")
+    fields = [*own, *given.items()]
     names = [name for name, _ in fields]
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or names.count(name) > 1:
-            raise ValueError(f"slot: expected a name of its own for each slot, such as 'cbp', got {names}.")
+            raise ValueError(f"slots: expected a name of its own for each slot, such as 'cbp', got {names}.")
+    for name, start in given.items():
+        if not callable(start):
+            checks.tensors(f"slots: {name}", start)
     return tuple(fields)
 
 
