@@ -2876,7 +2876,7 @@ def public() -> dict[str, Any]:
                     if n[0] != "_" and callable(v) and getattr(v, "__module__", "") == value.__name__
                 ]
                 walk(f"{prefix}{name}.", value, getattr(value, "__all__", own))
-            elif callable(value) and typing.get_origin(value) is None:  # no alias of a type
+            elif callable(value) and typing.get_origin(value) is None and value is not Any:  # no alias of a type
                 found.setdefault(id(value), (prefix + name, value))
 
     walk("", cl, sorted(cl.__all__, key=lambda name: isinstance(getattr(cl, name), types.ModuleType)))

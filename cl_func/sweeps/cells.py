@@ -19,6 +19,7 @@ from cl_func.core import Strategy
 from cl_func.experiences import Benchmark
 from cl_func.sweeps.chosen import CHOICE
 from cl_func.sweeps.grids import Grid
+from cl_func.sweeps.provenance import STRATEGY
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.selection import CHOSEN
 from cl_func.sweeps.summaries import measured
@@ -141,7 +142,7 @@ def joined(cells: Sequence[Cell], found: Mapping[Cell, Runs], missing: Mapping[C
             part = dataclasses.replace(found[cell], history={name: histories[name][cell] for name in histories})
         else:
             empty = {name: _nothing(next(iter(values.values()))) for name, values in histories.items()}
-            attributes = {k: v for k, v in like.attributes.items() if k not in (CHOICE, CHOSEN)}
+            attributes = {k: v for k, v in like.attributes.items() if k not in (CHOICE, CHOSEN, STRATEGY)}
             attributes |= {"missing": missing.get(cell, "it was not run")}
             part = Runs(like.axes, empty, torch.zeros_like(like.finished), 0.0, attributes)
         parts.setdefault(cell.method, {})[str(cell.setting)] = part

@@ -37,6 +37,7 @@ div.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0.6rem
 th, td { padding: 0.25rem 0.8rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e5e5e5; }
 thead th { border-bottom: 2px solid #999; } tbody th { font-weight: normal; }
 img { max-width: 100%; height: auto; } pre { background: #f4f4f4; padding: 0.7rem; overflow-x: auto; }
+td pre { font-size: 0.75rem; margin: 0; max-height: 14rem; overflow: auto; }
 @media print { body { margin: 0; max-width: none; } h2, img, table { break-inside: avoid; } }
 """
 
@@ -143,11 +144,9 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
 
 def _pairs(values: Mapping[str, Any]) -> str:
     """A table of names and values, without those that are not known."""
-    rows = [
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value if isinstance(value, str) else json.dumps(value))}</td></tr>"
-        for name, value in values.items()
-        if value is not None
-    ]
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items() if value is not None}
+    cells = {name: f"<pre>{html.escape(text)}</pre>" if "\n" in text else html.escape(text) for name, text in texts.items()}
+    rows = [f"<tr><th>{html.escape(name)}</th><td>{cell}</td></tr>" for name, cell in cells.items()]
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 

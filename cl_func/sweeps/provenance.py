@@ -8,13 +8,19 @@ from typing import Any
 
 import torch
 
+from cl_func.core import Strategy
 from cl_func.storage import codes
 from cl_func.sweeps.autotune import cores
 
+STRATEGY = "strategy"
 
-def of(device: torch.device) -> dict[str, Any]:
-    """The versions, with a digest of this library's code, and the machine on which the sweep was called, by name."""
+
+def of(strategy: Strategy, device: torch.device) -> dict[str, Any]:
+    """What is run, with the arguments that it was made with; the versions, with a digest of this library's code; and the machine
+    on which the sweep was called, by name.
+    """
     return {
+        STRATEGY: repr(strategy),
         "cl_func": codes.own_version(),
         "torch": str(torch.__version__),
         "python": platform.python_version(),

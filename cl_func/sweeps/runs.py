@@ -51,9 +51,10 @@ class Runs(RunsPictures):
     history: name -> tensor [*axes, seed, time, ...]; NaN where a run is not finished.
     finished: [*axes, seed] bool, False for runs that were interrupted.
     seconds: the wall time of the sweep.
-    attributes: name -> what else is to be remembered, of the types that labels have: where and with which versions a sweep was run,
-        "scales" what the paths of a random grid were drawn on, "at" the labels that `at` has chosen, "chosen" how a selection has
-        chosen hyperparameters, and "joined" what belongs to one of the Runs that `join` has put together.
+    attributes: name -> what else is to be remembered, of the types that labels have: "strategy", what was run, with its arguments;
+        where and with which versions; "scales", what the paths of a random grid were drawn on; "at", the labels that `at` has
+        chosen; "chosen", how a selection has chosen hyperparameters; and "joined", what belongs to one of the Runs that `join` has
+        put together.
 
     A metric, wherever one is asked for, is the name of one, METRICS of the history "accuracy"; or of another history, such as
     "average_loss", "forgetting" with `history="r2"`, and "final_weight_norm", the mean of the last entry; or a function from the

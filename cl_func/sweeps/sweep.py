@@ -123,7 +123,7 @@ def sweep(
                 begin(tap, [run.labels for run in missing])
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     history, all_finished = finished.collect()
-    where = provenance.of(tree.leaves(first.initial)[0].device if device is None else torch.device(device))
+    where = provenance.of(strategy, tree.leaves(first.initial)[0].device if device is None else torch.device(device))
     if isinstance(hparams, Grid) and hparams.scales:
         where |= {"scales": dict(hparams.scales)}  # which pictures of the hyperparameters have
     attributes = {**where, **chosen.attributes(hparams if isinstance(hparams, Mapping) else {})}

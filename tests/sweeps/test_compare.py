@@ -210,6 +210,7 @@ def test_a_method_that_fails_leaves_the_others(tmp_path):
     for name in ("naive", "ER"):
         assert alike(error.runs.at(method=name), cl.sweep(METHODS[name], BENCH, seeds=2, **PLAIN))
     assert error.runs.at(method="bad").attributes["missing"] == "RuntimeError: no such luck"
+    assert "strategy" not in error.runs.at(method="bad").attributes  # of another method
     assert "2 of 2 unfinished" in error.runs.table()
     assert error.runs.compare("naive", "bad")[0].n == 0
     again = pickle.loads(pickle.dumps(error))

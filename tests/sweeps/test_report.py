@@ -114,6 +114,21 @@ def test_joined_runs_tell_their_points(tmp_path):
     assert rows["joined, method, DER++, at, opt.lr"] == ["0.3"]
 
 
+def test_it_tells_with_which_arguments_each_method_was_made(tmp_path):
+    bench, model, sgd = cl.testing.small_benchmark(), cl.models.mlp(6, hidden=(5,), n_classes=4), cl.optim.sgd(0.07)
+    methods = {
+        "naive": cl.strategies.naive(model, sgd, batch_size=5, epochs=3),
+        "ER": cl.strategies.er(model, sgd, capacity=23, replay_size=4),
+    }
+    runs = cl.compare(methods, bench, seeds=1, compile=False, progress=False)
+    rows = {row[0]: row[1] for row in Page(runs.report(tmp_path / "out.html").read_text(encoding="utf-8")).rows}
+    assert {name: rows[f"joined, method, {name}, strategy"] for name in methods} == {name: repr(methods[name]) for name in methods}
+    assert "epochs=3" in rows["joined, method, naive, strategy"]
+    assert "float32[23, 6]" in rows["joined, method, ER, strategy"]
+    runs.save(tmp_path / "runs")
+    assert cl.Runs.load(tmp_path / "runs").at(method="ER").attributes["strategy"] == repr(methods["ER"])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("out.txt", "expected a file such as"), ("none/out.html", "its folder does not exist"), ("folder.html", "it is a folder")],
