@@ -19,8 +19,9 @@ import torch
 import cl_func as cl
 
 ROOT = Path(__file__).parent.parent
-# The latter are torch's own, where it imports forward mode.
+# The latter are torch's own, where it imports forward mode, and where Lightning looks at trees.
 STRICT = ["-W", "error", *(f"-Wignore:`torch.jit.script:{kind}" for kind in ("DeprecationWarning", "FutureWarning"))]
+STRICT += ["-Wignore:`isinstance(treespec:FutureWarning"]
 ARGUMENTS = {
     "quickstart.py": ["--seeds", "3"],
     "plasticity.py": ["--only", "methods", "--runs", "2", "--examples", "80", "--flip-every", "20", "--bin", "40"],
@@ -58,7 +59,13 @@ def check_regression(said):
         assert found["ER"] < found["EWC"] < found["naive"] / 2
 
 
+def check_lightning(said):
+    assert len(re.findall(r"^after experience \d:", said, re.M)) == 5
+    assert float(said.split()[-1]) > 0.8
+
+
 CHECKS = {
+    "with_lightning.py": check_lightning,
     "pretrained.py": check_pretrained,
     "quickstart.py": check_quickstart,
     "regression.py": check_regression,
@@ -69,8 +76,9 @@ CHECKS = {
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_example(path, tmp_path):
     out = tmp_path / "out"
-    if path.name == "optuna_search.py" and importlib.util.find_spec("optuna") is None:
-        pytest.skip('Optuna is missing: pip install "cl_func[optuna]"')
+    for name, package in (("optuna_search.py", "optuna"), ("with_lightning.py", "lightning")):
+        if path.name == name and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is missing: pip install {package}")
     if path.name == "cifar.py":
         made_files.cifar(tmp_path, "cifar-10-batches-py", n=10)
     arguments = [*ARGUMENTS.get(path.name, []), *(["--out", str(out)] if "--out" in path.read_text() else [])]
