@@ -31,7 +31,7 @@ STOPPED = "stopped"  # the name of the answers in the history
 def patience(n: int, name: str = "accuracy", *, least: float = 0.0, higher_is_better: bool | None = None) -> StopRule:
     """Stop when a mean has not got better than its best before, by more than `least`, for n entries in a row.
 
-    The mean is over all values of `history[name]` at a time, test experiences and lanes alike, but for NaN. An entry without any
+    The mean is over all values of the history `name` at a time, test experiences and lanes alike, but for NaN. An entry without any
     other value counts as worst.
 
     name: what the probe measures, such as "accuracy", "loss" or "valid.mse".
@@ -61,7 +61,7 @@ def _patience(history: Mapping[str, Any], *, n: int, name: str, least: float, si
 
 
 def diverged(name: str = "loss") -> StopRule:
-    """Stop when all values of the last `history[name]` are NaN or infinite: of all test experiences, and of all lanes.
+    """Stop when all values of the last entry of the history `name` are NaN or infinite: of all test experiences, and of all lanes.
 
     Raises as `patience` does.
     """
@@ -73,10 +73,13 @@ def _diverged(history: Mapping[str, Any], *, name: str) -> bool:
 
 
 def _values(history: Mapping[str, Any], name: str) -> Tensor:
-    if not isinstance(history, Mapping) or not isinstance(history.get(name), Tensor):
-        known = ", ".join(history) if isinstance(history, Mapping) else tree.describe(history)
-        raise ValueError(f"name: there is no {name!r} in the history, but {known}.")
-    return history[name]
+    """What is under a name, or under a path such as "valid.mse", where a Probe returns a dict of dicts."""
+    if not isinstance(history, Mapping):
+        raise ValueError(f"name: there is no {name!r} in the history, but {tree.describe(history)}.")
+    found = {path: value for path, value in tree.items(dict(history)) if isinstance(value, Tensor)}
+    if name not in found:
+        raise ValueError(f"name: there is no {name!r} in the history, but {', '.join(found)}.")
+    return found[name]
 
 
 class StopCheck:

@@ -117,6 +117,25 @@ def test_patience(values, asked, at):
         assert (answers.index(True) if True in answers else None) == at
 
 
+def test_a_rule_looks_at_one_evaluation_of_several():
+    """By the path that its history has in Runs, "valid.accuracy", of a Probe that returns a dict of dicts."""
+    one = PROBE
+    probe = cl.probes.join(test=one, valid=one)
+    for rule, alone in (
+        (cl.stop.patience(1, "valid.accuracy"), cl.stop.patience(1)),
+        (cl.stop.diverged("valid.loss"), cl.stop.diverged()),
+    ):
+        answers = [
+            cl.scan(STRATEGY.update, START, BENCH.train, measured, stop=asked)[1]["stopped"].tolist()
+            for asked, measured in ((rule, probe), (alone, one))
+        ]
+        assert answers[0] == answers[1]
+    with pytest.raises(
+        ValueError, match=r"there is no 'accuracy' in the history, but test.accuracy, test.class_accuracy, test.loss, val"
+    ):
+        cl.scan(STRATEGY.update, START, BENCH.train, probe, stop=cl.stop.patience(1))
+
+
 def test_a_diverged_run_stops():
     _, history = run(cl.stop.diverged(), start=tree.set(START, {"opt.lr": 1e30}))
     assert history["stopped"].tolist() == [True]
@@ -127,7 +146,7 @@ def test_a_diverged_run_stops():
 
 
 def test_bad_rules():
-    with pytest.raises(ValueError, match="name: there is no 'acc' in the history, but accuracy, loss, class_accuracy"):
+    with pytest.raises(ValueError, match="name: there is no 'acc' in the history, but accuracy, class_accuracy, loss"):
         run(cl.stop.patience(1, "acc", higher_is_better=True))
     with pytest.raises(ValueError, match="higher_is_better: it is not known which way 'acc' is better; give True or False"):
         cl.stop.patience(1, "acc")
