@@ -160,10 +160,14 @@ def lane_axes(exp: Any) -> list[int | None]:
     return [None if rank is None or leaf.ndim == rank else 0 for (_, leaf), rank in zip(items, ranks, strict=True)]
 
 
-def first_lane(exp: Experience) -> Experience:
-    """The experience of the first lane; the experience itself where it has no lanes."""
+def lanes(exp: Experience) -> list[Experience]:
+    """The experience of each lane; the experience itself, alone, where it has no lanes."""
     axes, (leaves, structure) = lane_axes(exp), tree.flatten(exp)
-    return tree.unflatten(structure, [leaf if axis is None else leaf[0] for leaf, axis in zip(leaves, axes, strict=True)])
+    n = next((len(leaf) for leaf, axis in zip(leaves, axes, strict=True) if axis is not None), None)
+    if n is None:
+        return [exp]
+    parts = ([leaf if axis is None else leaf[i] for leaf, axis in zip(leaves, axes, strict=True)] for i in range(n))
+    return [tree.unflatten(structure, part) for part in parts]
 
 
 def pad(exp: Experience, n: int) -> Experience:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, random
-from cl_func.experiences import Experience, first_lane
+from cl_func.experiences import Experience, lanes
 from cl_func.models.model import Model
 from cl_func.tree import describe
 
@@ -107,11 +107,17 @@ def of_their_task(model: Model, logits: Tensor, tasks: Tensor) -> Tensor:
 def check_heads(model: Model, exp: Experience, name: str = "exp") -> None:
     """ValueError unless a multi-head model has a head for the task of each row of an experience, and in it the row's class.
 
-    Other models, experiences with a lane axis, and data with more classes than the model are not checked.
+    Other models and data with more classes than the model are not checked. Each lane is.
     """
     masks = split_heads(model)[1]
-    if masks is None or exp.rows.ndim != 1 or exp.classes.shape[-1] > masks.shape[1]:
+    if masks is None or exp.classes.shape[-1] > masks.shape[1]:
         return
+    several = lanes(exp)
+    for lane, one in enumerate(several):
+        _check_heads(masks, one, name if len(several) == 1 else f"{name}, lane {lane}")
+
+
+def _check_heads(masks: Tensor, exp: Experience, name: str) -> None:
     task, label = exp.tasks[exp.valid].to(masks.device), exp.y[exp.valid].to(masks.device)
     if not bool(((task >= 0) & (task < len(masks))).all()):
         raise ValueError(
@@ -124,7 +130,8 @@ def check_heads(model: Model, exp: Experience, name: str = "exp") -> None:
         raise ValueError(
             f"{name}: it has rows of class {int(label[row])} with the task label {int(task[row])}, whose head has the classes "
             f"{masks[task[row]].nonzero().flatten().tolist()}; a multi-head model needs task labels, such as those of "
-            "cl.streams.task_incremental."
+            "cl.streams.task_incremental, and where each seed has a class order of its own, labels in that order: "
+            "cl.sources.Relabelled."
         )
 
 
@@ -170,7 +177,7 @@ def class_masks(stream: Iterable[Experience]) -> Tensor:
 
 def add_tasks(found: dict[int, Tensor], exp: Experience) -> None:
     """Add the classes [C] bool of each task of an experience to those found by task label; of several lanes the first counts."""
-    exp = first_lane(exp)
+    exp = lanes(exp)[0]
     rows, classes = exp.rows[exp.valid], exp.classes
     tasks = exp.source.gather_task(rows)
     masks = {int(exp.task): classes} if tasks is None else {}
@@ -192,7 +199,7 @@ def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience, stack
     masks = list(tasks.values())
     if split_heads(model)[1] is not None or all(torch.equal(masks[0], other) for other in masks[1:]):
         return
-    exp = first_lane(exp)
+    exp = lanes(exp)[0]
     rows = exp.take(exp.rows[:1], exp.valid[:1]).x
     net = model.init(random.key(0).to(rows.device))
     given = (torch.tensor([task], device=rows.device) for task in tasks)

@@ -223,3 +223,27 @@ def test_a_sweep_is_resumed_with_a_stream_per_lane(tmp_path):
         resumed = swept(looking, BENCHES["permuted"], lanes=2, checkpoint=insisting)
     assert len(looks) < 2 + 3  # it did not begin anew
     testing.assert_equal(resumed, swept(strategy, BENCHES["permuted"], lanes=2), "resumed")
+
+
+def test_several_heads_are_for_one_order_of_labels():
+    """The heads are of the model, which all seeds share: classes that change places between them are refused, in every lane."""
+
+    def relabelled(key):
+        labels = random.permutation(key, CLASSES)
+        return streams.task_incremental(*(cl.sources.Relabelled(data, labels) for data in (TRAIN, TEST)), n_experiences=2)
+
+    def reordered(key):
+        first.append(int(key))
+        order = [0, 1, 2, 3] if key == first[0] else [0, 2, 1, 3]
+        return streams.task_incremental(TRAIN, TEST, n_experiences=2, class_order=order)
+
+    model = cl.models.multi_head(MODEL, cl.models.class_masks(relabelled(cl.key(0)).train))
+    naive = cl.strategies.naive(model, SGD, batch_size=4)
+    alone, together = (
+        cl.sweep(naive, relabelled, seeds=3, lanes=lanes, compile=False, progress=False)["accuracy"] for lanes in (1, 3)
+    )
+    assert torch.equal(alone, together)
+    for lanes, where in ((1, r"stream\[0\]"), (3, r"stream\[0\], lane 1")):
+        first: list[int] = []
+        with pytest.raises(ValueError, match=f"{where}: .* class 2 with the task label 0, whose head has the classes .0, 1.;"):
+            cl.sweep(naive, reordered, seeds=3, lanes=lanes, compile=False, progress=False)
