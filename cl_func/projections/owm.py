@@ -25,7 +25,7 @@ from cl_func.experiences import Experience, experience
 from cl_func.models import Model, ModelState, linear_inputs
 from cl_func.models.model import zero_input
 from cl_func.optim.hyperparameters import nonnegative
-from cl_func.sources import Dataset
+from cl_func.sources.dataset import unchecked
 from cl_func.tree import bounded, state, static
 
 
@@ -51,7 +51,7 @@ def init(model: Model, net: ModelState, alpha: float = 1e-3) -> OWM:
         raise ValueError("model: OWM must know the shape of one input; build it with from_module(..., input_shape=(...)).")
     first = tree.leaves(net.params)[0]
     # A forward pass of one row of zeros shows which layers there are.
-    dummy = Dataset(zero_input(model, first), torch.zeros(1, dtype=torch.int64, device=first.device))
+    dummy = unchecked(zero_input(model, first), torch.zeros(1, dtype=torch.int64, device=first.device), None, 1)
     inputs = linear_inputs(model, net, experience(dummy))
     covered = {name for names in inputs for name in names}
     unprotected = [name for name in net.params if name not in covered]

@@ -25,11 +25,22 @@ _OUTER = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FRO
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD"}
 
+# Two instructions in one, which Python 3.13 and later make of two that stand in one line.
+_PAIRS = {
+    f"{first}_{second}": (first, second)
+    for first, second in [("LOAD_FAST", "LOAD_FAST"), ("STORE_FAST", "LOAD_FAST"), ("STORE_FAST", "STORE_FAST")]
+} | {"LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW")}
+
 Chain = tuple[str, ...]  # successive attributes of a name: ("streams", "permuted") for cl in cl.streams.permuted(...)
 
 
 def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
-    return (found for found in dis.get_instructions(code) if found.opname not in _SILENT)
+    for found in dis.get_instructions(code):
+        if found.opname in _PAIRS:
+            for name, value in zip(_PAIRS[found.opname], found.argval, strict=True):
+                yield found._replace(opname=name, opcode=dis.opmap[name], argval=value)
+        elif found.opname not in _SILENT:
+            yield found
 
 
 def digest(code: CodeType) -> str:

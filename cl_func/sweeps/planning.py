@@ -56,12 +56,9 @@ def check_options(
     if executor is not None:
         checks.function("executor", getattr(executor, "submit", None), "an executor, with a method submit")
         context = getattr(executor, "_mp_context", None)  # of a ProcessPoolExecutor
-        if context is not None and context.get_start_method() == "fork" and torch.get_num_threads() > 1:
-            warnings.warn(
-                "executor: its processes are forked, and in these torch waits for ever for threads that it has used; give it "
-                "mp_context=multiprocessing.get_context('spawn'), or call torch.set_num_threads(1) first.",
-                stacklevel=4,
-            )
+        fault = _fault_of_forks() if context is not None and context.get_start_method() == "fork" else None
+        if fault is not None:
+            warnings.warn(f"executor: its processes are forked, and in these {fault}.", stacklevel=4)
     if resume is not None and not _is_folder(resume):
         raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
     if checkpoint is not None:
@@ -69,6 +66,16 @@ def check_options(
             raise TypeError(f"checkpoint: expected a cl.Checkpoint(folder), got {checkpoint!r}.")
         if resume is not None:
             raise ValueError("resume, checkpoint: a checkpoint keeps finished runs too; give one of them.")
+
+
+def _fault_of_forks() -> str | None:
+    """What goes wrong in processes that are forked from this one, and what to do about it; None if nothing does."""
+    spawn = "give it mp_context=multiprocessing.get_context('spawn')"
+    if torch.backends.cuda.is_built():
+        return f"torch, of a build for CUDA, refuses to differentiate once this process has done so; {spawn}"
+    if torch.get_num_threads() > 1:
+        return f"torch waits for ever for threads that it has used; {spawn}, or call torch.set_num_threads(1) first"
+    return None
 
 
 def plan(

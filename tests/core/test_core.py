@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import cl_func as cl
 from cl_func import testing, tree
 from cl_func.experiences import pad
+from cl_func.sources.dataset import unchecked
 
 BENCH = registry.BENCH
 DATA = cl.Dataset(torch.arange(20.0)[:, None], torch.zeros(20, dtype=torch.int64))
@@ -184,7 +185,7 @@ def test_check_finite_names_experience_and_step():
     update = cl.check_finite(cl.compose(nan_after(1), strategy.update))
     with pytest.raises(FloatingPointError, match=r"opt\.lr is nan at experience 1, optimiser step 2"):
         cl.fold(update, strategy.init(cl.key(0)), BENCH.train)
-    bad = cl.experience(cl.Dataset(torch.full((4, 6), float("inf")), torch.arange(4)), index=7)
+    bad = cl.experience(unchecked(torch.full((4, 6), float("inf")), torch.arange(4), None, 4), index=7)
     with pytest.raises(FloatingPointError, match="loss is nan at experience 7, optimiser step 0"):
         cl.check_finite(strategy.update)(strategy.init(cl.key(0)), bad)
     lanes = tree.stack([strategy.init(cl.key(0)), strategy.init(cl.key(1))])

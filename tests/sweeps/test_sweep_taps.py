@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import csv
 import json
+import multiprocessing
 from collections import Counter
 
 import pytest
@@ -89,7 +90,7 @@ def test_runs_on_an_executor_are_given_here():
 def test_a_process_pool_needs_no_tap_that_can_be_pickled():
     kept = Kept()
     kept.lock = __import__("threading").Lock()
-    with concurrent.futures.ProcessPoolExecutor(1) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         kept.runs = sweep(kept, lanes=3, executor=pool, seeds=2)
     check(kept, kept.runs)
 
