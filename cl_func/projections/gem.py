@@ -71,21 +71,22 @@ def by_index(state: Any, exp: Experience) -> Tensor:
     return checks.instance("exp", exp, Experience, "an Experience").index
 
 
-def _memory_index(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> Tensor:
+def _memory_index(memory: GEMMemory, which: Which, state: Any, exp: Experience) -> tuple[Tensor, Tensor]:
+    """The number of an experience's memory, and whether there is one; where its value can be read, ValueError if there is none."""
     index, n = which(state, exp), memory.seen.shape[0]
     if is_eager_cpu(index) and not 0 <= index < n:
         raise ValueError(
             f"n_experiences: there are memories for the experiences 0..{n - 1}, this one is number {int(index)}; make as many "
             "as the stream has experiences. (Each piece of an online stream counts: let `which` give the memory of a piece.)"
         )
-    return index.clamp(0, n - 1)  # a traced program cannot read the value: the last memory takes the rest
+    return index.clamp(0, n - 1), (index >= 0) & (index < n)
 
 
 def insert(slot: str = "gem", which: Which = by_index) -> Update:
     """The Update that offers all rows of an experience to its own memory in `state.<slot>`.
 
     `which(state, exp)`, () int64, gives the number of that memory. Raises ValueError for a number beyond the last memory, where it
-    can be read; a compiled or vmapped run puts the rows into the last memory.
+    can be read. A compiled or vmapped run cannot read it; there the last memory takes the rows, and `project` ends the run.
     """
     checks.path("slot", slot, "gem")
     signatures.function("which", which, 2, "a function which(state, exp) that gives the number of the memory")
@@ -95,7 +96,7 @@ def insert(slot: str = "gem", which: Which = by_index) -> Update:
 def _insert(state: Any, exp: Experience, *, slot: str, which: Which) -> Any:
     key, draw_key = random.split(state.key)
     memory: GEMMemory = checks.slot(state, slot, GEMMemory, "a GEMMemory made by gem.init")
-    index = _memory_index(memory, which, state, exp)[None]
+    index = _memory_index(memory, which, state, exp)[0][None]
     own = Reservoir(
         data=tree.map(lambda rows: rows.index_select(0, index)[0], memory.data), seen=memory.seen.index_select(0, index)[0]
     )
@@ -110,6 +111,9 @@ def project(loss: Loss, slot: str = "gem", which: Which = by_index) -> GradientT
 
     `loss` runs on all rows of each memory as it does in training (train mode), each with a key of its own. What it changes in the
     state is dropped, for there are T outcomes: batch statistics move in the forward pass of the minibatch only.
+
+    An experience beyond the last memory raises ValueError, or in a compiled or vmapped run gives a gradient of NaN, so that the run
+    counts as diverged.
     """
     signatures.loss("loss", loss)
     checks.path("slot", slot, "gem")
@@ -128,9 +132,10 @@ def _project(grads: PyTree, state: Any, exp: Experience, *, loss: Loss, slot: st
         return to_vector(unchecked_gradient(loss, own, replay.recalled(exp, rows, valid))[0])
 
     G = torch.func.vmap(reference)(memory.data, memory.occupied, random.split(loss_key, n))
-    others = torch.arange(n, device=memory.seen.device) != _memory_index(memory, which, state, exp)
+    index, there = _memory_index(memory, which, state, exp)
+    others = torch.arange(n, device=memory.seen.device) != index
     projected = _closest(to_vector(grads), G, others & (memory.seen > 0), memory.margin)
-    return from_vector(projected, grads), state
+    return from_vector(torch.where(there, projected, torch.nan), grads), state
 
 
 def closest(g: Tensor, G: Tensor, active: Tensor, margin: Tensor) -> Tensor:

@@ -212,6 +212,18 @@ def test_gem_names_an_experience_too_many():
         strategy.update(state, SECOND)
 
 
+def test_lanes_that_gem_has_no_memory_for_diverge():
+    """A vmapped program cannot read the number of the experience, so it cannot raise; what it gives must not pass for a result."""
+    bench = cl.testing.small_benchmark(n_experiences=4)
+    fits, short = (
+        cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=n, batch_size=5) for n in (len(bench.train), 2)
+    )
+    for compiled in (False, True):
+        how = {"seeds": 2, "lanes": 2, "compile": compiled, "progress": False}
+        assert not cl.sweep(fits, bench, **how).diverged.any()
+        assert cl.sweep(short, bench, **how).diverged.all()
+
+
 def test_gem_memories_by_another_rule():
     strategy = cl.strategies.gem(MODEL, SGD, memory_per_experience=3, n_experiences=2, which=lambda state, exp: exp.index // 7)
     pieces = cl.streams.split_online(BENCH, experience_size=2)
