@@ -13,7 +13,8 @@ import torch
 
 import cl_func as cl
 from cl_func import random, sources, testing, tree
-from cl_func.experiences import experience, first_lane, lane_axes
+from cl_func.experiences import experience, lane_axes
+from cl_func.experiences import lanes as apart
 from cl_func.experiences import stack as stack_lanes
 from cl_func.sources import Dataset
 from cl_func.sources.source import same, target_of
@@ -156,7 +157,9 @@ def test_lanes_with_parameters_of_their_own(name):
     found = cl.vmap(shown)(torch.zeros(3), lanes)
     for i, exp in enumerate(exps):
         testing.assert_equal(tree.map(lambda leaf, i=i: leaf[i], found), shown(torch.tensor(0.0), exp), f"lane {i}")
-    testing.assert_equal(first_lane(lanes), exps[0], "first lane")
+    for one, exp in zip(apart(lanes), exps, strict=True):
+        testing.assert_equal(one, exp, "a lane")
+    assert len(apart(exps[0])) == 1
     shared = {path for (path, _), axis in zip(tree.items(lanes), lane_axes(lanes), strict=True) if axis is None}
     assert {path.rpartition(".")[2] for path in shared} <= {"x", "y", "task"}
     kept = dict(tree.items(lanes))
