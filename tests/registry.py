@@ -780,7 +780,7 @@ NOT_COMPONENTS = {
     "memory": {"fields", "join", "recalled", "sample", "union_weights"},
     "optim": {"sgd", "adam", "adamw"},
     "plasticity": {"hidden_layers"},
-    "probes": set(),
+    "probes": {"on_test"},  # it makes no Probe until a sweep gives it a stream
     "projections": set(),
     "regularizers": set(),
     "strategies": set(),

@@ -2776,6 +2776,7 @@ call("probes.dormant_units", {"model": MODEL, "exp": EXP, "threshold": 0.1, "n":
 call("probes.gradient_norm", {"loss": loss, "exp": EXP, "n": 5}, ON_ROWS)
 call("probes.hessian_top_eigenvalue", {"loss": loss, "exp": EXP, "iterations": 2, "n": 5}, {**ON_ROWS, "iterations": SIZE})
 call("probes.join", {"probes": probe}, {"probes": FUNCTION}, run=lambda probes: cl.probes.join(cl.probes.weight_norm(), probes))
+call("probes.on_test", {"make": lambda test: probe}, {"make": FUNCTION})
 call("probes.join", {"named": probe}, {"named": FUNCTION}, run=lambda named: cl.probes.join(named=named))
 call("probes.weight_norm", {"state": STATE}, run=lambda state: cl.probes.weight_norm()(state, None))
 call(
@@ -2856,6 +2857,7 @@ RECORDS = {
     "taps.Several",
     "taps.TensorBoard",
     "taps.WandB",
+    "probes.OnTest",
     "taps.Warned",
     "transforms.Compiled",
     "transforms.Vmapped",

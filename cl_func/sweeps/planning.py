@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optree
 import torch
 from torch import Tensor
 
 from cl_func import checks, signatures, tree
 from cl_func.checks import positive_int
 from cl_func.core import Probe, Strategy
-from cl_func.experiences import Benchmark
+from cl_func.evaluation.probe import Evaluate
+from cl_func.experiences import Benchmark, Experience
 from cl_func.progress import SharedBar
 from cl_func.storage import resuming
 from cl_func.storage.checkpoint import Checkpoint
@@ -115,7 +117,29 @@ def plan(
     config = RunConfig(strategy, benchmark, probe, every, device)
     first = FirstRun(config.on_device() if here else config, runs[0])
     first.check(runs)  # before anything is written
+    if len(seed_list) > 1 and not isinstance(benchmark, Benchmark) and not config.evaluates and _evaluates(probe):
+        tests = [list(config.benchmark_of(run).test) for run in runs[:2]]
+        if not _same(*tests):
+            warnings.warn(
+                "probe: it measures all seeds on one test stream, though each has its own, of other rows, classes or inputs; "
+                "give cl.probes.on_test(lambda test: ...), such as the same probe of `test`.",
+                stacklevel=3,
+            )
     return first, runs, axes
+
+
+def _evaluates(probe: Any) -> bool:
+    """Whether `cl.evaluate` is a part of a probe."""
+    nodes = optree.tree_leaves(probe, is_leaf=lambda node: isinstance(node, Evaluate), namespace=tree.NAMESPACE)
+    return any(isinstance(node, Evaluate) for node in nodes)
+
+
+def _same(a: Sequence[Experience], b: Sequence[Experience]) -> bool:
+    """Whether two streams have the same rows of the same data; what they share is not compared."""
+    if len(a) != len(b) or any(tree.flatten(x)[1] != tree.flatten(y)[1] for x, y in zip(a, b, strict=True)):
+        return False
+    pairs = [pair for x, y in zip(a, b, strict=True) for pair in zip(tree.leaves(x), tree.leaves(y), strict=True)]
+    return all(x is y or (x.shape == y.shape and torch.equal(x, y)) for x, y in pairs)
 
 
 def _is_folder(path: Any) -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, random, tree
+from cl_func import checks, random, signatures, tree
 from cl_func.core import Strategy
 from cl_func.core.kinds import Probe, S
 from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark, Experience, Stream, stack, stream
+from cl_func.probes import OnTest
 from cl_func.sources import Source
 from cl_func.sources.source import inner_sources
 from cl_func.storage import fingerprint
@@ -59,17 +60,22 @@ class RunConfig:
 
     @property
     def evaluates(self) -> bool:
-        """Whether the strategy's model is evaluated on the test stream of each run, since no probe says what to measure instead."""
-        if isinstance(self.probe, TraceProbe):
-            return self.probe.beside is None and self.strategy.model is not None
-        return self.probe is None
+        """Whether the probe is made for the test stream of each run: the evaluation of the strategy's model, or an OnTest."""
+        measured = self.probe.beside if isinstance(self.probe, TraceProbe) else self.probe
+        if measured is None:
+            return self.probe is None or self.strategy.model is not None
+        return isinstance(measured, OnTest)
 
     def probe_on(self, test: Stream) -> Probe:
         """The probe of runs with a test stream."""
         if not self.evaluates and self.probe is not None:
             return self.probe
-        evaluation = evaluate(self.strategy.model, test)
-        return evaluation if self.probe is None else tree.replace(self.probe, beside=evaluation)
+        measured = self.probe.beside if isinstance(self.probe, TraceProbe) else self.probe
+        if isinstance(measured, OnTest):
+            made = signatures.probe("probe", measured.make(test))
+        else:
+            made = evaluate(self.strategy.model, test)
+        return tree.replace(self.probe, beside=made) if isinstance(self.probe, TraceProbe) else made
 
     def on_device(self) -> RunConfig:
         """The same with its streams on its device; each data set is moved once, however many chunks there are."""

@@ -39,6 +39,7 @@ from cl_func.sweeps.remote import Executor, Workers
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.taps import begin
+from cl_func.trace import TraceProbe
 
 
 def sweep(
@@ -68,6 +69,7 @@ def sweep(
         such as a selection of `cl.select` gives: all runs have these values, and the Runs no axis for them.
     probe: what to measure after every experience; by default the evaluation of `strategy.model` on the test stream. If you give
         `device`, make the stream of the probe there. `cl.trace.probe(slots)` is measured beside that evaluation.
+        Where each seed has a test stream of its own, `cl.probes.on_test(function)` measures something else on it.
     every: measure only after every `every`-th experience and after the last one; for online streams.
     compile: "auto" compiles if an eager sweep is expected to take clearly longer than compiling, judging by how long that took on
         this machine before (stored in ~/.cache/cl_func, or in the folder CL_FUNC_CACHE_DIR).
@@ -194,7 +196,7 @@ def _fingerprint(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmar
     strategy = config.strategy
     parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
     probe = strategy.model if config.probe is None else config.probe  # the model is evaluated on the test stream
-    if config.probe is not None and config.evaluates:
+    if isinstance(config.probe, TraceProbe) and config.probe.beside is None and config.evaluates:
         probe = tree.replace(config.probe, beside=strategy.model)
     if not config.evaluates:
         parts.pop("test", None)

@@ -11,7 +11,7 @@ import torch
 import cl_func as cl
 from cl_func import random, streams, testing, tree
 from cl_func.experiences import lane_axes, stack
-from cl_func.sweeps.run_config import RunConfig
+from cl_func.sweeps.run_config import Run, RunConfig
 from cl_func.sweeps.run_config import streams as side_by_side
 from cl_func.torch_private import TorchDispatchMode
 
@@ -247,3 +247,46 @@ def test_several_heads_are_for_one_order_of_labels():
         first: list[int] = []
         with pytest.raises(ValueError, match=f"{where}: .* class 2 with the task label 0, whose head has the classes .0, 1.;"):
             cl.sweep(naive, reordered, seeds=3, lanes=lanes, compile=False, progress=False)
+
+
+def orders(key):
+    return streams.split_by_class(TRAIN, TEST, n_experiences=2, key=key)
+
+
+def both(test):
+    return cl.probes.join(class_il=cl.evaluate(MODEL, test), task_il=cl.evaluate(MODEL, test, mask="experience"))
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_probe_is_made_for_the_test_stream_of_each_run(lanes, tmp_path):
+    naive, how = cl.strategies.naive(MODEL, SGD, batch_size=4), {"seeds": 3, "compile": False, "progress": False, "lanes": lanes}
+    runs = cl.sweep(naive, orders, probe=cl.probes.on_test(both), resume=tmp_path, **how)
+    usual = cl.sweep(naive, orders, **how)
+    assert torch.equal(runs["class_il.accuracy"], usual["accuracy"])
+    for seed in range(3):
+        bench = RunConfig(naive, orders).benchmark_of(Run(0, seed, {}))
+        _, history = cl.scan(naive.update, naive.init(cl.key(seed)), bench.train, both(bench.test))
+        testing.assert_equal(runs["task_il.accuracy"][seed], history["task_il"]["accuracy"], "by hand", 1e-5, 1e-6)
+    again = cl.sweep(naive, orders, probe=cl.probes.on_test(both), resume=tmp_path, **{**how, "seeds": 4})
+    assert torch.equal(again["task_il.accuracy"][:3], runs["task_il.accuracy"])
+    with pytest.raises(ValueError, match=r"What has changed: .*probe"):
+        cl.sweep(naive, orders, probe=cl.probes.on_test(functools.partial(cl.evaluate, MODEL)), resume=tmp_path, **how)
+    fixed = streams.split_by_class(TRAIN, TEST, n_experiences=2)
+    compared = cl.compare({"naive": naive}, fixed, probe=cl.probes.on_test(both), **how)
+    assert "task_il.accuracy" in compared.history
+
+
+def test_one_test_stream_for_seeds_that_have_their_own_is_warned_of():
+    naive, how = cl.strategies.naive(MODEL, SGD, batch_size=4), {"seeds": 2, "compile": False, "progress": False}
+    fixed = streams.split_by_class(TRAIN, TEST, n_experiences=2)
+    probe = both(fixed.test)
+    with pytest.warns(UserWarning, match=r"probe: it measures all seeds on one test stream.*cl\.probes\.on_test") as caught:
+        cl.sweep(naive, orders, probe=probe, **how)
+    assert caught[0].filename == __file__
+    cl.sweep(naive, lambda key: streams.split_online(fixed, 4, key=key), probe=probe, **how)  # the test stream is the same
+    with pytest.raises(TypeError, match=r"probe: cl\.probes\.on_test\(make\) is for cl\.sweep"):
+        cl.probes.on_test(both)(naive.init(cl.key(0)))
+    with pytest.raises(TypeError, match=r"probe: expected a Probe"):
+        cl.sweep(naive, fixed, probe=cl.probes.on_test(lambda test: 3), **how)
+    with pytest.raises(TypeError, match=r"make: expected a function of a test stream"):
+        cl.probes.on_test(3)
