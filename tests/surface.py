@@ -1105,6 +1105,11 @@ call(
     {"model": MODEL, "size": 5, "head": "mlp"},
     {"model": MODEL_.but(bad=(LINEAR,)), "size": SIZE, "head": choice("linear", "mlp")},
 )
+call(
+    "models.pretrained",
+    {"model": MODEL, "net": STATE.model},
+    {"model": MODEL_, "net": kind("weights", bad=(STATE.model.params, tree.stack([STATE.model] * 2)))},
+)
 call("models.augmented", {"model": PICTURE_MODEL, "augment": registry.VIEWS}, {"model": FLAT_MODELS, "augment": FUNCTION})
 call(
     "models.normalized",

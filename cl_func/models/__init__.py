@@ -3,8 +3,8 @@
 `from_module` makes one from any `torch.nn.Module` factory, `pure` a functional view of modules without logits; `mlp`, `cnn`,
 `resnet18`, `slim_resnet18` and `vit` are ready-made; `activations` gives the hidden units of any of them; `multi_head` masks the
 logits by task label, `CosineLinear` (and `mlp(..., head="cosine")`) compares directions; `augmented` and `normalized` change what a
-model sees, `projected` what it gives. Layers that draw, such as `Dropout`, have a key of their own; `KeyedLayer` is the base for
-others.
+model sees, `projected` what it gives, `pretrained` where it starts. Layers that draw, such as `Dropout`, have a key of their own;
+`KeyedLayer` is the base for others.
 """
 
 from cl_func.models.activations import activations
@@ -20,6 +20,7 @@ from cl_func.models.mlp import mlp
 from cl_func.models.model import Model, ModelState, feature_function, features, forward, fresh_function, sample_features
 from cl_func.models.module import from_module
 from cl_func.models.normalized import normalized
+from cl_func.models.pretrained import pretrained
 from cl_func.models.projected import projected
 from cl_func.models.pure import PureModule, pure
 from cl_func.models.resnet import resnet18, slim_resnet18
@@ -51,6 +52,7 @@ __all__ = [
     "mlp",
     "multi_head",
     "normalized",
+    "pretrained",
     "projected",
     "pure",
     "resnet18",

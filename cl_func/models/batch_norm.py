@@ -97,7 +97,7 @@ class BatchNorm(nn.Module):
             for part in (values, values.square())
         )
         var = (square - mean.square()).clamp(min=0)
-        if self.training and self.running_mean is not None:
+        if self.training and self.track_running_stats and self.running_mean is not None:
             self._track((shift + mean).detach(), var.detach(), count)
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:

@@ -7,8 +7,8 @@
 
 Each returns a dict of tensors, so that several make one Probe, `cl.probes.join(...)`, which stands wherever a Probe stands:
 `cl.scan(..., probe=)`, `cl.sweep(..., probe=)`, and beside traces, `cl.trace.probe("losses", beside=...)`. What is measured on rows
-is measured on those of `exp`, or without it on those of the experience that was trained on last. `on_test` makes a Probe for the test
-stream of each run of a sweep.
+is measured on those of `exp`, or without it on those of the experience that was trained on last. `on_test` makes a Probe for the
+test stream of each run of a sweep.
 """
 
 from cl_func.probes.curvature import hessian_top_eigenvalue
