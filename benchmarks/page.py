@@ -21,7 +21,8 @@ HEAD = """# Methods
 Made by `python -m benchmarks.page` from the methods themselves; do not edit.
 
 One import and one call: `cl.strategies.er(model, optimizer, capacity=200, replay_size=10)`. Every factory also takes `batch_size`,
-`epochs` and `iterations`, as `cl.minibatches` does. A hyperparameter is a leaf of the state: sweep it by its path,
+`epochs` and `iterations`, as `cl.minibatches` does; without `batch_size` an experience is one minibatch, as on online
+streams, so give it on others. A hyperparameter is a leaf of the state: sweep it by its path,
 `cl.grid({"opt.lr": [0.03, 0.1]})`, or set it, `cl.tree.set(state, {"opt.lr": 0.1})`; the optimiser's are there for all methods.
 `agem`, `gem`, `ogd` and `owm` project gradients, which is exact with plain SGD: momentum and Adam, coming after, do not know of it.
 

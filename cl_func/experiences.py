@@ -272,7 +272,8 @@ class Benchmark:
         for name in ("train", "test", "valid"):
             value = getattr(self, name)
             if not isinstance(value, Stream) and not (name == "valid" and value is None):
-                raise checks.type_error(name, "a cl.Stream(make, length), such as benchmark.train", value)
+                made = "a cl.Stream(make, length), such as benchmark.train; of a list cl.Stream(exps.__getitem__, len(exps))"
+                raise checks.type_error(name, made, value)
 
     @property
     def n_classes(self) -> int:

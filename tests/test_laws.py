@@ -246,6 +246,42 @@ def test_the_law_of_empty_slots_can_be_broken():
             check(broken, state, EXP)
 
 
+def test_what_is_wrong_with_a_teacher_is_found_where_it_is_still_the_network():
+    """At the start the difference is 0, on rows that are none as on any others."""
+
+    @cl.state
+    class Averaged(cl.Agent):
+        replay: memory.Reservoir
+        average: cl.models.ModelState
+
+    net = registry.MODEL.init(cl.key(0))
+    empty = memory.reservoir.init(5, memory.sample(registry.MODEL))
+    state = Averaged(key=cl.key(0), model=net, opt=registry.SGD.init(net.params), replay=empty, average=net)
+
+    def difference(params, state, x):
+        student, teacher = (registry.MODEL.apply(p, state.model.buffers, x)[0] for p in (params, state.average.params))
+        return (student - teacher.detach()).square()
+
+    def replayed(params, state, exp):
+        return difference(params, state, state.replay.data["x"]).mean(), state
+
+    def padded(params, state, exp):
+        return difference(params, state, exp.x).mean(), state
+
+    def averaged(state, exp):
+        share = 1 / len(exp)
+        new = cl.tree.map(lambda a, p: (1 - share) * a + share * p, state.average.params, state.model.params)
+        return cl.tree.set(state, {"average.params": new})
+
+    for check, broken, law in (
+        (testing.check_loss, replayed, "occupied"),
+        (testing.check_loss, padded, "padding"),
+        (testing.check_update, averaged, "padding"),
+    ):
+        with pytest.raises(AssertionError, match=f"law '{law}' broken"):
+            check(broken, state, EXP)
+
+
 def test_a_state_that_cannot_be_stored_breaks_a_law():
     """As of a class within a function, which pickle cannot find again."""
 

@@ -22,6 +22,7 @@ from cl_func.sources import Source
 from cl_func.sources.source import same
 from cl_func.streams.joint import with_task_labels
 from cl_func.streams.lazy import Lazy, as_lazy
+from cl_func.streams.online import _Pieces
 
 
 def blurred(benchmark: Benchmark, width: float = 0.5, *, key: Tensor) -> Benchmark:
@@ -51,6 +52,11 @@ def blurred(benchmark: Benchmark, width: float = 0.5, *, key: Tensor) -> Benchma
         raise ValueError(
             "benchmark: its train experiences are not rows of one dataset, so their rows cannot be exchanged; "
             "blur a stream that splits a dataset, such as split_by_class."
+        )
+    if isinstance(benchmark.train.based()[0], _Pieces):
+        raise ValueError(
+            "benchmark: its experiences are the pieces of an online stream, of which only neighbours would be mixed; blur first, "
+            "then cut: split_online(blurred(benchmark, key=key), size)."
         )
     order_key, exchange_key = random.split(key)
     views = [parent.view(i) for i in range(n)]

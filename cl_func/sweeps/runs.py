@@ -145,6 +145,10 @@ class Runs(RunsPictures):
 
         Runs that are not finished have none. Warns of values that are lost, and raises, as `cl.trace.read` does.
         """
+        if f"{name}.values" not in self.history:
+            known = [one.removesuffix(".values") for one in self.history if one.endswith(".values")]
+            there = f"there is {', '.join(known) or 'none'}"
+            raise ValueError(f"name: there is no trace {name!r}, {there}; a sweep measures it with cl.trace.probe({name!r}).")
         values, count = self[f"{name}.values"], self[f"{name}.count"]
         return trace.read(trace.Snapshot(values=values.movedim(-2, 0), count=count.movedim(-1, 0)))
 
@@ -359,7 +363,7 @@ class Runs(RunsPictures):
         part = self.at(**labels)
         several = next((name for name, values in part.axes.items() if len(values) > 1), None)
         if several is not None:
-            raise ValueError(f"{several}: expected one of {self.axes[several]}, got {labels.get(several)!r}.")
+            raise ValueError(f"labels: the state is that of one run; give {several}=, one of {self.axes[several]}.")
         return part._replay and part._replay(0)
 
     def save(self, path: str | Path) -> None:

@@ -20,7 +20,14 @@ from cl_func.metrics.measures import BY_LAYER, KNOWN, MEASURES, measured
 from cl_func.tree import describe
 
 # Of another measure than the accuracy they have its name in that place, such as "average_mse".
-METRICS = ("average_accuracy", "average_anytime_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+METRICS = (
+    "average_accuracy",
+    "average_anytime_accuracy",
+    "forgetting",
+    "backward_transfer",
+    "learning_accuracy",
+    "worst_case_accuracy",
+)
 SIGNED = {"forgetting": False, "backward_transfer": True}  # which way these are better, whatever is measured
 
 Metric = str | Callable[[Tensor], Any] | tuple[str | Callable[[Tensor], Any], str]
@@ -168,7 +175,7 @@ def _history_of(metric: str, histories: Mapping[str, Tensor]) -> str:
 def _mend(metric: str, histories: Mapping[str, Tensor]) -> str:
     """What to give in place of a name that is, or ends with, that of a history, such as "average_valid.accuracy"."""
     about = next((name for name in sorted(histories, key=len, reverse=True) if metric.endswith(name)), None)
-    if about is None:
+    if about is None or metric == f"{metric.removesuffix(about).rstrip('_.')}_{measured(about)}":
         return ""
     word = metric.removesuffix(about).rstrip("_.") or "final"
     return f"; of the history {about!r} there is ({word + '_' + measured(about)!r}, {about!r})"

@@ -32,6 +32,7 @@ def check_update(update: Update, state: Any, exp: Experience, *, compiled: bool 
     laws.check_occupied(update, state, exp, out)
     if padding:
         assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+    laws.check_moved(update, state, exp, rows=padding)
     laws.check_device_law(update, state, exp, out)
     if compiled:
         program = transforms.compile(update)
@@ -59,6 +60,7 @@ def check_loss(loss: Loss, state: Any, exp: Experience, *, compiled: bool = Fals
         return {"value": value, "grads": grads, "state": after}
 
     laws.check_function(as_update, state, exp, compiled=compiled)
+    laws.check_moved(as_update, state, exp)
     laws.check_fresh(lambda state, exp: loss(state.model.params, state, exp)[1], state, exp)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +33,21 @@ def vary(state: S) -> S:
     checks.tensors("state", state)
     varied: S = tree.map(lambda leaf: leaf * 1.03 if leaf.dtype.is_floating_point else leaf.clone(), state)
     return tree.replace(varied, key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else varied
+
+
+def check_moved(function: Function, state: Any, exp: Any, *, rows: bool = True) -> None:
+    """What stands in empty slots, and padding, change nothing where the network is another than its teachers, averages and anchors.
+
+    At the start of a run they are one, and what is wrong with their difference is then multiplied by 0.
+    """
+    params = getattr(getattr(state, "model", None), "params", None)
+    if not isinstance(params, Mapping):
+        return
+    moved = tree.set(state, {"model.params": tree.map(lambda p: p * 1.5 + 0.1 if p.is_floating_point() else p, params)})
+    out = function(moved, exp)
+    check_occupied(function, moved, exp, out)
+    if rows:
+        assert_equal(function(moved, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
 
 
 def check_function(function: Function, state: Any, exp: Any, *, compiled: bool, rows: bool = True) -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cl_func as cl
 from cl_func import random, sources, streams, tree
 from cl_func.experiences import Benchmark, Dataset, Stream, experience, stream
 from cl_func.streams import domains
@@ -626,3 +627,15 @@ def test_cumulative_keeps_valid():
     held = streams.with_validation(streams.split_by_class(*pair(), n_experiences=3), key=KEY)
     assert streams.cumulative(held).valid is held.valid
     assert streams.split_online(held, 3).valid is held.valid
+
+
+def test_pieces_of_an_online_stream_are_not_blurred():
+    """Their boundaries are not those of the tasks: blurring comes first."""
+    bench = cl.testing.small_benchmark()
+    with pytest.raises(
+        ValueError, match=r"benchmark: .* pieces of an online stream.*split_online\(blurred\(benchmark, key=key\), size\)"
+    ):
+        cl.streams.blurred(cl.streams.split_online(bench, 3), key=cl.key(0))
+    cl.streams.split_online(cl.streams.blurred(bench, key=cl.key(0)), 3)
+    with pytest.raises(TypeError, match=r"train: expected a cl\.Stream.*of a list cl\.Stream\(exps\.__getitem__, len\(exps\)\)"):
+        cl.Benchmark(list(bench.train), bench.test)

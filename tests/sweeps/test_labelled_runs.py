@@ -121,7 +121,7 @@ def test_the_states_of_a_part_and_of_joined_runs(methods):
         cl.testing.assert_equal(both.state(method=name, seed=2, **label), wanted, "joined")
         cl.testing.assert_equal(runs.at(**label, seed=[2, 0]).state(seed=2), wanted, "part")
         cl.testing.assert_equal(pickle.loads(pickle.dumps(both.at(method=name, **label))).state(seed=2), wanted, "pickled")
-    with pytest.raises(ValueError, match=r"method: expected one of \['naive', 'ER'\], got None"):
+    with pytest.raises(ValueError, match=r"labels: .* one run; give method=, one of \['naive', 'ER'\]"):
         both.state(seed=2, **{"opt.lr": 0.1})
     with pytest.raises(ValueError, match="these Runs were loaded"):
         cl.Runs.join({"a": make(LR)}).state(seed=0)

@@ -307,3 +307,12 @@ def test_frames_of_histories_that_differ_in_shape():
     own = plus(make({"seed": [0]}), top5=draws(1, 3, 3), norm=draws(1, 3).bfloat16())
     assert set(own.to_pandas().columns) >= {"accuracy"}
     assert own.to_pandas("norm")["norm"].tolist() == own["norm"].float().flatten().tolist()
+
+
+def test_the_worst_case_has_a_name_and_a_missing_trace_is_told_of():
+    runs = guesses()
+    assert torch.equal(runs.metric("worst_case_accuracy").nan_to_num(-1), runs.metric(metrics.worst_case_accuracy).nan_to_num(-1))
+    with pytest.raises(ValueError, match=r"got 'wrst_accuracy'\.$"):
+        runs.metric("wrst_accuracy")
+    with pytest.raises(ValueError, match=r"name: there is no trace 'losses', there is none; .*cl\.trace\.probe\('losses'\)"):
+        runs.curve("losses")
