@@ -86,6 +86,9 @@ class RunsPictures:
 
     def plot_classes(self, history: str = "class_accuracy", *, labels: Sequence[str] | None = None, **options: Any) -> Picture:
         """The mean accuracy of each class over time, for every point; the options are those of `cl.plots.class_heatmap`."""
+        R = self.history.get(history.replace("class_accuracy", "accuracy"))
+        if R is not None and R.shape[-1] != R.shape[-2]:  # there is not one entry for each experience
+            options = {"xlabel": "time", **options}
         return figures.classes(self.axes, self._standing, history, self[history], labels, options)
 
     def plot_curve(self, name: str, *, labels: Sequence[str] | None = None, **options: Any) -> Picture:

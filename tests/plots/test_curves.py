@@ -214,6 +214,16 @@ def test_a_timeline_of_any_history():
         found.plot_timeline("nowhere")
 
 
+def test_the_classes_of_a_stream_that_is_measured_more_often_are_over_time():
+    found = swept()
+    assert "after experience" in {ax.get_xlabel() for ax in found.plot_classes().figure.axes}
+    found.history["accuracy"] = torch.rand(2, 3, 4, 7, 3)
+    found.history["class_accuracy"] = torch.rand(2, 3, 4, 7, 5)
+    labels = {ax.get_xlabel() for ax in found.plot_classes().figure.axes}
+    assert "time" in labels
+    assert "after experience" not in labels
+
+
 def test_labels_that_are_texts_need_no_name_of_their_axis():
     found = make({"method": ["ER", "DER++"], "opt.lr": [0.1, 0.3], "seed": [0, 1]})
     assert [*lines(found.plot_timeline())] == ["ER, opt.lr=0.1", "ER, opt.lr=0.3", "DER++, opt.lr=0.1", "DER++, opt.lr=0.3"]
