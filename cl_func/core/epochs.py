@@ -161,7 +161,8 @@ def minibatches(
         `batch_size` with rows that are not valid, or left out with `drop_last`.
     iterations: take this many minibatches instead, in as many passes as they need. All are full: the last one of a pass is filled
         up from the start of that pass. (The length of a pass counts all rows, so padding of a minibatch or more makes it longer;
-        each valid row is still drawn equally often.)
+        each valid row is still drawn equally often. Lanes whose experiences differ in length are padded, so that there a lane may
+        have other passes than its single run; `cl.sweep` makes such runs one by one.)
     A minibatch without a valid row changes nothing.
     """
     signatures.update("step", step)

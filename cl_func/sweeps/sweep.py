@@ -28,7 +28,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar, SharedBar
 from cl_func.storage import fingerprint
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps import chosen, planning, provenance
+from cl_func.sweeps import chosen, passes, planning, provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid
@@ -145,6 +145,14 @@ def _run(
 ) -> None:
     """Run what is missing of a sweep: choose how, cut it into chunks, and run these here or on an executor."""
     interrupted = {} if checkpoint is None else interrupted_runs(Path(checkpoint.folder))
+    if lanes != 1 and passes.differ(first.config, missing):
+        if lanes != "auto":
+            warnings.warn(
+                "lanes: the experiences of the seeds differ in length, and with iterations= or drop_last=True lanes would not be "
+                "their single runs, since a pass counts the padding; the runs are made one by one.",
+                stacklevel=3,
+            )
+        lanes = 1
     remote = None if executor is None else Workers(executor, first.config, checkpoint, finished.folder)
     bar = None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -290,3 +291,27 @@ def test_one_test_stream_for_seeds_that_have_their_own_is_warned_of():
         cl.sweep(naive, fixed, probe=cl.probes.on_test(lambda test: 3), **how)
     with pytest.raises(TypeError, match=r"make: expected a function of a test stream"):
         cl.probes.on_test(3)
+
+
+def test_lanes_of_unequal_length_have_the_passes_of_single_runs():
+    """A pass of so many iterations counts padding, so runs whose experiences differ in length are not made lanes of each other."""
+
+    some = cl.Dataset(X, torch.tensor([0] * 9 + [1] * 3 + [2] * 7 + [3] * 5))
+
+    def unequal(key):
+        return streams.split_by_class(some, TEST, n_experiences=2, key=key)
+
+    assert (
+        len({len(RunConfig(cl.strategies.naive(MODEL, SGD), unequal).benchmark_of(Run(0, i, {})).train[0]) for i in range(4)}) > 1
+    )
+    how = {"seeds": 4, "compile": False, "progress": False}
+    for more, alone in (({"iterations": 9}, True), ({"epochs": 3}, False)):
+        method = cl.strategies.naive(MODEL, SGD, batch_size=2, **more)
+        single = cl.sweep(method, unequal, lanes=1, **how)["loss"]
+        testing.assert_equal(cl.sweep(method, unequal, **how)["loss"], single, "auto", 1e-5, 1e-6)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            testing.assert_equal(cl.sweep(method, unequal, lanes=4, **how)["loss"], single, "lanes", 1e-5, 1e-6)
+        assert ["differ in length" in str(one.message) for one in caught] == [True] * alone
+    method = cl.strategies.naive(MODEL, SGD, batch_size=2, iterations=9)
+    cl.sweep(method, orders, lanes=4, **how)  # of one length: no warning
