@@ -26,12 +26,19 @@ HIGHEST: dict[str, float] = {"r2": 1.0}  # of measures that have no other end of
 
 
 def timeline(
-    axes: Axes, standing: Standing, history: str, values: Tensor, higher: bool | None, labels: Any, options: dict[str, Any]
+    axes: Axes,
+    standing: Standing,
+    history: str,
+    values: Tensor,
+    higher: bool | None,
+    labels: Any,
+    options: dict[str, Any],
+    aligned: bool,
 ) -> Picture:
     """A history [*axes, seed, time], or [*axes, seed, time, T] averaged over what has been seen, with a line for each point.
 
     Of what is measured by layer, [*axes, seed, time, L], there is a line for each layer of each point.
-    higher: which way it is better, as in `cl.metrics`.
+    higher: which way it is better, as in `cl.metrics`. aligned: as in `summaries.values`.
     """
     curves, missing = by_point(axes, standing, values if values.is_floating_point() else values.double(), labels)
     measure = measured(history)
@@ -45,7 +52,7 @@ def timeline(
         curves = {f"{heads[name]}layer {i}": R[..., i] for name, R in curves.items() for i in range(values.shape[-1])}
     elif ndim != 2:
         raise ValueError(f"history: expected one by time, or by time and test experience, but {history!r} is {describe(values)}.")
-    elif values.shape[-1] == values.shape[-2]:
+    elif aligned and values.shape[-1] == values.shape[-2]:
         curves = {name: metrics.average_accuracy(R, higher_is_better=higher) for name, R in curves.items()}
     else:  # it is not known what has been seen when
         words = {"xlabel": "time", "ylabel": in_words(history, f"mean {measure} of all experiences")}

@@ -36,6 +36,7 @@ class RunsPictures:
         ) -> over_seeds.Numbers: ...
         @property
         def _measure(self) -> str: ...
+        def _is_aligned(self, history: Tensor) -> bool: ...
         @property
         def _standing(self) -> over_seeds.Standing: ...
 
@@ -56,7 +57,8 @@ class RunsPictures:
         labels: the names of the points, in order. options: those of `cl.plots.accuracy_timeline`, such as `ax=` and `title=`.
         Raises TypeError or ValueError for other histories and options.
         """
-        return figures.timeline(self.axes, self._standing, *self._measured(history, higher_is_better), labels, options)
+        found = self._measured(history, higher_is_better)
+        return figures.timeline(self.axes, self._standing, *found, labels, options, self._is_aligned(found[1]))
 
     def plot_matrix(
         self,
@@ -67,7 +69,10 @@ class RunsPictures:
         **options: Any,
     ) -> Picture:
         """The mean accuracy matrix of every point; otherwise as `plot_timeline`, with the options of `cl.plots.matrices`."""
-        return figures.matrix(self.axes, self._standing, *self._measured(history, higher_is_better), labels, options)
+        found = self._measured(history, higher_is_better)
+        if not self._is_aligned(found[1]):
+            options = {"ylabel": "time", **options}
+        return figures.matrix(self.axes, self._standing, *found, labels, options)
 
     def plot_forgetting(
         self,
@@ -82,12 +87,17 @@ class RunsPictures:
         With one point there is one panel, with a line for each experience. Otherwise as `plot_timeline`, with the options of
         `cl.plots.forgetting_curves`.
         """
-        return figures.forgetting(self.axes, self._standing, *self._measured(history, higher_is_better), labels, options)
+        found = self._measured(history, higher_is_better)
+        if "seen" not in options and not self._is_aligned(found[1]):
+            raise ValueError(
+                "seen: the entries are not those after each experience; give how many experiences had been seen at each of them."
+            )
+        return figures.forgetting(self.axes, self._standing, *found, labels, options)
 
     def plot_classes(self, history: str = "class_accuracy", *, labels: Sequence[str] | None = None, **options: Any) -> Picture:
         """The mean accuracy of each class over time, for every point; the options are those of `cl.plots.class_heatmap`."""
         R = self.history.get(history.replace("class_accuracy", "accuracy"))
-        if R is not None and R.shape[-1] != R.shape[-2]:  # there is not one entry for each experience
+        if R is not None and (R.shape[-1] != R.shape[-2] or not self._is_aligned(R)):  # there is not one entry for each experience
             options = {"xlabel": "time", **options}
         return figures.classes(self.axes, self._standing, history, self[history], labels, options)
 

@@ -432,6 +432,11 @@ class Runs(RunsPictures):
     def _standing(self) -> over_seeds.Standing:
         return over_seeds.Standing(**self._flags)
 
+    def _is_aligned(self, history: Tensor) -> bool:
+        """Whether the entries of a history [*axes, time, T] are those after each of the T experiences, as far as is known."""
+        steps = self.attributes.get("every"), self.attributes.get("experiences")
+        return steps in ((None, None), (1, history.shape[-1]))
+
     def _summary(self, point: over_seeds.Point = ()) -> str:
         """How many runs of a point, or of all points, went wrong: "2 of 10 diverged, 3 of 10 unfinished"; empty if none did."""
         return over_seeds.counted(self._standing, point)
@@ -443,7 +448,8 @@ class Runs(RunsPictures):
         summary = summaries.resolve(metric, history, higher_is_better, self.history, len(self.axes))
         value = self.history[summary.history]
         finite = value.isfinite().reshape(*self.shape, -1).all(-1) if value.numel() else torch.ones_like(self.finished)
-        values = summaries.values(summary, value, self.finished & (finite | ~self.diverged))
+        aligned = self._is_aligned(value)
+        values = summaries.values(summary, value, self.finished & (finite | ~self.diverged), aligned)
         return over_seeds.Numbers(**self._flags, summary=summary, values=values)
 
 

@@ -186,8 +186,10 @@ def final(history: Tensor) -> Tensor:
     return history[-1].double().mean() if history.numel() else torch.tensor(math.nan)
 
 
-def values(summary: Summary, history: Tensor, usable: Tensor) -> Tensor:
+def values(summary: Summary, history: Tensor, usable: Tensor, aligned: bool) -> Tensor:
     """The number of each run, of a history [*axes, time, ...] of which `usable` [*axes] says which to take; NaN for the others.
+
+    aligned: whether the entries of a history with as many times as test experiences are those after each of them.
 
     Raises ValueError for a history that has not the shape for the metric, TypeError for a function that gives no number.
     """
@@ -196,7 +198,7 @@ def values(summary: Summary, history: Tensor, usable: Tensor) -> Tensor:
         found = [_number(summary.function(run), summary.title) for run in flat[done]]
         numbers = torch.stack(found) if found else torch.empty(0)
     else:
-        numbers = _of_matrices(summary, flat, done)
+        numbers = _of_matrices(summary, flat, done, aligned)
     out = torch.full((len(flat),), math.nan, dtype=numbers.dtype)
     out[done] = numbers
     return out.reshape(usable.shape)
@@ -212,14 +214,14 @@ def _number(value: Any, title: str) -> Tensor:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
-def _of_matrices(summary: Summary, flat: Tensor, done: Tensor) -> Tensor:
+def _of_matrices(summary: Summary, flat: Tensor, done: Tensor, aligned: bool) -> Tensor:
     """The numbers of a metric of `cl.metrics`, of histories [n, time, T] of which those `done` are taken."""
     name, higher = summary.name, summary.higher_is_better
-    square = flat.shape[-1] == flat.shape[-2]
+    square = aligned and flat.shape[-1] == flat.shape[-2]
     if not square and summary.function is not metrics.average_accuracy:
         raise ValueError(
-            f"metric: {name} needs one time per experience, but there are {flat.shape[-2]} times for {flat.shape[-1]}; "
-            "call cl.metrics yourself with seen=."
+            f"metric: {name} needs one time per experience, but there are {flat.shape[-2]} times for {flat.shape[-1]}"
+            f"{'' if aligned else ', at other moments than their ends'}; call cl.metrics yourself with seen=."
         )
     if not bool(done.any()):
         return torch.empty(0, dtype=flat.dtype if flat.is_floating_point() else torch.float32)

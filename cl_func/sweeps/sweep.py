@@ -128,6 +128,7 @@ def sweep(
     where = provenance.of(strategy, tree.leaves(first.initial)[0].device if device is None else torch.device(device))
     if isinstance(hparams, Grid) and hparams.scales:
         where |= {"scales": dict(hparams.scales)}  # which pictures of the hyperparameters have
+    where |= {"every": every, "experiences": len(first.benchmark.train)}
     attributes = {**where, **chosen.attributes(hparams if isinstance(hparams, Mapping) else {})}
     return Runs(axes, history, all_finished, time.perf_counter() - started, attributes, _Replay(first.config, runs))
 

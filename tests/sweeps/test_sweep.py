@@ -355,3 +355,31 @@ def test_what_is_swept_must_be_a_tensor(path, match):
     strategy = cl.Strategy(init, lambda state, exp: state)
     with pytest.raises(TypeError, match=match):
         cl.sweep(strategy, BENCH, seeds=2, hparams=cl.grid({path: [1, 2]}), probe=lambda s, e: s.key, progress=False)
+
+
+def test_as_many_entries_as_experiences_need_not_be_those_after_them():
+    """Of an online stream of 2 tasks, measured twice, but not at their ends."""
+    bench = cl.streams.split_online(registry.BENCH, 4)
+    tasks, pieces = len(bench.test), len(bench.train)
+    every = -(-pieces // tasks)
+    method = cl.strategies.naive(registry.MODEL, registry.SGD)
+    runs = cl.sweep(method, bench, seeds=2, every=every, compile=False, progress=False)
+    assert runs["accuracy"].shape[-2:] == (tasks, tasks)
+    assert (runs.attributes["every"], runs.attributes["experiences"]) == (every, pieces)
+    joined = cl.Runs.join({"a": runs, "b": runs})
+    for one in (runs, joined, joined.at(method="a")):
+        assert torch.equal(
+            one.metric(), one["accuracy"][..., -1, :].mean(-1)
+        )  # of all experiences, as of any other number of entries
+        for name in ("forgetting", "learning_accuracy", "average_anytime_accuracy"):
+            with pytest.raises(
+                ValueError, match=rf"metric: {name} needs one time per experience.*at other moments than their ends"
+            ):
+                one.metric(name)
+        assert one.plot_timeline().get_xlabel() == "time"
+        assert "time" in {ax.get_ylabel() for ax in one.plot_matrix().figure.axes}
+        with pytest.raises(ValueError, match="seen: the entries are not those after each experience"):
+            one.plot_forgetting()
+    usual = cl.sweep(method, registry.BENCH, seeds=2, compile=False, progress=False)
+    assert usual.metric("forgetting").shape == (2,)
+    assert usual.plot_timeline().get_xlabel() == "experiences trained on"
