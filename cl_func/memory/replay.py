@@ -42,10 +42,15 @@ def fields(state: Any, exp: Experience) -> dict[str, Tensor]:
     return {"x": exp.x, "y": exp.y, "task": exp.tasks}
 
 
-def labels(exp: Experience, n_classes: int) -> Tensor:
-    """The labels [n] of an experience, for a memory made for n_classes; ValueError if the data has more classes, or none."""
+def labels(exp: Experience, n_classes: int, exact: bool = False) -> Tensor:
+    """The labels [n] of an experience, for a memory made for n_classes; ValueError if the data has none, more, or not as many."""
     require_target(exp, "a memory that goes by classes", "class")
-    if exp.classes.shape[-1] > n_classes:
+    found = exp.classes.shape[-1]
+    if exact and found < n_classes:
+        raise ValueError(
+            f"n_classes: the model has {n_classes} classes, the data has {found}; build the model with n_classes={found}."
+        )
+    if found > n_classes:
         raise ValueError(
             f"n_classes: the memory was made for {n_classes} classes, the data has {exp.classes.shape[-1]}; "
             f"make it with n_classes={exp.classes.shape[-1]}."

@@ -165,7 +165,7 @@ def _split(agent: BiCAgent, exp: Experience, validation: float) -> tuple[Experie
 
 def _begin(agent: BiCAgent, exp: Experience, *, n_classes: int, validation: float) -> BiCAgent:
     """The Update before the training: where a new class comes, the classifier becomes the teacher of the classes seen before."""
-    replay.labels(exp, n_classes)
+    replay.labels(exp, n_classes, exact=True)
     seen, filled = agent.old | agent.bic.new, agent.replay.filled
     arrived = (exp.classes & ~seen).any()
     teacher = tree.where(arrived, (agent.model, agent.bic), agent.teacher)

@@ -111,7 +111,7 @@ def _init(key: Tensor, *, model: Model, optimizer: Optimizer, empty: memory.Herd
 
 def _begin(agent: ICaRLAgent, exp: Experience, *, n_classes: int) -> ICaRLAgent:
     """The Update before the training: where a new class comes, the network becomes the teacher of the classes seen before."""
-    replay.labels(exp, n_classes)
+    replay.labels(exp, n_classes, exact=True)
     seen, filled = agent.seen, agent.replay.filled
     arrived = (exp.classes & ~seen).any()
     teacher = tree.where(arrived, agent.model, agent.teacher)

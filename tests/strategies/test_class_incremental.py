@@ -592,3 +592,12 @@ def _wrong_head():
         lambda: torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Flatten(0)), n_classes=4, last_layer="0"
     )
     return cl.models.features(model, model.init(cl.key(0)), torch.zeros(2, 1, 3))
+
+
+@pytest.mark.parametrize("name", ["icarl", "bic"])
+def test_a_model_for_more_classes_than_the_data_has_is_named(name):
+    bench = cl.streams.domain_incremental(*cl.data.digits(), n_experiences=5)
+    more = {"capacity": 60, "replay_size": 4, "batch_size": 20} | ({"validation": 0.4} if name == "bic" else {})
+    method = getattr(cl.strategies, name)(cl.models.mlp(64, (8,), 10), cl.optim.sgd(0.1), **more)
+    with pytest.raises(ValueError, match=r"n_classes: the model has 10 classes, the data has 2; build the model with n_classes=2"):
+        method.update(method.init(cl.key(0)), bench.train[0])
