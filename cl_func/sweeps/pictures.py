@@ -96,6 +96,7 @@ class RunsPictures:
 
     def plot_classes(self, history: str = "class_accuracy", *, labels: Sequence[str] | None = None, **options: Any) -> Picture:
         """The mean accuracy of each class over time, for every point; the options are those of `cl.plots.class_heatmap`."""
+        checks.text("history", history)
         R = self.history.get(history.replace("class_accuracy", "accuracy"))
         if R is not None and (R.shape[-1] != R.shape[-2] or not self._is_aligned(R)):  # there is not one entry for each experience
             options = {"xlabel": "time", **options}
