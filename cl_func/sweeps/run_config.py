@@ -61,18 +61,21 @@ class RunConfig:
     @property
     def evaluates(self) -> bool:
         """Whether the probe is made for the test stream of each run: the evaluation of the strategy's model, or an OnTest."""
-        measured = self.probe.beside if isinstance(self.probe, TraceProbe) else self.probe
-        if measured is None:
+        if self._measured is None:
             return self.probe is None or self.strategy.model is not None
-        return isinstance(measured, OnTest)
+        return isinstance(self._measured, OnTest)
+
+    @property
+    def _measured(self) -> Probe | None:
+        """The probe without the traces that it is beside."""
+        return self.probe.beside if isinstance(self.probe, TraceProbe) else self.probe
 
     def probe_on(self, test: Stream) -> Probe:
         """The probe of runs with a test stream."""
         if not self.evaluates and self.probe is not None:
             return self.probe
-        measured = self.probe.beside if isinstance(self.probe, TraceProbe) else self.probe
-        if isinstance(measured, OnTest):
-            made = signatures.probe("probe", measured.make(test))
+        if isinstance(self._measured, OnTest):
+            made = signatures.probe("probe", self._measured.make(test))
         else:
             made = evaluate(self.strategy.model, test)
         return tree.replace(self.probe, beside=made) if isinstance(self.probe, TraceProbe) else made
