@@ -262,7 +262,10 @@ def stream(experiences: Sequence[Experience]) -> Stream:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """The streams of one problem: train on `train`, report on `test`, choose hyperparameters on `valid`."""
+    """The streams of one problem: train on `train`, report on `test`, choose hyperparameters on `valid`.
+
+    Experience i of each is of the same task, except where `train` is cut finer, as by `cl.streams.split_online`.
+    """
 
     train: Stream
     test: Stream

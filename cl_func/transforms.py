@@ -14,7 +14,6 @@ import functools
 import os
 import shutil
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, signatures, tree
+from cl_func import checks, contracts, signatures, tree, user_warnings
 from cl_func.compiler.program import CompilerError, Program, address, clone_aliased, input_signature, materialize_expanded
 from cl_func.compiler.tracing import TraceError
 from cl_func.core import Strategy
@@ -113,9 +112,7 @@ def _compiler_available() -> bool:
     """Whether there is a C++ compiler, or a GPU; warns once if not."""
     if torch.cuda.is_available() or any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return True
-    warnings.warn(
-        "cl.compile: no C++ compiler found (g++ or clang++); running without compilation, results are the same.", stacklevel=3
-    )
+    user_warnings.warn("cl.compile: no C++ compiler found (g++ or clang++); running without compilation, results are the same.")
     return False
 
 
@@ -219,7 +216,7 @@ _WARNED: set[str] = set()
 def _warn_once(message: str) -> None:
     if message not in _WARNED:
         _WARNED.add(message)
-        warnings.warn(message, stacklevel=4)
+        user_warnings.warn(message)
 
 
 def _by_identity(state: Any) -> bool:

@@ -42,6 +42,12 @@ def test_private_api_of_torch_is_in_one_folder():
     assert found == []
 
 
+def test_every_warning_is_at_a_line_of_the_user():
+    warning = re.compile(r"(?<!user_)warnings\.warn\(")
+    found = [path.name for path in layout.PACKAGE.rglob("*.py") if warning.search(path.read_text("utf-8"))]
+    assert found == ["user_warnings.py"]
+
+
 def test_no_function_hides_a_module_of_its_name():
     # Where a file is the one thing that it makes, such as strategies/er.py, the name is the function.
     named = {"models", "optim", "plasticity", "strategies", "streams"}

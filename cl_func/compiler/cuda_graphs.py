@@ -8,13 +8,13 @@ launches the record as a whole. Random draws need nothing more, since keys are i
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cl_func import user_warnings
 from cl_func.compiler.records import Key, Records
 
 Record = Callable[[Callable[[], Any]], Callable[[], Any]]  # of kernels that a function launches -> what launches them again
@@ -69,9 +69,8 @@ class Replayed:
         except RuntimeError as error:
             self.records.refused = True
             reason = str(error).strip().partition("\n")[0]
-            warnings.warn(
-                f"cl.compile: no CUDA graph can be made of this program, so its kernels are launched one by one: {reason}",
-                stacklevel=5,
+            user_warnings.warn(
+                f"cl.compile: no CUDA graph can be made of this program, so its kernels are launched one by one: {reason}"
             )
             return None
         self.records.put(key, (own, replay))

@@ -10,7 +10,6 @@ function whose shapes or branches depend on values raises `TraceError`, instead 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import contracts, torch_private, tree
+from cl_func import contracts, torch_private, tree, user_warnings
 from cl_func.compiler import cuda_graphs, native
 from cl_func.compiler.allocator import keep_freed_memory
 from cl_func.compiler.collection import collection_deferred
@@ -192,7 +191,7 @@ def _discard_broken_file(error: Exception) -> bool:
     found = re.search(rf"(/[^\s'\"]+\.so): (?:{'|'.join(BROKEN)})", str(error))
     if found is None or not Path(found[1]).is_file():
         return False
-    warnings.warn(f"cl.compile: removed {found[1]}, half written by a process that was killed; compiling again.", stacklevel=5)
+    user_warnings.warn(f"cl.compile: removed {found[1]}, half written by a process that was killed; compiling again.")
     Path(found[1]).unlink()
     return True
 

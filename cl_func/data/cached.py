@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from cl_func import user_warnings
 
 _FORMAT = "1"  # changes when the same files give other tensors
 
@@ -45,9 +46,8 @@ def cached(file: Path | None, key: str, make: Callable[[], dict[str, Tensor]], c
         try:
             _save(file, key, found)
         except OSError as error:
-            warnings.warn(
-                f"the images could not be kept in {file} ({error}); give a folder to keep them in, cache=FOLDER, or cache=False",
-                stacklevel=3,
+            user_warnings.warn(
+                f"the images could not be kept in {file} ({error}); give a folder to keep them in, cache=FOLDER, or cache=False"
             )
     return found
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from cl_func import checks
+from cl_func import checks, user_warnings
 from cl_func.storage import files, fingerprint
 
 _KIND = "features"
@@ -58,11 +57,11 @@ def load(path: Path, parts: dict[str, str], n: int) -> Tensor | None:
     try:
         tensors, header = files.read(path, _KIND)
     except (ValueError, OSError) as error:
-        warnings.warn(f"cache: the features are computed again. {error}", stacklevel=3)
+        user_warnings.warn(f"cache: the features are computed again. {error}")
         return None
     x = tensors.get("x")
     if header.get("made_of") != parts or x is None or not x.is_floating_point() or x.ndim < 2 or len(x) != n:
-        warnings.warn(f"cache: the features are computed again. {path} holds others than its name says.", stacklevel=3)
+        user_warnings.warn(f"cache: the features are computed again. {path} holds others than its name says.")
         return None
     return x
 
@@ -72,4 +71,4 @@ def save(path: Path, parts: dict[str, str], x: Tensor) -> None:
     try:
         files.write(path, {"x": x}, {"kind": _KIND, "made_of": parts})
     except OSError as error:
-        warnings.warn(f"cache: the features are not kept. {error}.", stacklevel=3)
+        user_warnings.warn(f"cache: the features are not kept. {error}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cl_func import checks, random
+from cl_func import checks, random, user_warnings
 from cl_func.data.cached import cached, listing_key
 from cl_func.data.images import SUFFIXES, Mode, Size, given_size, read_images
 from cl_func.sources import Dataset
@@ -200,9 +199,7 @@ def _listed(folder: Path, names: list[str]) -> ImageList:
     others = [path for path in others if not path.name.endswith(_CACHED)]
     if others:
         count = f"{len(others)} files are no images of a class" if len(others) > 1 else "a file is no image of a class"
-        warnings.warn(
-            f"{folder}: {count} and left out: {others[0].relative_to(folder)}{', ...' if len(others) > 1 else ''}", stacklevel=3
-        )
+        user_warnings.warn(f"{folder}: {count} and left out: {others[0].relative_to(folder)}{', ...' if len(others) > 1 else ''}")
     return ImageList(paths, labels)
 
 

@@ -121,7 +121,7 @@ def evaluate(
             check_heads(net, exp, f"stream[{i}]")
             add_tasks(tasks, exp)
     if _is_model(net) and mask is None:
-        warn_one_head(net, tasks, exp, stacklevel=2)
+        warn_one_head(net, tasks, exp)
     leaf = partial(_measure, classify=_classifier(model), batch=how.batch)
     prepare = model.prepare if isinstance(model, Classifier) else None
     once = None if prepare is None else partial(_prepare, prepare=prepare)

@@ -9,14 +9,13 @@ independent of the number of tasks.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import checks, random
+from cl_func import checks, random, user_warnings
 from cl_func.experiences import Experience, lanes
 from cl_func.models.model import Model
 from cl_func.tree import describe
@@ -190,7 +189,7 @@ def add_tasks(found: dict[int, Tensor], exp: Experience) -> None:
         found[label] = found[label] | mask if label in found else mask
 
 
-def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience, stacklevel: int) -> None:
+def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience) -> None:
     """Warn if all classes compete in a model, whatever the task, although the tasks have different classes.
 
     tasks: the classes of each task. A model that uses the task label in some other way than `multi_head` does is recognised by its
@@ -205,10 +204,9 @@ def warn_one_head(model: Model, tasks: dict[int, Tensor], exp: Experience, stack
     given = (torch.tensor([task], device=rows.device) for task in tasks)
     logits = [model.apply(net.params, net.buffers, rows, task=task)[0] for task in given]
     if all(torch.equal(logits[0], other) for other in logits):
-        warnings.warn(
+        user_warnings.warn(
             f"stream: its {len(tasks)} tasks have classes of their own, but the model has one head, in which all classes compete: "
             "task labels change nothing, the results are those of a class-incremental stream. Give a head to each task, "
             "cl.models.multi_head(model, cl.models.class_masks(benchmark.train)), or evaluate(..., mask='experience'); if all "
-            "classes are to compete, take cl.streams.split_by_class.",
-            stacklevel=stacklevel + 1,
+            "classes are to compete, take cl.streams.split_by_class."
         )

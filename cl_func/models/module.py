@@ -6,7 +6,6 @@ Whatever the module's signature is, `forward(module, x) -> logits` adapts it; wh
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_func import checks, signatures, torch_private
+from cl_func import checks, signatures, torch_private, user_warnings
 from cl_func.checks import positive_int
 from cl_func.models.model import Model, input_kind
 from cl_func.models.pure import Templates, fresh_params, init_module, refused
@@ -155,7 +154,7 @@ def _try_on(module: _Classifier, shape: tuple[int, ...]) -> None:
     )
     if not torch.accelerator.is_available():
         raise ValueError(what) from error
-    warnings.warn(f"{what} (This was on the processor; if it runs on nothing else, all is well.)", stacklevel=3)
+    user_warnings.warn(f"{what} (This was on the processor; if it runs on nothing else, all is well.)")
 
 
 def _check_logits(module: _Classifier, logits: Any, n: int) -> None:

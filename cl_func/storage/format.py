@@ -7,7 +7,6 @@ file counts as damaged.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_func import user_warnings
 from cl_func.storage import files, resuming
 
 PATTERN = "checkpoint-*.safetensors"
@@ -67,7 +67,7 @@ def newest(folder: Path, check: Callable[[Header], str | None] | None = None) ->
                 raise files.DamagedFile(f"path: {path} is damaged: {invalid!r} in its header cannot be {fields.get(invalid)!r}.")
             return path, header
         except files.DamagedFile as error:
-            warnings.warn(f"checkpoint: passed over a damaged file, looking for an older one. {error}", stacklevel=5)
+            user_warnings.warn(f"checkpoint: passed over a damaged file, looking for an older one. {error}")
     return None
 
 

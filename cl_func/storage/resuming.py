@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from cl_func import checks, tree
+from cl_func import checks, tree, user_warnings
 from cl_func.experiences import Experience, Stream
 from cl_func.sources.dataset import Dataset, digest
 from cl_func.storage import fingerprint, renames
@@ -66,7 +65,7 @@ def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_ch
         message = f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}. Last digits may differ."
         if format < renames.FORMAT:
             message += " The functions of cl_func had other names in its files and are not compared; data and your own code are."
-        warnings.warn(message, stacklevel=5)
+        user_warnings.warn(message)
     if format < renames.FORMAT:
         before, now = renames.comparable(before, now)
     found = [*changes(before, now), *others]
@@ -76,7 +75,7 @@ def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_ch
     message = f"{what}. What has changed: {'; '.join(found[:SHOWN])}{more}."
     if on_change == "error":
         raise ValueError(f"{message} Give this one a folder of its own, or resume it all the same with {mend}.")
-    warnings.warn(f"{message} It is resumed all the same.", stacklevel=5)
+    user_warnings.warn(f"{message} It is resumed all the same.")
     return False
 
 

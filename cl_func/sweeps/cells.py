@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, signatures
+from cl_func import checks, signatures, user_warnings
 from cl_func.core import Strategy
 from cl_func.experiences import Benchmark
 from cl_func.sweeps.chosen import CHOICE
@@ -174,5 +173,5 @@ def _common(found: Mapping[Cell, Runs]) -> dict[str, dict[Cell, Tensor]]:
         else:
             others.append(name)
     if others:
-        warnings.warn(f"compare: left out the histories {others}, which some methods have not, or in another shape.", stacklevel=4)
+        user_warnings.warn(f"compare: left out the histories {others}, which some methods have not, or in another shape.")
     return common

@@ -6,14 +6,13 @@ Methods may differ in whatever they like: their states, capacities and networks.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from cl_func import checks
+from cl_func import checks, user_warnings
 from cl_func.core import Probe, Strategy
 from cl_func.core.tapping import Tap
 from cl_func.experiences import Benchmark
@@ -112,7 +111,7 @@ def compare(
                     raise
                 interrupted = True
             if interrupted:
-                warnings.warn(f"compare: interrupted at {str(cell)!r}; what is not finished is NaN.", stacklevel=2)
+                user_warnings.warn(f"compare: interrupted at {str(cell)!r}; what is not finished is NaN.")
                 break
     finally:
         bar.close(complete=not interrupted)

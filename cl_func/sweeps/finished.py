@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import uuid
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl_func import user_warnings
 from cl_func.storage import files, resuming
 from cl_func.storage.resuming import OnChange
 from cl_func.sweeps.run_config import Run
@@ -48,7 +48,7 @@ class FinishedRuns:
             try:
                 self.histories |= _read_chunk(path)
             except files.DamagedFile as error:
-                warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}", stacklevel=4)
+                user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}")
 
     def has(self, index: int) -> bool:
         """Whether a run is finished."""

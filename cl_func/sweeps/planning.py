@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ import optree
 import torch
 from torch import Tensor
 
-from cl_func import checks, signatures, tree
+from cl_func import checks, signatures, tree, user_warnings
 from cl_func.checks import positive_int
 from cl_func.core import Probe, Strategy
 from cl_func.evaluation.probe import Evaluate
-from cl_func.experiences import Benchmark, Experience
+from cl_func.experiences import Benchmark, Experience, Stream
 from cl_func.progress import SharedBar
 from cl_func.storage import resuming
 from cl_func.storage.checkpoint import Checkpoint
-from cl_func.sweeps import chosen
+from cl_func.streams.lazy import Lazy
+from cl_func.sweeps import chosen, passes
 from cl_func.sweeps.grids import Grid, label
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
@@ -60,7 +60,7 @@ def check_options(
         context = getattr(executor, "_mp_context", None)  # of a ProcessPoolExecutor
         fault = _fault_of_forks() if context is not None and context.get_start_method() == "fork" else None
         if fault is not None:
-            warnings.warn(f"executor: its processes are forked, and in these {fault}.", stacklevel=4)
+            user_warnings.warn(f"executor: its processes are forked, and in these {fault}.")
     if resume is not None and not _is_folder(resume):
         raise ValueError(f"resume: expected the path of a folder, got {resume!r}, which is a file or nothing.")
     if checkpoint is not None:
@@ -117,15 +117,37 @@ def plan(
     config = RunConfig(strategy, benchmark, probe, every, device)
     first = FirstRun(config.on_device() if here else config, runs[0])
     first.check(runs)  # before anything is written
+    fault = _fault_of_order(first.benchmark)
+    if fault is not None:
+        user_warnings.warn(f"benchmark: {fault}")
     if len(seed_list) > 1 and not isinstance(benchmark, Benchmark) and not config.evaluates and _evaluates(probe):
         tests = [list(config.benchmark_of(run).test) for run in runs[:2]]
         if not _same(*tests):
-            warnings.warn(
+            user_warnings.warn(
                 "probe: it measures all seeds on one test stream, though each has its own, of other rows, classes or inputs; "
-                "give cl.probes.on_test(lambda test: ...), such as the same probe of `test`.",
-                stacklevel=3,
+                "give cl.probes.on_test(lambda test: ...), such as the same probe of `test`."
             )
     return first, runs, axes
+
+
+def _fault_of_order(benchmark: Benchmark) -> str | None:
+    """What is wrong with a benchmark whose test stream has the experiences of the train stream in another order, in words."""
+    train, test = _indices(benchmark.train), _indices(benchmark.test)
+    if train == test or sorted(train) != sorted(test):  # the latter is an online stream that is measured on whole experiences
+        return None
+    at = next(i for i, (a, b) in enumerate(zip(train, test, strict=True)) if a != b)
+    return (
+        f"its streams have the same experiences in two orders: number {at} has the index {train[at]} in `train`, {test[at]} in "
+        "`test`. Metrics of the accuracy matrix, such as forgetting, take number i of both for one experience; order them alike."
+    )
+
+
+def _indices(stream: Stream) -> list[int]:
+    """The index of each experience; none where experiences would have to be made for it, or are very many."""
+    base, at = stream.based()
+    if len(at) > passes.MOST or not isinstance(base, (Lazy, list, tuple)):
+        return []
+    return [int((base.view(i) if isinstance(base, Lazy) else base[i]).index) for i in at]
 
 
 def _evaluates(probe: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, trace
+from cl_func import checks, trace, user_warnings
 from cl_func.storage import files
 from cl_func.sweeps import (
     chosen,
@@ -240,7 +239,7 @@ class Runs(RunsPictures):
         if not bool(self.finished.all()) or bool(numbers.broken[best].any()):
             text = over_seeds.counted(numbers, best) or "all its runs are finished and sound"
             found = named_axes.labels_at(self.axes, best)
-            warnings.warn(f"best: {found}: {text}; of all runs, {over_seeds.counted(numbers)}.", stacklevel=2)
+            user_warnings.warn(f"best: {found}: {text}; of all runs, {over_seeds.counted(numbers)}.")
         return named_axes.values_at(self.axes, best)
 
     def ranked(

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cl_func import random, tree
+from cl_func import random, tree, user_warnings
 from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
 from cl_func.core.tapping import Tap
@@ -148,10 +147,9 @@ def _run(
     interrupted = {} if checkpoint is None else interrupted_runs(Path(checkpoint.folder))
     if lanes != 1 and passes.differ(first.config, missing):
         if lanes != "auto":
-            warnings.warn(
+            user_warnings.warn(
                 "lanes: the experiences of the seeds differ in length, and with iterations= or drop_last=True lanes would not be "
-                "their single runs, since a pass counts the padding; the runs are made one by one.",
-                stacklevel=3,
+                "their single runs, since a pass counts the padding; the runs are made one by one."
             )
         lanes = 1
     remote = None if executor is None else Workers(executor, first.config, checkpoint, finished.folder)
@@ -160,7 +158,7 @@ def _run(
         with contextlib.nullcontext() if remote is None else remote as workers:
             execution = (autotune if workers is None else workers.autotune)(first, len(missing), compile, lanes)
             if execution.fault is not None:
-                warnings.warn(f"sweep: one run a chunk, since {execution.fault} Give lanes=1 if this is intended.", stacklevel=3)
+                user_warnings.warn(f"sweep: one run a chunk, since {execution.fault} Give lanes=1 if this is intended.")
             chunks = _chunks(missing, interrupted, execution.lanes)
             bar = _bar(progress, first, execution, chunks, workers is None)
             if workers is None:
@@ -171,7 +169,7 @@ def _run(
         if not finished.count():
             raise
         n = len(finished.names)
-        warnings.warn(f"sweep: interrupted; {finished.count()} of {n} runs are finished, the others are NaN.", stacklevel=3)
+        user_warnings.warn(f"sweep: interrupted; {finished.count()} of {n} runs are finished, the others are NaN.")
     finally:
         if bar is not None:
             bar.close()

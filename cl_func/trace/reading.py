@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_func import checks, signatures
+from cl_func import checks, signatures, user_warnings
 from cl_func.core import Probe
 from cl_func.core.traces import Snapshot, Trace, lookup
 from cl_func.tree import state, static
@@ -88,9 +87,8 @@ def read(trace: Trace | Snapshot) -> Tensor:
     if lost:
         needed = int(torch.diff(count, dim=0, prepend=torch.zeros_like(count[:1])).max())
         sooner = "" if isinstance(trace, Trace) else ", or measure more often"
-        warnings.warn(
+        user_warnings.warn(
             f"trace: {lost} of {total} values are lost, since it holds {values.shape[-1]}; make it longer, "
-            f"cl.trace.init({needed}){sooner}.",
-            stacklevel=2,
+            f"cl.trace.init({needed}){sooner}."
         )
     return curve

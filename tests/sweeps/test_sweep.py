@@ -383,3 +383,18 @@ def test_as_many_entries_as_experiences_need_not_be_those_after_them():
     usual = cl.sweep(method, registry.BENCH, seeds=2, compile=False, progress=False)
     assert usual.metric("forgetting").shape == (2,)
     assert usual.plot_timeline().get_xlabel() == "experiences trained on"
+
+
+def test_streams_in_two_orders_are_said():
+    """Entry (i, j) of the matrix is then not of the experience trained on at j; a stream of each seed's own is looked at too."""
+    turned = cl.Benchmark(BENCH.train[::-1], BENCH.test)
+    listed = lambda stream: cl.Stream(list(stream).__getitem__, len(stream))  # noqa: E731
+    for bench in (turned, lambda key: turned, cl.Benchmark(listed(turned.train), listed(BENCH.test))):
+        with pytest.warns(UserWarning, match=r"benchmark: .*number 0 has the index 1 in `train`, 0 in `test`") as caught:
+            cl.sweep(STRATEGY, bench, seeds=1, **PLAIN)
+        assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match="benchmark: its streams") as caught:
+        cl.compare({"a": STRATEGY}, turned, seeds=1, **PLAIN)
+    assert {warning.filename for warning in caught} == {__file__}
+    cl.sweep(STRATEGY, cl.Benchmark(BENCH.train[::-1], BENCH.test[::-1]), seeds=1, **PLAIN)
+    cl.sweep(STRATEGY, cl.Benchmark(BENCH.train[:1], BENCH.test), seeds=1, **PLAIN)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cl_func import signatures
+from cl_func import signatures, user_warnings
 from cl_func.core.tapping import Tap
 from cl_func.tree import PyTree
 
@@ -34,7 +33,7 @@ class Warned:
         try:
             call()
         except Exception as error:
-            warnings.warn(f"tap: {self.tap!r} raised {type(error).__name__}: {error}; the run goes on.", stacklevel=4)
+            user_warnings.warn(f"tap: {self.tap!r} raised {type(error).__name__}: {error}; the run goes on.")
 
 
 def warn(tap: Tap) -> Warned:
