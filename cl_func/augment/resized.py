@@ -63,7 +63,9 @@ def windows(
     proportion = torch.exp(low + (high - low) * drawn[:, :, 1])
     tall, wide = (area / proportion).sqrt().round(), (area * proportion).sqrt().round()
     fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
-    first, found = fits.to(torch.int64).argmax(1, keepdim=True), fits.any(1)
+    # Not argmax: compiled, its index may lie outside where none fits (torch 2.13).
+    first = torch.where(fits, torch.arange(_TRIES, device=fits.device), _TRIES - 1).amin(1, keepdim=True)
+    found = fits.any(1)
     whole = min(max(width / height, ratio[0]), ratio[1])
     largest = (max(min(height, round(width / whole)), 1), max(min(width, round(height * whole)), 1))
     h, w = (

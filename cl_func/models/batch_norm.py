@@ -89,7 +89,9 @@ class BatchNorm(nn.Module):
         divisor = count.clamp(min=1)
         # Mean and variance take one pass, as E[v] and E[v^2] - E[v]^2. That is accurate for values less the mean of a valid row, of
         # which E[v]^2 <= n var. Sums are over the positions of a row first: the mask then costs nothing.
-        first = values.index_select(0, valid.to(torch.uint8).argmax().reshape(1)).reshape(channels, positions)
+        # Not argmax: compiled, its index may lie outside where no row is valid (torch 2.13).
+        row = torch.where(valid, torch.arange(n, device=x.device), n - 1).amin()
+        first = values.index_select(0, row.reshape(1)).reshape(channels, positions)
         shift = torch.where(valid.any(), first / positions, 0).sum(1).detach()
         values = values - shift.reshape(each)
         mean, square = (

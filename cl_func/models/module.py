@@ -229,6 +229,10 @@ def _call(module: _Classifier, template: nn.Module, named: dict[str, Tensor], x:
             weights = {name: named[name] for name in module.recurrent if name in named}
             return torch.func.vjp(lambda weights: called({**named, **weights}), weights)[0]
         return called(named)
+    except IndexError as error:
+        if module.input_dtype != torch.int64:
+            raise
+        raise ValueError(f"x: {describe(x)} holds a token outside of the vocabulary of the module ({error}).") from error
     except RuntimeError as error:
         raise refused(error, "x", f"{describe(x)} on {x.device}") from error
 

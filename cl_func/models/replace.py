@@ -7,14 +7,16 @@ of other libraries are recognised by name, so that these need not be installed; 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cl_func import checks
 from cl_func.models.batch_norm import BatchNorm, BatchNormAct
 from cl_func.models.keyed import AlphaDropout, Dropout, DropPath, RReLU
-from cl_func.torch_private import BatchNormBase, DropoutBase, InstanceNormBase
+from cl_func.torch_private import BatchNormBase, DropoutBase, InstanceNormBase, is_eager_cpu
 from cl_func.tree import describe
 
 Replacements = Mapping[type[nn.Module], Callable[[Any], nn.Module]]
@@ -90,6 +92,9 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     kind = type(layer)
     if isinstance(layer, _BATCH_NORMS) and kind in _BATCH_NORMS:  # no class derived from them
         return BatchNorm.like(layer)
+    if isinstance(layer, nn.Embedding):
+        layer.register_forward_pre_hook(partial(_in_vocabulary, path=path))
+        return layer
     pure = _KEYED.get(kind) or _PURE_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
     if pure is not None:
         return pure(layer).train(layer.training)
@@ -107,3 +112,21 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     else:
         return layer
     raise ValueError(f"factory: layer {path or 'the module itself'!r} ({kind.__name__}) {problem}; {mend}.")
+
+
+def _in_vocabulary(layer: nn.Embedding, given: tuple[Any, ...], *, path: str) -> tuple[Any, ...]:
+    """The input of an embedding, with tokens outside of its vocabulary such that they are outside of any.
+
+    Vmapped, torch looks all lanes up in one table, [lanes * vocabulary, features], in which a token that is too large would be one
+    of the next lane's.
+    """
+    if not given or not isinstance(given[0], Tensor):
+        return given
+    tokens, size = given[0], layer.num_embeddings
+    outside = (tokens < 0) | (tokens >= size)
+    if is_eager_cpu(tokens) and bool(outside.any()):
+        raise ValueError(
+            f"x: the token {int(tokens[outside][0])} is outside of the vocabulary 0..{size - 1} of the layer {path or 'itself'!r}; "
+            f"give it a larger one, or replace such tokens."
+        )
+    return torch.where(outside, torch.iinfo(torch.int32).max, tokens), *given[1:]
