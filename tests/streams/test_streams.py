@@ -508,10 +508,46 @@ def test_validation_is_disjoint_and_complete(fraction, seed):
 
 
 def test_validation_depends_on_key_and_experience():
-    bench = streams.permuted(*pair(per_class=20), n_experiences=3, key=KEY)
+    bench = streams.from_datasets([pair(per_class=20) for _ in range(3)])
     one, two = (streams.with_validation(bench, 0.5, key=random.key(seed)) for seed in (1, 2))
     drawn = [rows(exp) for held in (one, two) for exp in held.valid]
     assert len({tuple(chosen) for chosen in drawn}) == 6
+
+
+SHARING = {
+    **DOMAINS,
+    "cumulative": lambda train, test: streams.cumulative(streams.split_by_class(train, test, n_experiences=3)),
+    "mapped": lambda train, test: streams.mapped(streams.permuted(train, test, n_experiences=3, key=KEY), torch.neg),
+    "repetition": lambda train, test: streams.class_repetition(train, test, n_experiences=3, probability=0.5, key=KEY),
+    "one dataset several times": lambda train, test: streams.from_datasets([(train, test)] * 3),
+    "a dataset of a user's own": lambda train, test: made_anew(train, test),
+}
+
+
+def made_anew(train, test):
+    """Experiences that are made anew whenever they are asked for, over tensors that they share."""
+    own = Stream(lambda i: experience(Dataset(train.x, train.y), torch.arange(3 * i, 3 * i + 9)), 3)
+    return Benchmark(own, own)
+
+
+@settings(max_examples=20, deadline=None)
+@given(fraction=st.floats(0.1, 0.7), seed=st.integers(0, 99), name=st.sampled_from(list(SHARING)))
+def test_no_held_out_row_is_trained_on_in_another_experience(fraction, seed, name):
+    bench = SHARING[name](*pair(per_class=20))
+    held = streams.with_validation(bench, fraction, key=random.key(seed))
+    assert not set(all_rows(held.train)) & set(all_rows(held.valid))
+    for parent, train, valid in zip(bench.train, held.train, held.valid, strict=True):
+        assert sorted(rows(train) + rows(valid)) == sorted(rows(parent))
+        if name != "repetition":
+            assert len(valid) == max(1, round(fraction * len(parent)))
+
+
+def test_what_is_left_to_hold_out_is_said():
+    data = make(per_class=4)
+    parts = [torch.arange(10), torch.arange(10)[:1], torch.arange(10)[1:2]]
+    own = Stream([experience(data, rows, index=i) for i, rows in enumerate(parts)].__getitem__, 3)
+    with pytest.raises(ValueError, match=r"fraction: (0.5 of the 1 rows|all of the 1 rows) of train experience [12]"):
+        streams.with_validation(Benchmark(own, own), 0.5, key=KEY)
 
 
 def test_validation_makes_no_view_ahead(spy):
