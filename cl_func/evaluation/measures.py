@@ -58,12 +58,15 @@ def measure_for(target: Target, mask: Literal["experience"] | None, rows: RowMea
         return Measure(partial(_own_sums, rows=rows), _own_means)
     if target == "class":
         return Measure(partial(_class_sums, mask=mask), _accuracies)
-    return Measure(_squares, _errors) if target == "regression" else Measure(_scores, _precisions, gathers=True)
+    if target == "regression":
+        return Measure(_moments, _errors, gathers=True)
+    return Measure(_scores, _precisions, gathers=True)
 
 
 def _class_sums(logits: Tensor, exp: Experience, *, mask: Literal["experience"] | None) -> Sums:
     """The valid rows that are classified correctly and all, of each class [C], and the sum of their losses ()."""
     check_classes(logits, exp)
+    logits = _whole(logits)
     if mask is not None:
         logits = mask_logits(logits, exp.classes)
     label = one_hot(exp.y, exp.valid, exp.classes.shape[-1])
@@ -76,6 +79,11 @@ def _class_sums(logits: Tensor, exp: Experience, *, mask: Literal["experience"] 
     }
 
 
+def _whole(logits: Tensor) -> Tensor:
+    """Logits in float32 at least: sums over many rows need more than the digits of float16 and bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _accuracies(sums: list[Sums]) -> dict[str, Tensor]:
     correct, count = (torch.stack([s[name] for s in sums], dim=-2) for name in ("correct", "count"))  # [T, C]
     loss = torch.stack([s["loss"] for s in sums], dim=-1)
@@ -86,28 +94,44 @@ def _accuracies(sums: list[Sums]) -> dict[str, Tensor]:
     }
 
 
-def _squares(outputs: Tensor, exp: Experience) -> Sums:
-    """Of each target [K]: the sums of squared errors, of targets and of their squares, and the number of rows (), in float64."""
+def _moments(outputs: Tensor, exp: Experience) -> Sums:
+    """Of each target, [1, K] float64: the squared errors, the mean, the squared distances from it, the least and the largest value.
+
+    And how many rows there are, [1, 1]. Sums of squares would not do: of targets far from 0 their differences are rounding errors.
+    """
     y = regression.targets(outputs, exp.y).double()
     valid = exp.valid[:, None]
-    return {
+    count = exp.valid.sum().double()
+    mean = torch.where(valid, y, 0).sum(0) / count.clamp(min=1)
+    found = {
         "error": torch.where(valid, (outputs.double() - y).square(), 0).sum(0),
-        "sum": torch.where(valid, y, 0).sum(0),
-        "square": torch.where(valid, y.square(), 0).sum(0),
-        "count": exp.valid.sum().double(),
+        "mean": mean,
+        "spread": torch.where(valid, (y - mean).square(), 0).sum(0),
+        "least": torch.where(valid, y, torch.inf).amin(0),
+        "greatest": torch.where(valid, y, -torch.inf).amax(0),
     }
+    return {**{name: value[None] for name, value in found.items()}, "count": count[None, None]}
 
 
 def _errors(sums: list[Sums]) -> dict[str, Tensor]:
-    error, total, square = (torch.stack([s[name] for s in sums], dim=-2) for name in ("error", "sum", "square"))  # [T, K]
-    count = torch.stack([s["count"] for s in sums], dim=-1)[..., None]
-    mse = (error / count).mean(-1)
-    r2 = (1 - error / (square - total.square() / count)).mean(-1)
-    return {"mse": mse.float(), "loss": mse.float(), "r2": r2.float()}
+    found = [_errors_of(**s) for s in sums]
+    return {name: torch.stack([one[name] for one in found], dim=-1).float() for name in ("mse", "loss", "r2")}
+
+
+def _errors_of(error: Tensor, mean: Tensor, spread: Tensor, least: Tensor, greatest: Tensor, count: Tensor) -> dict[str, Tensor]:
+    """The errors for an experience, from those of its batches [..., B, K]."""
+    n = count.sum(-2)  # [..., 1]
+    overall = (count * mean).sum(-2, keepdim=True) / n[..., None]
+    around = (spread + count * (mean - overall).square()).sum(-2)  # Chan, Golub & LeVeque 1983: variances of parts, put together
+    constant = least.amin(-2) == greatest.amax(-2)
+    mse = (error.sum(-2) / n).mean(-1)
+    r2 = (1 - error.sum(-2) / torch.where(constant, torch.nan, around)).mean(-1)
+    return {"mse": mse, "loss": mse, "r2": r2}
 
 
 def _scores(logits: Tensor, exp: Experience) -> Sums:
     """Of each row and label: its score, whether the label is right, whether the row counts; and the loss of each row [n, 1]."""
+    logits = _whole(logits)
     loss = multilabel.row_losses(logits, exp.y)
     valid = exp.valid[:, None]
     return {"score": logits, "label": exp.y & valid, "valid": valid.expand(logits.shape), "loss": loss[:, None]}

@@ -13,6 +13,7 @@ whatever is nested more than 40 levels deep. Lists, sets and dicts that a functi
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -80,7 +81,7 @@ class _Walker:
         self.depth = 0
 
     def __call__(self, value: Any) -> Entries:
-        if isinstance(value, pickled.PLAIN):
+        if isinstance(value, pickled.PLAIN) and not _is_own(type(value)):
             return {"": _short(repr(value))}
         if id(value) not in self.seen:
             if self.depth == DEEPEST:
@@ -95,6 +96,8 @@ class _Walker:
         return self.seen[id(value)][1]
 
     def _entries(self, value: Any) -> Entries:
+        if isinstance(value, pickled.PLAIN):  # of a class of the user's
+            return {"": f"{self._name(type(value))} {_short(repr(value))}"} | self._several(getattr(value, "__dict__", {}).items())
         if isinstance(value, Tensor):
             value = value if value.layout == torch.strided else value.to_dense()
             return {"": describe(value) if value.is_meta else f"{describe(value)} #{digest(value)}"}
@@ -132,7 +135,8 @@ class _Walker:
         if isinstance(value, type):
             return {"": self._name(value)}
         if isinstance(value, Mapping):
-            return self._container(value, pickled.named(value))
+            factory = {"default_factory": value.default_factory} if isinstance(value, collections.defaultdict) else {}
+            return self._container(value, pickled.named(value)) | self._several(factory.items())
         if isinstance(value, (list, tuple)):
             names = getattr(value, "_fields", range(len(value)))
             return self._container(value, dict(zip(names, value, strict=True)))
@@ -150,6 +154,9 @@ class _Walker:
         return found
 
     def _container(self, value: Any, parts: Mapping[Any, Any]) -> Entries:
+        if _is_own(type(value)):
+            own = getattr(value, "__dict__", {})
+            return {"": f"{self._name(type(value))} of {len(parts)}"} | self._several({**parts, **own}.items())
         if all(isinstance(part, pickled.PLAIN) for part in parts.values()):
             return {"": _short(repr(value if isinstance(value, (list, tuple)) else dict(parts)))}
         return {"": f"{type(value).__name__} of {len(parts)}"} | self._several(parts.items())
@@ -235,8 +242,16 @@ class _Walker:
     def _class(self, kind: type) -> Entries:
         found: Entries = {"": f"class {kind.__name__}"}
         hidden = _DESCRIBING | (_DERIVED if dataclasses.is_dataclass(kind) else set())
-        parts = {f"base {i}": base for i, base in enumerate(kind.__bases__)}
+        parts: dict[str, Any] = {f"base {i}": base for i, base in enumerate(kind.__bases__)}
+        if _is_own(type(kind)):
+            parts["metaclass"] = type(kind)
         parts |= {name: _underlying(part) for name, part in vars(kind).items() if name not in hidden}
+        for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+            # With slots a default is no attribute of the class, and what a factory makes never is one.
+            if field.default is not dataclasses.MISSING and parts.get(field.name) is not field.default:
+                parts[f"default of {field.name}"] = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                parts[f"default of {field.name}"] = field.default_factory
         for name, part in parts.items():
             if isinstance(part, types.FunctionType) and not codes.installed(codes.module_of(part)):
                 found |= _under(name, self._inline(part))
@@ -250,3 +265,9 @@ def _underlying(part: Any) -> Any:
     if isinstance(part, (staticmethod, classmethod)):
         return part.__func__
     return part.fget if isinstance(part, property) else part.func if isinstance(part, functools.cached_property) else part
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a class is written by the user, not in a library."""
+    module = codes.module_of(kind)
+    return isinstance(module, str) and not codes.installed(module)  # a class of compiled code may have no name there

@@ -47,7 +47,8 @@ def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[tuple
     A row that occurs again, as in cumulative or permuted streams, stays where it is; the fraction is filled up from new ones.
     """
     numbers: dict[int, int] = {}
-    owners, fates, of = [], list[Tensor](), list[int]()  # owners: kept alive, so that no other gets their identity
+    owners = list[object]()  # kept alive, so that no other gets their identity
+    fates, of = list[Tensor](), list[int]()
     for i in range(n):
         exp = parent.view(i)
         rows = exp.rows[exp.valid]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import cl_func as cl
+from cl_func import random
 from cl_func.evaluation import measures
 
 KEY = cl.key(0)
@@ -143,6 +144,38 @@ def test_errors_by_hand(batch_size):
         r2 = 1 - error.sum(0) / (exp.y - exp.y.mean(0)).square().sum(0)
         torch.testing.assert_close(found["r2"][t], r2.mean())
     assert torch.equal(found["loss"], found["mse"])
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 512])
+@pytest.mark.parametrize("around", [0.0, 0.1, 1000.1, -1e9])
+def test_r2_of_targets_far_from_zero_and_of_constant_ones(around, batch_size):
+    y = around + random.normal(KEY, (23, 1)).double()
+    y = torch.cat([y, torch.full_like(y, around)], dim=1)
+    exp = cl.experience(cl.Dataset(y + 0.1, y))
+    probes = [cl.evaluate(lambda s, e, k=k: e.x[:, k : k + 1] if k == 0 else e.x, [part_of(exp, k)], batch_size) for k in (0, 1)]
+    one, both = (probe(torch.zeros(())) for probe in probes)
+    expected = 1 - (exp.x[:, 0] - y[:, 0]).square().sum() / (y[:, 0] - y[:, 0].mean()).square().sum()
+    torch.testing.assert_close(one["r2"], expected[None].float())
+    assert both["r2"].isnan()  # the second target is constant
+    torch.testing.assert_close(both["mse"], (exp.x - y).square().mean()[None].float())
+
+
+def part_of(exp, k):
+    """An experience of the first target, or of both."""
+    return cl.experience(cl.Dataset(exp.x, exp.y[:, :1])) if k == 0 else exp
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_half_precision_are_summed_in_single(dtype):
+    """Sums of thousands of rows in float16 are infinite, and in bfloat16 they stop to grow."""
+    x = random.normal(KEY, (40_000, 10)).to(dtype)
+    y = torch.arange(40_000) % 10
+    found = cl.evaluate(lambda s, e: e.x, [cl.experience(cl.Dataset(x, y))], 40_000)(torch.zeros(()))
+    torch.testing.assert_close(found["loss"], torch.nn.functional.cross_entropy(x.double(), y).float()[None])
+    labels = torch.nn.functional.one_hot(y, 10).bool()
+    found = cl.evaluate(lambda s, e: e.x, [cl.experience(cl.Dataset(x, labels))], 40_000)(torch.zeros(()))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(x.double(), labels.double())
+    torch.testing.assert_close(found["loss"], expected.float()[None])
 
 
 def precision_by_loop(scores, labels):

@@ -161,6 +161,32 @@ def test_what_does_something_else_is_named(monkeypatch, a, b, path):
     assert resuming.changes(*found) == [path]
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("@dataclass(slots=True)\nclass C:\n    k: float = V\ndef f(x): return x * C().k", "C.default of k: 1.5 -> 2.5"),
+        (
+            "@dataclass\nclass C:\n    k: list = field(default_factory=lambda: [V])\ndef f(x): return C().k",
+            "C.default of k.V: 1.5 -> 2.5",
+        ),
+        ("class M(type):\n    k = V\nclass C(metaclass=M): pass\ndef f(x): return C.k", "M.k: 1.5 -> 2.5"),
+        ("class C(dict):\n    def __missing__(self, key): return V\nc = C()\ndef f(x): return c[x]", "C.__missing__.V: 1.5 -> 2.5"),
+        ("class C(float):\n    def g(self): return V\nc = C(1)\ndef f(x): return c.g()", "C.g.V: 1.5 -> 2.5"),
+        ("class C(tuple):\n    def g(self): return V\nc = C()\ndef f(x): return c.g()", "C.g.V: 1.5 -> 2.5"),
+        ("c = defaultdict(lambda: V)\ndef f(x): return c[x]", "f.c.default_factory.V: 1.5 -> 2.5"),
+    ],
+)
+def test_what_is_no_attribute_of_a_class_counts_too(monkeypatch, text, path):
+    start = "from collections import defaultdict\nfrom dataclasses import dataclass, field\nV = "
+    found = []
+    for value in (1.5, 2.5):
+        made = types.ModuleType("mine")
+        monkeypatch.setitem(sys.modules, "mine", made)
+        exec(f"{start}{value}\n{text}", vars(made))
+        found.append(fingerprint.of(x=made.f))
+    assert resuming.changes(*found) == [f"code.mine.{path}"]
+
+
 def test_of_a_module_what_is_used_counts():
     """With `import helpers` and `helpers.loss(...)` only that function of the module counts, not its neighbours."""
 
