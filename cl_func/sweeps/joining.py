@@ -6,7 +6,7 @@ Joined runs remember what they were: `join(runs, axis).at(axis=name)` is `runs[n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -124,6 +124,17 @@ def _joined_attributes(axis: str, parts: Mapping[str, tuple[dict[str, Any], floa
         for label, (attributes, seconds) in parts.items()
     }
     return {**common, JOINED: {axis: own}}
+
+
+def attributes_of_parts(attributes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The attributes of each of the Runs that were joined, in however many steps; of Runs that were not, their own."""
+    if JOINED not in attributes:
+        yield attributes
+        return
+    common = {key: value for key, value in attributes.items() if key != JOINED}
+    for parts in attributes[JOINED].values():
+        for part in parts.values():
+            yield from attributes_of_parts({**common, **part["attributes"]})
 
 
 def _aligned(what: str, axes: Axes, like: Axes) -> dict[str, Index]:

@@ -433,8 +433,8 @@ class Runs(RunsPictures):
 
     def _is_aligned(self, history: Tensor) -> bool:
         """Whether the entries of a history [*axes, time, T] are those after each of the T experiences, as far as is known."""
-        steps = self.attributes.get("every"), self.attributes.get("experiences")
-        return steps in ((None, None), (1, history.shape[-1]))
+        known = (None, None), (1, history.shape[-1])
+        return all((own.get("every"), own.get("experiences")) in known for own in joining.attributes_of_parts(self.attributes))
 
     def _summary(self, point: over_seeds.Point = ()) -> str:
         """How many runs of a point, or of all points, went wrong: "2 of 10 diverged, 3 of 10 unfinished"; empty if none did."""

@@ -381,6 +381,11 @@ def test_as_many_entries_as_experiences_need_not_be_those_after_them():
         with pytest.raises(ValueError, match="seen: the entries are not those after each experience"):
             one.plot_forgetting()
     usual = cl.sweep(method, registry.BENCH, seeds=2, compile=False, progress=False)
+    for one in (cl.Runs.join({"a": usual, "b": runs}), cl.Runs.join({"x": cl.Runs.join({"a": usual, "b": runs})}, axis="setting")):
+        with pytest.raises(ValueError, match="at other moments than their ends"):
+            one.metric("forgetting")
+        assert one.plot_timeline().get_xlabel() == "time"
+    assert cl.Runs.join({"a": usual, "b": usual}).metric("forgetting").shape == (2, 2)
     assert usual.metric("forgetting").shape == (2,)
     assert usual.plot_timeline().get_xlabel() == "experiences trained on"
 
