@@ -149,7 +149,7 @@ def run_stream(
                 except StopIteration:
                     break
                 if checkpointer is not None:
-                    checkpointer.on_experience_start()
+                    checkpointer.on_experience_start(exp)
                 state = closed.check(update(state, exp), state)
                 if checkpointer is not None:
                     checkpointer.on_update_end()

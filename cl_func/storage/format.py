@@ -26,6 +26,7 @@ class Progress:
 
     seen: int = 0  # completed experiences
     calls: int = 0  # calls of the update's functions on the next one
+    rows: int = 0  # rows of the next one, with padding; 0 if that is not known
     orders: dict[int, tuple[Tensor, Tensor]] = dataclasses.field(
         default_factory=dict
     )  # rows, valid of the current pass of each loop
@@ -84,7 +85,7 @@ class Header:
     def invalid_field(self) -> str | None:
         """The first field that is of a wrong type or does not match the tensors; None if all are valid."""
         get, tensors = self.fields.get, self.tensors
-        for name in ("seen", "calls", "entries"):
+        for name in ("seen", "calls", "entries", *(["rows"] if "rows" in self.fields else [])):
             if type(get(name)) is not int or not 0 <= self[name] < 1 << 62:
                 return name
         for name in ("run", "passed", "outline"):
@@ -117,7 +118,11 @@ class Header:
         """The progress and the history of the run."""
         columns = [self.tensors[f"history.{i}"] for i in range(len(self["columns"]))]
         history = [[column[t] for column in columns] for t in range(self["entries"])]
-        return SavedRun(Progress(self["seen"], self["calls"], self._orders(), self["finished"]), self["columns"], history)
+        return SavedRun(
+            Progress(self["seen"], self["calls"], self.fields.get("rows", 0), self._orders(), self["finished"]),
+            self["columns"],
+            history,
+        )
 
 
 def _distinct(value: Any, kind: type) -> bool:

@@ -21,6 +21,7 @@ from cl_func import tree
 from cl_func.core.kinds import S, Update
 from cl_func.core.looping import Batches
 from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
+from cl_func.experiences import Experience, pad
 from cl_func.storage import files, resuming
 from cl_func.storage.fingerprint import Entries
 from cl_func.storage.format import PATTERN, Progress, SavedRun, newest, number
@@ -105,7 +106,7 @@ class RunCheckpointer:
         experiences, count, last = iter(stream[start:] if isinstance(stream, Sequence) and start else stream), start, None
         for exp in itertools.islice(experiences, progress.seen - start):
             count, last = count + 1, exp
-        following = list(itertools.islice(experiences, 1))
+        following = list(map(self._as_long_as_before, itertools.islice(experiences, 1)))
         if count < progress.seen or (progress.calls and not following):
             part = " and a part of the next" if progress.calls else ""
             raise ValueError(
@@ -113,6 +114,12 @@ class RunCheckpointer:
                 "give the stream that it was made with, or one that is longer."
             )
         return last, itertools.chain(following, experiences), bool(following)
+
+    def _as_long_as_before(self, exp: Any) -> Any:
+        """The next experience, padded as it was in the lanes of other runs: the calls on it that were made count the padding."""
+        progress = self.progress
+        padded = bool(progress.calls) and isinstance(exp, Experience) and len(exp) < progress.rows
+        return pad(exp, progress.rows) if padded else exp
 
     def instrument(self, update: Update) -> Update:
         """The update with each function counted, skipped if it had been called before, and followed by a save if one is due."""
@@ -130,8 +137,9 @@ class RunCheckpointer:
         self.order_count += 1
         return self.order_count - 1
 
-    def on_experience_start(self) -> None:
+    def on_experience_start(self, exp: Any) -> None:
         """Start an experience; `progress` still counts the calls made on it before the interruption."""
+        self.progress.rows = len(exp) if isinstance(exp, Experience) else 0
         self.skip, self.progress.calls, self.progress.finished = self.progress.calls, 0, False
         if not self.skip:
             self.progress.orders = {}
@@ -182,6 +190,7 @@ class RunCheckpointer:
             "passed": self.experiences.first(self.progress.seen + (self.progress.calls > 0)),
             "seen": self.progress.seen,
             "calls": self.progress.calls,
+            "rows": self.progress.rows,
             "finished": self.progress.finished,
             "orders": [*self.progress.orders],
             "columns": self.columns,

@@ -23,9 +23,10 @@ class InterruptedRun:
     saved: SavedRun
 
     @property
-    def position(self) -> tuple[int, int]:
-        """(experiences, calls on the next one) done so far; runs at the same position can share a chunk."""
-        return self.saved.progress.seen, self.saved.progress.calls
+    def position(self) -> tuple[int, int, int]:
+        """(experiences, calls on the next one, its rows with padding) so far; runs at the same position can share a chunk."""
+        progress = self.saved.progress
+        return progress.seen, progress.calls, progress.rows if progress.calls else 0
 
 
 def interrupted_runs(folder: Path) -> dict[str, InterruptedRun]:

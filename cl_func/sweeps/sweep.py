@@ -190,8 +190,8 @@ class _Replay:
 def _chunks(runs: list[Run], interrupted: dict[str, InterruptedRun], lanes: int) -> list[list[Run]]:
     """Cut runs into chunks of lanes; interrupted ones share a chunk with others at the same position."""
 
-    def position(run: Run) -> tuple[int, int]:
-        return interrupted[run.name].position if run.name in interrupted else (0, 0)
+    def position(run: Run) -> tuple[int, int, int]:
+        return interrupted[run.name].position if run.name in interrupted else (0, 0, 0)
 
     groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=position, reverse=True), position)]
     return [group[i : i + lanes] for group in groups for i in range(0, len(group), lanes)]

@@ -12,6 +12,7 @@ import torch
 import cl_func as cl
 from cl_func import random, streams, testing, tree
 from cl_func.experiences import lane_axes, stack
+from cl_func.storage.run_checkpointer import RunCheckpointer
 from cl_func.sweeps.run_config import Run, RunConfig
 from cl_func.sweeps.run_config import streams as side_by_side
 from cl_func.torch_private import TorchDispatchMode
@@ -315,3 +316,32 @@ def test_lanes_of_unequal_length_have_the_passes_of_single_runs():
         assert ["differ in length" in str(one.message) for one in caught] == [True] * alone
     method = cl.strategies.naive(MODEL, SGD, batch_size=2, iterations=9)
     cl.sweep(method, orders, lanes=4, **how)  # of one length: no warning
+
+
+@pytest.mark.parametrize(("before", "after", "seeds"), [(3, 1, 3), (3, 2, 3), (1, 3, 3), (3, 3, [1, 2])])
+@pytest.mark.parametrize("saves", [1, 4])
+def test_lanes_of_unequal_length_are_resumed_in_other_lanes(tmp_path, monkeypatch, before, after, seeds, saves):
+    """The calls on an experience that were made before the interruption count the padding of the lanes of then."""
+    y = torch.arange(6).repeat_interleave(torch.tensor([4, 24, 10, 18, 6, 32]))
+    data = cl.Dataset(random.normal(random.key(4), (len(y), 5)) + y[:, None], y)
+    model = cl.models.mlp(5, hidden=(6,), n_classes=6)
+    method = cl.strategies.er(model, SGD, capacity=8, replay_size=3, batch_size=5, epochs=3)
+    run = functools.partial(
+        cl.sweep, method, lambda key: streams.split_by_class(data, data, 3, key=key), compile=False, progress=False
+    )
+    expected = run(seeds=seeds, lanes=1)
+    save, made = RunCheckpointer.save, []
+
+    def interrupted(self, state):
+        save(self, state)
+        made.append(state)
+        if len(made) == saves:
+            raise KeyboardInterrupt
+
+    checkpoint = cl.Checkpoint(tmp_path, steps=7)
+    monkeypatch.setattr(RunCheckpointer, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(seeds=3, lanes=before, checkpoint=checkpoint)
+    monkeypatch.undo()
+    found = run(seeds=seeds, lanes=after, checkpoint=checkpoint)
+    testing.assert_equal(found.history, expected.history, "resumed", 1e-5, 1e-5)
