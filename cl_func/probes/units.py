@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.experiences import Experience
-from cl_func.models import Model, activations
+from cl_func.models import Model
+from cl_func.models.activations import activity
 from cl_func.probes.rows import OnRows, mean_over_rows, on_rows
 
 
@@ -28,7 +29,8 @@ def dormant_units(model: Model, exp: Experience | None = None, *, threshold: flo
     """The Probe of the fraction of hidden units that are dormant.
 
     It returns "dormant_units" (), of all hidden units, and "dormant_units_by_layer" [L], of those of each layer, float32, the L
-    layers in the order in which they run, as in `cl.models.activations`. They are NaN where no row is valid.
+    layers in the order in which they run, as in `cl.models.activations`. They are NaN where no row is valid. Of a unit at several
+    positions, as of a convolution, E_x is over the positions too.
 
     exp: the rows to measure on, which the model is given at once; None for those of the experience trained on last.
     n: only the first so many of its rows.
@@ -52,8 +54,8 @@ def dead_units(model: Model, exp: Experience | None = None, *, n: int | None = N
 
 def _dormant(state: Any, exp: Experience, *, model: Model, threshold: float, name: str) -> dict[str, Tensor]:
     dormant = []
-    for h in activations(model, state.model, exp).values():
-        size = mean_over_rows(h.abs().float(), exp.valid)
+    for h in activity(model, state.model, exp).values():
+        size = mean_over_rows(h.float(), exp.valid)
         # Not a quotient, which a layer of zeros has none of; a NaN, of no valid row, stays one.
         dormant.append(torch.where(size.isnan(), size, (size <= threshold * size.mean()).float()))
     return {name: torch.cat(dormant).mean(), f"{name}_by_layer": torch.stack([layer.mean() for layer in dormant])}

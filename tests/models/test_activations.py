@@ -125,3 +125,32 @@ def test_errors():
     net = merging.init(cl.key(0))
     with pytest.raises(ValueError, match=r"model: the activations after layer 'relu' are float32\[28, 3\] for 14 rows; keep rows"):
         activations(merging, net, EXP)
+
+
+class Ending(nn.Module):
+    """A convolution at several positions, and outputs that end in an activation, by a layer or by a product."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.a, self.b, self.product = nn.Conv1d(2, 3, 2), nn.Linear(3, 2, bias=False), product
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x)).mean(2)
+        return torch.tanh(h @ self.b.weight.T if self.product else self.b(h))
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_activity_is_averaged_by_size_and_outputs_are_not_hidden(product):
+    model = from_module(lambda: Ending(product), n_classes=2, input_shape=(2, 6))
+    x = cl.random.normal(cl.key(2), (9, 2, 6))
+    exp = cl.experience(cl.Dataset(x, torch.arange(9) % 2))
+    net = model.init(cl.key(0))
+    h = torch.tanh(F.conv1d(x, net.params["a.weight"], net.params["a.bias"]))
+    assert list(activations(model, net, exp)) == ["a"]
+    torch.testing.assert_close(activations(model, net, exp)["a"], h.mean(2))
+    size = h.abs().mean((0, 2))
+    for tau in (0.5, 0.8, 0.95, 1.05):
+        found = cl.probes.dormant_units(model, exp, threshold=tau)(cl.Agent(key=cl.key(0), model=net))
+        torch.testing.assert_close(found["dormant_units"], (size <= tau * size.mean()).float().mean())
+    rank = cl.probes.effective_rank(model, exp)(cl.Agent(key=cl.key(0), model=net))
+    assert rank["effective_rank_by_layer"].shape == (1,)
