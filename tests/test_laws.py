@@ -112,6 +112,7 @@ def test_any_experience_and_key(case, data, key):
     (testing.check_loss if case in registry.LOSSES else testing.check_update)(case.make(), state, exp)
 
 
+@pytest.mark.filterwarnings("ignore:batch_size. .* makes one step of:UserWarning")  # of a method that does nothing there
 @pytest.mark.parametrize("case", named([c for c in registry.STRATEGIES if c.name != "strategies.joint"]))
 @quick
 @given(data=st.data(), key=testing.keys())

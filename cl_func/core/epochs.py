@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_func import checks, contracts, random, signatures, tree
+from cl_func import checks, contracts, random, signatures, tree, user_warnings
 from cl_func.checks import positive_int
 from cl_func.core import looping
 from cl_func.core.kinds import S, Update
@@ -90,6 +90,7 @@ class Minibatches(Combinator):
     epochs: int = static()
     iterations: int | None = static()
     drop_last: bool = static()
+    least: int = static(default=1)  # steps on an experience, below which the method does nothing
 
     child_fields = ("step",)
 
@@ -121,6 +122,11 @@ class Minibatches(Combinator):
             state, (rows, valid) = _state_and_rows(self.view(state, exp), exp)
             exp = exp.take(rows, valid)
         size, per_epoch, total = self._counts(len(exp))
+        if total < self.least:
+            user_warnings.warn(
+                f"batch_size: {self.batch_size} makes one step of the {len(exp)} rows of an experience, taken where the parameters "
+                "still are those that they are held to: the method does nothing there. Give a smaller batch_size, or more epochs."
+            )
         rows, valid = exp.rows, exp.valid
         on_disk = exp.source is not None and exp.source.on_disk
         i = 0

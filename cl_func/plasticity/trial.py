@@ -59,6 +59,7 @@ class _Cut(TorchFunctionMode):
         self.layers: dict[str, tuple[str | None, bool]] = {}  # by weight: its bias, and whether features are on the last axis
         self.norms: dict[str, Norm] = {}  # by the order in which they run
         self.refused: dict[str, str] = {}
+        self.used: dict[str, int] = {}  # how many layers and norms have a bias, a scale or a statistic of this name
         self.moved: tuple[str, int, int] | None = None  # the weight of a layer, and which of its units move
         self.inputs: dict[str, Tensor] = {}
 
@@ -94,14 +95,21 @@ class _Cut(TorchFunctionMode):
         elif func in CONVOLUTIONS and given["weight"].shape[1] != given["input"].shape[1]:
             self.refused[name] = "it is a grouped convolution"
         self.layers[name] = (self.names.get(id(given["bias"])), func is F.linear)
+        self.count(self.layers[name][0])
         out = func(*args, **kwargs)
         noise = random.uniform(random.fold_in(random.key(0), len(self.constants)), tuple(out.shape[1:]))
         self.constants[name] = (2 * noise - 1)[None].to(out.dtype)
+
+    def count(self, *names: str | None) -> None:
+        for name in names:
+            if name is not None:
+                self.used[name] = self.used.get(name, 0) + 1
 
     def norm(self, given: dict[str, Any]) -> Norm:
         found = {part: self.names.get(id(given.get(part))) for part in ("weight", "bias", "running_mean", "running_var")}
         params = tuple(name for part in ("weight", "bias") if (name := found[part]) in self.trained and name is not None)
         firsts = ((found["running_mean"], 0.0), (found["running_var"], 1.0))
+        self.count(*found.values())
         return Norm(params, tuple((name, value) for name, value in firsts if name is not None), Features(0, 1, 1, 1))
 
     def give(self, name: str, x: Tensor, last: bool) -> Tensor:
@@ -172,6 +180,9 @@ def _layer(label: str, name: str, targets: dict[str, Tensor], owners: dict[str, 
             raise _NotApartError(f"they lead to {key!r}, and {cut.refused[key]}")
     if "logits" in targets:
         raise _NotApartError("they reach the logits past the layers that they lead to")
+    bias = cut.layers[name][0]
+    if bias is not None and cut.used[bias] > 1:
+        raise _NotApartError(f"their bias, {bias!r}, is that of another layer too")
     feeds, norms = [], []
     units = next(iter(targets.values())).shape[0]
     for key, moved in targets.items():
@@ -183,6 +194,10 @@ def _layer(label: str, name: str, targets: dict[str, Tensor], owners: dict[str, 
         if key in cut.layers:
             feeds.append(Feed(key, cut.layers[key][0], features))
         elif bool((owners[key][moved.any(0)] == 1).all()):
+            norm = cut.norms[key]
+            shared = next((own for own in (*norm.params, *(s for s, _ in norm.statistics)) if cut.used[own] > 1), None)
+            if shared is not None:
+                raise _NotApartError(f"they go through a norm that is used twice, {shared!r}")
             norms.append(dataclasses.replace(cut.norms[key], features=features))
     return Layer(label, name, cut.layers[name][0], units, tuple(norms), tuple(feeds))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.checks import positive_int
-from cl_func.core import Loss
+from cl_func.core import Loss, Update, minibatches
 from cl_func.experiences import Experience
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.tree import PyTree, bounded, describe, state
@@ -97,14 +97,18 @@ def _check_numbers(**values: Any) -> None:
             nonnegative(name, value, 1.0, positive=name == "damping")
 
 
-def _check_several_steps(batch_size: int | None, epochs: int, iterations: int | None) -> None:
-    """Check that an experience takes more than one step, for methods whose anchor, or teacher, is the model that the last one left.
+def _several_steps(step: Update, batch_size: int | None, epochs: int, iterations: int | None) -> Update:
+    """`cl.minibatches` for methods whose anchor, or teacher, is the model that the last experience left.
 
-    There the penalty has no gradient: if the first step were the only one, the method would silently be plain fine-tuning.
+    There the penalty has no gradient: if the first step were the only one, the method would silently be plain fine-tuning. So that
+    is refused, and where it depends on the experience a warning is given.
     """
-    if batch_size is None and (epochs == 1 if iterations is None else iterations == 1):
+    loop = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)
+    if iterations == 1 or (batch_size is None and epochs == 1 and iterations is None):
         raise ValueError(
             "batch_size, epochs, iterations: each experience would be one step, taken where the parameters are still those that "
             "they are held to: the penalty would do nothing. Give a batch_size, or more epochs or iterations; for an online stream "
-            "compose the parts, to consolidate where new classes come: cl.when(cl.regularizers.lwf.new_classes(), ...)."
+            "compose the parts, to consolidate where new classes come: cl.when(cl.regularizers.lwf.new_classes(), ...), with "
+            "importances that are measured on rows of the classes before, such as those of a memory."
         )
+    return tree.replace(loop, least=2)

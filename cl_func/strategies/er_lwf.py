@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import checks, memory, regularizers, tree
-from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import row_losses, target_of, with_replay
 from cl_func.memory.kinds import RowLosses
@@ -70,7 +70,6 @@ def er_lwf(
             experience would be a single step, taken where the model still is its own teacher.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     task_loss(model, loss)
     plain, heads = split_heads(model)
     whole = partial(_loss, model=plain, heads=heads, rows=row_losses(loss))
@@ -80,7 +79,7 @@ def er_lwf(
         partial(_init, model=model, optimizer=optimizer, empty=empty, strength=strength, temperature=temperature),
         compose(
             regularizers.lwf.snapshot(),
-            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            regularizers.quadratic._several_steps(step, batch_size, epochs, iterations),
             memory.reservoir.insert(),
         ),
         model,

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Loss, Optimizer, Strategy, compose, train_step
 from cl_func.losses import target_of, total
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
@@ -65,13 +65,12 @@ def ewc_online(
     """
     check = regularizers.quadratic._check_numbers
     check(strength=strength, decay=decay, importance_batch_size=importance_batch_size, importance_samples=importance_samples)
-    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = train_step(total(task_loss(model, loss), regularizers.quadratic.loss("ewc")), optimizer)
     chunk = importance_batch_size or batch_size
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, decay=decay),
         compose(
-            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            regularizers.quadratic._several_steps(step, batch_size, epochs, iterations),
             regularizers.ewc.consolidate(
                 model, labels=labels, target=target_of(loss), batch_size=chunk, samples=importance_samples
             ),

@@ -22,6 +22,7 @@ from cl_func.core import GradientTransform, Loss, Strategy, TrainStep, Update, c
 from cl_func.core.nodes import Combinator, Wrapper
 from cl_func.core.updates import _conditional
 from cl_func.losses import total
+from cl_func.regularizers import path
 from cl_func.tree import PyTree
 
 
@@ -145,7 +146,11 @@ class _Extension:
 
     def step(self, step: TrainStep) -> TrainStep:
         """A gradient step with the losses and transforms in it."""
-        loss = total(step.loss, *self.losses) if self.losses else step.loss
+        if isinstance(step, path.PathStep):  # the path is that of the task's gradient alone
+            step = dataclasses.replace(step, beside=total(step.beside, *self.losses)) if self.losses else step
+            loss = path.whole(step) if self.around_losses else step.loss
+        else:
+            loss = total(step.loss, *self.losses) if self.losses else step.loss
         for around in self.around_losses:
             loss = signatures.loss("around_loss", around(loss), "a function that gives a Loss")
         return dataclasses.replace(step, loss=loss, transforms=(*step.transforms, *self.transforms))

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches, train_step
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, train_step
 from cl_func.experiences import Experience
 from cl_func.losses import row_losses
 from cl_func.memory.kinds import RowLosses
@@ -74,7 +74,6 @@ def lwf(
             step, taken where the model still is its own teacher.
     """
     regularizers.lwf.hyperparameters(strength, temperature)
-    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     task_loss(model, loss)
     plain, heads = split_heads(model)
     step = train_step(partial(_loss, model=plain, heads=heads, rows=row_losses(loss)), optimizer)
@@ -82,7 +81,7 @@ def lwf(
         partial(_init, model=model, optimizer=optimizer, strength=strength, temperature=temperature),
         compose(
             regularizers.lwf.snapshot(),
-            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            regularizers.quadratic._several_steps(step, batch_size, epochs, iterations),
         ),
         model,
     )

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose
 from cl_func.losses import target_of
 from cl_func.models import Model
 from cl_func.regularizers.importance import Labels
@@ -78,11 +78,10 @@ def rwalk(
     track = regularizers.rwalk.track(model, labels=labels, target=target_of(loss), batch_size=importance_batch_size)
     step = regularizers.path.train_step(task_loss(model, loss), optimizer, slot="rwalk")
     score = regularizers.rwalk.score(interval=interval)
-    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, alpha=alpha, damping=damping),
         compose(
-            minibatches(compose(track, step, score), batch_size=batch_size, epochs=epochs, iterations=iterations),
+            regularizers.quadratic._several_steps(compose(track, step, score), batch_size, epochs, iterations),
             regularizers.rwalk.consolidate(),
         ),
         model,

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from cl_func import regularizers
-from cl_func.core import Agent, Loss, Optimizer, Strategy, compose, minibatches
+from cl_func.core import Agent, Loss, Optimizer, Strategy, compose
 from cl_func.models import Model
 from cl_func.strategies._task_loss import task_loss
 from cl_func.strategies._train_state import init_train_state
@@ -60,12 +60,11 @@ def si(
             step, taken where the parameters are still at their anchor.
     """
     regularizers.quadratic._check_numbers(strength=strength, damping=damping)
-    regularizers.quadratic._check_several_steps(batch_size, epochs, iterations)
     step = regularizers.path.train_step(task_loss(model, loss), optimizer, slot="si")
     return Strategy(
         partial(_init, model=model, optimizer=optimizer, strength=strength, damping=damping),
         compose(
-            minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations),
+            regularizers.quadratic._several_steps(step, batch_size, epochs, iterations),
             regularizers.si.consolidate(),
         ),
         model,

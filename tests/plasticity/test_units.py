@@ -1,5 +1,8 @@
 """Which parameters come into a hidden unit and which lead out of it, found by trial, for nets of all kinds."""
 
+import functools
+import re
+
 import pytest
 import registry
 import torch
@@ -105,3 +108,32 @@ def test_units_that_are_mixed_are_refused(groups, mix, says):
     model = cl.models.from_module(lambda: Mixed(groups, mix), n_classes=4, input_shape=(6,))
     with pytest.raises(ValueError, match=says):
         hidden_layers(model)
+
+
+class Sharing(nn.Module):
+    """Two layers that share a norm, or a bias."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.n = nn.LayerNorm(8) if what == "norm" else nn.Identity()
+        if what == "bias":
+            self.b.bias = self.a.bias
+
+    def forward(self, x):
+        return self.c(torch.relu(self.n(self.b(torch.relu(self.n(self.a(x)))))))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("norm", "they go through a norm that is used twice, 'n.weight'"),
+        ("bias", "their bias, 'a.bias', is that of another layer too"),
+    ],
+)
+def test_what_two_layers_share_is_of_no_unit(what, reason):
+    """Reset for the unit of one layer, it would change the answers of the other."""
+    model = cl.models.from_module(functools.partial(Sharing, what), n_classes=4, input_shape=(6,))
+    for make in (lambda: cl.plasticity.redo(model, layers=("a",)), lambda: cl.plasticity.continual_backprop(model)):
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            make()

@@ -424,11 +424,22 @@ def test_errors(call, error, match):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "ewc"])
-@pytest.mark.parametrize("loop", [{}, {"iterations": 1}])
+@pytest.mark.parametrize("loop", [{}, {"iterations": 1}, {"batch_size": 3, "iterations": 1}])
 def test_a_single_step_per_experience_is_refused(name, loop):
     """It is taken at the anchor, where the penalty has no gradient: the method would be naive without a word."""
     with pytest.raises(ValueError, match=r"batch_size, epochs, iterations: .* the penalty would do nothing"):
         METHODS[name](**loop)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "ewc"])
+def test_a_single_step_of_a_small_experience_is_warned_of(name):
+    train = registry.BENCH.train[0]
+    strategy, exp = METHODS[name](batch_size=6), cl.experience(train.source, train.rows[:6])
+    with pytest.warns(UserWarning, match="batch_size: 6 makes one step of the 6 rows of an experience.*does nothing") as caught:
+        strategy.update(strategy.init(cl.key(0)), exp)
+    assert [warning.filename for warning in caught] == [__file__]
+    METHODS[name](batch_size=5).update(strategy.init(cl.key(0)), exp)
+    METHODS[name](batch_size=6, epochs=2).update(strategy.init(cl.key(0)), exp)
 
 
 @pytest.mark.parametrize("kind", ["lwf", "er_lwf"])

@@ -185,3 +185,33 @@ def test_what_it_cannot_extend():
         cl.extend(naive, loss=cl.plasticity.l2_init(0.1, slot="opt")).init(cl.key(0))
     with pytest.raises(TypeError, match="agent: expected the state of an agent"):
         with_slots({"key": 1}, seen=torch.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["si", "rwalk"])
+def test_the_whole_loss_of_a_path_is_recorded_and_the_path_is_the_tasks(name):
+    """The value is of the task, the penalty and what was added; the path of SI and RWalk is of the task's gradient alone."""
+    base = getattr(cl.strategies, name)(MODEL, SGD, batch_size=5, strength=50.0)
+    step = cl.regularizers.path.train_step(CE, SGD, slot=name)
+    plain = cl.Strategy(base.init, step)
+    added = cl.extend(plain, loss=HELD, **losses_of(3))
+    exp, agent = BENCH.train[1], run(base)
+    moved = cl.tree.map(lambda p: p + 0.1 * cl.random.normal(cl.key(p.numel()), p.shape), agent.model.params)
+    agent = agent.replace(model=agent.model.replace(params=moved))
+    start = with_slots(agent, l2_init=HELD.init(base.init(cl.key(1)).model), losses=cl.trace.init(3))
+    end, alone = added.update(start, exp), step(agent, exp)
+    task, _ = CE(moved, start, exp)
+    penalty = cl.regularizers.quadratic.penalty(moved, getattr(agent, name))
+    held, _ = HELD(moved, start, exp)
+    assert min(penalty, held) > 0.01
+    torch.testing.assert_close(cl.trace.read(end.losses), (task + penalty + held)[None])
+    grads = torch.func.grad(lambda params: CE(params, start, exp)[0])(moved)
+    others = torch.func.grad(lambda p: cl.regularizers.quadratic.penalty(p, getattr(agent, name)) + HELD(p, start, exp)[0])(moved)
+    for field in moved:
+        change = -SGD.init(moved).lr * (grads[field] + others[field])
+        torch.testing.assert_close(end.model.params[field], moved[field] + change)
+        before, after = (getattr(one, name).path[field] for one in (agent, end))
+        torch.testing.assert_close(after, before - grads[field] * change)
+        without = -SGD.init(moved).lr * (
+            grads[field] + torch.func.grad(lambda p: cl.regularizers.quadratic.penalty(p, getattr(agent, name)))(moved)[field]
+        )
+        torch.testing.assert_close(getattr(alone, name).path[field], before - grads[field] * without)
