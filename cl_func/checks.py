@@ -169,7 +169,13 @@ def tensors(name: str, value: T) -> T:
     wrong = next(((path, leaf) for path, leaf in items if not isinstance(leaf, Tensor)), None)
     if wrong is not None or not items:
         where = f" at {wrong[0]!r}" if wrong is not None and wrong[0] else ""
-        raise type_error(name, f"a tree of tensors{where}", value if wrong is None else wrong[1])
+        got = value if wrong is None else wrong[1]
+        mend = ""
+        if wrong is not None and isinstance(got, (bool, int, float)):
+            mend = f"; give torch.tensor({got})"
+            if wrong[0]:
+                mend += f", or in place of replace use cl.tree.set(state, {{{wrong[0]!r}: {got}}}), which converts numbers"
+        raise TypeError(f"{name}: expected a tree of tensors{where}, got {describe(got)}{mend}.")
     return value
 
 

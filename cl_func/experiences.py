@@ -20,6 +20,7 @@ from cl_func import checks, signatures, tree
 from cl_func.sources import source as of_lanes
 from cl_func.sources.dataset import Dataset as Dataset  # its name since before there were other sources
 from cl_func.sources.source import Source, Target, as_float, target_of
+from cl_func.torch_private import is_eager_cpu
 from cl_func.tree import describe, state
 
 
@@ -141,7 +142,20 @@ def require_kind(y: Tensor, what: str, *kinds: Target) -> None:
 
 def _wrong_kind(y: Tensor, what: str, kinds: tuple[Target, ...]) -> ValueError:
     wanted = " or ".join(_WORDS[kind] for kind in kinds)
-    return ValueError(f"y: {what} is for {wanted}; this data has {_WORDS[target_of(y)]}, {describe(y)}.")
+    mend = _as_classes(y) if "class" in kinds else ""
+    return ValueError(f"y: {what} is for {wanted}; this data has {_WORDS[target_of(y)]}, {describe(y)}{mend}.")
+
+
+def _as_classes(y: Tensor) -> str:
+    """How floating or bool targets become labels if they are meant as classes, in words; "" if they cannot be."""
+    if y.is_floating_point() and is_eager_cpu(y) and not bool((y == y.round()).all()):
+        return ""
+    if y.ndim == 1:
+        return "; if they are class numbers, convert them with y.long(), or in numpy y.astype(numpy.int64)"
+    if y.shape[1] == 1:
+        return "; if they are class numbers, convert them with y[:, 0].long()"
+    of_bool = "y.long().argmax(1), or in numpy y.argmax(1)"  # torch has no argmax of bool
+    return f"; if each row is one class, one-hot, convert them with {of_bool if y.dtype == torch.bool else 'y.argmax(1)'}"
 
 
 _RANK = {"rows": 1, "valid": 1, "task": 0, "classes": 1, "index": 0}

@@ -47,6 +47,8 @@ def model_or_function(name: str, value: T) -> T:
     expected = "a Model or a function (state, exp) -> logits [n, C]"
     if checks.has_methods(value, "init", "apply"):
         return value
+    if getattr(value, "model", None) is not None and checks.has_methods(value, "init", "update"):
+        raise TypeError(f"{name}: expected {expected}, got a {type(value).__name__}; give its model, strategy.model.")
     if not checks.is_function(value):
         raise checks.type_error(name, expected, value)
     return function(name, value, 2, expected)

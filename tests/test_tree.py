@@ -88,6 +88,13 @@ def test_state_is_frozen_and_keyword_only():
         opt.lr = torch.tensor(0.2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         del opt.lr
+    with pytest.raises(
+        dataclasses.FrozenInstanceError,
+        match=r"^cannot assign to field 'lr': Opt never .* state.replace\(lr=...\), .* cl.tree.set\(state, {'opt.lr': ...}\)",
+    ):
+        opt.lr = torch.tensor(0.2)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="'key': Method never changes"):  # of a class derived from a state
+        method().key = torch.tensor(0)
     with pytest.raises(TypeError, match="positional"):
         Opt(torch.tensor(0.1))
     with pytest.raises(TypeError, match="lr"):
@@ -150,6 +157,10 @@ def test_replace_names_the_fields_and_the_mend():
         match=r"Method has no field 'replay'; its fields are key, opt, params, extra, name.*class Mine\(Method\): replay",
     ):
         method().replace(replay=1)
+    with pytest.raises(
+        ValueError, match=r"replace: 'opt.lr' is a path, .* key, opt, params, extra, name; .* cl.tree.set\(state, {'opt.lr': ...}\)"
+    ):
+        method().replace(**{"opt.lr": torch.tensor(0.1)})
 
 
 def test_subclass_has_the_fields_of_its_base_first():
@@ -356,6 +367,12 @@ def test_a_number_takes_the_dtype_of_the_leaf(old, new, dtype):
         (1, "extra.1.0", TypeError, "give a tensor like it, got 1"),
         ("0.1", "opt.lr", TypeError, "got '0.1'"),
         (None, "opt.lr", TypeError, "got None"),
+        (
+            0.9,
+            "opt.momentum",
+            ValueError,
+            r"the field is None; make it with a value of momentum, as cl.optim.sgd\(lr, momentum=0.9\) does",
+        ),
     ],
 )
 def test_set_errors(value, path, error, match):

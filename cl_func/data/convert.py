@@ -138,11 +138,11 @@ def inputs(value: Any, name: str) -> Tensor:
     """Inputs as a floating or uint8 tensor; TypeError for other dtypes."""
     x = as_tensor(value, name)
     if x.dtype not in _INPUTS:
-        mend = f"{name}.float()" if isinstance(value, Tensor) else f"{name}.astype(numpy.float32)"
-        if x.dtype == torch.int64:
-            mend += (
-                f"; if they are tokens, make cl.Dataset({name if isinstance(value, Tensor) else f'torch.from_numpy({name})'}, y)"
-            )
+        is_tensor = isinstance(value, Tensor)
+        mend = "x.float()" if is_tensor else "x.astype(numpy.float32)"
+        if not (x.is_complex() or x.dtype == torch.bool):
+            tokens = "x.long(), y" if is_tensor else "torch.from_numpy(x.astype(numpy.int64)), torch.from_numpy(y)"
+            mend += f"; if they are tokens, make cl.Dataset({tokens})"
         raise TypeError(f"{name}: expected floating or uint8 inputs, got {describe(x)}; convert them with {mend}.")
     return x
 

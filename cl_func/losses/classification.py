@@ -39,10 +39,13 @@ def check_classes(logits: Tensor, exp: Experience) -> None:
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
         raise checks.type_error("logits", "a floating tensor [n, C]", logits)
     require_target(exp, "cross-entropy, the default loss,", "class")
-    if exp.classes.shape[-1] > logits.shape[-1]:
+    outputs, n_classes = logits.shape[-1], exp.classes.shape[-1]
+    if n_classes > outputs:
+        # In words, not by a look at the labels, which may be traced.
+        from_1 = f" If labels go from 1 to {outputs}, subtract 1 (y - 1) instead." if n_classes == outputs + 1 else ""
         raise ValueError(
-            f"n_classes: the model has {logits.shape[-1]} outputs, the data has {exp.classes.shape[-1]} classes; "
-            f"labels would be out of range. Build the model with n_classes={exp.classes.shape[-1]}."
+            f"n_classes: the model has {outputs} outputs, the data has {n_classes} classes; "
+            f"labels would be out of range. Build the model with n_classes={n_classes}.{from_1}"
         )
 
 

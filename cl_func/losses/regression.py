@@ -38,7 +38,11 @@ def targets(outputs: Tensor, y: Tensor) -> Tensor:
             f"build the model with n_classes={y.shape[-1]}."
         )
     if y.dtype != outputs.dtype:
-        raise ValueError(f"y: the model gives {describe(outputs)}, the targets are {describe(y)}; convert them to one dtype.")
+        dtype = str(outputs.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"y: the model gives {describe(outputs)}, the targets are {describe(y)}; convert them to one dtype: "
+            f"y.to(torch.{dtype}), or in numpy y.astype(numpy.{dtype})."
+        )
     return y
 
 

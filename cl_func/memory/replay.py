@@ -85,7 +85,16 @@ def _check_rows(exp: Experience, rows: Any, valid: Tensor) -> None:
 
 def _like(y: Tensor, own: Tensor) -> Tensor:
     """Targets of a memory [m, ...] in the shape that those of the data have: [m] for one target that is stored as [m, 1]."""
-    if y.dtype != own.dtype or y.shape[1:].numel() != own.shape[1:].numel():
+    n_stored, n_own = y.shape[1:].numel(), own.shape[1:].numel()
+    if y.is_floating_point() and own.is_floating_point() and (y.dtype != own.dtype or n_stored != n_own):
+        dtype = str(y.dtype).removeprefix("torch.")
+        mends = []
+        if y.dtype != own.dtype:
+            mends.append(f"convert those of the data, y.to(torch.{dtype}), or in numpy y.astype(numpy.{dtype})")
+        if n_stored != n_own:
+            mends.append(f"build the model with n_classes={n_own}, an output for each target")
+        raise ValueError(f"y: the memory stores targets {describe(y)}, the data has {describe(own)}; {'; '.join(mends)}.")
+    if y.dtype != own.dtype or n_stored != n_own:
         raise ValueError(
             f"y: the memory stores targets {describe(y)}, the data has {describe(own)}; make the memory for those of the data, "
             "by cl.memory.sample(model, target), or a strategy by its loss, such as loss=cl.losses.mean_squared_error(model)."

@@ -6,6 +6,7 @@ Whatever the module's signature is, `forward(module, x) -> logits` adapts it; wh
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +21,9 @@ from cl_func.models.pure import Templates, fresh_params, init_module, refused
 from cl_func.models.replace import Replacements, check_replacements
 from cl_func.models.trial import Trial
 from cl_func.tree import describe
+
+# What torch says of floating indices, as nn.Embedding, F.one_hot and x[index] get them.
+_INDICES = re.compile(r"'indices'|used as indices|index tensor|for index\b")
 
 
 def input_size(shape: Any) -> tuple[int, ...]:
@@ -148,10 +152,16 @@ def _try_on(module: _Classifier, shape: tuple[int, ...]) -> None:
         _check_logits(module, out, n)
         return
     said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    what = (
-        f"input_shape: the module does not take rows of the shape {list(shape)}, {module.input_dtype}: {said}. Give the shape of "
-        "one row; if the module takes more than x, adapt it with forward=lambda module, x: ..."
-    )
+    if module.input_dtype != torch.int64 and _INDICES.search(str(error)):
+        what = (
+            f"input_dtype: the module takes whole numbers, such as tokens, not rows of {module.input_dtype}: {said}. Give "
+            "input_dtype=torch.int64."
+        )
+    else:
+        what = (
+            f"input_shape: the module does not take rows of the shape {list(shape)}, {module.input_dtype}: {said}. Give the shape "
+            "of one row; if the module takes more than x, adapt it with forward=lambda module, x: ..."
+        )
     if not torch.accelerator.is_available():
         raise ValueError(what) from error
     user_warnings.warn(f"{what} (This was on the processor; if it runs on nothing else, all is well.)")

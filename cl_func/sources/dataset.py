@@ -47,7 +47,14 @@ class Dataset(Source):
         target = target_of(self.y)
         ranks, shapes = _TARGET_SHAPES[target]
         if self.x.ndim < 2 or self.y.ndim not in ranks:
-            raise ValueError(f"x, y: expected shapes [N, ...] and {shapes}, got {list(self.x.shape)} and {list(self.y.shape)}.")
+            mend = ""
+            if self.x.ndim > 1 and target == "class" and self.y.ndim == 2:
+                mend = "; if each row of y is one class, one-hot, give y.argmax(1); if it has any number of labels, y > 0"
+                if self.y.shape[1] == 1:
+                    mend = "; for class labels give y[:, 0]"
+            raise ValueError(
+                f"x, y: expected shapes [N, ...] and {shapes}, got {list(self.x.shape)} and {list(self.y.shape)}{mend}."
+            )
         if len(self.x) != len(self.y):
             raise ValueError(f"x, y: lengths differ: {len(self.x)} rows of x, {len(self.y)} of y.")
         if len(self.y) == 0:
@@ -95,7 +102,8 @@ class Dataset(Source):
             raise ValueError(f"y: labels are at least 0, got labels from {low} to {high}; number the classes from 0.")
         n_classes = self.n_classes or high + 1
         if high >= n_classes:
-            raise ValueError(f"y: labels must lie in 0..n_classes-1 = 0..{n_classes - 1}, got labels from {low} to {high}.")
+            mend = "subtract 1 (y - 1)" if low > 0 and high == n_classes else f"give n_classes={high + 1}, or other labels"
+            raise ValueError(f"y: labels must lie in 0..n_classes-1 = 0..{n_classes - 1}, got labels from {low} to {high}; {mend}.")
         return n_classes
 
     def __len__(self) -> int:

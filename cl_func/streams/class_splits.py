@@ -130,10 +130,19 @@ def class_groups(
     y = train.gather_y(all_rows(train))
     require_kind(y, "a stream that splits by class", "class")
     n_classes = train.n_classes
+    # A Dataset that counts its classes counts a class 0 that is none, where labels are numbered from 1.
+    from_1 = [int(y.min()), int(y.max())] == [1, n_classes - 1]
+    subtract = f"no row has the label 0, labels seem to go from 1 to {n_classes - 1}: number them from 0, subtract 1 (y - 1)."
     if n_classes % positive_int("n_experiences", n_experiences):
+        if from_1 and (n_classes - 1) % n_experiences == 0:
+            raise ValueError(
+                f"n_experiences: {n_experiences} does not divide the {n_classes} classes 0..{n_classes - 1}; {subtract}"
+            )
         divisors = ", ".join(str(n) for n in range(1, n_classes + 1) if n_classes % n == 0)
         raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes; choose one of {divisors}.")
     absent = (torch.bincount(y, minlength=n_classes) == 0).nonzero().flatten().tolist()
+    if absent == [0] and from_1:
+        raise ValueError(f"train: {subtract}")
     if absent:
         raise ValueError(f"train: no row of the classes {absent}, out of {n_classes}; renumber the classes that do occur.")
     positions = torch.argsort(_class_order(n_classes, class_order, key))

@@ -45,8 +45,10 @@ def from_datasets(pairs: Iterable[tuple[Source, Source]]) -> Benchmark:
             try:
                 check_pair(one, other)
             except (TypeError, ValueError) as error:
-                where = f"pair {i}" if one is pair[0] else f"the train datasets of pairs 0 and {i}"
-                raise type(error)(f"pairs: {where}: {error}") from error
+                if one is pair[0]:
+                    raise type(error)(f"pairs: pair {i}: {error}") from error
+                said = str(error).removeprefix("train, test: ")  # they are two train datasets
+                raise type(error)(f"pairs: the train datasets of pairs 0 and {i}: {said}") from error
     parts = (tuple(pair[k] for pair in found) for k in (0, 1))
     both = tuple((pair[0], pair[1]) for pair in found)
     return Benchmark(*(Stream(_OnePerDataset(part, both), len(found)) for part in parts))

@@ -133,7 +133,7 @@ def _benchmark(name: str, sides: list[list[Part]], n_classes: int) -> Benchmark:
             try:
                 check_pair(sides[0][0][0], data)
             except ValueError as error:
-                raise ValueError(f"{name}: two experiences: {error}") from error
+                raise ValueError(f"{name}: two experiences: {str(error).removeprefix('train, test: ')}") from error
     occur = [
         [present(data.y, torch.ones(len(data), dtype=torch.bool, device=data.y.device), data.n_classes) for data, _ in side]
         for side in sides

@@ -137,6 +137,12 @@ class _SideBySide:
         return stack([one[index] for one in self.streams])
 
 
+_SIZES = (
+    "Only numbers in the state can be swept; for other arguments, such as sizes, make a strategy for each: "
+    "cl.compare({'20': er(..., capacity=20), '50': er(..., capacity=50)}, benchmark)."
+)
+
+
 class FirstRun:
     """The first run of a sweep, made once: whatever is checked or timed before the sweep starts is checked or timed on it.
 
@@ -153,7 +159,9 @@ class FirstRun:
             try:
                 tree.set(self.initial, run.values)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"hparams: {error}") from error
+                unknown = str(error).startswith("path ") and "Did you mean" not in str(error)
+                mend = f" {_SIZES}" if unknown else ""
+                raise type(error)(f"hparams: {error}{mend}") from error
             for path in run.values:
                 value = tree.get(self.initial, path)
                 if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(value)):

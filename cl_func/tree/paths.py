@@ -99,7 +99,11 @@ def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
 
 def _fit(old: Any, value: Any, path: str) -> Any:
     if old is None and isinstance(value, (bool, int, float)):
-        raise ValueError(f"tree.set({path!r}): there is no leaf, the field is None; initialise it first, then set its value.")
+        name = path.rpartition(".")[2]
+        example = ", as cl.optim.sgd(lr, momentum=0.9) does" if name == "momentum" else ""
+        raise ValueError(
+            f"tree.set({path!r}): there is no leaf, the field is None; make it with a value of {name}{example}, then set that."
+        )
     if isinstance(old, (dict, tuple, list)) or dataclasses.is_dataclass(old):
         kinds: Any = dict if isinstance(old, dict) else (tuple, list) if type(old) in (tuple, list) else type(old)
         if not isinstance(value, kinds):

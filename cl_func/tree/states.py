@@ -81,9 +81,26 @@ def state(cls: type[T] | None = None, *, kw_only: bool = True) -> Any:
         made, leaf_names(made), tuple(f.name for f in dataclasses.fields(made) if f.metadata.get("static"))
     )
     made.replace = replace
+    made.__setattr__ = _frozen(made.__setattr__)
     if "__repr__" not in cls.__dict__:
         made.__repr__ = state_repr
     return made
+
+
+def _frozen(assign: Callable[[Any, str, Any], None]) -> Callable[[Any, str, Any], None]:
+    """The `__setattr__` of a frozen dataclass, whose error names the mend."""
+
+    @functools.wraps(assign)
+    def refuse(self: Any, name: str, value: Any) -> None:
+        try:
+            assign(self, name, value)
+        except dataclasses.FrozenInstanceError:
+            raise dataclasses.FrozenInstanceError(
+                f"cannot assign to field {name!r}: {type(self).__name__} never changes; make a changed copy, "
+                f"state.replace({name}=...), or one of a whole state by a path, as in cl.tree.set(state, {{'opt.lr': ...}})."
+            ) from None
+
+    return refuse
 
 
 class _Registration:
@@ -145,6 +162,11 @@ def replace(node: T, **changes: Any) -> T:
     names = field_names(type(node))
     if not changes.keys() <= names.keys():
         unknown = next(name for name in changes if name not in names)
+        if "." in unknown:
+            raise ValueError(
+                f"replace: {unknown!r} is a path, {type(node).__name__} has the fields {', '.join(names)}; "
+                f"change it by cl.tree.set(state, {{{unknown!r}: ...}})."
+            )
         raise ValueError(
             f"replace: {type(node).__name__} has no field {unknown!r}; its fields are {', '.join(names)}. "
             f"To add a field, subclass it: @cl.state class Mine({type(node).__name__}): {unknown}: ..."

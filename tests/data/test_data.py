@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import struct
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Subset, TensorDataset
 
+import cl_func as cl
 from cl_func import data, tree
 
 # ------------------------------------------------------------------ digits
@@ -224,11 +226,32 @@ def test_from_arrays_takes_views_and_read_only_arrays():
     assert data.from_arrays(x, np.array([0, 1, 0])).x[0].tolist() == [4.0, 5.0]
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint16, np.int8])
+def test_from_arrays_names_both_conversions_of_integers(dtype):
+    """What the message says to write works."""
+    x, y = np.arange(6).reshape(3, 2).astype(dtype), np.array([0, 1, 0])
+    code = (
+        r"convert them with (x\.astype\(numpy\.float32\)); if they are tokens, make (cl\.Dataset\(.*, torch\.from_numpy\(y\)\))\.$"
+    )
+    with pytest.raises(TypeError, match=code) as error:
+        data.from_arrays(x, y)
+    floats, tokens = re.search(code, str(error.value)).groups()
+    names = {"x": x, "y": y, "numpy": np, "torch": torch, "cl": cl}
+    assert eval(floats, names).dtype == np.float32
+    made = eval(tokens, names)
+    assert made.x.tolist() == x.tolist()
+    assert made.x.dtype == torch.int64
+    with pytest.raises(
+        TypeError, match=r"convert them with x\.float\(\); if they are tokens, make cl\.Dataset\(x\.long\(\), y\)\.$"
+    ):
+        data.from_arrays(torch.from_numpy(x), y)
+
+
 def test_from_arrays_refuses_what_it_would_have_to_change():
     x, y = np.zeros((3, 2), dtype=np.float32), np.array([0, 1, 0])
     with pytest.raises(TypeError, match=r"x: expected floating or uint8 inputs, got int64\[3, 2\].*x\.astype\(numpy\.float32\)"):
         data.from_arrays(np.zeros((3, 2), dtype=np.int64), y)
-    with pytest.raises(TypeError, match=r"got bool\[3, 2\]; convert them with x\.float\(\)"):
+    with pytest.raises(TypeError, match=r"got bool\[3, 2\]; convert them with x\.float\(\)\.$"):
         data.from_arrays(torch.zeros(3, 2, dtype=torch.bool), y)
     with pytest.raises(TypeError, match=r"y: expected .* got bool\[3\]; .* y\.astype\(numpy\.int64\); .* y\[:, None\]"):
         data.from_arrays(x, np.zeros(3, dtype=bool))
@@ -253,8 +276,10 @@ def test_from_arrays_refuses_what_it_would_have_to_change():
             data.from_arrays(strange, y)
     with pytest.raises(ValueError, match="lengths differ: 3 rows of x, 2 of y"):
         data.from_arrays(x, y[:2])
-    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.n_classes-1 = 0\.\.0"):
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.n_classes-1 = 0\.\.0.*; give n_classes=2, or other labels\.$"):
         data.from_arrays(x, y, n_classes=1)
+    with pytest.raises(ValueError, match=r"= 0\.\.1, got labels from 1 to 2; subtract 1 \(y - 1\)\.$"):
+        data.from_arrays(x, y + 1, n_classes=2)
     with pytest.raises(ValueError, match="n_classes: expected an integer of at least 1, got 0"):
         data.from_arrays(x, y, n_classes=0)
     with pytest.raises(TypeError, match=r"n_classes: expected an integer of at least 1, got 2\.0"):

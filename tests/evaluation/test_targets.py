@@ -42,6 +42,8 @@ def test_what_y_is_says_what_kind_of_problem_it_is():
         (VALUES.to(torch.int32)[:, 0], {}, TypeError, "y: expected int64 labels, bool labels"),
         (VALUES[:, :, None], {}, ValueError, r"\[N\] or \[N, K\]"),
         (LABELS[:, 0], {}, ValueError, r"\[N, C\]"),
+        (LABELS[:, :1].long(), {}, ValueError, r"and \[20, 1\]; for class labels give y\[:, 0\]\.$"),
+        (LABELS.long(), {}, ValueError, r"one-hot, give y\.argmax\(1\); if it has any number of labels, y > 0\.$"),
         (VALUES[:-1], {}, ValueError, "lengths differ: 20 rows of x, 19 of y"),
         (VALUES.masked_fill(LABELS, math.nan), {}, ValueError, "y: .* rows of targets are not finite"),
         (VALUES, {"n_classes": 3}, ValueError, "have no classes, got 3"),
@@ -101,7 +103,7 @@ def test_losses_refuse_targets_of_another_kind_in_one_line(target):
 
 
 def test_targets_of_another_dtype_are_not_cast():
-    with pytest.raises(ValueError, match=r"targets are float64\[4, 3\]; convert them to one dtype"):
+    with pytest.raises(ValueError, match=r"targets are float64\[4, 3\]; convert them to one dtype: y\.to\(torch\.float32\), or in"):
         value(LOSSES["regression"], part(cl.Dataset(X, VALUES.double()), 0, 4))
 
 
@@ -123,6 +125,24 @@ def test_a_memory_keeps_targets_as_they_are(y):
     wrong = cl.memory.reservoir.init(N, cl.memory.sample(model, other))
     with pytest.raises(ValueError, match="the memory stores"):
         cl.memory.reservoir.add(wrong, KEY, cl.memory.fields(None, exp), exp.valid)
+
+
+def test_what_differs_from_the_targets_of_a_memory_is_named():
+    model = cl.models.mlp(D, hidden=(8,), n_classes=K)
+    store = cl.memory.reservoir.init(N, cl.memory.sample(model, "regression"))
+    rows, valid = cl.memory.reservoir.draw(store, KEY, 5)
+    convert, build = (
+        r"convert those of the data, y\.to\(torch\.float32\), or in numpy y\.astype\(numpy\.float32\)",
+        "build the model with n_classes",
+    )
+    for y, mend in (
+        (VALUES.double(), rf"float64\[6, 3\]; {convert}\.$"),
+        (VALUES[:, 0], rf"float32\[6\]; {build}=1, an output for each target\.$"),
+        (VALUES[:, :2].half(), rf"float16\[6, 2\]; {convert}; {build}=2, an output for each target\.$"),
+        (LABELS, r"bool\[6, 3\]; make the memory for those of the data"),
+    ):
+        with pytest.raises(ValueError, match=rf"y: the memory stores targets float32\[5, 3\], the data has {mend}"):
+            cl.memory.join(part(cl.Dataset(X, y), 3, 9), rows, valid)
 
 
 # -- evaluation

@@ -212,7 +212,15 @@ def test_data_that_does_not_fit_the_model():
                 registry.init(cl.key(0), cl.models.mlp(6, (8,), n_classes=3)),
             ),
             ValueError,
-            "n_classes: the model has 3 outputs, the data has 4 classes",
+            r"n_classes: the model has 3 outputs, the data has 4 classes.*=4\. If labels go from 1 to 3, subtract 1 \(y - 1\)",
+        ),
+        (
+            lambda: value(
+                losses.cross_entropy(cl.models.mlp(6, (8,), n_classes=2)),
+                registry.init(cl.key(0), cl.models.mlp(6, (8,), n_classes=2)),
+            ),
+            ValueError,
+            r"Build the model with n_classes=4\.$",
         ),
         (lambda: losses.mask_logits(torch.zeros(2, 5), torch.ones(4) > 0), ValueError, "mask is for 4 classes"),
     ],

@@ -763,6 +763,11 @@ class Dictionary(WithTask):
         return {"logits": self.last(x)}
 
 
+class Indexed(nn.Linear):
+    def forward(self, x):
+        return self.weight[x].mean(1)
+
+
 @pytest.mark.parametrize(
     ("factory", "given", "match"),
     [
@@ -779,7 +784,16 @@ class Dictionary(WithTask):
         (lambda: nn.Linear(6, 4), {"n_classes": 5}, r"= \[4, 5\], got float32\[4, 4\]; give n_classes"),
         (WithTask, {}, r"TypeError: .* missing 1 required positional argument: 'task'.*forward=lambda module, x"),
         (Dictionary, {}, r"must return logits \[n, n_classes\], got .*float32.*forward=lambda module, x: module\(x\).logits"),
-        (lambda: nn.Embedding(5, 4), {}, r"input_shape: .*torch.float32: RuntimeError: Expected tensor for argument #1 'indices'"),
+        (
+            lambda: nn.Embedding(5, 4),
+            {},
+            r"^input_dtype: .*float32: RuntimeError: Expected tensor for argument #1 'indices'.* Give input_dtype=torch.int64\.",
+        ),
+        (
+            lambda: Indexed(4, 9),
+            {},
+            r"^input_dtype: .*torch.float32: IndexError: tensors used as indices.* Give input_dtype=torch.int64\.",
+        ),
     ],
 )
 @pytest.mark.parametrize("gpu", [False, True])

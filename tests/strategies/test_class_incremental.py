@@ -575,6 +575,11 @@ SHAPELESS = cl.models.from_module(registry.bn_net, n_classes=4, last_layer="4")
         ),
         (lambda: cl.evaluate(3, BENCH.test), TypeError, "model: expected a Model or a function"),
         (
+            lambda: cl.evaluate(cl.strategies.slda(MODEL), BENCH.test),
+            TypeError,
+            r"^model: .* got a Strategy; give its model, strategy.model\.$",
+        ),
+        (
             lambda: cl.models.from_module(registry.bn_net, n_classes=4, last_layer="5"),
             ValueError,
             "last_layer: .*'5'; its layers are 0, 1",

@@ -161,8 +161,14 @@ def test_slots_that_no_agent_can_have():
         cl.extend(naive, loss=HELD, slots={"l2_init": cl.trace.init(3)})
     with pytest.raises(ValueError, match="has a field 'opt' already"):
         cl.extend(naive, slots={"opt": cl.trace.init(3)}).init(cl.key(0))
-    with pytest.raises(TypeError, match=r"slots: count: expected a tree of tensors, got 0"):
+    with pytest.raises(TypeError, match=r"slots: count: expected a tree of tensors, got 0; give torch.tensor\(0\)\.$"):
         cl.extend(naive, slots={"count": 0})
+    state = naive.init(cl.key(0))
+    with pytest.raises(
+        TypeError,
+        match=r"state: .* 'opt.lr', got 0.1; give torch.tensor\(0.1\), or in .* cl.tree.set\(state, {'opt.lr': 0.1}\)",
+    ):
+        naive.update(state.replace(opt=state.opt.replace(lr=0.1)), registry.BENCH.train[0])
     with pytest.raises(TypeError, match=r"slots: count: expected a tree of tensors, got 0"):
         cl.extend(naive, slots={"count": lambda net: 0}).init(cl.key(0))
     with pytest.raises(TypeError, match=r"around_loss: expected a function from a Loss to a Loss, .*got 3"):

@@ -83,7 +83,7 @@ def test_what_is_no_benchmark_of_avalanche():
         streams.from_avalanche(mixed)
     odd = avalanche()
     odd.train_stream[1].dataset = [(torch.zeros(3), 0)]
-    with pytest.raises(ValueError, match=r"benchmark: two experiences: .*sample shapes differ"):
+    with pytest.raises(ValueError, match=r"benchmark: two experiences: sample shapes differ"):
         streams.from_avalanche(odd)
     odd.train_stream[1].dataset = [(torch.zeros(2), 0), (torch.zeros(3), 0)]
     with pytest.raises(ValueError, match=r"benchmark: train_stream\[1\]: dataset: items differ in shape"):

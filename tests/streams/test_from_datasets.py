@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 import torch
@@ -64,18 +65,44 @@ def test_classes_are_those_of_the_pair():
         (
             [(DATA["class"],) * 2, (cl.Dataset(X, torch.arange(N)),) * 2],
             ValueError,
-            "pairs: the train datasets of pairs 0 and 1: .*n_classes differ: 3 and 12",
+            "pairs: the train datasets of pairs 0 and 1: n_classes differ: 3 and 12",
         ),
         (
             [(DATA["class"],) * 2, (cl.Dataset(X[:, :3], torch.arange(N) % 3),) * 2],
             ValueError,
-            "pairs 0 and 1: .*sample shapes differ",
+            "pairs 0 and 1: sample shapes differ",
         ),
     ],
 )
 def test_what_is_no_stream_is_refused(given, error, match):
     with pytest.raises(error, match=match):
         streams.from_datasets(given)
+
+
+LABELLED = torch.arange(N) % 3
+
+
+@pytest.mark.parametrize(
+    ("y", "before", "code", "after"),
+    [
+        (LABELLED.double(), "if they are class numbers", "y.long()", ", or in numpy y.astype(numpy.int64)"),
+        (LABELLED.float()[:, None], "if they are class numbers", "y[:, 0].long()", ""),
+        (torch.eye(3)[LABELLED], "if each row is one class, one-hot", "y.argmax(1)", ""),
+        (torch.eye(3)[LABELLED] > 0, "if each row is one class, one-hot", "y.long().argmax(1)", ", or in numpy y.argmax(1)"),
+    ],
+)
+def test_targets_that_may_be_meant_as_classes_are_converted(y, before, code, after):
+    data = cl.Dataset(X, y)
+    mend = re.escape(f"; {before}, convert them with {code}{after}.")
+    with pytest.raises(ValueError, match=rf"y: a stream that splits by class is for class labels; .*\]{mend}$"):
+        streams.split_by_class(data, data, 3)
+    assert torch.equal(eval(code, {"y": y}), LABELLED)
+
+
+def test_targets_that_are_no_classes_are_not_converted():
+    data = cl.Dataset(X, LABELLED + 0.5)
+    with pytest.raises(ValueError, match=rf"is for class labels; this data has targets for regression, float32\[{N}\]\.$"):
+        streams.split_by_class(data, data, 3)
 
 
 @each

@@ -201,6 +201,21 @@ def test_splits_refuse(split):
         split(train, Dataset(test.x, test.y.clamp(max=3), n_classes=6), n_experiences=3)
 
 
+@pytest.mark.parametrize("split", [streams.split_by_class, streams.task_incremental, streams.domain_incremental])
+def test_labels_from_1_are_named(split):
+    train, test = (Dataset(data.x, data.y + 1) for data in pair())
+    mend = r"no row has the label 0, labels seem to go from 1 to 6: number them from 0, subtract 1 \(y - 1\)\.$"
+    with pytest.raises(ValueError, match=rf"n_experiences: 3 does not divide the 7 classes 0\.\.6; {mend}"):
+        split(train, test, n_experiences=3)
+    with pytest.raises(ValueError, match=f"train: {mend}"):
+        split(train, test, n_experiences=7)
+    with pytest.raises(ValueError, match="n_experiences: 4 does not divide the 7 classes; choose one of 1, 7"):
+        split(train, test, n_experiences=4)  # nor would it the 6
+    given = [Dataset(data.x, data.y, n_classes=8) for data in (train, test)]
+    with pytest.raises(ValueError, match="n_experiences: 3 does not divide the 8 classes; choose one of 1, 2, 4, 8"):
+        split(*given, n_experiences=3)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_train_and_test_must_match(base):
     train, test = pair(shape=(4, 4))

@@ -357,6 +357,17 @@ def test_what_is_swept_must_be_a_tensor(path, match):
         cl.sweep(strategy, BENCH, seeds=2, hparams=cl.grid({path: [1, 2]}), probe=lambda s, e: s.key, progress=False)
 
 
+def test_what_is_no_part_of_the_state_is_compared():
+    method = cl.strategies.er(registry.MODEL, registry.SGD, capacity=5, replay_size=2)
+    with pytest.raises(
+        ValueError,
+        match=r"hparams: path 'capacity': no 'capacity' in ERAgent; .* Only numbers in the state .* cl\.compare\(\{'20': er",
+    ):
+        cl.sweep(method, BENCH, seeds=2, hparams=cl.grid({"capacity": [10, 20]}), progress=False)
+    with pytest.raises(ValueError, match=r"Did you mean opt.lr\?$"):
+        cl.sweep(method, BENCH, seeds=2, hparams=cl.grid({"lr": [0.1, 0.2]}), progress=False)
+
+
 def test_as_many_entries_as_experiences_need_not_be_those_after_them():
     """Of an online stream of 2 tasks, measured twice, but not at their ends."""
     bench = cl.streams.split_online(registry.BENCH, 4)
