@@ -113,6 +113,27 @@ def test_images_of_any_format_depth_and_mode(tmp_path):
     )
 
 
+def test_links_to_folders_are_followed_and_none_is_read_twice(tmp_path):
+    path = made_files.photos(tmp_path, split=("train", "test"))
+    data.from_folder(path)
+    elsewhere, cat = tmp_path / "elsewhere", path / "train" / "cat"
+    made_files.save(elsewhere / "deep" / "0.png", made_files.image(7))
+    (cat / "sub").mkdir()
+    (cat / "000.png").rename(cat / "sub" / "000.png")
+    links = {"more": elsewhere, "again": elsewhere, "the/same": elsewhere / "deep", "a": cat / "sub", "sub/up": cat}
+    for name, target in links.items():
+        (cat / name).parent.mkdir(exist_ok=True)
+        (cat / name).symlink_to(target, target_is_directory=True)
+    (elsewhere / "back").symlink_to(elsewhere, target_is_directory=True)
+    for _ in range(2):  # what was kept of the folder before does not count, and what is kept now has them too
+        train, _ = data.from_folder(path)
+        assert sorted(train.x[train.y == 0][:, 0, 0, 0].tolist()) == [0, 1, 2, 3, 4, 7]
+    made_files.save(elsewhere / "deep" / "0.png", made_files.image(9))
+    assert 9 in data.from_folder(path)[0].x[:, 0, 0, 0]
+    names = [str(file.relative_to(cat)) for file in data.folder.files_below(cat)]
+    assert names == ["001.png", "002.png", "003.png", "004.png", "again/deep/0.png", "sub/000.png"]
+
+
 def test_what_would_be_lost_is_refused(tmp_path):
     path = made_files.photos(tmp_path, split=("train", "test"))
     bad = path / "train" / "dog" / "z.png"
