@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import struct
 import warnings
 
 import made_files
@@ -147,6 +148,32 @@ def test_what_would_be_lost_is_refused(tmp_path):
     PIL.Image.fromarray(np.full((8, 6), 40000, dtype=np.uint16)).save(bad)
     with pytest.raises(ValueError, match=r"z\.png: holds more than 8 bits a channel"):
         data.from_folder(path, cache=False)
+
+
+@pytest.mark.parametrize("name", made_files.deep_images())
+def test_colours_of_more_than_8_bits_are_refused(tmp_path, name):
+    """Pillow reads them as 8-bit RGB, without a word."""
+    path = made_files.photos(tmp_path, split=("train", "test"))
+    file = path / "train" / "cat" / name
+    file.write_bytes(made_files.deep_images()[name])
+    with PIL.Image.open(file) as image:
+        image.load()  # it is not for another fault that it is refused
+    with pytest.raises(ValueError, match=rf"{name}: holds more than 8 bits a channel \(.*\); convert it to 8 bits first"):
+        data.from_folder(path, size=(8, 6), cache=False)
+
+
+def test_colours_of_8_bits_or_fewer_are_read(tmp_path):
+    path = made_files.photos(tmp_path, classes=("cat",), split=("train", "test"))
+    content = made_files.image(0) // 32
+    files = {"a.ppm": b"P6 6 8 7\n" + content.tobytes(), "b.ppm": b"P3 6 8 7\n" + " ".join(map(str, content.flatten())).encode()}
+    masks = struct.pack("<3I", 0xF800, 0x7E0, 0x1F)  # 5, 6 and 5 bits, 16 a pixel
+    bmp = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 66 + 96, 0, 66, 40, 6, -8, 1, 16, 3, 96, 0, 0, 0, 0) + masks + bytes(96)
+    for name, values in {**files, "c.bmp": bmp}.items():
+        (path / "test" / "cat" / name).write_bytes(values)
+    read = data.from_folder(path, cache=False)[1].x[2:]
+    assert read[0, :, 0, 0].tolist() == [round(value * 255 / 7) for value in content[0, 0].tolist()]
+    assert torch.equal(read[0], read[1])
+    assert not read[2].any()
 
 
 def test_sizes(tmp_path):
