@@ -77,15 +77,15 @@ def draw(
     missing: Sequence[str] = (),
     direct: bool | None = None,
     spread: Spread | None = None,
-    best_first: bool = True,
+    best_first: bool | None = True,
     colors: Sequence[str] | None = None,
     named: bool = True,
 ) -> list[Line2D]:
     """Draw a line for each name, with its name; the lines are returned.
 
     xlim, ylim: the ends of the scales. missing: names without a line, which come last.
-    best_first: whether a legend begins with the line that ends highest, or lowest. colors: of each line; all are then without
-    dashes. named: whether the names are drawn.
+    best_first: whether a legend begins with the line that ends highest, or lowest; None for the order of the names. colors: of each
+    line; all are then without dashes. named: whether the names are drawn.
     """
     n = len(curves) + len(missing)
     spread = ("band" if n <= FEW else "end") if spread is None else spread
@@ -143,15 +143,15 @@ def legend(
     curves: Mapping[str, Curve],
     lines: Sequence[Line2D],
     missing: Sequence[str],
-    best_first: bool,
+    best_first: bool | None,
     left: float | None = None,
 ) -> None:
-    """The names of lines in a legend, those that end best first; it is beside the axes where the figure makes room.
+    """The names of lines in a legend, beside the axes where the figure makes room.
 
-    left: where it begins, in parts of the width of the axes, if room was left within them.
+    best_first: as in `draw`. left: where it begins, in parts of the width of the axes, if room was left within them.
     """
     last = {line: curve.y[-1] for line, curve in zip(lines, curves.values(), strict=True)}
-    ordered = sorted(lines, key=last.__getitem__, reverse=best_first)
+    ordered = list(lines) if best_first is None else sorted(lines, key=last.__getitem__, reverse=best_first)
     names = [str(line.get_label()) for line in ordered] + list(missing)
     ordered += [ax.plot([], [], linestyle="none")[0] for _ in missing]
     where: dict[str, Any] = {"loc": "best", "framealpha": 0.7, "edgecolor": "none"}
