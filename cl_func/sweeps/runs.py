@@ -436,6 +436,15 @@ class Runs(RunsPictures):
         steps = self.attributes.get("every"), self.attributes.get("experiences")
         return steps in ((None, None), (1, history.shape[-1]))
 
+    def _is_after_each(self, history: Tensor) -> bool:
+        """Whether the entries of a history [*axes, time, ...] are known to be those after each experience.
+
+        In an online stream they are not, although there is one after each of its pieces: its test stream has fewer experiences.
+        """
+        time, R = len(self.axes), self.history.get(self._measure, history)
+        known = (self.attributes.get("every"), self.attributes.get("experiences")) == (1, history.shape[time])
+        return known and (R.ndim != time + 2 or R.shape[time] == R.shape[time + 1])
+
     def _summary(self, point: over_seeds.Point = ()) -> str:
         """How many runs of a point, or of all points, went wrong: "2 of 10 diverged, 3 of 10 unfinished"; empty if none did."""
         return over_seeds.counted(self._standing, point)

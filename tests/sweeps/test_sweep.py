@@ -385,6 +385,21 @@ def test_as_many_entries_as_experiences_need_not_be_those_after_them():
     assert usual.plot_timeline().get_xlabel() == "experiences trained on"
 
 
+def test_timelines_of_what_is_measured_after_each_experience_are_labelled_alike():
+    method = cl.strategies.naive(registry.MODEL, registry.SGD)
+    for bench, label in ((registry.BENCH, "experiences trained on"), (cl.streams.split_online(registry.BENCH, 4), "time")):
+        probe = cl.probes.join(cl.evaluate(registry.MODEL, bench.test), cl.probes.weight_norm())
+        runs = cl.sweep(method, bench, seeds=2, probe=probe, compile=False, progress=False)
+        joined = cl.Runs.join({"a": runs, "b": runs})
+        for one in (runs, joined, joined.at(method="a")):
+            assert one.plot_timeline().get_xlabel() == label
+            assert one.plot_timeline("weight_norm").get_xlabel() == label
+        assert runs.plot_timeline("weight_norm", xlabel="tasks").get_xlabel() == "tasks"
+    probe = cl.probes.join(cl.evaluate(registry.MODEL, registry.BENCH.test), cl.probes.weight_norm())
+    rarely = cl.sweep(method, registry.BENCH, seeds=2, probe=probe, every=2, compile=False, progress=False)
+    assert rarely.plot_timeline("weight_norm").get_xlabel() == "time"
+
+
 def test_streams_in_two_orders_are_said():
     """Entry (i, j) of the matrix is then not of the experience trained on at j; a stream of each seed's own is looked at too."""
     turned = cl.Benchmark(BENCH.train[::-1], BENCH.test)
