@@ -286,6 +286,22 @@ def test_a_failing_run_is_not_hidden():
         cl.sweep(STRATEGY, BENCH, seeds=1, probe=probe, **PLAIN)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_two_histories_of_one_name_are_refused_at_once(tmp_path, lanes):
+    """One of them would be lost. A checkpoint with them could not be read."""
+    entries = []
+
+    def probe(state, exp=None):
+        return {"valid": {"loss": state.opt.lr}, "valid.loss": 2 * state.opt.lr}
+
+    both = r"probe: \['valid'\]\['loss'\] and \['valid.loss'\] both have the path 'valid.loss'; rename a key that contains a dot"
+    with pytest.raises(ValueError, match=both):
+        cl.sweep(STRATEGY, BENCH, seeds=2, probe=probe, tap=lambda *entry: entries.append(entry), lanes=lanes, compile=False)
+    assert not entries
+    with pytest.raises(ValueError, match=both):
+        cl.scan(STRATEGY.update, STRATEGY.init(cl.key(0)), BENCH.train, probe, checkpoint=cl.Checkpoint(tmp_path, every=1))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
