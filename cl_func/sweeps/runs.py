@@ -335,7 +335,8 @@ class Runs(RunsPictures):
         """An xarray Dataset, `runs.to_xarray().to_netcdf("runs.nc")`: the axes are dimensions, with their labels as coordinates.
 
         Its variables are the histories, with the further dimensions "time", "test_experience" and the like, and `finished`,
-        `diverged` and `constant`; its attributes are those of the runs. Raises ValueError for names that NetCDF does not allow, or
+        `diverged` and `constant`; its attributes are those of the runs. Select from it by a dict, `.sel({"method": ["ER"]})`:
+        `method` and `drop` are arguments of xarray's own `sel`. Raises ValueError for names that NetCDF does not allow, or
         of which two would be the same, and TypeError for labels that `save` would refuse, too.
         """
         dims = named_axes.dimensions(self.history, len(self.axes), self._measure)
