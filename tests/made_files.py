@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,45 @@ def save(path: Path, values: np.ndarray, **options) -> None:
     """An image [H, W, C] as a file, of three channels or of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(path, **options)
+
+
+def deep_images() -> dict[str, bytes]:
+    """Files of 16 x 8 pixels with 16 bits for each of three channels, by their names; Pillow writes none of these."""
+    values = np.arange(8 * 16 * 3, dtype=">u2").reshape(8, 16, 3) * 100
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    def png(kind: int, pixels: np.ndarray) -> bytes:
+        rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 8, 16, kind, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+    def tiff(planes: int) -> bytes:
+        pixels = values if planes == 1 else values.transpose(2, 0, 1)
+        size = 2 * 8 * 16 * (3 if planes == 1 else 1)
+        count, of_tags = (1 if planes == 1 else 3), 8 + 2 + 12 * 10 + 4
+        start = of_tags + 6 + 8 * count
+        tags = [(256, 3, 1, 16), (257, 3, 1, 8), (258, 3, 3, of_tags), (259, 3, 1, 1), (262, 3, 1, 2)]
+        tags += [(273, 4, count, start if count == 1 else of_tags + 6), (277, 3, 1, 3), (278, 3, 1, 8)]
+        tags += [(279, 4, count, size if count == 1 else of_tags + 6 + 4 * count), (284, 3, 1, planes)]
+        entries = b"".join(
+            struct.pack(">HHI", tag, kind, n) + (struct.pack(">HH", v, 0) if kind == 3 and n == 1 else struct.pack(">I", v))
+            for tag, kind, n, v in tags
+        )
+        strips = struct.pack(f">{2 * count}I", *[start + i * size for i in range(count)], *[size] * count)
+        head = b"MM\0*" + struct.pack(">IH", 8, len(tags)) + entries + b"\0" * 4
+        return head + struct.pack(">3H", 16, 16, 16) + strips + pixels.tobytes()
+
+    return {
+        "rgb.png": png(2, values),
+        "grey_and_alpha.png": png(4, values[..., :2]),
+        "raw.ppm": b"P6 16 8 65535\n" + values.tobytes(),
+        "ten_bits.ppm": b"P6 16 8 1023\n" + (values % 1024).astype(">u2").tobytes(),
+        "text.ppm": b"P3 16 8 1023\n" + " ".join(str(value % 1024) for value in values.flatten()).encode(),
+        "pixels.tiff": tiff(1),
+        "planes.tiff": tiff(2),
+    }
 
 
 def photos(folder: Path, classes=("cat", "dog", "newt"), per_class=5, split=None, size=(8, 6)) -> Path:

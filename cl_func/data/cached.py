@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cl_func import user_warnings
 
-_FORMAT = "1"  # changes when the same files give other tensors
+_FORMAT = "2"  # changes when the same files give other tensors, or are refused
 
 
 def listing_key(root: Path, paths: Iterable[Path], *more: object) -> str:

@@ -49,7 +49,8 @@ def from_folder(
     The folder holds train/CLASS/NAME.png and test/CLASS/NAME.png (`val` is taken where there is no `test`), images at any depth
     below their CLASS, of the formats bmp, gif, jpeg, pbm, pgm, png, ppm, tiff and webp. Or it holds CLASS/NAME.png alone, and
     `test_fraction` says which part of each class is held out for testing, in (0, 1): the same images every time and on every
-    machine. `cl.data.class_names(path)` tells which class has which number. Names that begin with a dot are passed over.
+    machine. `cl.data.class_names(path)` tells which class has which number. Names that begin with a dot are passed over, and links
+    to folders are followed; the images of a folder to which several links lead are taken once for each class.
 
     size: what images are stretched to, (height, width) or one number for both; None if all have one size.
     mode: "RGB" for three channels, "L" for grey, one channel.
@@ -204,11 +205,21 @@ def _listed(folder: Path, names: list[str]) -> ImageList:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files below a folder, at any depth and sorted, but for those whose names begin with a dot, or their folders' do."""
+    """The files below a folder, at any depth and sorted, but for those whose names begin with a dot, or their folders' do.
+
+    Links to folders are followed. Each folder is read once, however many links lead to it: one may lead to a folder that holds it.
+    """
     found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(parent, name) for name in files if name[0] != "."]
+    known = set[str]()
+    roots = [folder]
+    for root in roots:  # the folder, and then the links in it, so that what is not behind a link has the name that it has without
+        for parent, folders, files in os.walk(root):
+            real = os.path.realpath(parent)
+            folders[:] = [] if real in known else sorted(name for name in folders if name[0] != ".")
+            if real not in known:
+                roots += [Path(parent, name) for name in folders if os.path.islink(Path(parent, name))]
+                found += [Path(parent, name) for name in files if name[0] != "."]
+                known.add(real)
     return sorted(found)
 
 

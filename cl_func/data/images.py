@@ -26,6 +26,7 @@ Size: TypeAlias = int | tuple[int, int] | None
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
+_TIFF_BITS = 258  # the tag BitsPerSample
 _LONG = 1000  # images from which on their number is shown as it grows
 
 
@@ -94,9 +95,11 @@ def _read(pillow: Any, path: Path, size: tuple[int, int] | None, mode: Mode) -> 
     damaged = (OSError, EOFError, SyntaxError, MemoryError, struct.error, zlib.error, pillow.DecompressionBombError)
     try:
         with pillow.open(path) as image:
+            deep = _deep(image)
             image.load()
-            if image.mode not in _EIGHT_BITS:
-                raise ValueError(f"{path}: holds more than 8 bits a channel (mode {image.mode!r}); convert it to 8 bits first.")
+            if deep is not None or image.mode not in _EIGHT_BITS:
+                what = f"mode {image.mode!r}" if deep is None else deep
+                raise ValueError(f"{path}: holds more than 8 bits a channel ({what}); convert it to 8 bits first.")
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
                 raise ValueError(f"{path}: has transparent pixels, which mode {mode!r} has not; paste it on a background first.")
             image = image.convert(mode)
@@ -105,3 +108,19 @@ def _read(pillow: Any, path: Path, size: tuple[int, int] | None, mode: Mode) -> 
             return image
     except damaged as error:
         raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _deep(image: Any) -> str | None:
+    """What of a file that is not loaded yet says that it has more than 8 bits a channel, which Pillow may cut without a word.
+
+    Its modes tell it of grey images alone: colours of 16 bits are RGB to it as those of 8 are.
+    """
+    for codec, _, _, given in image.tile:
+        args = given if isinstance(given, tuple) else (given,)
+        raw = args[0] if args else ""
+        if isinstance(raw, str) and ";16" in raw and raw != "BGR;16":  # BMP's, of 5 and 6 bits a channel
+            return f"stored as {raw!r}"
+        if codec in ("ppm", "ppm_plain") and len(args) == 2 and args[1] > 255:
+            return f"values up to {args[1]}"
+    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())  # a TIFF whose channels stand one after the other has none of these
+    return f"{max(bits)} bits" if max(bits, default=1) > 8 else None

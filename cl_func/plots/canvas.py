@@ -113,7 +113,7 @@ def whole_numbers(ax: Axes, most: int = 10) -> None:
     """Have the ticks of the horizontal axis at whole numbers, about as many as `most`."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(most, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))  # by default two, which a single time has not
 
 
 def inches(ax: Axes) -> tuple[float, float]:

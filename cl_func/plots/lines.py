@@ -1,7 +1,8 @@
 """Lines with names: their looks, how much they spread, and where their names stand.
 
 Up to six lines have a legend, beside the axes where the figure makes room for it, and else where it covers least of them; more
-have their names at their ends. Up to six lines have a band, more have a bar at their ends, since bands that overlap are a mash.
+have their names at their ends. Up to six lines have a band, or a bar if they are single points; more have a bar at their ends,
+since bands that overlap are a mash.
 """
 
 from __future__ import annotations
@@ -76,15 +77,15 @@ def draw(
     missing: Sequence[str] = (),
     direct: bool | None = None,
     spread: Spread | None = None,
-    best_first: bool = True,
+    best_first: bool | None = True,
     colors: Sequence[str] | None = None,
     named: bool = True,
 ) -> list[Line2D]:
     """Draw a line for each name, with its name; the lines are returned.
 
     xlim, ylim: the ends of the scales. missing: names without a line, which come last.
-    best_first: whether a legend begins with the line that ends highest, or lowest. colors: of each line; all are then without
-    dashes. named: whether the names are drawn.
+    best_first: whether a legend begins with the line that ends highest, or lowest; None for the order of the names. colors: of each
+    line; all are then without dashes. named: whether the names are drawn.
     """
     n = len(curves) + len(missing)
     spread = ("band" if n <= FEW else "end") if spread is None else spread
@@ -95,19 +96,24 @@ def draw(
         (line,) = ax.plot(curve.x, curve.y, color=color, linestyle=dashes, linewidth=1.8, markersize=4.5, label=name)
         line.set(marker=marker if longest <= 20 or len(curve.x) == 1 else "none")
         line.set(clip_on=False, zorder=3)  # a marker at accuracy 1 lies on the frame, which would cut it in half
-        if spread == "band" and curve.half is not None:
+        if spread == "band" and curve.half is not None and len(curve.x) > 1:
             low, high = ([y + sign * half for y, half in zip(curve.y, curve.half, strict=True)] for sign in (-1, 1))
             ax.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
         lines.append(line)
+    found = [str(line.get_color()) for line in lines]
     if spread == "end":
-        _bars(ax, list(curves.values()), [str(line.get_color()) for line in lines])
+        _bars(ax, list(curves.values()), found)
+    if spread == "band":  # that of a single point has no width
+        points = [(curve, color) for curve, color in zip(curves.values(), found, strict=True) if len(curve.x) == 1]
+        for i, (curve, color) in enumerate(points):
+            _bar(ax, curve, color, 4.0 * i - 2.0 * (len(points) - 1))
     ax.set(xlim=xlim, ylim=ylim)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     if named and n:
         if _is_direct(direct, n):
-            _label_ends(ax, curves, [str(line.get_color()) for line in lines], missing, 16.0 if spread == "end" else 0.0)
+            _label_ends(ax, curves, found, missing, 16.0 if spread == "end" else 0.0)
         else:
             legend(ax, curves, lines, missing, best_first)
     return lines
@@ -115,16 +121,21 @@ def draw(
 
 def _bars(ax: Axes, curves: Sequence[Curve], colors: Sequence[str]) -> None:
     """A bar of the confidence interval at the end of each line, side by side where they would be at the same height."""
-    from matplotlib.transforms import ScaledTranslation
-
     order = sorted(range(len(curves)), key=lambda i: curves[i].y[-1])
-    figure: Any = ax.figure
     for place, i in enumerate(order):
-        x, y, half = curves[i].x, curves[i].y, curves[i].half
-        if half is not None:
-            aside = ScaledTranslation((5 + 4 * (place % 4)) / 72, 0, figure.dpi_scale_trans)
-            bar = ax.vlines(x[-1], y[-1] - half[-1], y[-1] + half[-1], colors=colors[i], linewidth=1.2)
-            bar.set(transform=ax.transData + aside, clip_on=False)
+        _bar(ax, curves[i], colors[i], 5 + 4.0 * (place % 4))
+
+
+def _bar(ax: Axes, curve: Curve, color: str, aside: float) -> None:
+    """A bar of the confidence interval at the end of a line, some points to its right; none for a single run."""
+    from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
+
+    x, y, half = curve.x, curve.y, curve.half
+    if half is not None:
+        figure: Any = ax.figure
+        bar = ax.vlines(x[-1], y[-1] - half[-1], y[-1] + half[-1], colors=color, linewidth=1.2)
+        bar.set(transform=ax.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans), in_layout=False)
+        bar.set_clip_box(TransformedBbox(Bbox([[-1, 0], [2, 1]]), ax.transAxes))  # cut where the scale ends, but not beside it
 
 
 def legend(
@@ -132,15 +143,15 @@ def legend(
     curves: Mapping[str, Curve],
     lines: Sequence[Line2D],
     missing: Sequence[str],
-    best_first: bool,
+    best_first: bool | None,
     left: float | None = None,
 ) -> None:
-    """The names of lines in a legend, those that end best first; it is beside the axes where the figure makes room.
+    """The names of lines in a legend, beside the axes where the figure makes room.
 
-    left: where it begins, in parts of the width of the axes, if room was left within them.
+    best_first: as in `draw`. left: where it begins, in parts of the width of the axes, if room was left within them.
     """
     last = {line: curve.y[-1] for line, curve in zip(lines, curves.values(), strict=True)}
-    ordered = sorted(lines, key=last.__getitem__, reverse=best_first)
+    ordered = list(lines) if best_first is None else sorted(lines, key=last.__getitem__, reverse=best_first)
     names = [str(line.get_label()) for line in ordered] + list(missing)
     ordered += [ax.plot([], [], linestyle="none")[0] for _ in missing]
     where: dict[str, Any] = {"loc": "best", "framealpha": 0.7, "edgecolor": "none"}

@@ -43,8 +43,8 @@ def forgetting_curves(
     (As in Fig. 2 of Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017.)
 
     R: an accuracy matrix [time, T], or [S, time, T], of which the mean over the seeds is drawn, with a line for each experience,
-        from dark to light; or a mapping from names to such matrices of one T, with a panel for each experience and a line for each
-        name.
+        from dark to light, and in its order in a legend; or a mapping from names to such matrices of one T, with a panel for each
+        experience and a line for each name.
     seen: as in `cl.metrics`, where there is not one time per experience. Experiences that it never reaches are not drawn.
     labels: the names of the experiences, T of them; by default they are numbered from 1.
     missing: of a mapping, names that come last in the legend, without a line.
@@ -75,7 +75,8 @@ def forgetting_curves(
         "xlim": (1 - margin, last + margin),
         "ylim": canvas.limits(least, higher_is_better) if ends is None else ends,
         "spread": spread,
-        "best_first": higher_is_better is not False,
+        # Experiences come in their order, as their colours do; methods as in other pictures.
+        "best_first": None if isinstance(R, Tensor) else higher_is_better is not False,
     }
     if isinstance(R, Tensor):
         shown = {name: curves[""] for name, curves in zip(named, found, strict=False)}

@@ -29,6 +29,7 @@ from cl_func.select.splits import Make, Split
 from cl_func.sweeps.chosen import Chosen
 from cl_func.sweeps.grids import Grid
 from cl_func.sweeps.planning import as_seeds
+from cl_func.sweeps.run_config import stream_key
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.summaries import Metric
 from cl_func.sweeps.sweep import sweep as run_sweep
@@ -191,8 +192,8 @@ def _by(metric: Metric | None) -> str:
 
 def how(selection: Selection, benchmark: Benchmark | Make, fresh: Sequence[int], rounds: str = "") -> str:
     """How a point was chosen, in words that name the seeds; rounds: of what procedure, such as ", by successive halving"."""
-    has_valid = isinstance(benchmark, Benchmark) and benchmark.valid is not None
-    data = selection.data_of_valid if has_valid else selection.data
+    first = benchmark if isinstance(benchmark, Benchmark) else benchmark(stream_key(fresh[0]))
+    data = selection.data if first.valid is None else selection.data_of_valid
     n, row = len(fresh), list(range(fresh[0], fresh[0] + len(fresh)))
     listed = f"{fresh[0]} to {fresh[-1]}" if n > 2 and fresh == row else ", ".join(map(str, fresh))
     return f"chosen on {data}{_by(selection.metric)}{rounds}, with the seed{'s' if n > 1 else ''} {listed}"

@@ -26,6 +26,7 @@ from cl_func.storage import files, resuming
 from cl_func.storage.fingerprint import Entries
 from cl_func.storage.format import PATTERN, Progress, SavedRun, newest, number
 from cl_func.transforms import Compiled
+from cl_func.tree.structure import by_path
 
 if TYPE_CHECKING:
     from cl_func.storage.checkpoint import Checkpoint
@@ -87,7 +88,7 @@ class RunCheckpointer:
     def check_entry(self, entry: Any) -> None:
         """Check that a new entry can be stacked with the saved ones: the same names, shapes and dtypes."""
         before = dict(zip(self.columns, self.history[-1], strict=True)) if self.history else {}
-        now = dict(tree.items(entry))
+        now = by_path("probe", entry)
         shapes = [{path: (leaf.dtype, leaf.shape) for path, leaf in entry.items()} for entry in (before, now)]
         if self.history and shapes[0] != shapes[1]:
             raise ValueError(

@@ -25,6 +25,7 @@ from cl_func.sweeps.run_config import FirstRun, Run, RunConfig, streams
 from cl_func.sweeps.taps import LaneTap
 from cl_func.transforms import _lenient, _vmap
 from cl_func.transforms import compile as compiled
+from cl_func.tree.structure import by_path
 
 F = TypeVar("F")
 AutoInt = int | Literal["auto"]
@@ -110,6 +111,7 @@ class SweepJob:
             if tick is not None:
                 tick()
             entry = probe(state, exp)
+            by_path("probe", entry)  # at once, and not when the runs are done
             if watch is not None:
                 watch.mark()
             return entry
@@ -133,7 +135,7 @@ class SweepJob:
         if watch is not None:
             compile_times.record(config.strategy.update, single, benchmarks[0].train[0], lanes, watch.seconds())
         by_lane = [history] if lanes == 1 else [tree.map(lambda leaf, i=i: leaf[:, i], history) for i in range(len(runs))]
-        return [{path or "value": leaf.cpu().numpy() for path, leaf in tree.items(lane)} for lane in by_lane]
+        return [{path or "value": leaf.cpu().numpy() for path, leaf in by_path("probe", lane).items()} for lane in by_lane]
 
     def _checkpointer(self, runs: Sequence[Run], interrupted: Sequence[InterruptedRun]) -> RunCheckpointer | None:
         """The checkpointer of a chunk, with its own folder; it resumes where the runs were interrupted."""

@@ -37,6 +37,7 @@ class RunsPictures:
         @property
         def _measure(self) -> str: ...
         def _is_aligned(self, history: Tensor) -> bool: ...
+        def _is_after_each(self, history: Tensor) -> bool: ...
         @property
         def _standing(self) -> over_seeds.Standing: ...
 
@@ -58,6 +59,8 @@ class RunsPictures:
         Raises TypeError or ValueError for other histories and options.
         """
         found = self._measured(history, higher_is_better)
+        if found[1].ndim > len(self.axes) and self._is_after_each(found[1]):
+            options = {"xlabel": "experiences trained on", **options}
         return figures.timeline(self.axes, self._standing, *found, labels, options, self._is_aligned(found[1]))
 
     def plot_matrix(

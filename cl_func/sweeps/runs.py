@@ -335,7 +335,8 @@ class Runs(RunsPictures):
         """An xarray Dataset, `runs.to_xarray().to_netcdf("runs.nc")`: the axes are dimensions, with their labels as coordinates.
 
         Its variables are the histories, with the further dimensions "time", "test_experience" and the like, and `finished`,
-        `diverged` and `constant`; its attributes are those of the runs. Raises ValueError for names that NetCDF does not allow, or
+        `diverged` and `constant`; its attributes are those of the runs. Select from it by a dict, `.sel({"method": ["ER"]})`:
+        `method` and `drop` are arguments of xarray's own `sel`. Raises ValueError for names that NetCDF does not allow, or
         of which two would be the same, and TypeError for labels that `save` would refuse, too.
         """
         dims = named_axes.dimensions(self.history, len(self.axes), self._measure)
@@ -435,6 +436,15 @@ class Runs(RunsPictures):
         """Whether the entries of a history [*axes, time, T] are those after each of the T experiences, as far as is known."""
         known = (None, None), (1, history.shape[-1])
         return all((own.get("every"), own.get("experiences")) in known for own in joining.attributes_of_parts(self.attributes))
+
+    def _is_after_each(self, history: Tensor) -> bool:
+        """Whether the entries of a history [*axes, time, ...] are known to be those after each experience.
+
+        In an online stream they are not, although there is one after each of its pieces: its test stream has fewer experiences.
+        """
+        time, R = len(self.axes), self.history.get(self._measure, history)
+        known = (self.attributes.get("every"), self.attributes.get("experiences")) == (1, history.shape[time])
+        return known and (R.ndim != time + 2 or R.shape[time] == R.shape[time + 1])
 
     def _summary(self, point: over_seeds.Point = ()) -> str:
         """How many runs of a point, or of all points, went wrong: "2 of 10 diverged, 3 of 10 unfinished"; empty if none did."""

@@ -80,3 +80,19 @@ def items(tree: PyTree) -> list[tuple[str, Any]]:
     """(path, leaf) of every leaf, from left to right."""
     paths, values, _ = optree.tree_flatten_with_path(tree, namespace=NAMESPACE)
     return [(".".join(str(entry) for entry in path), value) for path, value in zip(paths, values, strict=True)]
+
+
+def by_path(name: str, tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """The leaves of a tree by their paths. Raises ValueError, naming both, for two of one path: {"a": {"b": x}, "a.b": y}.
+
+    name: of the argument that the tree is of, or is made by. is_leaf: what is a leaf although it is a tree.
+    """
+    paths, values, _ = optree.tree_flatten_with_path(tree, is_leaf=is_leaf, namespace=NAMESPACE)
+    found: dict[str, Any] = {}
+    keys: dict[str, str] = {}
+    for entries, value in zip(paths, values, strict=True):
+        path, own = ".".join(str(entry) for entry in entries), "".join(f"[{entry!r}]" for entry in entries)
+        if path in found:
+            raise ValueError(f"{name}: {keys[path]} and {own} both have the path {path!r}; rename a key that contains a dot.")
+        found[path], keys[path] = value, own
+    return found

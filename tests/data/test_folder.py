@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import struct
 import warnings
 
 import made_files
@@ -113,6 +114,27 @@ def test_images_of_any_format_depth_and_mode(tmp_path):
     )
 
 
+def test_links_to_folders_are_followed_and_none_is_read_twice(tmp_path):
+    path = made_files.photos(tmp_path, split=("train", "test"))
+    data.from_folder(path)
+    elsewhere, cat = tmp_path / "elsewhere", path / "train" / "cat"
+    made_files.save(elsewhere / "deep" / "0.png", made_files.image(7))
+    (cat / "sub").mkdir()
+    (cat / "000.png").rename(cat / "sub" / "000.png")
+    links = {"more": elsewhere, "again": elsewhere, "the/same": elsewhere / "deep", "a": cat / "sub", "sub/up": cat}
+    for name, target in links.items():
+        (cat / name).parent.mkdir(exist_ok=True)
+        (cat / name).symlink_to(target, target_is_directory=True)
+    (elsewhere / "back").symlink_to(elsewhere, target_is_directory=True)
+    for _ in range(2):  # what was kept of the folder before does not count, and what is kept now has them too
+        train, _ = data.from_folder(path)
+        assert sorted(train.x[train.y == 0][:, 0, 0, 0].tolist()) == [0, 1, 2, 3, 4, 7]
+    made_files.save(elsewhere / "deep" / "0.png", made_files.image(9))
+    assert 9 in data.from_folder(path)[0].x[:, 0, 0, 0]
+    names = [str(file.relative_to(cat)) for file in data.folder.files_below(cat)]
+    assert names == ["001.png", "002.png", "003.png", "004.png", "again/deep/0.png", "sub/000.png"]
+
+
 def test_what_would_be_lost_is_refused(tmp_path):
     path = made_files.photos(tmp_path, split=("train", "test"))
     bad = path / "train" / "dog" / "z.png"
@@ -126,6 +148,32 @@ def test_what_would_be_lost_is_refused(tmp_path):
     PIL.Image.fromarray(np.full((8, 6), 40000, dtype=np.uint16)).save(bad)
     with pytest.raises(ValueError, match=r"z\.png: holds more than 8 bits a channel"):
         data.from_folder(path, cache=False)
+
+
+@pytest.mark.parametrize("name", made_files.deep_images())
+def test_colours_of_more_than_8_bits_are_refused(tmp_path, name):
+    """Pillow reads them as 8-bit RGB, without a word."""
+    path = made_files.photos(tmp_path, split=("train", "test"))
+    file = path / "train" / "cat" / name
+    file.write_bytes(made_files.deep_images()[name])
+    with PIL.Image.open(file) as image:
+        image.load()  # it is not for another fault that it is refused
+    with pytest.raises(ValueError, match=rf"{name}: holds more than 8 bits a channel \(.*\); convert it to 8 bits first"):
+        data.from_folder(path, size=(8, 6), cache=False)
+
+
+def test_colours_of_8_bits_or_fewer_are_read(tmp_path):
+    path = made_files.photos(tmp_path, classes=("cat",), split=("train", "test"))
+    content = made_files.image(0) // 32
+    files = {"a.ppm": b"P6 6 8 7\n" + content.tobytes(), "b.ppm": b"P3 6 8 7\n" + " ".join(map(str, content.flatten())).encode()}
+    masks = struct.pack("<3I", 0xF800, 0x7E0, 0x1F)  # 5, 6 and 5 bits, 16 a pixel
+    bmp = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 66 + 96, 0, 66, 40, 6, -8, 1, 16, 3, 96, 0, 0, 0, 0) + masks + bytes(96)
+    for name, values in {**files, "c.bmp": bmp}.items():
+        (path / "test" / "cat" / name).write_bytes(values)
+    read = data.from_folder(path, cache=False)[1].x[2:]
+    assert read[0, :, 0, 0].tolist() == [round(value * 255 / 7) for value in content[0, 0].tolist()]
+    assert torch.equal(read[0], read[1])
+    assert not read[2].any()
 
 
 def test_sizes(tmp_path):

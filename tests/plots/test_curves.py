@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from made_runs import make, swept
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from test_plots import assert_apart, drawn, runs
 
@@ -32,6 +33,17 @@ def same_lines(found, wanted):
         assert found[name][1] == pytest.approx(y, nan_ok=True)
 
 
+def same_bars(ax, *curves):
+    """The axes have a bar of the interval at the end of each line, in its colour."""
+    bars = [one for one in ax.collections if isinstance(one, LineCollection)]
+    of_lines = {line.get_ydata()[-1]: line.get_color() for line in ax.lines if len(line.get_ydata())}
+    assert len(bars) == len(curves)
+    for bar, values in zip(bars, curves, strict=True):
+        mean, half = (part[-1].item() for part in metrics.mean_ci(values.double(), 0.95))
+        assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([mean - half, mean + half])
+        assert to_hex(bar.get_color()[0]).lower() == next(c for y, c in of_lines.items() if y == pytest.approx(mean)).lower()
+
+
 def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
@@ -45,13 +57,33 @@ def test_forgetting_curves():
     same_lines(lines(ax), wanted)
     assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("ER", "experiences trained on", "accuracy")
     assert ax.get_ylim() == (0, 1)
-    assert legend(ax) == ["experience 3", "experience 2", "experience 1"]
+    assert legend(ax) == ["experience 1", "experience 2", "experience 3"]  # by number, as the colours, and not by where lines end
+    assert legend(plots.forgetting_curves(R, higher_is_better=False)) == legend(ax)
     assert len({line.get_color() for line in ax.lines}) == 3
     assert_apart(ax)
     several = torch.stack([R, R - 0.1 * R])
     ax = plots.forgetting_curves(several, labels=["cats", "dogs", "cars"])
     assert lines(ax)["dogs"][1] == pytest.approx([0.76, 0.475])
-    assert sum(isinstance(one, PolyCollection) for one in ax.collections) == 3
+    assert sum(isinstance(one, PolyCollection) for one in ax.collections) == 2
+    same_bars(ax, several[:, 2:, 2])  # the last experience is a single point, of which a band has no width
+
+
+def test_a_single_point_has_a_bar_for_its_interval():
+    """Within the scale, and beside those of other names; not where there is no interval, or none is to be drawn."""
+    runs = {name: torch.stack([R, R - shift]).clamp(0, 1) for name, shift in (("ER", 0.1), ("EWC", 0.2))}
+    panels = plots.forgetting_curves(runs).panels
+    same_bars(panels["experience 3"], *(values[:, 2:, 2] for values in runs.values()))
+    same_bars(panels["experience 1"])
+    lone = plots.accuracy_timeline({"ER": torch.tensor([[0.9], [0.6]])})
+    same_bars(lone, torch.tensor([[0.9], [0.6]]))
+    lone.figure.draw_without_rendering()
+    (bar,) = lone.collections
+    extent, frame = bar.get_window_extent(), lone.bbox
+    assert extent.y1 > frame.y1  # the interval goes beyond 1
+    assert (bar.get_clip_box().y0, bar.get_clip_box().y1) == pytest.approx((frame.y0, frame.y1))
+    same_bars(plots.learning_curve(torch.tensor([[1.0], [2.0]])), torch.tensor([[1.0], [2.0]]))
+    same_bars(plots.accuracy_timeline({"ER": torch.tensor([[0.9]])}))
+    same_bars(plots.accuracy_timeline({"ER": torch.tensor([[0.9], [0.6]])}, spread="none"))
 
 
 def test_forgetting_curves_of_an_online_stream_begin_where_an_experience_does():

@@ -119,7 +119,9 @@ def test_timelines_of_different_lengths_and_many_names_stay_apart():
 
 
 def test_timeline_of_a_single_time():
-    assert_apart(plots.accuracy_timeline({"ER": torch.tensor([[0.5], [0.6]])}))
+    ax = plots.accuracy_timeline({"ER": torch.tensor([[0.5], [0.6]])})
+    assert_apart(ax)
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
 # ---------------------------------------------------------------- heat maps

@@ -111,6 +111,10 @@ def test_a_valid_stream_is_taken_as_it_is():
     assert [len(exp) for exp in seen.train] == [len(held.train[i]) for i in range(3)]
     assert [len(exp) for exp in seen.test] == [len(held.valid[i]) for i in range(3)]
     assert point.how == "chosen on the first 3 experiences of the validation stream, with the seeds 10000 to 10002"
+    for choose in (cl.select.validation(0.2).choose, cl.select.successive_halving(cl.select.validation(0.2)).choose):
+        each = choose(STRATEGY, lambda key: cl.streams.with_validation(from_key(key), 0.3, key=key), GRID, sweep=Recorded())
+        assert each.how.startswith("chosen on the validation stream")
+        assert choose(STRATEGY, from_key, GRID, sweep=Recorded()).how.startswith("chosen on a held-out 20% of each experience")
     online = cl.streams.split_online(held, 50)
     cl.select.validation().choose(STRATEGY, online, GRID, sweep=swept)
     assert (swept.calls[2]["benchmark"].train, swept.calls[2]["benchmark"].test) == (online.train, held.valid)

@@ -7,6 +7,7 @@ import json
 import pickle
 
 import pytest
+import torch
 
 import cl_func as cl
 
@@ -113,6 +114,20 @@ def test_a_tap_that_raises(tmp_path):
         _, history = run(cl.taps.warn(broken))
     assert len(caught) == 4
     assert cl.tree.equal(history, run(lambda time, entry: None)[1])
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines, cl.taps.tensorboard])
+def test_two_numbers_of_one_name_are_refused(tmp_path, make):
+    """One of them would be lost, or both be under one name."""
+    tap = make(tmp_path / "log")
+    entry = {"valid": {"loss": torch.tensor(1.0)}, "valid.loss": torch.tensor(2.0)}
+    with pytest.raises(ValueError, match=r"probe: \['valid'\]\['loss'\] and \['valid.loss'\] both have the path 'valid.loss'"):
+        tap(0, entry)
+
+
+def test_two_cells_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"probe: 'a' and 'a\[0\]' both have a number 'a\[0\]'; rename one of them"):
+        cl.taps.csv(tmp_path / "log")(0, {"a": torch.zeros(2), "a[0]": torch.tensor(1.0)})
 
 
 def test_bad_arguments():

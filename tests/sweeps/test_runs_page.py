@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pages
+import torch
 
 import cl_func as cl
 
@@ -19,4 +20,7 @@ def test_blocks(tmp_path, monkeypatch, capsys):
     assert "| method | average_accuracy (3 seeds) | forgetting (3 seeds) | average_loss (3 seeds) |" in said
     assert "\\begin{tabular}{lccc}" in said
     assert repr(names["again"]) == repr(names["both"]) == repr(cl.Runs.load("both.safetensors"))
+    alone = names["both"].at(method=["ER"])
+    assert names["part"].axes == alone.axes
+    assert torch.equal(names["part"]["accuracy"], alone["accuracy"])
     assert set(names["derpp"].best()) == {"opt.lr", "alpha"}

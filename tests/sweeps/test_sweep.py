@@ -286,6 +286,22 @@ def test_a_failing_run_is_not_hidden():
         cl.sweep(STRATEGY, BENCH, seeds=1, probe=probe, **PLAIN)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_two_histories_of_one_name_are_refused_at_once(tmp_path, lanes):
+    """One of them would be lost. A checkpoint with them could not be read."""
+    entries = []
+
+    def probe(state, exp=None):
+        return {"valid": {"loss": state.opt.lr}, "valid.loss": 2 * state.opt.lr}
+
+    both = r"probe: \['valid'\]\['loss'\] and \['valid.loss'\] both have the path 'valid.loss'; rename a key that contains a dot"
+    with pytest.raises(ValueError, match=both):
+        cl.sweep(STRATEGY, BENCH, seeds=2, probe=probe, tap=lambda *entry: entries.append(entry), lanes=lanes, compile=False)
+    assert not entries
+    with pytest.raises(ValueError, match=both):
+        cl.scan(STRATEGY.update, STRATEGY.init(cl.key(0)), BENCH.train, probe, checkpoint=cl.Checkpoint(tmp_path, every=1))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
@@ -399,6 +415,21 @@ def test_as_many_entries_as_experiences_need_not_be_those_after_them():
     assert cl.Runs.join({"a": usual, "b": usual}).metric("forgetting").shape == (2, 2)
     assert usual.metric("forgetting").shape == (2,)
     assert usual.plot_timeline().get_xlabel() == "experiences trained on"
+
+
+def test_timelines_of_what_is_measured_after_each_experience_are_labelled_alike():
+    method = cl.strategies.naive(registry.MODEL, registry.SGD)
+    for bench, label in ((registry.BENCH, "experiences trained on"), (cl.streams.split_online(registry.BENCH, 4), "time")):
+        probe = cl.probes.join(cl.evaluate(registry.MODEL, bench.test), cl.probes.weight_norm())
+        runs = cl.sweep(method, bench, seeds=2, probe=probe, compile=False, progress=False)
+        joined = cl.Runs.join({"a": runs, "b": runs})
+        for one in (runs, joined, joined.at(method="a")):
+            assert one.plot_timeline().get_xlabel() == label
+            assert one.plot_timeline("weight_norm").get_xlabel() == label
+        assert runs.plot_timeline("weight_norm", xlabel="tasks").get_xlabel() == "tasks"
+    probe = cl.probes.join(cl.evaluate(registry.MODEL, registry.BENCH.test), cl.probes.weight_norm())
+    rarely = cl.sweep(method, registry.BENCH, seeds=2, probe=probe, every=2, compile=False, progress=False)
+    assert rarely.plot_timeline("weight_norm").get_xlabel() == "time"
 
 
 def test_streams_in_two_orders_are_said():

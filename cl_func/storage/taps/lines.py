@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_func import tree
 from cl_func.storage import files
 from cl_func.storage.taps.numbers import Labels, cells, check_path
 from cl_func.tree import PyTree
+from cl_func.tree.structure import by_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def json_lines(path: str | Path) -> Lines:
 
 
 def _json_line(time: int, entry: PyTree, labels: Labels) -> str:
-    numbers = {name or "value": leaf.tolist() for name, leaf in tree.items(entry)}
+    numbers = {name or "value": leaf.tolist() for name, leaf in by_path("probe", entry).items()}
     return json.dumps({**(labels or {}), "time": time, **numbers}) + "\n"
 
 

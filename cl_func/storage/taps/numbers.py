@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import optree
 from torch import Tensor
 
-from cl_func import tree
 from cl_func.core.traces import Steps
 from cl_func.tree import PyTree
+from cl_func.tree.structure import by_path
 
 Labels = Mapping[str, Any] | None  # of a run of a sweep: name -> a Python number, or a list of them; None without a sweep
 
@@ -49,19 +48,22 @@ def traces(entry: PyTree) -> list[str]:
 
 def cells(entry: PyTree) -> dict[str, str]:
     """The cells of a row by name, full precision: a number each, and of a trace its numbers and its values as JSON."""
-    found = dict[str, str]()
+    found, owners = dict[str, str](), dict[str, str]()
     for name, node in _nodes(entry):
         if isinstance(node, Steps):
-            found |= {f"{name}.numbers": json.dumps(node.numbers.tolist()), f"{name}.values": json.dumps(node.values.tolist())}
+            row = {f"{name}.numbers": json.dumps(node.numbers.tolist()), f"{name}.values": json.dumps(node.values.tolist())}
         else:
-            for index in itertools.product(*map(range, node.shape)):
-                found[_indexed(name, index)] = repr(node[index].item())
+            row = {_indexed(name, i): repr(node[i].item()) for i in itertools.product(*map(range, node.shape))}
+        for cell, text in row.items():
+            if cell in found:
+                raise ValueError(f"probe: {owners[cell]!r} and {name!r} both have a number {cell!r}; rename one of them.")
+            found[cell], owners[cell] = text, name
     return found
 
 
 def _nodes(entry: PyTree) -> list[tuple[str, Tensor | Steps]]:
-    paths, nodes, _ = optree.tree_flatten_with_path(entry, is_leaf=lambda n: isinstance(n, Steps), namespace=tree.NAMESPACE)
-    return [(".".join(map(str, path)) or "value", node) for path, node in zip(paths, nodes, strict=True)]
+    found = by_path("probe", entry, is_leaf=lambda n: isinstance(n, Steps))
+    return [(name or "value", node) for name, node in found.items()]
 
 
 def _indexed(name: str, index: tuple[int, ...]) -> str:
