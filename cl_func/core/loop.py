@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from cl_func import checks, signatures, tree
+from cl_func import checks, signatures, tree, user_warnings
 from cl_func.checks import positive_int
+from cl_func.core import divergence
 from cl_func.core.checkpointing import CheckpointConfig, Checkpointer
 from cl_func.core.closed import ClosedCheck
 from cl_func.core.kinds import E, Probe, S, Strategy, Update
@@ -73,6 +74,8 @@ def scan(
         a dict, is then shorter than the stream, and its "stopped", [time] bool, holds the answers.
     progress: show a bar on stderr that counts the experiences (with tqdm), or a line from time to time (without); None shows it
         only where somebody looks, in a terminal or a notebook.
+    A warning is given if at the end the model's loss is NaN.
+
     Raises TypeError, naming the leaf, for an update that changes the structure of the state, or the shape, dtype or device of a
     leaf; fields that are None may be filled. For a state that grows, write your own for loop.
     """
@@ -97,9 +100,16 @@ def scan(
         raise checks.type_error("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
     how: Any = {"every": every, "donate": donate, "tap": tap, "stop": stop, "progress": progress}
     if checkpoint is None:
-        return run_stream(update, state, stream, probe, **how)
-    with checkpoint.open_run(update, state, stream, probe, every, stop) as checkpointer:
-        return run_stream(update, checkpointer.resume(state), stream, probe, checkpointer=checkpointer, **how)
+        end, history = run_stream(update, state, stream, probe, **how)
+    else:
+        with checkpoint.open_run(update, state, stream, probe, every, stop) as checkpointer:
+            end, history = run_stream(update, checkpointer.resume(state), stream, probe, checkpointer=checkpointer, **how)
+    if history is not None and divergence.has_diverged(history):
+        user_warnings.warn(
+            "scan: the run has diverged, at the end the loss is NaN; its accuracies are those of guessing. Lower the learning "
+            "rate, or find the first step that gave NaN with cl.check_finite(update)."
+        )
+    return end, history
 
 
 def run_stream(

@@ -27,6 +27,8 @@ def multi_head(model: Model, masks: Tensor) -> Model:
     masks [T, C] bool: the classes of each task, such as `class_masks(benchmark.train)`. A masked logit is -1e9: finite, so
     that no loss of it is NaN, and its probability is 0. Task labels must lie in 0..T-1.
 
+    A class that several tasks have is one output that they share; a warning says so.
+
     Raises TypeError for masks that are no bool tensor, ValueError for a wrong shape, for a task without classes, and from `apply`
     without `task`.
     """
@@ -40,6 +42,12 @@ def multi_head(model: Model, masks: Tensor) -> Model:
     empty = (~masks.any(1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"masks: the tasks {empty} have no class; mark at least one class in each row.")
+    shared = (masks.sum(0) > 1).nonzero().flatten().tolist()
+    if shared:
+        user_warnings.warn(
+            f"masks: several tasks have the classes {shared}, whose outputs they share, so that heads are not layers of their own. "
+            "Number the classes of each task apart, such as 0..4 and 5..9, as cl.streams.task_incremental does."
+        )
     return dataclasses.replace(model, apply=MultiHead(model, masks))
 
 

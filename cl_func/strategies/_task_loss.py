@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
 from torch import Tensor
 
-from cl_func import checks, signatures
+from cl_func import checks, signatures, user_warnings
 from cl_func.core import Loss
 from cl_func.experiences import Experience
 from cl_func.losses import cross_entropy, mask_logits, target_of, weighted_mean
@@ -26,7 +31,27 @@ def task_loss(model: Model, loss: Loss | None) -> Loss:
         raise ValueError(
             "model: in a multi-head model the classes of a row's task compete, which is for class labels; give a single head."
         )
+    own = [part.apply for part in _parts(loss) if isinstance(part, Model)]
+    if not any(one is model.apply for one in own) and any(one is inner for one in own for inner in _parts(model.apply)):
+        user_warnings.warn(
+            "loss: it is of a model that `model` is made from, so that training goes past what was put around it, such as its "
+            "normalisation, its heads or its augmentation; make the loss of the strategy's own model."
+        )
     return loss
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """A function and what it is made of, from the outside in."""
+    yield value
+    inside: Iterable[Any] = ()
+    if isinstance(value, partial):
+        inside = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, (list, tuple)):
+        inside = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    for part in inside:
+        yield from _parts(part)
 
 
 def mean_loss(rows: RowLosses, outputs: Tensor, exp: Experience, classes: Tensor | None = None) -> Tensor:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, trace, user_warnings
+from cl_func.core import divergence
 from cl_func.storage import files
 from cl_func.sweeps import (
     chosen,
     comparison,
-    divergence,
     frames,
     joining,
     labelled_arrays,

@@ -239,3 +239,22 @@ def test_parameters_without_a_gradient_are_named(run):
     state = state.replace(model=state.model.replace(params=params))
     with pytest.raises(TypeError, match=r"state.model.params: '0.num_batches_tracked' is int64\[\], which has no gradient; give"):
         run(step)(state, registry.BENCH.train[0])
+
+
+def test_a_scan_that_diverged_says_so():
+    strategy = cl.strategies.naive(registry.MODEL, registry.SGD, batch_size=4)
+    probe = cl.evaluate(registry.MODEL, BENCH.test)
+    start = strategy.init(cl.key(0))
+    wild = tree.set(start, {"opt.lr": 1e30})
+    lanes = tree.stack([start, wild])
+    joined = cl.probes.join(test=probe, norm=cl.probes.weight_norm())
+    for update, state, measure in (
+        (strategy.update, wild, probe),
+        (strategy.update, wild, joined),
+        (cl.vmap(strategy.update), lanes, cl.vmap(probe)),
+    ):
+        with pytest.warns(UserWarning, match=r"scan: the run has diverged, .* cl\.check_finite\(update\)") as caught:
+            cl.scan(update, state, BENCH.train, measure)
+        assert [warning.filename for warning in caught] == [__file__]
+    cl.scan(strategy.update, start, BENCH.train, joined)
+    torch.func.vmap(lambda s: cl.scan(strategy.update, s, BENCH.train, probe)[1])(lanes)  # whose values cannot be read

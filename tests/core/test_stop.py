@@ -137,7 +137,9 @@ def test_a_rule_looks_at_one_evaluation_of_several():
 
 
 def test_a_diverged_run_stops():
-    _, history = run(cl.stop.diverged(), start=tree.set(START, {"opt.lr": 1e30}))
+    with pytest.warns(UserWarning, match="scan: the run has diverged, at the end the loss is NaN") as caught:
+        _, history = run(cl.stop.diverged(), start=tree.set(START, {"opt.lr": 1e30}))
+    assert [warning.filename for warning in caught] == [__file__]
     assert history["stopped"].tolist() == [True]
     assert history["loss"].isnan().all()
     rule = cl.stop.diverged()

@@ -740,7 +740,10 @@ def test_multi_head_errors():
             multi_head(base, masks)
     with pytest.raises(ValueError, match=r"masks: the tasks \[1\] have no class; mark at least one"):
         multi_head(base, torch.stack([ok[0], ~ok[0]]))
-    model = multi_head(base, ok)
+    with pytest.warns(UserWarning, match=r"masks: several tasks have the classes \[0, 1, 2, 3\].*Number the classes of each task"):
+        model = multi_head(base, ok)
+    with pytest.warns(UserWarning, match=r"masks: several tasks have the classes \[1\]"):
+        multi_head(base, torch.tensor([[True, True, False, False], [False, True, True, False]]))
     state = model.init(random.key(0))
     with pytest.raises(ValueError, match=r"task: a multi-head model needs the task label of each row; pass task=exp.tasks"):
         model.apply(state.params, state.buffers, gaussian(5, 6))

@@ -272,3 +272,18 @@ def test_one_target_a_row_need_not_be_a_column(name):
             parts.append(cl.experience(cl.Dataset(exp.source.x, y), exp.rows, index=int(exp.index)))
         ends.append(cl.fold(strategy.update, strategy.init(KEY), parts))
     assert all(torch.equal(a, b) for a, b in zip(*map(cl.tree.leaves, ends), strict=True))
+
+
+def test_a_loss_of_the_model_within_is_said():
+    """Training would go past what is around it: unnormalised, say, where evaluation is normalised."""
+    inner = cl.models.slim_resnet18((3, 8, 8), 4, width=2)
+    outer = cl.models.normalized(inner, [0.5] * 3, [2.0] * 3)
+    twice = cl.models.augmented(outer, cl.augment.horizontal_flip())
+    for loss in (cl.losses.cross_entropy, cl.losses.mean_squared_error):
+        for model, of in ((outer, inner), (twice, inner), (twice, outer)):
+            with pytest.warns(UserWarning, match="loss: it is of a model that `model` is made from") as caught:
+                cl.strategies.naive(model, cl.optim.sgd(0.1), loss=loss(of))
+            assert [warning.filename for warning in caught] == [__file__]
+        cl.strategies.naive(outer, cl.optim.sgd(0.1), loss=loss(outer))
+        cl.strategies.naive(inner, cl.optim.sgd(0.1), loss=loss(outer))  # such as views in training alone
+        cl.strategies.naive(inner, cl.optim.sgd(0.1), loss=loss(cl.models.slim_resnet18((3, 8, 8), 4, width=2)))

@@ -7,9 +7,13 @@ of guessing: a number like any other, and the same for every seed. Only the loss
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from cl_func import tree
+from cl_func.torch_private import in_dispatch_mode, in_transform
 
 
 def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
@@ -24,6 +28,14 @@ def diverged(history: Mapping[str, Tensor], finished: Tensor) -> Tensor:
     for part in _by_probe(history):
         found |= _diverged(part, finished)
     return found & finished
+
+
+def has_diverged(history: Any) -> bool:
+    """Whether a run has, or one of its lanes, by its history of leaves [time, ...]; not told of values that cannot be read."""
+    found = {path: leaf for path, leaf in tree.items(history) if isinstance(leaf, Tensor) and not leaf.is_meta}
+    if in_transform() or in_dispatch_mode() or not found:
+        return False
+    return bool(diverged(found, torch.ones((), dtype=torch.bool, device=next(iter(found.values())).device)))
 
 
 def _by_probe(history: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
