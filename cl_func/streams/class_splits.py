@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class ClassGroups(Lazy):
 def split_by_class(
     train: Source,
     test: Source,
-    n_experiences: int,
+    n_experiences: int | Sequence[int],
     *,
     class_order: Iterable[int] | None = None,
     key: Tensor | None = None,
@@ -56,22 +56,26 @@ def split_by_class(
 
     Experience j of `train`, and of `test`, holds all rows of the classes class_order[j*k : (j+1)*k] with k = C / n_experiences, in
     the order of the dataset; `classes` is the mask of these classes. The order is 0..C-1, or `class_order` (a permutation of the
-    classes), or drawn from `key`.
-    Raises ValueError if n_experiences does not divide C, class_order is no permutation, class_order and key are both given, train
-    and test differ in n_classes, sample shape or dtype, a class has no row in train, or an experience has no row in test.
+    classes), or drawn from `key`. For groups of other sizes give the number of classes of each: `[50, *[5] * 10]` begins with half
+    of 100 classes (Hou et al., "Learning a unified classifier incrementally via rebalancing", CVPR 2019).
+    Raises ValueError if n_experiences does not divide C, or sizes do not add up to it, class_order is no permutation, class_order
+    and key are both given, train and test differ in n_classes, sample shape or dtype, a class has no row in train, or an experience
+    has no row in test.
 
     >>> from cl_func.data import digits
     >>> bench = split_by_class(*digits(), n_experiences=5)
     >>> bench.train[1].classes.nonzero().flatten().tolist()
     [2, 3]
+    >>> [int(exp.classes.sum()) for exp in split_by_class(*digits(), n_experiences=[6, 2, 2]).train]
+    [6, 2, 2]
     """
-    return _benchmark(*class_groups(train, test, n_experiences, class_order, key))
+    return _benchmark(*class_groups(train, test, n_experiences, class_order, key, uneven=True))
 
 
 def task_incremental(
     train: Source,
     test: Source,
-    n_experiences: int,
+    n_experiences: int | Sequence[int],
     *,
     class_order: Iterable[int] | None = None,
     key: Tensor | None = None,
@@ -85,8 +89,8 @@ def task_incremental(
     >>> bench.test[3].task
     tensor(3)
     """
-    both = class_groups(train, test, n_experiences, class_order, key)
-    return _benchmark(*(dataclasses.replace(groups, tasks=tuple(range(n_experiences))) for groups in both))
+    both = class_groups(train, test, n_experiences, class_order, key, uneven=True)
+    return _benchmark(*(dataclasses.replace(groups, tasks=tuple(range(len(groups.rows)))) for groups in both))
 
 
 def domain_incremental(
@@ -123,7 +127,12 @@ def _relabelled(groups: ClassGroups, per_group: int) -> ClassGroups:
 
 
 def class_groups(
-    train: Source, test: Source, n_experiences: int, class_order: Iterable[int] | None, key: Tensor | None
+    train: Source,
+    test: Source,
+    n_experiences: int | Sequence[int],
+    class_order: Iterable[int] | None,
+    key: Tensor | None,
+    uneven: bool = False,
 ) -> tuple[ClassGroups, ClassGroups]:
     """The class-incremental experiences of train and of test, with the arguments checked; errors as in `split_by_class`."""
     check_pair(train, test)
@@ -133,20 +142,33 @@ def class_groups(
     # A Dataset that counts its classes counts a class 0 that is none, where labels are numbered from 1.
     from_1 = [int(y.min()), int(y.max())] == [1, n_classes - 1]
     subtract = f"no row has the label 0, labels seem to go from 1 to {n_classes - 1}: number them from 0, subtract 1 (y - 1)."
-    if n_classes % positive_int("n_experiences", n_experiences):
-        if from_1 and (n_classes - 1) % n_experiences == 0:
-            raise ValueError(
-                f"n_experiences: {n_experiences} does not divide the {n_classes} classes 0..{n_classes - 1}; {subtract}"
-            )
-        divisors = ", ".join(str(n) for n in range(1, n_classes + 1) if n_classes % n == 0)
-        raise ValueError(f"n_experiences: {n_experiences} does not divide the {n_classes} classes; choose one of {divisors}.")
+    sizes = _sizes(n_experiences, n_classes, uneven, subtract if from_1 else None)
     absent = (torch.bincount(y, minlength=n_classes) == 0).nonzero().flatten().tolist()
     if absent == [0] and from_1:
         raise ValueError(f"train: {subtract}")
     if absent:
         raise ValueError(f"train: no row of the classes {absent}, out of {n_classes}; renumber the classes that do occur.")
     positions = torch.argsort(_class_order(n_classes, class_order, key))
-    return _split("train", train, positions, n_experiences), _split("test", test, positions, n_experiences)
+    return _split("train", train, positions, sizes), _split("test", test, positions, sizes)
+
+
+def _sizes(n_experiences: int | Sequence[int], n_classes: int, uneven: bool, subtract: str | None) -> list[int]:
+    """How many classes each experience has; uneven: whether they may be given. subtract: what to do about labels from 1."""
+    if uneven and isinstance(n_experiences, (list, tuple)):
+        sizes = [positive_int("n_experiences", size) for size in n_experiences]
+        if sum(sizes) == n_classes:
+            return sizes
+        mend = subtract if subtract is not None and sum(sizes) == n_classes - 1 else "give sizes that add up to that."
+        raise ValueError(f"n_experiences: groups of {sizes} classes have {sum(sizes)} together, the data has {n_classes}; {mend}")
+    n: int = positive_int("n_experiences", n_experiences)
+    if n_classes % n == 0:
+        return [n_classes // n] * n
+    if subtract is not None and (n_classes - 1) % n == 0:
+        raise ValueError(f"n_experiences: {n} does not divide the {n_classes} classes 0..{n_classes - 1}; {subtract}")
+    divisors = ", ".join(str(d) for d in range(1, n_classes + 1) if n_classes % d == 0)
+    third = n_classes // 3
+    each = f", or give the number of classes of each, such as {[n_classes - 2 * third, third, third]}" if uneven and third else ""
+    raise ValueError(f"n_experiences: {n} does not divide the {n_classes} classes; choose one of {divisors}{each}.")
 
 
 def _class_order(n_classes: int, class_order: Iterable[int] | None, key: Tensor | None) -> Tensor:
@@ -166,9 +188,10 @@ def _class_order(n_classes: int, class_order: Iterable[int] | None, key: Tensor 
     return torch.tensor(given)
 
 
-def _split(name: str, data: Source, positions: Tensor, n_experiences: int) -> ClassGroups:
-    positions, y = positions.to(data.device), data.gather_y(all_rows(data))
-    group = positions // (len(positions) // n_experiences)  # [C], the experience of each class
+def _split(name: str, data: Source, positions: Tensor, sizes: list[int]) -> ClassGroups:
+    positions, y, n_experiences = positions.to(data.device), data.gather_y(all_rows(data)), len(sizes)
+    ends = torch.tensor(sizes, device=data.device).cumsum(0)
+    group = torch.bucketize(positions, ends, right=True)  # [C], the experience of each class
     rows = tuple((group[y] == j).nonzero().flatten() for j in range(n_experiences))
     classes = tuple(group == j for j in range(n_experiences))
     for j in range(n_experiences):

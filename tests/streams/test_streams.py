@@ -690,3 +690,36 @@ def test_pieces_of_an_online_stream_are_not_blurred():
     cl.streams.split_online(cl.streams.blurred(bench, key=cl.key(0)), 3)
     with pytest.raises(TypeError, match=r"train: expected a cl\.Stream.*of a list cl\.Stream\(exps\.__getitem__, len\(exps\)\)"):
         cl.Benchmark(list(bench.train), bench.test)
+
+
+@pytest.mark.parametrize("make", [streams.split_by_class, streams.task_incremental])
+def test_groups_of_given_sizes(make):
+    train, test = pair(n_classes=6, per_class=4)
+    order = [4, 0, 5, 1, 3, 2]
+    bench = make(train, test, [3, 1, 2], class_order=order)
+    assert [exp.classes.nonzero().flatten().tolist() for exp in bench.train] == [[0, 4, 5], [1], [2, 3]]
+    for stream_of, data in ((bench.train, train), (bench.test, test)):
+        for exp in stream_of:
+            assert rows(exp) == exp.classes[data.y].nonzero().flatten().tolist()
+    assert [int(exp.task) for exp in bench.test] == ([0, 1, 2] if make is streams.task_incremental else [0, 0, 0])
+    same, equal = (make(train, test, n, class_order=order) for n in ((2, 2, 2), 3))
+    assert all(rows(a) == rows(b) for a, b in zip(same.train, equal.train, strict=True))
+    with pytest.raises(ValueError, match=r"n_experiences: groups of \[3, 2\] classes have 5 together, the data has 6; give sizes"):
+        make(train, test, [3, 2])
+    with pytest.raises(
+        ValueError, match=r"n_experiences: 4 does not .* or give the number of classes of each, such as \[2, 2, 2\]"
+    ):
+        make(train, test, 4)
+    with pytest.raises(ValueError, match="n_experiences: expected"):
+        make(train, test, [6, 0])
+
+
+def test_other_scenarios_have_groups_of_one_size():
+    for call in (
+        lambda n: streams.domain_incremental(*pair(), n),
+        lambda n: streams.class_repetition(*pair(), n, probability=0.5, key=KEY),
+    ):
+        with pytest.raises(TypeError, match="n_experiences: expected"):
+            call([3, 3])
+        with pytest.raises(ValueError, match=r"choose one of 1, 2, 3, 6\.$"):
+            call(4)
