@@ -53,6 +53,8 @@ def extend(
     slots: Further fields of the agent's state by name: what each is at the start, a tree of tensors such as `cl.trace.init(20)`, or
         a function of the ModelState that makes it. It is brought to the device of the key.
 
+    These fields go on where a strategy begins anew: `from_scratch`, `joint` and `gdumb` restart network and optimiser alone.
+
     Gradient steps are those made by `cl.train_step`; a method that steps in another way is left as it is there. Extend first, then
     `cl.vmap` or `cl.compile`.
 

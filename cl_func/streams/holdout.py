@@ -57,9 +57,10 @@ def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[tuple
         number = numbers.setdefault(id(owner), len(owners))
         if number == len(owners):
             owners.append(owner)
-            fates.append(rows.new_zeros(0, dtype=torch.int8))
-        longer = max(int(rows.max()) + 1 - len(fates[number]), 0)
-        fates[number] = fate = torch.nn.functional.pad(fates[number], (0, longer))  # 0: not seen yet
+            fates.append(rows.new_zeros(0, dtype=torch.int8))  # 0: not seen yet
+        fate, needed = fates[number], int(rows.max()) + 1
+        if len(fate) < needed:  # doubled, for streams of many experiences
+            fates[number] = fate = torch.nn.functional.pad(fate, (0, max(needed, 2 * len(fate)) - len(fate)))
         order = random.permutation(random.fold_in(key, i), len(rows)).to(rows.device)
         new = order[fate[rows[order]] == 0]
         missing = max(count - int((fate[rows] == _HELD_OUT).sum()), 0)
