@@ -81,7 +81,7 @@ def row(entry: Method, problem: Problem) -> str:
 
 def page() -> str:
     """The whole page."""
-    problem = synthetic(2000, 1)
+    problem = synthetic(2000, 2)
     return HEAD + "\n".join(row(entry, problem) for entry in all_methods() if entry.available) + "\n"
 
 

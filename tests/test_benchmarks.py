@@ -17,7 +17,7 @@ from benchmarks.peers.against_avalanche import PAIRS, verdict
 from benchmarks.speed import augment
 from benchmarks.speed.cost import flops, forward_flops
 
-PROBLEM = synthetic(rows=40, iterations=1)
+PROBLEM = synthetic(rows=40, iterations=2)
 AVAILABLE = [m for m in METHODS if m.available]
 
 
@@ -59,7 +59,7 @@ def test_what_is_composed_as_theirs_obeys_the_laws(pair):
 
 def test_joint_trains_on_everything_with_the_whole_budget():
     joint = find("joint")
-    assert joint.budget(PROBLEM) == 5
+    assert joint.budget(PROBLEM) == 5 * 2
     (exp,) = joint.benchmark(PROBLEM).train
     assert len(exp) == 5 * 40
     assert bool(exp.classes.all())
@@ -72,6 +72,7 @@ def test_flops_of_steps():
     assert step == 2 * 128 * (3 * sum(layers) - layers[0])
     assert forward_flops(PROBLEM) == 2 * 128 * sum(layers)
     assert flops(find("er"), PROBLEM)[0] == 2 * step
+    assert flops(find("lwf"), PROBLEM)[0] > step
 
 
 @pytest.mark.parametrize(("peak", "value", "at_edge"), [(3.0, 3.0, []), (100.0, 300.0, []), (0.001, 0.003, ["ewc.strength"])])

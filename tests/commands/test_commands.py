@@ -18,7 +18,7 @@ import cl_func as cl
 from cl_func.__main__ import main
 from cl_func.commands import methods, problems
 
-SMALL = ["--hidden", "8", "--epochs", "1", "--quiet"]
+SMALL = ["--hidden", "8", "--epochs", "2", "--quiet"]
 
 
 @pytest.fixture(scope="module")
