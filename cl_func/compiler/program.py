@@ -23,7 +23,7 @@ from cl_func.compiler.allocator import keep_freed_memory
 from cl_func.compiler.collection import collection_deferred
 from cl_func.compiler.cuda_graphs import Replayed
 from cl_func.compiler.denormals import Flushed
-from cl_func.compiler.driven import Driven
+from cl_func.compiler.driven import Driven, failed
 from cl_func.compiler.native import Native
 from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
@@ -157,10 +157,15 @@ class Program:
     def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
         """The leaves of the result."""
         with torch.no_grad(), Flushed(), OneThread(self.small):
-            if self.replayed is not None:
-                self.replayed(inputs)
-                return inputs[: self.structure.num_leaves]
-            changed = iter(self.compiled(*inputs))
+            try:
+                if self.replayed is not None:
+                    self.replayed(inputs)
+                    return inputs[: self.structure.num_leaves]
+                changed = iter(self.compiled(*inputs))
+            except RuntimeError as error:
+                if "out of bounds" not in str(error):
+                    raise
+                raise failed(str(error)) from error
         leaves = [inputs[self.from_input[j]] if j in self.from_input else next(changed) for j in range(self.structure.num_leaves)]
         for j in self.copied:
             leaves[j] = leaves[j].clone()

@@ -44,7 +44,7 @@ def lwf(
 
     The loss is the cross-entropy over the experience's classes plus the distillation over the old ones. With
     `cl.models.multi_head(model, masks)` it is the cross-entropy over the head of each row's task plus the distillation of each old
-    head. No old rows are stored. In an experience of a single class the cross-entropy has nothing to tell apart: it teaches nothing.
+    head. No old rows are stored. In an experience of a single class the cross-entropy has nothing to tell apart.
 
     A loss for other targets than class labels is taken over all outputs. What is distilled then is the probability of each label
     that was seen before; or for regression, where each experience counts as a new task, every output, by its squared distance to
