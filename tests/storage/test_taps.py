@@ -130,6 +130,17 @@ def test_two_cells_of_one_name_are_refused(tmp_path):
         cl.taps.csv(tmp_path / "log")(0, {"a": torch.zeros(2), "a[0]": torch.tensor(1.0)})
 
 
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+@pytest.mark.parametrize("name", ["time", "seed", "opt.lr"])
+def test_a_number_with_the_name_of_a_column_is_refused(tmp_path, make, name):
+    """In JSON it would take the place of the time or of the label."""
+    tap, labels = make(tmp_path / "file"), {"opt.lr": 0.1, "seed": 0}
+    with pytest.raises(ValueError, match=f"probe: it has a number '{name}', which in the file is the name of something else"):
+        tap(0, {name: torch.zeros(())}, labels)
+    assert not (tmp_path / "file").exists()
+    make(tmp_path / "other")(0, {"accuracy": torch.zeros(())}, labels)
+
+
 def test_bad_arguments():
     with pytest.raises(TypeError, match="tap: expected a function"):
         cl.scan(STRATEGY.update, START, BENCH.train, PROBE, tap="run.csv")

@@ -8,12 +8,14 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cl_func.storage import files
 from cl_func.storage.taps.numbers import Labels, cells, check_path
 from cl_func.tree import PyTree
 from cl_func.tree.structure import by_path
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +71,10 @@ class Lines:
             with open(self.path, newline="") as file:
                 if file.readline() != head:
                     raise ValueError(f"tap: {self.path} has other columns than {head.strip()}; give this run a file of its own.")
+        text = (head if empty else "") + self.line(time, entry, labels)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", newline="") as file:
-            file.write((head if empty else "") + self.line(time, entry, labels))
+            file.write(text)
 
 
 def csv(path: str | Path) -> Lines:
@@ -84,11 +87,19 @@ def csv(path: str | Path) -> Lines:
 
 
 def _csv_line(time: int, entry: PyTree, labels: Labels) -> str:
-    return _csv_start(labels) + _csv_row([time, *cells(entry).values()])
+    return _csv_start(labels) + _csv_row([time, *_apart(cells(entry), labels).values()])
 
 
 def _csv_head(entry: PyTree, labels: Labels) -> str:
-    return _csv_row([*(labels or ()), "time", *cells(entry)])
+    return _csv_row([*(labels or ()), "time", *_apart(cells(entry), labels)])
+
+
+def _apart(found: dict[str, T], labels: Labels) -> dict[str, T]:
+    """What a probe found, by names that are not those of the time and of the labels; ValueError otherwise."""
+    taken = next((name for name in ("time", *(labels or ())) if name in found), None)
+    if taken is not None:
+        raise ValueError(f"probe: it has a number {taken!r}, which in the file is the name of something else; rename it.")
+    return found
 
 
 def _csv_start(labels: Labels) -> str:
@@ -117,7 +128,7 @@ def json_lines(path: str | Path) -> Lines:
 
 def _json_line(time: int, entry: PyTree, labels: Labels) -> str:
     numbers = {name or "value": leaf.tolist() for name, leaf in by_path("probe", entry).items()}
-    return json.dumps({**(labels or {}), "time": time, **numbers}) + "\n"
+    return json.dumps({**(labels or {}), "time": time, **_apart(numbers, labels)}) + "\n"
 
 
 def _json_start(labels: Labels) -> str:
