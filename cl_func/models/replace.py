@@ -120,13 +120,14 @@ def _in_vocabulary(layer: nn.Embedding, given: tuple[Any, ...], *, path: str) ->
     Vmapped, torch looks all lanes up in one table, [lanes * vocabulary, features], in which a token that is too large would be one
     of the next lane's.
     """
-    if not given or not isinstance(given[0], Tensor):
-        return given
+    if not given or not isinstance(given[0], Tensor) or given[0].dtype not in (torch.int32, torch.int64):
+        return given  # which torch refuses itself
     tokens, size = given[0], layer.num_embeddings
     outside = (tokens < 0) | (tokens >= size)
     if is_eager_cpu(tokens) and bool(outside.any()):
+        where = f"the layer {path!r}" if path else "the module"
         raise ValueError(
-            f"x: the token {int(tokens[outside][0])} is outside of the vocabulary 0..{size - 1} of the layer {path or 'itself'!r}; "
-            f"give it a larger one, or replace such tokens."
+            f"x: the token {int(tokens[outside][0])} is outside of the vocabulary 0..{size - 1} of {where}; "
+            "give it a larger one, or replace such tokens."
         )
     return torch.where(outside, torch.iinfo(torch.int32).max, tokens), *given[1:]
