@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import FrameType
 
-PASSED = {"cl_func", "concurrent", "contextlib", "functools", "multiprocessing", "optree", "threading", "torch"}
+SKIPPED = {"cl_func", "concurrent", "contextlib", "functools", "multiprocessing", "optree", "threading", "torch"}
 """The packages whose frames are not the user's: this one, and those through which it calls itself."""
 
 
@@ -14,7 +14,7 @@ def warn(message: str) -> None:
     """Give a UserWarning at the innermost line that is not of this library; where there is none, such as on a thread, here."""
     frame: FrameType | None = sys._getframe(1)
     level = 2
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in PASSED:
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in SKIPPED:
         frame = frame.f_back
         level += 1
     warnings.warn(message, stacklevel=1 if frame is None else level)

@@ -39,14 +39,14 @@ def rows_of(x: Tensor) -> tuple[int, int, int] | None:
     return None
 
 
-def failed(reason: str) -> Exception:
-    """The error for a kernel that failed, from what torch's compiler has it say."""
-    if "out of bounds" in reason:
-        return IndexError(
-            "cl.compile: a number is outside of what it indexes, such as a token outside of a vocabulary; without compilation the "
-            f"error is where it happens ({reason.strip()})."
-        )
-    return RuntimeError(f"cl.compile: a compiled program failed: {reason}")
+def index_error(reason: str) -> IndexError | None:
+    """The error for a kernel that failed because a number is outside of what it indexes; None if it failed otherwise."""
+    if "out of bounds" not in reason:
+        return None
+    return IndexError(
+        "cl.compile: a number is outside of what it indexes, such as a token outside of a vocabulary; without compilation the "
+        f"error is where it happens ({reason.strip()})."
+    )
 
 
 class Driven:
@@ -89,7 +89,7 @@ class Driven:
                 return done
             failure, self.failure = self.failure, None
             reason = self.error.value.decode(errors="replace")
-        raise failure or failed(reason)
+        raise failure or index_error(reason) or RuntimeError(f"cl.compile: a compiled program failed: {reason}")
 
     def _arena(self, calls: list[Call], fixed: set[int]) -> dict[int, int]:
         """The address of each storage that is made anew in each call, in memory of the record's own."""

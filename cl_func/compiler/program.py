@@ -23,7 +23,7 @@ from cl_func.compiler.allocator import keep_freed_memory
 from cl_func.compiler.collection import collection_deferred
 from cl_func.compiler.cuda_graphs import Replayed
 from cl_func.compiler.denormals import Flushed
-from cl_func.compiler.driven import Driven, failed
+from cl_func.compiler.driven import Driven, index_error
 from cl_func.compiler.native import Native
 from cl_func.compiler.repairs import repair
 from cl_func.compiler.rewrites import rewrite
@@ -163,9 +163,10 @@ class Program:
                     return inputs[: self.structure.num_leaves]
                 changed = iter(self.compiled(*inputs))
             except RuntimeError as error:
-                if "out of bounds" not in str(error):
+                outside = index_error(str(error))
+                if outside is None:
                     raise
-                raise failed(str(error)) from error
+                raise outside from error
         leaves = [inputs[self.from_input[j]] if j in self.from_input else next(changed) for j in range(self.structure.num_leaves)]
         for j in self.copied:
             leaves[j] = leaves[j].clone()

@@ -90,7 +90,7 @@ class Minibatches(Combinator):
     epochs: int = static()
     iterations: int | None = static()
     drop_last: bool = static()
-    least: int = static(default=1)  # steps on an experience, below which the method does nothing
+    min_steps: int = static(default=1)  # on an experience; with fewer the method does nothing
 
     child_fields = ("step",)
 
@@ -122,7 +122,7 @@ class Minibatches(Combinator):
             state, (rows, valid) = _state_and_rows(self.view(state, exp), exp)
             exp = exp.take(rows, valid)
         size, per_epoch, total = self._counts(len(exp))
-        if total < self.least:
+        if total < self.min_steps:
             user_warnings.warn(
                 f"batch_size: {self.batch_size} makes one step of the {len(exp)} rows of an experience, taken where the parameters "
                 "still are those that they are held to: the method does nothing there. Give a smaller batch_size, or more epochs."

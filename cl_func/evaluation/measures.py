@@ -66,7 +66,7 @@ def measure_for(target: Target, mask: Literal["experience"] | None, rows: RowMea
 def _class_sums(logits: Tensor, exp: Experience, *, mask: Literal["experience"] | None) -> Sums:
     """The valid rows that are classified correctly and all, of each class [C], and the sum of their losses ()."""
     check_classes(logits, exp)
-    logits = _whole(logits)
+    logits = _in_single_precision(logits)
     if mask is not None:
         logits = mask_logits(logits, exp.classes)
     label = one_hot(exp.y, exp.valid, exp.classes.shape[-1])
@@ -79,7 +79,7 @@ def _class_sums(logits: Tensor, exp: Experience, *, mask: Literal["experience"] 
     }
 
 
-def _whole(logits: Tensor) -> Tensor:
+def _in_single_precision(logits: Tensor) -> Tensor:
     """Logits in float32 at least: sums over many rows need more than the digits of float16 and bfloat16."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -131,7 +131,7 @@ def _errors_of(error: Tensor, mean: Tensor, spread: Tensor, least: Tensor, great
 
 def _scores(logits: Tensor, exp: Experience) -> Sums:
     """Of each row and label: its score, whether the label is right, whether the row counts; and the loss of each row [n, 1]."""
-    logits = _whole(logits)
+    logits = _in_single_precision(logits)
     loss = multilabel.row_losses(logits, exp.y)
     valid = exp.valid[:, None]
     return {"score": logits, "label": exp.y & valid, "valid": valid.expand(logits.shape), "loss": loss[:, None]}

@@ -41,12 +41,12 @@ class PathStep(core.TrainStep):
         return tree.set(agent, {self.slot: tree.replace(held, path=path)})
 
 
-def _whole_loss(step: PathStep) -> Loss:
+def _total_loss(step: PathStep) -> Loss:
     """The Loss of a step with the value of all that is minimised, and the gradient of the task's loss alone."""
-    return partial(_valued, loss=step.loss, beside=step.beside)
+    return partial(_total, loss=step.loss, beside=step.beside)
 
 
-def _valued(params: PyTree, agent: Any, exp: Experience, *, loss: Loss, beside: Loss) -> tuple[Tensor, Any]:
+def _total(params: PyTree, agent: Any, exp: Experience, *, loss: Loss, beside: Loss) -> tuple[Tensor, Any]:
     value, agent = loss(params, agent, exp)
     return value + beside(tree.map(torch.Tensor.detach, params), agent, exp)[0], agent
 

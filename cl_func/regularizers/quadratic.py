@@ -111,4 +111,4 @@ def _several_steps(step: Update, batch_size: int | None, epochs: int, iterations
             "compose the parts, to consolidate where new classes come: cl.when(cl.regularizers.lwf.new_classes(), ...), with "
             "importances that are measured on rows of the classes before, such as those of a memory."
         )
-    return tree.replace(loop, least=2)
+    return tree.replace(loop, min_steps=2)

@@ -150,7 +150,7 @@ class _Extension:
         """A gradient step with the losses and transforms in it."""
         if isinstance(step, path.PathStep):  # the path is that of the task's gradient alone
             step = dataclasses.replace(step, beside=total(step.beside, *self.losses)) if self.losses else step
-            loss = path._whole_loss(step) if self.around_losses else step.loss
+            loss = path._total_loss(step) if self.around_losses else step.loss
         else:
             loss = total(step.loss, *self.losses) if self.losses else step.loss
         for around in self.around_losses:

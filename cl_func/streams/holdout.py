@@ -48,7 +48,7 @@ def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[tuple
     """
     numbers: dict[int, int] = {}
     owners = list[object]()  # kept alive, so that no other gets their identity
-    fates, of = list[Tensor](), list[int]()
+    assignments, of = list[Tensor](), list[int]()
     for i in range(n):
         exp = parent.view(i)
         rows = exp.rows[exp.valid]
@@ -57,27 +57,27 @@ def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[tuple
         number = numbers.setdefault(id(owner), len(owners))
         if number == len(owners):
             owners.append(owner)
-            fates.append(rows.new_zeros(0, dtype=torch.int8))  # 0: not seen yet
-        fate, needed = fates[number], int(rows.max()) + 1
-        if len(fate) < needed:  # doubled, for streams of many experiences
-            fates[number] = fate = torch.nn.functional.pad(fate, (0, max(needed, 2 * len(fate)) - len(fate)))
+            assignments.append(rows.new_zeros(0, dtype=torch.int8))  # 0: not seen yet
+        assigned, needed = assignments[number], int(rows.max()) + 1
+        if len(assigned) < needed:  # doubled, for streams of many experiences
+            assignments[number] = assigned = torch.nn.functional.pad(assigned, (0, max(needed, 2 * len(assigned)) - len(assigned)))
         order = random.permutation(random.fold_in(key, i), len(rows)).to(rows.device)
-        new = order[fate[rows[order]] == 0]
-        missing = max(count - int((fate[rows] == _HELD_OUT).sum()), 0)
-        fate[rows[new]] = _TRAINED
-        fate[rows[new[:missing]]] = _HELD_OUT
-        if not bool((fate[rows] == _TRAINED).any()):
+        new = order[assigned[rows[order]] == 0]
+        missing = max(count - int((assigned[rows] == _HELD_OUT).sum()), 0)
+        assigned[rows[new]] = _TRAINED
+        assigned[rows[new[:missing]]] = _HELD_OUT
+        if not bool((assigned[rows] == _TRAINED).any()):
             raise ValueError(
                 f"fraction: {fraction} of the {len(rows)} rows of train experience {i} leaves none to train on; "
                 "choose a smaller fraction or larger experiences."
             )
-        if not bool((fate[rows] == _HELD_OUT).any()):
+        if not bool((assigned[rows] == _HELD_OUT).any()):
             raise ValueError(
                 f"fraction: all of the {len(rows)} rows of train experience {i} are trained on in earlier ones, which leaves none "
                 "to hold out; choose a larger fraction or larger experiences, or hold rows out before they are put together."
             )
         of.append(number)
-    return tuple(fate == _HELD_OUT for fate in fates), tuple(of)
+    return tuple(assigned == _HELD_OUT for assigned in assignments), tuple(of)
 
 
 def _owner(source: Source) -> object:

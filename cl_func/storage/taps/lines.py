@@ -87,14 +87,14 @@ def csv(path: str | Path) -> Lines:
 
 
 def _csv_line(time: int, entry: PyTree, labels: Labels) -> str:
-    return _csv_start(labels) + _csv_row([time, *_apart(cells(entry), labels).values()])
+    return _csv_start(labels) + _csv_row([time, *_check_columns(cells(entry), labels).values()])
 
 
 def _csv_head(entry: PyTree, labels: Labels) -> str:
-    return _csv_row([*(labels or ()), "time", *_apart(cells(entry), labels)])
+    return _csv_row([*(labels or ()), "time", *_check_columns(cells(entry), labels)])
 
 
-def _apart(found: dict[str, T], labels: Labels) -> dict[str, T]:
+def _check_columns(found: dict[str, T], labels: Labels) -> dict[str, T]:
     """What a probe found, by names that are not those of the time and of the labels; ValueError otherwise."""
     taken = next((name for name in ("time", *(labels or ())) if name in found), None)
     if taken is not None:
@@ -128,7 +128,7 @@ def json_lines(path: str | Path) -> Lines:
 
 def _json_line(time: int, entry: PyTree, labels: Labels) -> str:
     numbers = {name or "value": leaf.tolist() for name, leaf in by_path("probe", entry).items()}
-    return json.dumps({**(labels or {}), "time": time, **_apart(numbers, labels)}) + "\n"
+    return json.dumps({**(labels or {}), "time": time, **_check_columns(numbers, labels)}) + "\n"
 
 
 def _json_start(labels: Labels) -> str:
