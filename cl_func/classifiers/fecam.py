@@ -138,18 +138,25 @@ def _class_scatter(within: Tensor, belongs: Tensor, between: Tensor) -> Tensor:
 def solve(slot: FeCAM) -> MahalanobisClassifier:
     """The classifier of the statistics, which takes O(C F^3). A class without rows, or with equal rows alone, has N = I."""
     checks.instance("slot", slot, FeCAM, _EXPECTED)
-    size = slot.means.shape[1]
-    eye = torch.eye(size, dtype=torch.float64, device=slot.means.device)
-    covariance = slot.scatter / (slot.counts - 1).clamp(min=1)[:, None, None]
-    diagonal = (covariance * eye).sum((-2, -1))  # compiling `diagonal` makes torch 2.13 warn
-    other = (covariance.sum((-2, -1)) - diagonal) / max(size * (size - 1), 1)
-    shrunk = covariance + (slot.gamma1 * diagonal / size)[:, None, None] * eye + (slot.gamma2 * other)[:, None, None] * (1 - eye)
-    deviation = (shrunk * eye).sum(-1).sqrt()  # [C, F]
+    # A class at a time: of 100 classes and 1280 features, each step on all of them would take 1.3 GB.
+    factors = [_whitening(part, count, slot) for part, count in zip(slot.scatter, slot.counts, strict=True)]
+    return MahalanobisClassifier(
+        means=F.normalize(slot.means, dim=1), whitening=torch.stack(factors), seen=slot.counts > 0, tukey=slot.tukey
+    )
+
+
+def _whitening(scatter: Tensor, count: Tensor, slot: FeCAM) -> Tensor:
+    size = scatter.shape[0]
+    eye = torch.eye(size, dtype=scatter.dtype, device=scatter.device)
+    covariance = scatter / (count - 1).clamp(min=1)
+    diagonal = (covariance * eye).sum()  # compiling `diagonal` makes torch 2.13 warn
+    other = (covariance.sum() - diagonal) / max(size * (size - 1), 1)
+    shrunk = covariance + slot.gamma1 * diagonal / size * eye + slot.gamma2 * other * (1 - eye)
+    deviation = (shrunk * eye).sum(-1).sqrt()
     constant = deviation == 0
     deviation = torch.where(constant, 1, deviation)
-    correlation = shrunk / (deviation[:, :, None] * deviation[:, None, :]) + constant[:, :, None] * eye
-    whitening = torch.linalg.solve_triangular(_cholesky(correlation), eye.expand_as(correlation), upper=False)
-    return MahalanobisClassifier(means=F.normalize(slot.means, dim=1), whitening=whitening, seen=slot.counts > 0, tukey=slot.tukey)
+    correlation = shrunk / (deviation[:, None] * deviation) + constant * eye
+    return torch.linalg.solve_triangular(_cholesky(correlation), eye, upper=False)
 
 
 def distances(classifier: MahalanobisClassifier, rows: Tensor) -> Tensor:
