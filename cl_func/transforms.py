@@ -28,6 +28,7 @@ from cl_func.core import Strategy
 from cl_func.core.looping import Batches
 from cl_func.core.nodes import Wrapper, fuse
 from cl_func.experiences import lane_axes
+from cl_func.torch_private import in_transform
 
 __all__ = ["Compiled", "Vmapped", "compile", "vmap"]
 
@@ -116,6 +117,17 @@ def _compiler_available() -> bool:
     return False
 
 
+def _is_differentiated(leaves: list[Tensor]) -> bool:
+    """Whether a gradient, a tangent or lanes of the outside pass through, which a compiled program does not know; warns once."""
+    outside = in_transform() or (any(leaf.requires_grad for leaf in leaves) and torch.is_grad_enabled())
+    if outside:
+        _warn_once(
+            "cl.compile: a compiled program has no derivatives, and lanes only by cl.compile(cl.vmap(update)); inside "
+            "torch.func.grad, jvp or vmap, and for tensors that require a gradient, the function runs eagerly, with the same results."
+        )
+    return outside
+
+
 @dataclasses.dataclass(frozen=True)
 class Compiled(Wrapper):
     """A function of (state, exp) as one compiled program per structure, shapes, dtypes and devices of its inputs."""
@@ -156,6 +168,8 @@ class Compiled(Wrapper):
             lanes, structure = tree.flatten(state)
             lanes = clone_aliased(materialize_expanded(lanes), shared) if self.donate else materialize_expanded(lanes)
             programs = self.programs.setdefault((self.donate, structure, input_signature(lanes)), {})
+        if _is_differentiated(shared if known is not None else [*lanes, *shared]):
+            return self.inner(state, exp)
         signature = (exp_structure, input_signature(shared))
         program = programs.get(signature)
         if program is None:
@@ -240,7 +254,8 @@ def compile(update: F, donate: bool = False, *, rewrite: bool = True) -> F:
 
     The first call raises ValueError, naming the line, for a function whose shapes or branches depend on the values of tensors.
     Without a C++ compiler, or if torch's compiler fails, the function runs eagerly after one warning that gives the reason; with
-    the environment variable CL_FUNC_STRICT=1 a failure of the compiler is raised.
+    the environment variable CL_FUNC_STRICT=1 a failure of the compiler is raised. So it does, after a warning, where it is
+    differentiated or vmapped from outside.
     """
     checks.flag("donate", donate)
     checks.flag("rewrite", rewrite)

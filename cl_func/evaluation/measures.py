@@ -79,9 +79,9 @@ def _class_sums(logits: Tensor, exp: Experience, *, mask: Literal["experience"] 
     }
 
 
-def _in_single_precision(logits: Tensor) -> Tensor:
-    """Logits in float32 at least: sums over many rows need more than the digits of float16 and bfloat16."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def _in_single_precision(values: Tensor) -> Tensor:
+    """Values in float32 at least: sums over many rows need more than the digits of float16 and bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _accuracies(sums: list[Sums]) -> dict[str, Tensor]:
@@ -97,9 +97,10 @@ def _accuracies(sums: list[Sums]) -> dict[str, Tensor]:
 def _moments(outputs: Tensor, exp: Experience) -> Sums:
     """Of each target, [1, K] float64: the squared errors, the mean, the squared distances from it, the least and the largest value.
 
-    And how many rows there are, [1, 1]. Sums of squares would not do: of targets far from 0 their differences are rounding errors.
+    (The last two are in the precision that the results are to have.) And how many rows there are, [1, 1]. Sums of squares would not do: of targets far from 0 their differences are rounding errors.
     """
-    y = regression.targets(outputs, exp.y).double()
+    given = _in_single_precision(regression.targets(outputs, exp.y))
+    y = given.double()
     valid = exp.valid[:, None]
     count = exp.valid.sum().double()
     mean = torch.where(valid, y, 0).sum(0) / count.clamp(min=1)
@@ -107,15 +108,15 @@ def _moments(outputs: Tensor, exp: Experience) -> Sums:
         "error": torch.where(valid, (outputs.double() - y).square(), 0).sum(0),
         "mean": mean,
         "spread": torch.where(valid, (y - mean).square(), 0).sum(0),
-        "least": torch.where(valid, y, torch.inf).amin(0),
-        "greatest": torch.where(valid, y, -torch.inf).amax(0),
+        "least": torch.where(valid, given, torch.inf).amin(0),
+        "greatest": torch.where(valid, given, -torch.inf).amax(0),
     }
     return {**{name: value[None] for name, value in found.items()}, "count": count[None, None]}
 
 
 def _errors(sums: list[Sums]) -> dict[str, Tensor]:
     found = [_errors_of(**s) for s in sums]
-    return {name: torch.stack([one[name] for one in found], dim=-1).float() for name in ("mse", "loss", "r2")}
+    return {name: torch.stack([one[name] for one in found], dim=-1).to(sums[0]["least"].dtype) for name in ("mse", "loss", "r2")}
 
 
 def _errors_of(error: Tensor, mean: Tensor, spread: Tensor, least: Tensor, greatest: Tensor, count: Tensor) -> dict[str, Tensor]:
@@ -183,7 +184,7 @@ def _own_sums(outputs: Tensor, exp: Experience, *, rows: RowMeasure) -> Sums:
             or not (value.is_floating_point() or value.dtype == torch.bool)
         ):
             raise checks.type_error(f"measure: {name!r}", f"a floating or bool tensor [{len(exp)}], a value for each row", value)
-        found[str(name)] = torch.where(exp.valid, value.to(torch.float32), 0).sum()
+        found[str(name)] = torch.where(exp.valid, _in_single_precision(value), 0).sum()
     return {**found, "": exp.valid.sum().to(torch.float32)}
 
 

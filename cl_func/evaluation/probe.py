@@ -83,7 +83,8 @@ def evaluate(
         class mean, a function `(state, exp) -> logits [n, C]` of its rows, pure and without draws. For a strategy it is
         `strategy.model`.
 
-    Returns a function `(state, exp=None) -> {name: [T]}`, float32, of what the targets of the stream ask for:
+    Returns a function `(state, exp=None) -> {name: [T]}`, float32, where losses of a float64 model are float64, of what the targets
+    of the stream ask for:
 
         class labels   "accuracy", the fraction of rows classified correctly, "loss", the mean cross-entropy in nats, and
                        "class_accuracy" [C], over the whole stream (NaN for a class without rows)

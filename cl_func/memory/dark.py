@@ -21,6 +21,7 @@ from cl_func.experiences import Experience
 from cl_func.memory import replay, reservoir
 from cl_func.models import Model
 from cl_func.sources.source import Target
+from cl_func.torch_private import stop_gradient
 
 
 def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:
@@ -43,7 +44,7 @@ def _with_model_logits(state: Any, exp: Experience, *, model: Model) -> dict[str
 def insert(logits: Tensor, slot: str = "replay") -> Update:
     """The Update that offers an experience to the reservoir in `state.<slot>` with logits [n, C] computed before."""
     checks.tensor("logits", logits)
-    return reservoir.insert(slot, partial(_with_given_logits, logits=logits.detach()))
+    return reservoir.insert(slot, partial(_with_given_logits, logits=stop_gradient(logits)))
 
 
 def _with_given_logits(state: Any, exp: Experience, *, logits: Tensor) -> dict[str, Tensor]:

@@ -121,7 +121,7 @@ def add(memory: Herding, key: Tensor, rows: PyTree, valid: Tensor, label: Tensor
     phi = embed(candidates)
     if not isinstance(phi, Tensor) or phi.ndim != 2 or not phi.is_floating_point() or phi.shape[0] != labels.shape[0]:
         raise checks.type_error("embed", f"it to give floating features [{labels.shape[0]}, F], one row for each row", phi)
-    phi = unit(phi).detach()
+    phi = unit(phi)
     rank = torch.where(herded, _herd(phi, torch.where(herded, labels, -1), quota), old_rank)
     keep = present & (rank < quota)
     filled = keep.sum()

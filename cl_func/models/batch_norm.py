@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl_func import checks
+from cl_func.torch_private import is_differentiated, stop_gradient
 from cl_func.tree import describe
 
 
@@ -70,7 +71,7 @@ class BatchNorm(nn.Module):
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != self.num_features or not x.is_floating_point():
             raise ValueError(f"x: BatchNorm expects a floating tensor [n, {self.num_features}, ...], got {describe(x)}.")
         if not self.training and self.running_mean is not None:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return self._by_running_statistics(x)
         if x.numel() == self.num_features:
             raise ValueError(
                 f"x: BatchNorm needs more than one value per channel to take statistics of, got {describe(x)}. Use larger "
@@ -92,7 +93,7 @@ class BatchNorm(nn.Module):
         # Not argmax: compiled, its index may lie outside where no row is valid (torch 2.13).
         row = torch.where(valid, torch.arange(n, device=x.device), n - 1).amin()
         first = values.index_select(0, row.reshape(1)).reshape(channels, positions)
-        shift = torch.where(valid.any(), first / positions, 0).sum(1).detach()
+        shift = stop_gradient(torch.where(valid.any(), first / positions, 0).sum(1))
         values = values - shift.reshape(each)
         mean, square = (
             torch.where(valid[:, None], part.reshape(n, channels, positions).sum(2) / divisor, 0).sum(0)
@@ -100,7 +101,7 @@ class BatchNorm(nn.Module):
         )
         var = (square - mean.square()).clamp(min=0)
         if self.training and self.track_running_stats and self.running_mean is not None:
-            self._track((shift + mean).detach(), var.detach(), count)
+            self._track(stop_gradient(shift + mean), stop_gradient(var), count)
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
@@ -110,6 +111,17 @@ class BatchNorm(nn.Module):
         # Kept in the shape of x, so that compiled convolutions find their inputs in the layout that they want.
         normal = values * scale.reshape(each) + offset.reshape(each)
         return normal.to(x.dtype)
+
+    def _by_running_statistics(self, x: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        if not (is_differentiated(self.running_mean) or is_differentiated(self.running_var)):
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        # torch's has no derivative with respect to the running statistics, which those of a whole run need
+        each = (self.num_features, *[1] * (x.ndim - 2))
+        normal = (x - self.running_mean.reshape(each)) * torch.rsqrt(self.running_var + self.eps).reshape(each)
+        scaled = normal if self.weight is None else normal * self.weight.reshape(each)
+        return (scaled if self.bias is None else scaled + self.bias.reshape(each)).to(x.dtype)
 
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         """Move the running statistics towards those of a batch of `count` values per channel."""

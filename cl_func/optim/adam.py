@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.optim.hyperparameters import expect, nonnegative, scalars, working_dtype
+from cl_func.torch_private import is_differentiated
 from cl_func.tree import PyTree, bounded, describe, state
 
 
@@ -48,6 +49,14 @@ class AdamState:
 def _correction(beta: Tensor, count: Tensor) -> Tensor:
     """1 - beta^t without cancellation: in float32, 1 - 0.999^3 by `pow` is off by 1e-5 of itself."""
     return -torch.expm1(count * torch.log(beta))
+
+
+def _root(v: Tensor) -> Tensor:
+    """The square root; its derivative at 0, of a weight that has had no gradient yet, is 0, where that of `sqrt` would give NaN."""
+    if not is_differentiated(v):
+        return v.sqrt()
+    positive = v > 0
+    return torch.where(positive, torch.where(positive, v, 1).sqrt(), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +94,12 @@ class Adam:
         counts = self._counts(state)
         if counts is None:
             step, root = rate / _correction(state.beta1, count), _correction(state.beta2, count).sqrt()
-            updates = tree.map(lambda m, v: step * m / (v.sqrt() / root + state.eps), first, second)
+            updates = tree.map(lambda m, v: step * m / (_root(v) / root + state.eps), first, second)
         else:
 
             def each(m: Tensor, v: Tensor, t: Tensor) -> Tensor:
                 step, root = rate / _correction(state.beta1, t), _correction(state.beta2, t).sqrt()
-                return step * m / (v.sqrt() / root + state.eps)
+                return step * m / (_root(v) / root + state.eps)
 
             updates = tree.map(each, first, second, counts)
         if self.decoupled:

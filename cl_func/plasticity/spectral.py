@@ -23,6 +23,7 @@ from cl_func.checks import positive_int
 from cl_func.experiences import Experience
 from cl_func.models.model import ModelState
 from cl_func.optim.hyperparameters import nonnegative
+from cl_func.torch_private import stop_gradient
 from cl_func.tree import bounded, state
 
 _FIRST = 20  # steps of power iteration for a new slot
@@ -89,7 +90,7 @@ def power_iteration(weight: Tensor, v: Tensor, n: int) -> tuple[Tensor, Tensor, 
 
     From a v of length 1, in n steps. A vector stays where it is if the weight is 0 on it.
     """
-    held = weight.detach()
+    held = stop_gradient(weight)
     u = held @ v
     for _ in range(n):
         u = _unit(held @ v, u)

@@ -15,10 +15,10 @@ To the compiler the solver is one operator: unrolled into a thousand small opera
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from cl_func.compiler.operators import opaque
 
 STEPS = 25
 CONVERGED = 1e-20  # the mean u_i z_i, in the scaled problem, below which float64 has no more digits to gain
@@ -30,13 +30,12 @@ def solve(A: Tensor, b: Tensor, lower: Tensor) -> Tensor:
     A may be singular: v is then one of several, and A v is the same for all of them. For a row of zeros in A and b, v is any
     number of at least `lower`. A and b may be float32: A is shifted by a few of its rounding errors so that it is not indefinite.
     """
-    shift = A.shape[-1] * torch.finfo(A.dtype).eps
-    solution: Tensor = _solve(A.double(), b.double(), lower.double().expand(b.shape), shift)
-    return solution
+    shift = torch.tensor(A.shape[-1] * torch.finfo(A.dtype).eps, dtype=torch.float64, device=A.device)
+    return _lower_bounded_qp(A.double(), b.double(), lower.double().expand(b.shape), shift)
 
 
-@torch.library.custom_op("cl_func::lower_bounded_qp", mutates_args=())
-def _solve(A: Tensor, b: Tensor, lower: Tensor, shift: float) -> Tensor:
+@opaque("A, b, lower, shift", like=lambda A, b, lower, shift: torch.empty_like(b), batched=True)
+def _lower_bounded_qp(A: Tensor, b: Tensor, lower: Tensor, shift: Tensor) -> Tensor:
     """The minimisers of a batch of problems: A [..., T, T], b and lower [..., T]."""
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     diagonal = torch.diagonal(A, dim1=-2, dim2=-1)
@@ -47,7 +46,7 @@ def _solve(A: Tensor, b: Tensor, lower: Tensor, shift: float) -> Tensor:
     unit = c.abs().amax(-1, keepdim=True)
     unit = torch.where(unit > 0, unit, 1)
     c = c / unit
-    A = A / scale[..., :, None] / scale[..., None, :] + (empty[..., None] + shift) * eye
+    A = A / scale[..., :, None] / scale[..., None, :] + (empty[..., None] + shift[..., None, None]) * eye
     u, z = torch.ones_like(c), torch.ones_like(c)
     for _ in range(STEPS):
         mu = (u * z).mean(-1, keepdim=True)
@@ -88,16 +87,3 @@ def _step(A: Tensor, c: Tensor, u: Tensor, z: Tensor, mu: Tensor) -> tuple[Tenso
     du, dz = direction((centre - du * dz) / u)
     length = (0.99 * longest(du, dz)).clamp(max=1)
     return length * du, length * dz
-
-
-@_solve.register_fake
-def _like(A: Tensor, b: Tensor, lower: Tensor, shift: float) -> Tensor:
-    return torch.empty_like(b)
-
-
-@_solve.register_vmap
-def _lanes(info: Any, dims: Any, A: Tensor, b: Tensor, lower: Tensor, shift: float) -> tuple[Tensor, int]:
-    def first(value: Tensor, dim: int | None) -> Tensor:
-        return value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-
-    return _solve(first(A, dims[0]), first(b, dims[1]), first(lower, dims[2]), shift), 0

@@ -171,7 +171,7 @@ def _begin(agent: BiCAgent, exp: Experience, *, n_classes: int, validation: floa
     teacher = tree.where(arrived, (agent.model, agent.bic), agent.teacher)
     old = torch.where(arrived, seen, agent.old)
     training, _ = _split(agent, exp, validation)
-    share = filled / (filled + training.valid.sum()).clamp(min=1)
+    share = (filled / (filled + training.valid.sum()).clamp(min=1)).to(agent.share.dtype)
     new = (seen | exp.classes) & ~old
     return agent.replace(teacher=teacher, old=old, share=share, bic=tree.replace(agent.bic, new=new))
 

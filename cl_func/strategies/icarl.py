@@ -115,7 +115,7 @@ def _begin(agent: ICaRLAgent, exp: Experience, *, n_classes: int) -> ICaRLAgent:
     seen, filled = agent.seen, agent.replay.filled
     arrived = (exp.classes & ~seen).any()
     teacher = tree.where(arrived, agent.model, agent.teacher)
-    share = filled / (filled + exp.valid.sum()).clamp(min=1)
+    share = (filled / (filled + exp.valid.sum()).clamp(min=1)).to(agent.share.dtype)
     return agent.replace(teacher=teacher, old=torch.where(arrived, seen, agent.old), seen=seen | exp.classes, share=share)
 
 

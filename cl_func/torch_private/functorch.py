@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
+from torch._C import _AutoDispatchBelowAutograd as below_autograd
 from torch._C._functorch import (
+    TransformType,
     get_unwrapped,
     is_functorch_wrapped_tensor,
     is_gradtrackingtensor,
     peek_interpreter_stack,
 )
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
 from torch.nn.modules.dropout import _DropoutNd as DropoutBase
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNormBase
@@ -21,12 +24,15 @@ __all__ = [
     "DropoutBase",
     "InstanceNormBase",
     "TorchDispatchMode",
+    "below_autograd",
     "has_gradient_level",
     "in_dispatch_mode",
     "in_transform",
+    "is_differentiated",
     "is_eager_cpu",
     "is_wrapped",
     "pytree",
+    "stop_gradient",
     "storage_id",
     "unwrap",
     "unwrap_all",
@@ -79,6 +85,28 @@ def unwrap_all(value: Tensor) -> Tensor:
 def has_gradient_level(value: Tensor) -> bool:
     """Whether torch.func.grad tracks a tensor at its innermost level."""
     return is_gradtrackingtensor(value)
+
+
+def is_differentiated(value: Tensor) -> bool:
+    """Whether a gradient or a tangent, at any level, follows a tensor."""
+    while is_wrapped(value):
+        if is_gradtrackingtensor(value):
+            return True
+        value = unwrap(value)
+    return value.requires_grad or forward_ad.unpack_dual(value).tangent is not None
+
+
+def stop_gradient(value: Tensor) -> Tensor:
+    """A tensor as a constant of the innermost gradient: that of a loss, or of autograd where no transformation is active.
+
+    `detach` would make it one of all gradients and tangents: that of a whole run with respect to a hyperparameter would be wrong.
+    """
+    interpreter = None if torch.compiler.is_compiling() else _peek()
+    if interpreter is None:
+        return value.detach()
+    if interpreter.key() == TransformType.Grad and is_gradtrackingtensor(value):
+        return get_unwrapped(value)
+    return value.detach() if unwrap_all(value).requires_grad else value
 
 
 def storage_id(value: Tensor) -> int:

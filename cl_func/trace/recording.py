@@ -17,6 +17,7 @@ from cl_func.checks import positive_int
 from cl_func.core import GradientTransform, Loss, Update
 from cl_func.core.traces import Trace
 from cl_func.losses import for_target, row_losses, target_of
+from cl_func.torch_private import stop_gradient
 from cl_func.tree import PyTree
 
 
@@ -44,7 +45,7 @@ def add(trace: Trace, value: Tensor) -> Trace:
     if value.device != trace.values.device:
         raise ValueError(f"value: on {value.device}, but the trace is on {trace.values.device}; move the state with cl.tree.to.")
     index = (trace.count % trace.values.shape[0]).reshape(1)
-    values = trace.values.index_put((index,), value.detach().to(trace.values.dtype).reshape(1))
+    values = trace.values.index_put((index,), stop_gradient(value).to(trace.values.dtype).reshape(1))
     return tree.replace(trace, values=values, count=trace.count + 1)
 
 

@@ -150,3 +150,34 @@ def test_a_handle_is_a_tensor_on_given_memory():
     assert product(*(handle.value for handle in handles)) == 0
     assert out.tolist() == (a @ b).tolist()
     assert private.c_function("aoti_torch_no_such_function") is None
+
+
+def test_a_stopped_gradient_is_that_of_the_innermost_level_alone():
+    def inner(w, scale):
+        return (w * private.stop_gradient(w * scale)).sum()  # its gradient by w is w * scale
+
+    def outer(scale):
+        w = torch.ones(3)
+        found.append(private.is_differentiated(scale))
+        return (torch.func.grad(inner)(w, scale) * torch.arange(3.0)).sum()
+
+    found: list[bool] = []
+    scale = torch.tensor(2.0)
+    assert torch.equal(torch.func.grad(outer)(scale), torch.tensor(3.0))
+    assert torch.equal(torch.func.jvp(outer, (scale,), (torch.ones(()),))[1], torch.tensor(3.0))
+    assert torch.equal(torch.func.vmap(torch.func.grad(outer))(scale.expand(2)), torch.tensor([3.0, 3.0]))
+    outer(scale.requires_grad_()).backward()
+    assert torch.equal(scale.grad, torch.tensor(3.0))
+    assert found == [True] * 4
+    w = torch.ones(3, requires_grad=True)
+    inner(w, 2.0).backward()
+    assert torch.equal(w.grad, torch.full((3,), 2.0))
+    assert not private.is_differentiated(torch.ones(3))
+    assert not private.is_differentiated(w.detach())
+
+
+def test_derivatives_of_an_operation_are_seen_below_autograd():
+    x = torch.ones(2, requires_grad=True)
+    with private.below_autograd():
+        assert not (2 * x).requires_grad
+    assert (2 * x).requires_grad
