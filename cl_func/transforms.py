@@ -123,7 +123,7 @@ def _is_differentiated(leaves: list[Tensor]) -> bool:
     if outside:
         _warn_once(
             "cl.compile: a compiled program has no derivatives, and lanes only by cl.compile(cl.vmap(update)); inside "
-            "torch.func.grad, jvp or vmap, and for tensors that require a gradient, the function runs eagerly, with the same results."
+            "torch.func.grad, jvp or vmap, and for tensors that require a gradient, a function runs eagerly, with the same results."
         )
     return outside
 

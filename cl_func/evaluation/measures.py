@@ -97,7 +97,8 @@ def _accuracies(sums: list[Sums]) -> dict[str, Tensor]:
 def _moments(outputs: Tensor, exp: Experience) -> Sums:
     """Of each target, [1, K] float64: the squared errors, the mean, the squared distances from it, the least and the largest value.
 
-    (The last two are in the precision that the results are to have.) And how many rows there are, [1, 1]. Sums of squares would not do: of targets far from 0 their differences are rounding errors.
+    The last two have the precision that the results are to have. And how many rows there are, [1, 1]. Sums of squares would not do:
+    of targets far from 0 their differences are rounding errors.
     """
     given = _in_single_precision(regression.targets(outputs, exp.y))
     y = given.double()
