@@ -25,8 +25,9 @@ from cl_func.torch_private import stop_gradient
 
 
 def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:
-    """One row: x, y and task as `cl.memory.sample(model, target)` has them, and its logits [C] float32."""
-    return {**replay.sample(model, target), "logits": torch.zeros(model.n_classes)}
+    """One row: x, y and task as `cl.memory.sample(model, target)` has them, and its logits [C], of the dtype of x if it floats."""
+    dtype = model.input_dtype if model.input_dtype.is_floating_point else torch.float32
+    return {**replay.sample(model, target), "logits": torch.zeros(model.n_classes, dtype=dtype)}
 
 
 def fields(model: Model) -> Callable[[Any, Experience], dict[str, Tensor]]:

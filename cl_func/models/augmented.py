@@ -59,7 +59,7 @@ def augmented(model: Model, augment: Augment) -> Model:
             "cl.models.normalized(model, mean, std), which normalises in both."
         )
     features = None if plain.features is None else partial(_features, plain.features)
-    made = Model(partial(_init, plain), Augmented(plain, augment), plain.n_classes, plain.input_shape, features)
+    made = dataclasses.replace(plain, init=partial(_init, plain), apply=Augmented(plain, augment), features=features)
     return made if heads is None else multi_head(made, heads)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from cl_func import checks, random, user_warnings
 from cl_func.experiences import Experience, lanes
 from cl_func.models.model import Model
+from cl_func.torch_private import stop_gradient
 from cl_func.tree import describe
 
 
@@ -145,7 +146,8 @@ def _check_heads(masks: Tensor, exp: Experience, name: str) -> None:
 def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """Logits [n, C] with those of classes outside a mask [C] or [n, C] set to a large negative number.
 
-    It is small enough that even a sum of masked losses is finite. Raises ValueError if the numbers of classes differ.
+    The number is -1e9, plus the lowest logit of the row that counts if that is below 0: below all others, and yet even a sum of
+    masked losses is finite. Raises ValueError if the numbers of classes differ.
     """
     if not isinstance(logits, Tensor) or logits.ndim == 0 or not logits.is_floating_point():
         raise checks.type_error("logits", "a floating tensor [n, C]", logits)
@@ -160,7 +162,9 @@ def mask_logits(logits: Tensor, classes: Tensor) -> Tensor:
             f"classes: the mask is for {classes.shape[-1]} classes, the model gives {logits.shape[-1]} logits; "
             f"build the model with n_classes={classes.shape[-1]}."
         )
-    return torch.where(classes, logits, max(-1e9, torch.finfo(logits.dtype).min / 4))
+    least = torch.finfo(logits.dtype).min
+    lowest = stop_gradient(torch.where(classes, logits, 0).amin(-1, keepdim=True)).clamp(max=0)
+    return torch.where(classes, logits, (lowest + max(-1e9, least / 4)).clamp(min=least))
 
 
 def class_masks(stream: Iterable[Experience]) -> Tensor:

@@ -4,13 +4,15 @@ A module is initialised by torch's operations: memory is made, filled with draws
 record holds those that its parameters depend on, as functions of the contents of memories, by which views and in-place writes
 become values.
 
-Before it is used a record is tried: with torch's own draws under another key it must give what the factory gives, bit for bit.
+Before it is used a record is tried: with torch's own draws under another key it must give what the factory gives, bit for bit. A
+factory that looks at what it has drawn is refused: under yet another key it might do something else.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from cl_func import random
 from cl_func.models.seeding import seeded
-from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform, pytree, storage_id
+from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform, pytree, storage_id, truncated_normal
 
 _ATEN = torch.ops.aten
 UNIFORM = {_ATEN.uniform_.default, _ATEN.rand.default, _ATEN.rand_like.default}
@@ -30,6 +32,8 @@ _OVERWRITES = {_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar
 _OVERWRITES |= {_ATEN.copy_.default}
 # Each value is made of the value that was there, or of none.
 _VALUE_BY_VALUE = {_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar, _ATEN.zero_.default, _ATEN.clamp_.default}
+# What these return, or its shape, depends on values.
+_BY_VALUE = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _VALUE_BY_VALUE |= {_ATEN.mul_.Tensor, _ATEN.mul_.Scalar, _ATEN.add_.Tensor, _ATEN.add_.Scalar, _ATEN.erfinv_.default}
 
 
@@ -124,6 +128,8 @@ class _Recorder(TorchDispatchMode):
         self.outside: dict[int, Tensor] = {}
         self.known: set[int] = set()
         self.alive: list[Tensor] = []  # so that no memory is given to another tensor
+        self.drawn: set[int] = set()  # memories whose contents depend on draws
+        self.branches = False  # whether such contents were read, as for a branch
 
     def view(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -140,6 +146,8 @@ class _Recorder(TorchDispatchMode):
         viewed, named = pytree.tree_map(self.view, tuple(args)), pytree.tree_map(self.view, dict(kwargs))
         inputs = {view.memory for view in pytree.tree_leaves((viewed, named)) if isinstance(view, View)}
         out = func(*args, **kwargs)
+        drawn = torch.Tag.nondeterministic_seeded in func.tags or not self.drawn.isdisjoint(inputs)
+        self.branches |= drawn and not _BY_VALUE.isdisjoint(func.tags)
         made = []
         for i, value in enumerate(pytree.tree_leaves(out)):
             if isinstance(value, Tensor) and storage_id(value) not in inputs:
@@ -153,6 +161,8 @@ class _Recorder(TorchDispatchMode):
                     value = viewed[i] if i < len(args) else named.get(argument.name)
                     if isinstance(value, View):
                         written.append((position, value))
+        if drawn:
+            self.drawn |= {view.memory for _, view in (*made, *written)}
         if made or written:
             self.steps.append(Step(func, viewed, named, tuple(written), tuple(made)))
         return out
@@ -166,11 +176,15 @@ class Initialisation:
 
     def __init__(self, build: Callable[[Tensor], nn.Module]) -> None:
         recorder = _Recorder()
-        with recorder:
-            built = build(random.key(0))
+        with seeded(random.key(0)), truncated_normal(_truncated_normal):  # no other module is initialised meanwhile
+            with recorder:
+                built = build(random.key(0))
+            wanted = dict(build(random.key(1)).named_parameters())
         self.outputs = {name: recorder.view(value.detach()) for name, value in built.named_parameters() if value.requires_grad}
         self.steps, self.outside = recorder.steps, recorder.outside
-        wanted = dict(build(random.key(1)).named_parameters())
+        for name, view in self.outputs.items():
+            if recorder.branches and view.memory in recorder.drawn:
+                raise self._unknown(name, "it reads what it has drawn, by which its draws may go on in another way")
         with seeded(random.key(1)):
             found = self.run(list(self.outputs), _as_torch, torch.tensor(0), list(enumerate(self.steps)))
         self._needed: dict[frozenset[str], list[tuple[int, Step]]] = {}
@@ -261,6 +275,15 @@ class Initialisation:
 
 def _old(memories: dict[int, Tensor], view: View, blank: Callable[[View, bool], Tensor]) -> Tensor:
     return memories[view.memory] if view.memory in memories else blank(view, True)
+
+
+def _truncated_normal(
+    tensor: Tensor, mean: float, std: float, a: float, b: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """A normal distribution within bounds by the inverse of its distribution function, for torch's, which draws until all fit."""
+    lower, upper = (math.erf((bound - mean) / std / math.sqrt(2)) for bound in (a, b))
+    with torch.no_grad():
+        return tensor.uniform_(lower, upper, generator=generator).erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
 
 
 def _as_torch(key: Tensor, i: int, step: Step) -> None:

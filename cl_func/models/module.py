@@ -109,8 +109,14 @@ class _Classifier(Templates):
         super().__init__(factory, replace)
         self.n_classes, self.last_layer, self.forward, self.input_dtype = n_classes, last_layer, forward, input_dtype
         self.trunk = None if last_layer is None else _trunk(self.templates[False], last_layer)
-        in_trunk = [] if self.trunk is None else [*self.trunk.named_parameters(), *self.trunk.named_buffers()]
-        self.in_trunk = {name for name, _ in in_trunk}.union(self.valids)
+        self.in_trunk = dict(zip(self.valids, self.valids, strict=True))  # names in the trunk -> names in the whole module
+        if self.trunk is not None:
+            whole = self.templates[False]
+            named = [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]
+            first: dict[int, str] = {}  # of tied tensors, the first name is the one that the state has
+            own = {name: first.setdefault(id(value), name) for name, value in named}
+            of_trunk = (*self.trunk.named_parameters(), *self.trunk.named_buffers())
+            self.in_trunk.update({name: own[name] for name, _ in of_trunk})
         self.trial = Trial(self.build, forward)
         layers = [(path, layer) for path, layer in self.templates[False].named_modules() if isinstance(layer, nn.RNNBase)]
         self.recurrent = [f"{path}.{name}" if path else name for path, layer in layers for name, _ in layer.named_parameters()]
@@ -196,7 +202,8 @@ def _features(
     task: Tensor | None = None,
 ) -> Tensor:
     assert module.trunk is not None
-    named = {name: value for name, value in _named(module, params, buffers, x, valid).items() if name in module.in_trunk}
+    given = _named(module, params, buffers, x, valid)
+    named = {name: given[own] for name, own in module.in_trunk.items() if own in given}
     found = _call(module, module.trunk, named, x)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
         raise ValueError(
@@ -255,7 +262,13 @@ def _trunk(template: nn.Module, last_layer: str) -> nn.Module:
         raise ValueError(
             f"last_layer: the module has no layer {last_layer!r}; its layers are {leaves or 'none: put it into an nn.Sequential'}."
         )
-    without = copy.deepcopy(template)
+    try:
+        without = copy.deepcopy(template)
+    except RuntimeError as error:
+        raise ValueError(
+            f"last_layer: to be run without its layer {last_layer!r} the module must be copied, and torch cannot copy it; of "
+            "torch.nn.utils use parametrizations.weight_norm in place of weight_norm, or leave last_layer out."
+        ) from error
     parent, _, name = last_layer.rpartition(".")
     without.get_submodule(parent)._modules[name] = nn.Identity()
     return without

@@ -56,11 +56,11 @@ def projected(model: Model, size: int = 128, head: Literal["linear", "mlp"] = "m
     if isinstance(plain.apply, Augmented):
         plain = plain.apply.model
     net = plain.init(random.key(0))
-    width = _check(plain, net)
+    like = _check(plain, net)
     taken = [name for name in (*net.params, *net.buffers) if name.startswith(_PREFIX)]
     if taken:
         raise ValueError(f"model: its tensor {taken[0]!r} has the name of one of the projection's; give that layer another name.")
-    made = _Projected(plain, from_module(partial(_head, width, size, head), n_classes=size, input_shape=(width,)))
+    made = _Projected(plain, _head_model(like, size, head))
     whole = Model(
         partial(_init, made),
         made,
@@ -73,10 +73,16 @@ def projected(model: Model, size: int = 128, head: Literal["linear", "mlp"] = "m
     return whole if augment is None else augmented(whole, augment)
 
 
-def _head(width: int, size: int, head: str) -> nn.Module:
+def _head_model(like: Tensor, size: int, head: str) -> Model:
+    width = like.shape[1]
+    factory = partial(_head, width, size, head, like.dtype)
+    return from_module(factory, n_classes=size, input_shape=(width,), input_dtype=like.dtype)
+
+
+def _head(width: int, size: int, head: str, dtype: torch.dtype) -> nn.Module:
     if head == "linear":
-        return nn.Sequential(nn.Linear(width, size, bias=False))
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size))
+        return nn.Sequential(nn.Linear(width, size, bias=False)).to(dtype)
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size)).to(dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,8 +134,8 @@ class _Watch(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check(model: Model, net: ModelState) -> int:
-    """The number of features; ValueError unless they are what the linear layer that runs last is given, up to their length."""
+def _check(model: Model, net: ModelState) -> Tensor:
+    """The features of one row, [1, F]; ValueError unless the linear layer that runs last is given them, up to their length."""
     first = next(iter(net.params.values()))
     x = zero_input(model, first)
     if x.is_floating_point():
@@ -144,7 +150,7 @@ def _check(model: Model, net: ModelState) -> int:
             "model: the linear layer that runs last is not given its features, so they cannot be read in a training pass; end its "
             "forward pass in nn.Linear, and name this layer in from_module(factory, ..., last_layer=NAME)."
         )
-    return features.shape[1]
+    return features
 
 
 def unprojected(net: ModelState) -> ModelState:

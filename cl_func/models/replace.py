@@ -92,7 +92,7 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
     kind = type(layer)
     if isinstance(layer, _BATCH_NORMS) and kind in _BATCH_NORMS:  # no class derived from them
         return BatchNorm.like(layer)
-    if isinstance(layer, nn.Embedding):
+    if isinstance(layer, nn.Embedding) and layer.max_norm is None:
         layer.register_forward_pre_hook(partial(_in_vocabulary, path=path))
         return layer
     pure = _KEYED.get(kind) or _PURE_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
@@ -107,6 +107,8 @@ def _pure(layer: nn.Module, path: str) -> nn.Module:
         problem, mend = f"has dropout={rate} and {draws}", "set its dropout to 0 and put nn.Dropout layers around it"
     elif isinstance(layer, BatchNormBase):
         problem, mend = disturbed, "use nn.BatchNorm1d/2d/3d itself, or cl_func.models.BatchNorm as a base"
+    elif isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) and layer.max_norm is not None:
+        problem, mend = "scales its own weights in place at each pass", "set max_norm=None, and scale what it returns"
     elif isinstance(layer, InstanceNormBase) and layer.track_running_stats:
         problem, mend = disturbed, "set track_running_stats=False"
     else:

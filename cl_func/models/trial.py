@@ -1,4 +1,4 @@
-"""A trial pass that looks for hidden randomness in a module.
+"""A trial pass that looks for hidden randomness in a module, and for parameters that it writes into.
 
 A layer that draws from torch's generator (or numpy's, or Python's) makes two runs from one key differ. One pass shows whether a
 generator has moved, and in which layer.
@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from cl_func import random, tree
 from cl_func.models.seeding import seeded
 from cl_func.torch_private import TorchDispatchMode, in_dispatch_mode, in_transform, is_eager_cpu
+
+
+class _WritesError(ValueError):
+    """A module writes into its parameters, in its own words."""
 
 
 class Trial:
@@ -75,6 +79,8 @@ class Trial:
                 # Twice: another thread may have moved numpy's generator.
                 found, out = self._hidden_draw(given)
                 found = found and self._hidden_draw(given)[0]
+            except _WritesError:
+                raise
             except Exception as raised:
                 error = raised
                 continue
@@ -102,8 +108,16 @@ class Trial:
             nonlocal out
             out = (self.function or _forward)(module, *args, **kwargs)
 
+        before = {name: (p._version, p.detach().clone()) for name, p in module.named_parameters()}
         with seeded(random.key(0)):
             found = hidden_draw(module, call)
+        for name, p in module.named_parameters():
+            version, value = before[name]
+            if p._version != version or not tree.equal(p.detach(), value):
+                raise _WritesError(
+                    f"factory: the module writes into its parameter {name!r} in its forward pass, which belongs to the caller; "
+                    "let it compute a new tensor, or make it a buffer, which may change in training."
+                )
         if found is None:
             return None, out
         path, generator, mode = found

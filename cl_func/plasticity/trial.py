@@ -2,7 +2,8 @@
 
 Every linear layer and convolution is made to give constants, whatever it is given. One of its units is moved, up in one row and
 down in another, and one sees which inputs of which other layers move: those features are the unit's. Norms, which look at several
-units at once, are passed by in the trial; what they multiply is theirs.
+units at once, are passed by in the trial; what they multiply is theirs. Parameters of neither, such as the gain of a branch that
+begins at 1e-6 (LayerScale) or 0 (ReZero), are about 1 in it.
 """
 
 from __future__ import annotations
@@ -100,6 +101,17 @@ class _Cut(TorchFunctionMode):
         noise = random.uniform(random.fold_in(random.key(0), len(self.constants)), tuple(out.shape[1:]))
         self.constants[name] = (2 * noise - 1)[None].to(out.dtype)
 
+    def with_gains(self, net: ModelState) -> ModelState:
+        """The model's state with a number in [0.5, 1.5] for each parameter that is of no layer and no norm."""
+        of_norms = {name for norm in self.norms.values() for name in norm.params}
+        known = {*self.layers, *(bias for bias, _ in self.layers.values()), *of_norms}
+        params = {
+            name: value if name in known else (0.5 + random.uniform(random.fold_in(random.key(1), i), tuple(value.shape))).to(value)
+            for i, (name, value) in enumerate(net.params.items())
+        }
+        self.names.update({id(value): name for name, value in params.items()})
+        return ModelState(params=params, buffers=net.buffers)
+
     def count(self, *names: str | None) -> None:
         for name in names:
             if name is not None:
@@ -132,6 +144,7 @@ def analyse(model: Model) -> tuple[tuple[Layer, ...], dict[str, str], tuple[str,
     like = next(iter(net.params.values()))
     with _Cut(net) as cut:
         _pass(model, net, zero_input(model, like), 1)
+    net = cut.with_gains(net)
     reached: dict[str, dict[str, Tensor]] = {}  # layer -> what its units reach -> [units, features] bool
     for name, constant in cut.constants.items():
         units = constant.shape[-1 if cut.layers[name][1] else 1]
@@ -153,7 +166,10 @@ def analyse(model: Model) -> tuple[tuple[Layer, ...], dict[str, str], tuple[str,
     for name, targets in reached.items():
         label = name.rpartition(".")[0] or name
         if not targets.keys() & (cut.layers.keys() | cut.refused.keys()):
-            last.append(label)
+            if "logits" in targets:
+                last.append(label)
+            else:
+                why_not[label] = "moving them changes nothing that comes after them"
             continue
         try:
             found.append(_layer(label, name, targets, owners, cut))

@@ -10,6 +10,15 @@ from cl_func.models import Model, ModelState
 from cl_func.tree import PyTree
 
 
+def check_untrained(epochs: int, iterations: int | None) -> None:
+    """Check that a method without an optimiser is not asked to train: ValueError for other than one epoch."""
+    if epochs != 1 or iterations is not None:
+        given = f"epochs={epochs!r}" if iterations is None else f"iterations={iterations!r}"
+        raise ValueError(
+            f"optimizer: expected one beside {given}, since without it nothing is trained; give one, or leave {given} out."
+        )
+
+
 def init_train_state(
     key: Tensor, model: Model, optimizer: Optimizer | None, weights: ModelState | None = None
 ) -> tuple[Tensor, ModelState, PyTree]:

@@ -21,7 +21,7 @@ from cl_func.losses import cross_entropy
 from cl_func.models import Model, ModelState, features, sample_features
 from cl_func.models.heads import Classifier, of_their_task
 from cl_func.optim.hyperparameters import nonnegative
-from cl_func.strategies._train_state import init_train_state
+from cl_func.strategies._train_state import check_untrained, init_train_state
 from cl_func.tree import state
 
 
@@ -83,6 +83,7 @@ def acil(
     classifier = Classifier(partial(_logits, model), model)
     observe = minibatches(analytic.insert(model), batch_size=batch_size, shuffle=False)
     if optimizer is None:
+        check_untrained(epochs, iterations)
         return Strategy(init, observe, classifier)
     step = when(_is_first, train_step(cross_entropy(model), optimizer))
     fit = minibatches(step, batch_size=batch_size, epochs=epochs, iterations=iterations)

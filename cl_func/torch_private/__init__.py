@@ -28,6 +28,7 @@ from cl_func.torch_private.functorch import (
     pytree,
     stop_gradient,
     storage_id,
+    truncated_normal,
     unwrap,
     unwrap_all,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "stop_gradient",
     "storage_id",
     "trace",
+    "truncated_normal",
     "unwrap",
     "unwrap_all",
     "vector_flags",

@@ -1,6 +1,9 @@
-"""Transformations of torch.func, dispatch modes, pytrees, and base classes of layers."""
+"""Transformations of torch.func, dispatch modes, pytrees, base classes and initialisers of layers."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.utils._pytree as pytree
@@ -34,6 +37,7 @@ __all__ = [
     "pytree",
     "stop_gradient",
     "storage_id",
+    "truncated_normal",
     "unwrap",
     "unwrap_all",
 ]
@@ -112,3 +116,14 @@ def stop_gradient(value: Tensor) -> Tensor:
 def storage_id(value: Tensor) -> int:
     """An id of the storage that a tensor is a view of; fake tensors have one too."""
     return value.untyped_storage()._cdata
+
+
+@contextlib.contextmanager
+def truncated_normal(function: Callable[..., Tensor]) -> Iterator[None]:
+    """A context in which `nn.init.trunc_normal_`, by whatever name it was imported, draws by another function."""
+    torchs = torch.nn.init._no_grad_trunc_normal_
+    torch.nn.init._no_grad_trunc_normal_ = function
+    try:
+        yield
+    finally:
+        torch.nn.init._no_grad_trunc_normal_ = torchs

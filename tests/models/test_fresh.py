@@ -231,7 +231,7 @@ class ThroughNumpy(nn.Module):
 @pytest.mark.parametrize(
     ("factory", "why"),
     [
-        (Branching, "more than torch's operations"),
+        (Branching, "it reads what it has drawn"),
         (Exotic, "exponential_.* has no keyed counterpart|draws"),
         (ThroughNumpy, "more than"),
     ],
@@ -276,3 +276,40 @@ def test_errors():
         fresh_function(dataclasses.replace(model, fresh=None))
     masked = cl.models.multi_head(model, torch.ones(1, 4, dtype=torch.bool))
     assert masked.fresh is model.fresh
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (64, 64), (32, 300)])
+def test_a_truncated_normal_stays_within_its_bounds(shape):
+    """torch's draws again until all values fit, so that a record of its draws would hold for one key only."""
+
+    def build():
+        layer = torch.nn.Linear(*shape)
+        torch.nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.03)
+        return layer
+
+    model = cl.models.from_module(build, n_classes=shape[1], input_shape=shape[:1])
+    params = model.init(cl.key(0)).params
+    drawn, own = (
+        torch.stack([values["weight"] for values in found])
+        for found in (
+            [model.fresh(cl.key(i), params) for i in range(40)],
+            [model.init(cl.key(100 + i)).params for i in range(40)],
+        )
+    )
+    assert drawn.min() >= -0.04
+    assert drawn.max() <= 0.03
+    n = min(drawn.numel(), 20_000)
+    assert stats.ks_2samp(drawn.flatten()[:n].numpy(), own.flatten()[:n].numpy()).pvalue > 0.001
+    assert torch.equal(model.init(cl.key(7)).params["weight"], model.init(cl.key(7)).params["weight"])
+
+
+def test_a_factory_that_looks_at_its_draws_is_refused():
+    def build():
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        while net[0].weight.norm() < 0.5:
+            torch.nn.init.normal_(net[0].weight)
+        return net
+
+    model = cl.models.from_module(build, n_classes=2, input_shape=(3,))
+    with pytest.raises(ValueError, match=r"'0\.weight' from cannot be known, since it reads what it has drawn"):
+        model.fresh(cl.key(0), model.init(cl.key(0)).params)

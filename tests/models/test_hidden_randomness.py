@@ -460,3 +460,34 @@ def test_replace_is_checked(replace, error, match):
 
 def test_the_libraries_are_not_needed():
     assert not {"torchvision", "timm"} & {name.partition(".")[0] for name in sys.modules}
+
+
+class Clamps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        self.layer.weight.data.clamp_(-0.1, 0.1)
+        return self.layer(x)
+
+
+def test_a_module_that_writes_into_its_parameters_is_refused():
+    """They belong to the caller: evaluation would change them, and lanes differ from single runs."""
+    with pytest.raises(ValueError, match=r"writes into its parameter 'layer\.weight' in its forward pass"):
+        cl.models.from_module(Clamps, n_classes=3, input_shape=(4,))
+    model = cl.models.from_module(Clamps, n_classes=3)
+    net = model.init(cl.key(0))
+    with pytest.raises(ValueError, match=r"writes into its parameter 'layer\.weight'"):
+        model.apply(net.params, net.buffers, torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding, nn.EmbeddingBag])
+def test_an_embedding_that_scales_its_weights_is_refused(layer):
+    def build():
+        return nn.Sequential(layer(9, 6, max_norm=0.5), nn.Flatten(), nn.Linear(6, 3))
+
+    with pytest.raises(
+        ValueError, match=r"layer '0' \(Embedding.*\) scales its own weights in place at each pass; set max_norm=None"
+    ):
+        cl.models.from_module(build, n_classes=3, input_shape=(1,), input_dtype=torch.int64)

@@ -62,3 +62,24 @@ def test_a_token_outside_is_refused_compiled(lane):
     rows[lane, 7] = 8
     with pytest.raises(IndexError, match=r"cl\.compile: a number is outside of what it indexes.*out of bounds"):
         train(states, cl.tree.replace(lanes, rows=rows))
+
+
+@pytest.mark.parametrize("head_first", [True, False])
+def test_a_head_tied_to_the_embedding_has_features(head_first):
+    """The state has the tied tensor by its first name, the model without its last layer by another."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in ("head", "embed") if head_first else ("embed", "head"):
+                setattr(self, name, nn.Linear(8, 9, bias=False) if name == "head" else nn.Embedding(9, 8))
+            self.embed.weight = self.head.weight
+
+        def forward(self, x):
+            return self.head(self.embed(x).mean(1))
+
+    model = cl.models.from_module(Tied, n_classes=9, input_shape=(4,), input_dtype=torch.int64, last_layer="head")
+    net = model.init(cl.key(0))
+    (weight,) = net.params.values()
+    x = torch.arange(20).reshape(5, 4) % 9
+    torch.testing.assert_close(cl.models.features(model, net, x), weight[x].mean(1))

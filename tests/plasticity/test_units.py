@@ -10,7 +10,7 @@ from torch import nn
 
 import cl_func as cl
 from cl_func.plasticity.layers import Features, Feed, Norm
-from cl_func.plasticity.units import hidden_layers
+from cl_func.plasticity.units import hidden_layers, last_layers
 
 
 def feeds(model, layers=None):
@@ -137,3 +137,41 @@ def test_what_two_layers_share_is_of_no_unit(what, reason):
     for make in (lambda: cl.plasticity.redo(model, layers=("a",)), lambda: cl.plasticity.continual_backprop(model)):
         with pytest.raises(ValueError, match=re.escape(reason)):
             make()
+
+
+class Gated(nn.Module):
+    """Residual branches behind a gain, as LayerScale and ReZero have them."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.first, self.a, self.b, self.head = nn.Linear(6, 8), nn.Linear(8, 5), nn.Linear(5, 8), nn.Linear(8, 4)
+        self.gain = nn.Parameter(torch.full((8,), gain))
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(x + self.gain * self.b(torch.relu(self.a(x))))
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-6, 0.0])
+def test_a_branch_counts_whatever_its_gain_begins_at(gain):
+    """With a small gain its layers were taken for last ones, and `reset_head` reset them at each experience."""
+    model = cl.models.from_module(functools.partial(Gated, gain), n_classes=4, input_shape=(6,), last_layer="head")
+    assert last_layers(model) == ("head.weight", "head.bias")
+    with pytest.raises(ValueError, match="'first' cannot be replaced, since they are added to those of another layer"):
+        hidden_layers(model)
+    assert [layer.name for layer in hidden_layers(model, ("a",))] == ["a"]
+
+
+def test_a_layer_that_moves_nothing_is_no_last_layer():
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x) - 10))
+
+    model = cl.models.from_module(Cut, n_classes=4, input_shape=(6,))
+    assert last_layers(model) == ("b.weight", "b.bias")
+    with pytest.raises(ValueError, match="'a' cannot be replaced, since moving them changes nothing that comes after them"):
+        hidden_layers(model)

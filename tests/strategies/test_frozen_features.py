@@ -297,3 +297,26 @@ def test_what_solves_once_is_compiled(name):
     probe = cl.vmap(cl.evaluate(strategy.model, BENCH.test))
     lanes = cl.tree.stack(agents)
     testing.assert_equal(cl.compile(probe)(lanes), probe(lanes), "compiled", 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["ncm", "slda", "ranpac", "fecam", "acil"])
+@pytest.mark.parametrize("given", [{"epochs": 0}, {"epochs": 2}, {"iterations": 3}, {"iterations": -1}], ids=str)
+def test_passes_without_an_optimiser_are_refused(name, given):
+    with pytest.raises(
+        ValueError, match=r"optimizer: expected one beside (epochs|iterations)=-?\d, since without it nothing is trained"
+    ):
+        getattr(cl.strategies, name)(cl.models.mlp(4, hidden=()), **given)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 6e4])
+def test_nearest_means_do_not_depend_on_the_scale_of_features(scale):
+    """Squared distances above 1e9 were below the number of a masked class."""
+    x = scale * (torch.arange(12.0)[:, None] % 4 + 0.1 * torch.arange(12.0)[:, None] / 12).expand(12, 30)
+    data = cl.Dataset(x, torch.arange(12) % 4)
+    bench = cl.streams.split_by_class(data, data, n_experiences=2)
+    strategy = cl.strategies.ncm(cl.models.mlp(30, hidden=(), n_classes=4))
+    _, history = cl.scan(strategy.update, strategy.init(cl.key(0)), bench.train, cl.evaluate(strategy.model, bench.test))
+    assert history["accuracy"].tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    alone = cl.evaluate(strategy.model, bench.test, mask="experience")
+    state = cl.fold(strategy.update, strategy.init(cl.key(0)), bench.train)
+    assert alone(state)["accuracy"].tolist() == [1.0, 1.0]
