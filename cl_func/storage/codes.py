@@ -10,18 +10,22 @@ import bisect
 import dis
 import functools
 import hashlib
+import importlib.machinery
+import importlib.util
 import inspect
 import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 # Instructions that only serve the interpreter, or a debugger that stops at each line.
 _SILENT = {"NOP", "RESUME", "CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"}
 _KINDS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
 _OUTER = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF"}
+_LOCAL = {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_NAME"}
+_STORES = {"STORE_FAST", "STORE_NAME", "STORE_DEREF", "STORE_GLOBAL"}
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD"}
 
@@ -95,17 +99,59 @@ def uses(code: CodeType) -> dict[str, set[Chain]]:
 
     `args.lr * x` uses args with the chain ("lr",); `f(x)` uses f as a whole, with the empty chain.
     """
+    found = _read(code, _OUTER)
+    for inner in _inner(code):
+        for name, chains in uses(inner).items():
+            found.setdefault(name, set()).update(chains)
+    return found
+
+
+def _read(code: CodeType, operations: set[str]) -> dict[str, set[Chain]]:
+    """The variables that instructions of some kinds read, each with the chains of attributes taken from it."""
     found: dict[str, set[Chain]] = {}
     instructions = list(_instructions(code))
     for i, instruction in enumerate(instructions):
-        if instruction.opname in _OUTER:
+        if instruction.opname in operations:
             after = itertools.takewhile(lambda later: later.opname in _ATTRIBUTES, itertools.islice(instructions, i + 1, None))
             found.setdefault(instruction.argval, set()).add(tuple(later.argval for later in after))
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            for name, chains in uses(constant).items():
-                found.setdefault(name, set()).update(chains)
     return found
+
+
+def _inner(code: CodeType) -> Iterator[CodeType]:
+    return (constant for constant in code.co_consts if isinstance(constant, CodeType))
+
+
+def imports(code: CodeType, package: str | None) -> dict[str, set[Chain]]:
+    """The modules that a function of a package and its inner functions import while they run, with what they take of each."""
+    found: dict[str, set[Chain]] = {}
+    instructions, read = list(_instructions(code)), _read(code, _LOCAL)
+    for name, chains in uses(code).items():
+        read.setdefault(name, set()).update(chains)
+    for i, instruction in enumerate(instructions):
+        if instruction.opname != "IMPORT_NAME":
+            continue
+        level, names = (instructions[j].argval for j in (i - 2, i - 1))
+        module = importlib.util.resolve_name("." * level + instruction.argval, package)
+        after = itertools.islice(instructions, i + 1, None)
+        stored = next((later.argval for later in after if later.opname in _STORES), None)
+        if names:
+            found.setdefault(module, set()).update((name,) for name in names)
+        elif instructions[i + 1].opname in _STORES:  # import a.b, by which a is known
+            found.setdefault(module.partition(".")[0], set()).update(read.get(stored, {()}))
+        else:  # import a.b as c
+            found.setdefault(module, set()).update(read.get(stored, {()}))
+    for inner in _inner(code):
+        for module, chains in imports(inner, package).items():
+            found.setdefault(module, set()).update(chains)
+    return found
+
+
+def of_module(module: ModuleType) -> str | None:
+    """The digest of the code of a module, None if it has no source."""
+    path = getattr(module, "__file__", None)
+    if path is None or Path(path).suffix != ".py" or not Path(path).is_file():
+        return None
+    return digest(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True))
 
 
 @functools.cache
@@ -114,12 +160,23 @@ def installed(module: str) -> bool:
     import sysconfig  # not at import, which it would slow down
 
     top = module.partition(".")[0]
-    found = sys.modules.get(top)
     if top == "cl_func" or top in sys.builtin_module_names:
         return True
-    paths = [Path(path) for path in (getattr(found, "__file__", None), *getattr(found, "__path__", ())) if path]
+    found = sys.modules.get(top)
+    if found is None and (spec := _spec(top)) is not None:
+        files = [spec.origin, *(spec.submodule_search_locations or ())]
+    else:
+        files = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
+    paths = [Path(path) for path in files if path]
     installed = {"site-packages", "dist-packages"}
     return any(installed.intersection(path.parts) or path.is_relative_to(sysconfig.get_path("stdlib")) for path in paths)
+
+
+def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
 
 
 @functools.cache

@@ -3,12 +3,14 @@
     {"update.0.step.inner.loss.n": "3", "stream.make.data.y": "int64[40] #1c0f...", "code.my_loss": "my_loss code #77ab...", ...}
 
 Compared: tensors and arrays by content; functions by their code (wherever it is written, see `codes.py`), defaults, closures, and
-the variables and functions of their module that they use; partials, methods, dataclasses and other objects by what pickle would
-save of them; classes by their methods. Anything from an installed library, this one included, is compared by its name, and the
-library by its version.
+the variables and functions that they use, of their module or of modules that they import while they run; partials, methods,
+dataclasses and other objects by what pickle would save of them; classes by their methods. Anything from an installed library, this
+one included, is compared by its name, and the library by its version. A module of the user's own that is handed on whole counts by
+its code, not by what it imports.
 
 Compared by type only: what cannot be pickled (generators, iterators, open files, locks), objects that contain such things, and
-whatever is nested more than 40 levels deep. Lists, sets and dicts that a function only adds to are taken for its log and ignored.
+whatever is nested more than 40 levels deep. Not compared is what a function finds by text, as by `globals()["name"]`. Lists, sets
+and dicts that a function only adds to are taken for its log and ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import importlib
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -131,7 +134,8 @@ class _Walker:
         if isinstance(value, functools.partial):
             return self(value.func) | self._several({**pickled.arguments(value.func, value.args), **value.keywords}.items())
         if isinstance(value, types.ModuleType):
-            return {"": f"module {value.__name__}"}
+            code = None if codes.installed(value.__name__) else codes.of_module(value)
+            return {"": f"module {value.__name__}{'' if code is None else f' code #{code[:16]}'}"}
         if isinstance(value, type):
             return {"": self._name(value)}
         if isinstance(value, Mapping):
@@ -222,7 +226,22 @@ class _Walker:
         for name, chains in codes.uses(code).items():
             if name in outer or name in function.__globals__:
                 found |= _under(name, self._used(outer[name] if name in outer else function.__globals__[name], chains))
+        for name, chains in codes.imports(code, function.__globals__.get("__package__")).items():
+            found |= _under(f"import {name}", self._imported(name, chains))
         return found
+
+    def _imported(self, name: str, chains: set[codes.Chain]) -> Entries:
+        """What a function uses of a module that it imports while it runs; of an installed one nothing is looked at."""
+        if codes.installed(name):
+            return {}
+        try:
+            module = importlib.import_module(name)
+            for chain in chains:
+                if chain and not hasattr(module, chain[0]):
+                    importlib.import_module(f"{name}.{chain[0]}")
+        except Exception as error:  # it need not be there: the function may handle that
+            return {"": f"{type(error).__name__} on import"}
+        return self._used(module, chains)
 
     def _used(self, value: Any, chains: set[codes.Chain]) -> Entries:
         """What a function uses of an outer variable: all of it, or some attributes of a module, a namespace or an object."""

@@ -6,8 +6,10 @@ import argparse
 import copy
 import dataclasses
 import functools
+import importlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -205,6 +207,49 @@ def test_of_a_module_what_is_used_counts():
     assert changes(using(helpers()), using(helpers(other=2))) == []
     assert changes(using(helpers()), using(helpers(loss="return 2"))) == ["code.helpers.loss: other code"]
     assert changes(using(helpers()), using(helpers(rate=0.2))) == ["code.mine.f.helpers.settings.rate: 0.1 -> 0.2"]
+
+
+IMPORTING = {
+    "a function": "def f(x):\n    from helpers import loss\n    return loss(x)",
+    "a constant, by an attribute": "def f(x):\n    import helpers\n    return x * helpers.rate",
+    "under another name": "def f(x):\n    import helpers as h\n    def g(): return h.loss(x)\n    return g()",
+    "of a package": "def f(x):\n    import pack.inner\n    return pack.inner.loss(x)",
+    "of a package, under another name": "def f(x):\n    import pack.inner as inner\n    return inner.loss(x)",
+    "a submodule": "def f(x):\n    from pack import inner\n    return inner.loss(x)",
+    "in an inner function": "def f(x):\n    def g():\n        from pack.inner import loss\n        return loss(x)\n    return g()",
+    "relative": "__package__ = 'pack'\ndef f(x):\n    from .inner import loss\n    return loss(x)",
+    "whole, by text": "def f(x):\n    import helpers\n    return getattr(helpers, 'loss')(x)",
+    "whole, of the module": "import helpers\ndef f(x):\n    return getattr(helpers, 'loss')(x)",
+}
+
+
+@pytest.mark.parametrize("text", IMPORTING.values(), ids=IMPORTING)
+def test_what_is_imported_while_a_function_runs_counts(text, tmp_path, monkeypatch):
+    """It changed unseen, and a folder gave back the runs of the old code."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for factor in (1, 1, 2):
+        for name in ("helpers", "pack", "pack.inner"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / "pack").mkdir(exist_ok=True)
+        (tmp_path / "pack" / "__init__.py").write_text("")
+        for file in ("helpers.py", "pack/inner.py"):
+            (tmp_path / file).write_text(f"rate = {factor}\n\ndef loss(x):\n    return x * {factor:.1f}\n")
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        shutil.rmtree(tmp_path / "pack" / "__pycache__", ignore_errors=True)
+        found.append(fingerprint.of(x=module_of(text).f))
+        for name in ("helpers", "pack", "pack.inner"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+    assert resuming.changes(*found[:2]) == []
+    assert resuming.changes(*found[1:]) != []
+
+
+def test_an_import_of_a_library_or_of_nothing_is_no_error():
+    code = "def f(x):\n    import json, cl_func.metrics\n    from scipy import stats\n    return json.dumps(x), stats"
+    assert "import" not in str(fingerprint.of(x=module_of(code).f)).replace("imported", "")
+    missing = "def f(x):\n    try:\n        import not_there_at_all\n    except ImportError:\n        return x"
+    assert "ModuleNotFoundError on import" in fingerprint.of(x=module_of(missing).f).values()
 
 
 def test_of_parsed_arguments_what_is_used_counts():
