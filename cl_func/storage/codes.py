@@ -133,7 +133,7 @@ def imports(code: CodeType, package: str | None) -> dict[str, set[Chain]]:
         level, names = (instructions[j].argval for j in (i - 2, i - 1))
         module = importlib.util.resolve_name("." * level + instruction.argval, package)
         after = itertools.islice(instructions, i + 1, None)
-        stored = next((later.argval for later in after if later.opname in _STORES), None)
+        stored = next((str(later.argval) for later in after if later.opname in _STORES), "")
         if names:
             found.setdefault(module, set()).update((name,) for name in names)
         elif instructions[i + 1].opname in _STORES:  # import a.b, by which a is known

@@ -119,7 +119,8 @@ def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> Non
             raise ValueError(
                 f"resume: {folder} has format {written}, this version of cl_func reads up to {files.FORMAT}; upgrade it."
             )
-        resuming.check(before["run"], run, (), what, on_change, mend, written)
+        if not resuming.check(before["run"], run, (), what, on_change, mend, written):
+            return  # what it holds already was not made of this; later calls are to be told so too
     files.write_bytes(plan, json.dumps({"format": files.FORMAT, "run": run}, indent=1).encode())
 
 

@@ -12,6 +12,7 @@ from cl_func import checks
 
 Label = Any  # how the user names a point: a number, a string, None, or a list, tuple or dict of them
 Axes = dict[str, list[Label]]
+DTYPES = "dtypes"  # attribute: of labels that are lists of numbers of a leaf, where the numbers do not say it
 EXAMPLE = "{'opt.lr': [0.1, 0.3], 'seed': [0, 1, 2]}"
 
 
@@ -39,10 +40,16 @@ def flat(name: str, label: Label) -> dict[str, Label]:
     return dict(label) if paths(name, [label]) else {name: label}
 
 
-def value(label: Label) -> Label:
+def value(label: Label, dtype: str | None = None) -> Label:
     """The value that `tree.set` takes for a label: a list of numbers, which is the label of a tensor, as a tensor."""
     numbers = isinstance(label, list) and bool(label) and all(isinstance(x, (bool, int, float)) for x in _entries(label))
-    return torch.tensor(label) if numbers else label
+    return torch.tensor(label, dtype=None if dtype is None else getattr(torch, dtype)) if numbers else label
+
+
+def dtypes(values: Mapping[str, Any]) -> dict[str, str]:
+    """The dtypes of tensors, by path, that are not those of the numbers in their labels: "float64", "int32"."""
+    tensors = {path: one for path, one in values.items() if isinstance(one, Tensor) and one.ndim}
+    return {path: str(one.dtype)[6:] for path, one in tensors.items() if torch.tensor(one.tolist()).dtype != one.dtype}
 
 
 def labels_at(axes: Axes, point: tuple[int, ...]) -> dict[str, Label]:
@@ -53,9 +60,9 @@ def labels_at(axes: Axes, point: tuple[int, ...]) -> dict[str, Label]:
     return found
 
 
-def values_at(axes: Axes, point: tuple[int, ...]) -> dict[str, Label]:
-    """The same as values that `tree.set` takes."""
-    return {path: value(label) for path, label in labels_at(axes, point).items()}
+def values_at(axes: Axes, point: tuple[int, ...], dtypes: Mapping[str, str]) -> dict[str, Label]:
+    """The same as values that `tree.set` takes; dtypes: of the tensors among them, as the function `dtypes` gives them."""
+    return {path: value(label, dtypes.get(path)) for path, label in labels_at(axes, point).items()}
 
 
 def _entries(label: Label) -> list[Label]:

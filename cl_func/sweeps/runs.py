@@ -240,7 +240,7 @@ class Runs(RunsPictures):
             text = over_seeds.counted(numbers, best) or "all its runs are finished and sound"
             found = named_axes.labels_at(self.axes, best)
             user_warnings.warn(f"best: {found}: {text}; of all runs, {over_seeds.counted(numbers)}.")
-        return named_axes.values_at(self.axes, best)
+        return named_axes.values_at(self.axes, best, self.attributes.get(named_axes.DTYPES, {}))
 
     def ranked(
         self,
@@ -255,7 +255,7 @@ class Runs(RunsPictures):
         Points without a sound run are left out; no warning is given. Equal points are in the order of the axes.
         """
         _, ranking = self._ranking(metric, largest, history, higher_is_better)
-        return [named_axes.values_at(self.axes, point) for point in ranking]
+        return [named_axes.values_at(self.axes, point, self.attributes.get(named_axes.DTYPES, {})) for point in ranking]
 
     def table(
         self,

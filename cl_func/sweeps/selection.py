@@ -129,20 +129,37 @@ def taken_attributes(
     attributes: dict[str, Any], seconds: float, axes: Axes, index: Mapping[str, Index]
 ) -> tuple[dict[str, Any], float]:
     """The attributes and the seconds of a part: of a joined axis what belongs to its labels, of others which label was chosen."""
-    attributes, joined = dict(attributes), dict(attributes.get(JOINED, {}))
-    for name, place in index.items():
-        if name in joined:
-            parts = {axes[name][i]: joined[name][axes[name][i]] for i in ([place] if isinstance(place, int) else place)}
-            seconds = sum(part["seconds"] for part in parts.values())
-            if isinstance(place, int):
-                del joined[name]
-                own = dict(parts[axes[name][place]]["attributes"])
-                joined |= own.pop(JOINED, {})
-                attributes |= own
-            else:
-                joined[name] = parts
-        elif isinstance(place, int) and name != "seed":
-            attributes[CHOSEN] = {**attributes.get(CHOSEN, {}), **named_axes.flat(name, axes[name][place])}
-    joined = {name: parts for name, parts in joined.items() if not isinstance(index.get(name), int)}
-    attributes.pop(JOINED, None)
-    return attributes | ({JOINED: joined} if joined else {}), seconds
+    found = _joined_axes(attributes)
+    chosen = [(name, place) for name, place in index.items() if isinstance(place, int) and name not in {"seed", *found}]
+    at = {path: label for name, place in chosen for path, label in named_axes.flat(name, axes[name][place]).items()}
+    return _taken_parts(attributes, seconds, axes, {name: place for name, place in index.items() if name in found}, at)
+
+
+def _joined_axes(attributes: Mapping[str, Any]) -> set[str]:
+    """The axes that Runs were joined along, at every level: a part may be joined itself."""
+    joined = attributes.get(JOINED, {})
+    return set(joined).union(*(_joined_axes(part["attributes"]) for parts in joined.values() for part in parts.values()))
+
+
+def _taken_parts(
+    attributes: Mapping[str, Any], seconds: float, axes: Axes, index: Mapping[str, Index], at: dict[str, Any]
+) -> tuple[dict[str, Any], float]:
+    """Of every part what belongs to the labels in `index`, which is of joined axes; `at` are the labels of the others."""
+    own = {name: value for name, value in attributes.items() if name != JOINED}
+    kept: dict[str, Any] = {}
+    if at:
+        own[CHOSEN] = {**own.get(CHOSEN, {}), **at}
+    for name, parts in attributes.get(JOINED, {}).items():
+        place = index.get(name)
+        labels = axes[name] if place is None else [axes[name][i] for i in ([place] if isinstance(place, int) else place)]
+        taken = {label: _taken_parts(parts[label]["attributes"], parts[label]["seconds"], axes, index, at) for label in labels}
+        seconds = sum(part_seconds for _, part_seconds in taken.values()) if index else seconds
+        if isinstance(place, int):
+            inner, _ = taken[labels[0]]
+            kept |= inner.pop(JOINED, {})
+            own |= inner
+        else:
+            kept[name] = {
+                label: {**parts[label], "attributes": inner, "seconds": taking} for label, (inner, taking) in taken.items()
+            }
+    return own | ({JOINED: kept} if kept else {}), seconds

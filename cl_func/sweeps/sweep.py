@@ -27,7 +27,7 @@ from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar, SharedBar
 from cl_func.storage import fingerprint
 from cl_func.storage.checkpoint import Checkpoint, locked
-from cl_func.sweeps import chosen, passes, planning, provenance
+from cl_func.sweeps import chosen, named_axes, passes, planning, provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
 from cl_func.sweeps.grids import Grid
@@ -128,7 +128,12 @@ def sweep(
     if isinstance(hparams, Grid) and hparams.scales:
         where |= {"scales": dict(hparams.scales)}  # which pictures of the hyperparameters have
     where |= {"every": every, "experiences": len(first.benchmark.train)}
-    attributes = {**where, **chosen.attributes(hparams if isinstance(hparams, Mapping) else {})}
+    dtypes = named_axes.dtypes(runs[0].values)
+    attributes = {
+        **where,
+        **({named_axes.DTYPES: dtypes} if dtypes else {}),
+        **chosen.attributes(hparams if isinstance(hparams, Mapping) else {}),
+    }
     return Runs(axes, history, all_finished, time.perf_counter() - started, attributes, _Replay(first.config, runs))
 
 

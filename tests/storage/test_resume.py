@@ -577,9 +577,18 @@ def test_to_insist_on_a_sweep(tmp_path):
     with pytest.warns(UserWarning, match="holds another sweep"):
         runs = sweep(tmp_path, er(replay_size=5), seeds=3, on_change="warn")
     assert bool(runs.finished.all())
-    assert sweep(tmp_path, er(replay_size=5), seeds=3).finished.all()
     with pytest.warns(UserWarning, match="holds another sweep"), pytest.raises(ValueError, match=r"probe: .*do not fit together"):
         sweep(tmp_path, seeds=4, probe=measure, on_change="warn")
+
+
+def test_to_insist_does_not_make_old_runs_those_of_the_new_code(tmp_path):
+    """The folder then holds runs of both: later calls without insisting were given the mixture without a word."""
+    sweep(tmp_path, seeds=2)
+    with pytest.warns(UserWarning, match="another sweep"):
+        sweep(tmp_path, er(replay_size=5), seeds=3, on_change="warn")
+    with pytest.raises(ValueError, match="another sweep"):
+        sweep(tmp_path, er(replay_size=5), seeds=3)
+    sweep(tmp_path, seeds=2)
 
 
 def test_seeds_and_points_are_added_and_left_out(tmp_path):

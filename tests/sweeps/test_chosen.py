@@ -134,3 +134,70 @@ def test_points_are_ranked_and_the_first_is_the_best():
     assert runs.ranked()[0] == runs.best()
     with pytest.raises(ValueError, match="largest"):
         runs.ranked(lambda R: R.mean())
+
+
+def setting(number):
+    """Runs of a strategy of their own, at a point chosen on test data, whose accuracies are the number."""
+    values = torch.full((2, 3, 3), number / 100)
+    point = {"opt.lr": number / 10}
+    own = {"strategy": f"S{number}", "at": point, "chosen": {"values": point, "by": "chosen on test data"}}
+    history = {"accuracy": values, "loss": values}
+    finished = torch.ones(2, dtype=torch.bool)
+    return cl.Runs({"seed": [0, 1]}, history, finished, float(number), {**own, "every": 1, "experiences": 3})
+
+
+def joined_twice():
+    def of(**parts):
+        return cl.Runs.join({name: setting(number) for name, number in parts.items()}, axis="setting")
+
+    return cl.Runs.join({"ER": of(classes=1, domains=2), "LwF": of(classes=3, domains=4)}, axis="method")
+
+
+def test_of_a_double_join_the_order_of_selection_does_not_matter():
+    """With the inner axis first, the strategy, the point and "chosen on test data" were lost, and the seconds were those of all."""
+    runs = joined_twice()
+    ways = [
+        runs.at(method="ER", setting="domains"),
+        runs.at(setting="domains", method="ER"),
+        runs.at(setting="domains").at(method="ER"),
+        runs.at(method="ER").at(setting="domains"),
+        runs.at(setting=["domains"]).at(method=["ER"]).at(method="ER").at(setting="domains"),
+    ]
+    for one in ways:
+        assert one.seconds == 2.0
+        assert one.attributes == setting(2).attributes
+        assert one.table() == setting(2).table()
+    assert runs.seconds == 10.0
+    assert runs.at(setting="domains").seconds == 6.0
+    both = "Hyperparameters of ER (opt.lr=0.2), LwF (opt.lr=0.4) chosen on test data."
+    assert runs.at(setting="domains").table().endswith(both)
+    only = runs.at(setting=["domains"])
+    assert "opt.lr=0.1" not in only.table()
+    assert "opt.lr=0.3" not in only.table()
+    again = cl.Runs.join({name: runs.at(setting="domains").at(method=name) for name in ("ER", "LwF")}, axis="method")
+    assert again.table() == runs.at(setting="domains").table()
+
+
+def test_what_is_chosen_beside_a_join_is_kept():
+    made = {name: cl.sweep(NAIVE, registry.BENCH, hparams=cl.grid({"opt.lr": [0.05, 0.1]}), **PLAIN) for name in ("a", "b")}
+    runs = cl.Runs.join(made, axis="method")
+    point = {"opt.lr": 0.05}
+    expected = made["a"].at(**point).attributes
+    for one in (runs.at(method="a", **point), runs.at(**point, method="a"), runs.at(**point).at(method="a")):
+        assert one.attributes == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32, torch.bool], ids=str)
+def test_the_best_value_of_a_leaf_of_several_numbers_has_its_dtype(dtype):
+    """Its label is a list of numbers, which do not tell float64 from float32."""
+
+    def init(key):
+        return {"w": torch.zeros(2, dtype=dtype), "key": key}
+
+    strategy = cl.Strategy(init, lambda state, exp: state)
+    grid = cl.grid({"w": [torch.tensor(pair).to(dtype) for pair in ([0.1, 0.0], [0.3, 7.0])]})
+    runs = cl.sweep(strategy, registry.BENCH, hparams=grid, probe=lambda state, exp: {"sum": state["w"].float().sum()}, **PLAIN)
+    best = runs.best(lambda runs: runs.float()[..., -1], history="sum", largest=True)
+    assert best["w"].dtype == dtype
+    assert torch.equal(runs.at(**best)["sum"], runs["sum"][1])
+    assert torch.equal(cl.tree.set(strategy.init(cl.key(0)), best)["w"], best["w"])
