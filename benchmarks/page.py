@@ -27,8 +27,9 @@ streams, so give it on others. A hyperparameter is a leaf of the state: sweep it
 `agem`, `gem`, `ogd` and `owm` project gradients, which is exact with plain SGD: momentum and Adam, coming after, do not know of it.
 
 *Stored* is what the state holds beyond the model and the optimiser, in MB for the MLP 784-400-400-10, 5 experiences and a memory of
-1000 rows. *Step* is what a training step costs beside one of naive, counting forward and backward passes over rows (in the third
-experience, where it grows); what is done once per experience is not in it. `python -m benchmarks.speed.cost` measures both.
+1000 rows. *Step* is what a training step costs beside one of naive, counting forward and backward passes over rows; GEM takes a
+gradient on each of its memories, filled or not, and SCR is counted with one view and without its projection. What is done once per
+experience is not in it. `python -m benchmarks.speed.cost` counts the operations and measures the time.
 
 | method | stored | step | hyperparameters, by path | source |
 | --- | --- | --- | --- | --- |
@@ -63,7 +64,7 @@ def step(entry: Method) -> str:
     """The cost of a step beside that of naive: a forward pass is a third of a forward and backward pass."""
     if entry.passes is None:
         return "its own"
-    both, forward = entry.passes(2)
+    both, forward = entry.passes(5)
     return f"{both + forward / 3:.1f}"
 
 

@@ -37,8 +37,8 @@ def supervised_contrastive(model: Model, temperature: float | str = 0.1) -> Loss
         tasks do not matter.
     temperature: above 0, or the path of a leaf of the state.
 
-    It trains no classifier: classify by the nearest mean of the features, as `cl.strategies.scr` does. Of what padding there is
-    nothing counts, and a minibatch without a pair has the loss 0.
+    It trains no classifier: classify by the nearest mean of the features, as `cl.strategies.scr` does. Padding rows are
+    ignored, and a minibatch without a pair has the loss 0.
 
     Raises TypeError or ValueError for other arguments; from the loss, ValueError for targets that are no class labels.
     """

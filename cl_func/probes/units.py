@@ -1,4 +1,4 @@
-r"""Hidden units that have stopped to contribute.
+r"""Hidden units that have stopped contributing.
 
 Unit i of layer l has the score (Sokar, Agarwal, Castro & Evci, "The dormant neuron phenomenon in deep reinforcement learning", ICML
 2023, definition 3.1)

@@ -2,7 +2,7 @@
 privacy protection", NeurIPS 2022): a frozen network for the features, a random layer, and ridge regression by recursive least
 squares, which equals the regression on all rows so far.
 
-It stores no rows, and what it knows after a stream does not depend on the order of the rows. As in the paper's base training, the
+It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the paper's base training, the
 network may be trained on the first experience; after that it is frozen.
 """
 
@@ -45,7 +45,8 @@ def acil(
 ) -> Strategy:
     """Classify by ridge regression on random features of the network's features, solved recursively; no rows are stored.
 
-    What it knows after a stream does not depend on the order of the rows. A network without hidden layers,
+    Of features that stand still, what it knows after a stream does not depend on the order of the rows; with an `optimizer` the
+    network, and so the features, depend on the first experience. A network without hidden layers,
     `cl.models.mlp(n_features, hidden=(), ...)`, has its inputs as features.
 
     Reference: Zhuang, Weng, Wei, Xie, Toh & Lin, "ACIL: analytic class-incremental learning with absolute memorization and privacy

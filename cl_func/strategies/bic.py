@@ -60,7 +60,7 @@ def bic(
     """Distil the old classes, replay exemplars, and correct the bias towards the new classes on rows held out for it.
 
     Every minibatch is joined by exemplars, weighted so that the loss is a mean over all new rows and all exemplars. Where no new
-    class comes, as in a domain-incremental stream, it is replay alone.
+    class comes, those that came last remain the new ones; if all came in the first experience, it is replay alone.
 
     Reference: Wu, Chen, Wang, Ye, Liu, Guo & Fu, "Large scale incremental learning", CVPR 2019.
 

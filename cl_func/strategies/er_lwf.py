@@ -53,7 +53,7 @@ def er_lwf(
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
         capacity: Rows that the memory holds, at least 1.
         replay_size: Rows drawn from the memory with every minibatch, from 1 to `capacity`.
-        strength: Weight of the distillation, at least 0.
+        strength: Weight of the distillation, at least 0. LwF's lambda_o is strength * temperature^2.
         temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
         loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
             It must say what it is on each row, as those of `cl.losses` do (see `cl.losses.for_target`).

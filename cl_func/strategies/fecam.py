@@ -2,7 +2,7 @@
 continual learning", NeurIPS 2023): a frozen network for the features, and on them Mahalanobis distances, with a covariance for each
 class.
 
-It stores no rows, and what it knows after a stream does not depend on the order of the rows. As in the paper the network may be
+It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the paper the network may be
 trained on the first experience; after that it is frozen.
 """
 
@@ -44,7 +44,8 @@ def fecam(
 ) -> Strategy:
     """Classify by the Mahalanobis distance of the network's features to each class, with its own covariance; no rows are stored.
 
-    What it knows after a stream does not depend on the order of the rows. A network without hidden layers,
+    Of features that stand still, what it knows after a stream does not depend on the order of the rows; with an `optimizer` the
+    network, and so the features, depend on the first experience. A network without hidden layers,
     `cl.models.mlp(n_features, hidden=(), ...)`, has its inputs as features.
 
     The state holds C x F x F numbers in float64, for C classes and F features. They are factorised when the classifier is used:

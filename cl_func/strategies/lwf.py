@@ -57,7 +57,8 @@ def lwf(
     Args:
         model: The network to train, such as `cl.models.mlp(64, hidden=(256,), n_classes=10)`.
         optimizer: The optimiser, such as `cl.optim.sgd(lr=0.1)`.
-        strength: Weight of the distillation, at least 0.
+        strength: Weight of the distillation, at least 0. The paper's lambda_o is strength * temperature^2: its 1 is 0.25 with the
+            default temperature of 2.
         temperature: Divides the logits of teacher and student before the softmax, above 0; the higher, the softer.
         loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
             It must say what it is on each row, as those of `cl.losses` do (see `cl.losses.for_target`).

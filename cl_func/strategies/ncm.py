@@ -1,7 +1,7 @@
 """Nearest class mean: a network for the features, and the class with the nearest mean feature (Mensink et al. 2013).
 
-It stores no rows. The features must not move once means are taken, so by default the network is trained on the first experience
-alone and frozen; trained on all of them, the means of old classes go stale, which is what iCaRL's exemplars are for.
+It stores no rows. The features must not move once means are taken, so the network is not trained, or with an optimiser on the
+first experience alone; trained on all of them, the means of old classes go stale, which is what iCaRL's exemplars are for.
 """
 
 from __future__ import annotations

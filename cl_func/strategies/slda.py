@@ -1,7 +1,7 @@
 """Deep streaming LDA (Hayes & Kanan, "Lifelong machine learning with deep streaming linear discriminant analysis", CVPR workshops
 2020): a frozen network for the features, and on them a linear discriminant classifier that learns from one row at a time.
 
-It stores no rows, and what it knows after a stream does not depend on the order of the rows. As in the paper's base
+It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the paper's base
 initialisation, the network may be trained on the first experience; after that it is frozen.
 """
 
@@ -43,7 +43,8 @@ def slda(
 ) -> Strategy:
     """Classify by streaming linear discriminant analysis of the network's features; no rows are stored.
 
-    What it knows after a stream does not depend on the order of the rows. A network without hidden layers,
+    Of features that stand still, what it knows after a stream does not depend on the order of the rows; with an `optimizer` the
+    network, and so the features, depend on the first experience. A network without hidden layers,
     `cl.models.mlp(n_features, hidden=(), ...)`, has its inputs as features.
 
     Reference: Hayes & Kanan, "Lifelong machine learning with deep streaming linear discriminant analysis", CVPR workshops 2020.

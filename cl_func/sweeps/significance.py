@@ -49,7 +49,7 @@ def p_value(differences: Tensor, test: Test) -> float:
     with warnings.catch_warnings():
         # Of differences that are all the same t is infinite and p is 0.
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
-        found = stats.wilcoxon(values) if test == "wilcoxon" else stats.ttest_1samp(values, 0.0)
+        found = stats.wilcoxon(values[values != 0]) if test == "wilcoxon" else stats.ttest_1samp(values, 0.0)
     return float(found.pvalue)
 
 

@@ -103,6 +103,14 @@ def test_wilcoxon_is_the_enumeration_of_all_signs(n, data):
     assert significance.p_value(torch.tensor(sizes, dtype=torch.float64), "wilcoxon") == pytest.approx(extreme[0])
 
 
+@pytest.mark.parametrize("zeros", [0, 1, 5])
+def test_pairs_without_a_difference_leave_the_test_exact(zeros):
+    """scipy takes a difference of 0 for a tie, by which more than 13 pairs are no longer exact."""
+    values = torch.tensor([0.0] * zeros + [float(i) for i in range(2, 15)], dtype=torch.float64)
+    assert significance.p_value(values, "wilcoxon") == pytest.approx(2.0**-12, rel=1e-12)
+
+
+
 def test_what_cannot_be_tested():
     same = fixed({"a": [0.5, 0.6], "b": [0.5, 0.6]})
     assert [same.compare("a", "b", test=test)[0].p for test in significance.TESTS] == [1.0, 1.0]
