@@ -431,3 +431,163 @@ def test_the_law_of_draws_can_be_broken():
 
     with pytest.raises(AssertionError, match="law 'occupied' broken: 3 rows are valid, the memory holds 2"):
         testing.check_draw(all_valid, agent.replay, 3)
+
+
+def present_classes(params, state, exp):
+    """As ER-ACE's, but of all rows, valid or not."""
+    logits, state = cl.models.forward(registry.MODEL, params, state, exp)
+    here = (exp.y[:, None] == torch.arange(logits.shape[1])).any(0)
+    losses = torch.nn.functional.cross_entropy(torch.where(here, logits, -1e9), exp.y, reduction="none")
+    return cl.losses.weighted_mean(losses, exp.valid), state
+
+
+def by_the_largest(params, state, exp):
+    logits, state = cl.models.forward(registry.MODEL, params, state, exp)
+    losses = torch.nn.functional.cross_entropy(logits / exp.x.abs().amax(), exp.y, reduction="none")
+    return cl.losses.weighted_mean(losses, exp.valid), state
+
+
+_largest = registry.BENCH.train[1].x.abs().amax(1)
+WITHOUT_THE_LARGEST = registry.BENCH.train[1].take(
+    registry.BENCH.train[1].rows[_largest < _largest.max()], registry.BENCH.train[1].valid[_largest < _largest.max()]
+)
+
+
+@pytest.mark.parametrize("loss", [present_classes, by_the_largest])
+def test_padding_that_is_no_copy_of_a_row_is_found_to_count(loss):
+    with pytest.raises(AssertionError, match="law 'padding' broken"):
+        testing.check_loss(loss, registry.init(cl.key(0)), WITHOUT_THE_LARGEST)
+
+
+@cl.state
+class Counting(cl.Agent):
+    count: torch.Tensor
+    average: torch.Tensor
+
+
+def counting(update, model=registry.MODEL):
+    """A Strategy of an Update on a state with two numbers more, and an Update of one's own after it."""
+
+    def init(key):
+        net = model.init(key)
+        return Counting(key=key, model=net, opt=registry.SGD.init(net.params), count=torch.tensor(0), average=torch.zeros(6))
+
+    return cl.Strategy(init, update, model)
+
+
+def of_minibatches(step):
+    return counting(cl.minibatches(step, batch_size=5, shuffle=False))
+
+
+def by_size(params, state, exp):
+    logits, state = cl.models.forward(registry.MODEL, params, state, exp)
+    return (torch.nn.functional.cross_entropy(logits, exp.y, reduction="none") * exp.valid).sum() / len(exp), state
+
+
+def counts_rows(state, exp):
+    return state.replace(count=state.count + len(exp))
+
+
+def draws_by_size(state, exp):
+    key, draw_key = cl.random.split(state.key)
+    noise = cl.random.normal(draw_key, (6, len(exp)))
+    return state.replace(key=key, average=(noise * exp.valid).sum(1))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [cl.train_step(by_size, registry.SGD), cl.train_step(present_classes, registry.SGD), counts_rows, draws_by_size],
+    ids=["mean over all rows", "classes of all rows", "count of all rows", "draws by the number of rows"],
+)
+def test_padding_within_minibatches_is_found_to_count(step):
+    """Of an experience that is padded, minibatches are as large as without: only the padding within them shows it."""
+    with pytest.raises(AssertionError, match=r"law 'padding \(minibatches\)' broken"):
+        testing.check_strategy(of_minibatches(step), registry.BENCH)
+
+
+def clamps_in_place(state, exp):
+    for value in state.model.params.values():
+        value.clamp_(-0.1, 0.1)
+    return state
+
+
+def clamps_the_data(state, exp):
+    exp.source.x.clamp_(-0.5, 0.5)
+    return state
+
+
+@pytest.mark.parametrize("update", [clamps_in_place, clamps_the_data])
+def test_a_change_in_place_that_is_made_once_is_found(update):
+    """The second call changes nothing more, so it was made before anything was compared."""
+    bench = testing.small_benchmark()
+    with pytest.raises(AssertionError, match=r"law 'pure \(inputs\)' broken"):
+        testing.check_strategy(counting(update), bench)
+
+
+HELD: dict[str, object] = {}
+
+
+def test_what_is_kept_outside_of_the_state_is_found():
+    """A second call finds the same there, but runs in other threads or lanes find each other's."""
+
+    def keeps(state, exp):
+        HELD["teacher"] = state.model.params
+        return state
+
+    cache: dict[str, torch.Tensor] = {}
+
+    def caches(state, exp):
+        mean = cache.setdefault("mean", exp.x.mean(0))
+        return state.replace(average=mean.clone())
+
+    for update, what in ((keeps, "HELD"), (caches, "cache")):
+        HELD.clear()
+        with pytest.raises(
+            AssertionError, match=f"law 'pure' broken: it keeps something outside of the state .*{what}.*keep it in"
+        ):
+            testing.check_update(update, counting(update).init(cl.key(0)), EXP)
+    seen = []
+
+    def logs(state, exp):
+        seen.append(len(exp))
+        return state
+
+    testing.check_update(logs, counting(logs).init(cl.key(0)), EXP)
+
+
+def test_a_model_that_looks_at_other_rows_is_found():
+    """Evaluation in training mode gives other answers with another batch size."""
+
+    def in_training(state, exp):
+        net = state.model
+        return registry.NORMED.apply(net.params, net.buffers, exp.x, train=True, valid=exp.valid)[0]
+
+    strategy = cl.strategies.naive(registry.NORMED, registry.SGD, batch_size=5)
+    testing.check_strategy(strategy, registry.BENCH)
+    with pytest.raises(AssertionError, match="law 'rows' broken"):
+        testing.check_strategy(cl.Strategy(strategy.init, strategy.update, in_training), registry.BENCH)
+
+
+def test_an_init_that_uses_torchs_generator_is_found():
+    strategy = cl.strategies.naive(registry.MODEL, registry.SGD, batch_size=5)
+
+    def init(key):
+        torch.manual_seed(int(key))
+        return strategy.init(key)
+
+    with pytest.raises(AssertionError, match="law 'pure' broken: torch's global generator"), torch.random.fork_rng():
+        testing.check_strategy(cl.Strategy(init, strategy.update), registry.BENCH)
+
+
+def test_a_draw_that_uses_a_key_twice_is_found():
+    """A class and one of its rows from one key: some rows are never drawn."""
+
+    def draw(held, key, n):
+        first, second = (cl.random.randint(key, n, 0, held.occupied.sum()) for _ in range(2))
+        place = torch.maximum(first, second)
+        return cl.tree.map(lambda leaf: leaf[place], held.data), torch.arange(n) < held.occupied.sum()
+
+    store, module = STORES["reservoir"]
+    agent = module.insert()(registry.init(cl.key(0)).replace(replay=store), EXP)
+    with pytest.raises(AssertionError, match="law 'fresh' broken: one key is drawn from"):
+        testing.check_draw(draw, agent.replay, 3)

@@ -534,3 +534,30 @@ def test_make_fx_traces_through_states():
     assert tree.equal(graph(leaves), tree.leaves(step(state, torch.ones(2))))
     whole = make_fx(step)(state, torch.ones(2))
     assert tree.equal(whole(method(1), torch.ones(2)), step(method(1), torch.ones(2)))
+
+
+def test_a_difference_is_told_for_every_kind_of_number():
+    nan = float("nan")
+    for a, b, told in (
+        (torch.tensor([1 + 1j, complex(nan, 0)]), torch.tensor([1 + 4j, complex(nan, 0)]), "differ by up to 3"),
+        (torch.tensor(2**60), torch.tensor(2**60 + 1), "differ by up to 1"),
+        (torch.tensor([nan, 1.0]), torch.tensor([nan, 3.0]), "differ by up to 2"),
+        (torch.tensor([nan, 1.0]), torch.tensor([0.0, 3.0]), "1 values are NaN on one side only"),
+        (torch.tensor([True]), torch.tensor([False]), "differ by up to 1"),
+        (torch.tensor([float("inf")]), torch.tensor([1.0]), "differ by up to inf"),
+    ):
+        assert told in cl.tree.difference({"x": a}, {"x": b})
+        assert cl.tree.equal({"x": a}, {"x": a.clone()})
+
+
+def test_what_is_set_in_a_defaultdict_keeps_its_factory():
+    before = collections.defaultdict(list, {"a": torch.tensor(1.0), "b": torch.tensor(2)})
+    changed = cl.tree.set(before, {"a": 3.0})
+    assert changed.default_factory is list
+    assert (changed["a"].item(), before["a"].item()) == (3.0, 1.0)
+
+
+def test_a_number_too_large_for_its_leaf_is_refused():
+    with pytest.raises(ValueError, match=r"tree\.set\('a'\): 1e\+39 is too large for the leaf, float32"):
+        cl.tree.set({"a": torch.tensor(1.0)}, {"a": 1e39})
+    assert cl.tree.set({"a": torch.tensor(1.0, dtype=torch.float64)}, {"a": 1e39})["a"] == 1e39

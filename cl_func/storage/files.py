@@ -89,14 +89,21 @@ def write_tree(path: str | Path, values: Any) -> None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: a temporary file in the same folder is synced, then renamed."""
+    """Write a file atomically: a temporary file in the same folder is synced, then renamed.
+
+    Where there is a file already it keeps its permissions; of a link the file that it leads to is written.
+    """
     path = Path(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:

@@ -2,8 +2,8 @@
 privacy protection", NeurIPS 2022): a frozen network for the features, a random layer, and ridge regression by recursive least
 squares, which equals the regression on all rows so far.
 
-It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the paper's base training, the
-network may be trained on the first experience; after that it is frozen.
+It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the
+paper's base training, the network may be trained on the first experience; after that it is frozen.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@ reducing abrupt representation change in online continual learning", ICLR 2022).
 
     L = CE(incoming rows, over the current classes) + CE(replayed rows, over all classes seen)
 
-The classes seen are those of all experiences so far, the present one included. So new classes do not push the old ones away before they have been told apart from each other. The current classes are those that
-have a row in the incoming minibatch itself, not those of its experience: with minibatches of one class the first term is 0. Both
-terms are means over their rows. (The authors' code lets classes that no experience has had compete in both terms; the paper, and
-this, do not.)
+The classes seen are those of all experiences so far, the present one included. So new classes do not push the old ones away
+before they have been told apart from each other. The current classes are those that have a row in the incoming minibatch itself,
+not those of its experience: with minibatches of one class the first term is 0. Both terms are means over their rows. (The authors'
+code lets classes that no experience has had compete in both terms; the paper, and this, do not.)
 
 Only replayed rows make new and old classes compete. So, as in Algorithm 1 of the paper, a minibatch is offered to the memory right
 after its step, and again in every epoch; offered at the end of the experience, its classes would not compete with the old ones

@@ -53,8 +53,8 @@ def ewc(
             from the model's prediction; "all", the expectation over all C labels, or K targets, at C or K times the cost. None, the
             default, is "true" for class labels and "all" otherwise (see `cl.regularizers.importance.fisher`).
         importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
-        importance_samples: Rows of the experience that the Fisher information is the mean of, at least 1, rounded up to whole chunks
-            of `importance_batch_size`; where there are fewer, rows are taken again. None, the default, takes all of them, once.
+        importance_samples: Rows of the experience that the Fisher information is the mean of, at least 1, rounded up to whole
+            chunks of `importance_batch_size`; where there are fewer, rows are taken again. None, the default, takes all, once.
         loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.

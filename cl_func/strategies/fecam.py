@@ -2,8 +2,8 @@
 continual learning", NeurIPS 2023): a frozen network for the features, and on them Mahalanobis distances, with a covariance for each
 class.
 
-It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the paper the network may be
-trained on the first experience; after that it is frozen.
+It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the
+paper the network may be trained on the first experience; after that it is frozen.
 """
 
 from __future__ import annotations

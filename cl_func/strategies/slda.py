@@ -1,8 +1,8 @@
 """Deep streaming LDA (Hayes & Kanan, "Lifelong machine learning with deep streaming linear discriminant analysis", CVPR workshops
 2020): a frozen network for the features, and on them a linear discriminant classifier that learns from one row at a time.
 
-It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the paper's base
-initialisation, the network may be trained on the first experience; after that it is frozen.
+It stores no rows, and of a frozen network what it knows after a stream does not depend on the order of the rows. As in the
+paper's base initialisation, the network may be trained on the first experience; after that it is frozen.
 """
 
 from __future__ import annotations

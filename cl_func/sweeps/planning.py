@@ -184,4 +184,6 @@ def as_seeds(seeds: Any) -> list[int]:
         raise ValueError(f"seeds: expected {expected}, got {tree.describe(seeds)}.")
     if not all(-(1 << 63) <= seed < 1 << 64 for seed in numbers):
         raise ValueError(f"seeds: expected integers of 64 bits, got {numbers}.")
+    if len({seed % (1 << 64) for seed in numbers}) != len(numbers):
+        raise ValueError(f"seeds: two of {numbers} are one key, since they differ by 2^64.")
     return numbers

@@ -11,7 +11,7 @@ from torch import Tensor
 from cl_func import checks, contracts, random, signatures, transforms, tree
 from cl_func.core.kinds import GradientTransform, Loss, Probe, Update
 from cl_func.core.loop import fold
-from cl_func.experiences import Experience, pad
+from cl_func.experiences import Experience
 from cl_func.testing import laws
 from cl_func.testing.key_uses import record_key_uses
 from cl_func.testing.laws import ATOL, RTOL, assert_equal, vary
@@ -31,7 +31,7 @@ def check_update(update: Update, state: Any, exp: Experience, *, compiled: bool 
     laws.check_lanes(update, state, exp)
     laws.check_occupied(update, state, exp, out)
     if padding:
-        assert_equal(update(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+        assert_equal(update(state, laws.padded(exp)), out, "padding", RTOL, ATOL)
     laws.check_moved(update, state, exp, rows=padding)
     laws.check_device_law(update, state, exp, out)
     if compiled:
@@ -128,7 +128,7 @@ def check_probe(probe: Probe, state: Any, exp: Experience | None = None, *, comp
 def check_draw(
     draw: Callable[[Any, Tensor, int], tuple[PyTree, Tensor]], memory: Any, n: int = 8, *, compiled: bool = False
 ) -> None:
-    """Take a `draw(memory, key, n) -> (rows [n, ...], valid [n])` through the laws: occupied, pure, lanes, compiled.
+    """Take a `draw(memory, key, n) -> (rows [n, ...], valid [n])` through the laws: occupied, pure, fresh, lanes, compiled.
 
     memory: has `data`, a tree of tensors [capacity, ...], and `occupied`, [capacity] bool. Try an empty, a partly filled and a full
     one.
@@ -144,6 +144,9 @@ def check_draw(
 
     keys = random.split(random.key(2024), 5)
     singles = [laws.check_pure(drawn, key, None) for key in keys]
+    with record_key_uses(keys[0]) as uses:
+        draw(memory, keys[0], n)
+    laws.check_key_uses(uses)
     lanes = transforms.vmap(drawn)(keys, None)
     for i, single in enumerate(singles):
         assert_equal(tree.map(lambda leaf, i=i: leaf[i], lanes), single, f"lanes (lane {i})")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, contracts, core, random, signatures, transforms, tree
-from cl_func.experiences import Experience, pad
+from cl_func.experiences import Experience
+from cl_func.storage import fingerprint, resuming
 from cl_func.testing.fake_device import device_fault
 from cl_func.testing.key_uses import KeyUses, record_key_uses
 from cl_func.torch_private import pytree
@@ -35,6 +36,21 @@ def vary(state: S) -> S:
     return tree.replace(varied, key=random.fold_in(state.key, 99)) if isinstance(state, core.Agent) else varied
 
 
+def padded(exp: Experience, repeat: bool = False) -> Experience:
+    """The experience with three rows more, which are not valid: others of its source, with other classes and larger values.
+
+    What takes a maximum over all rows, or looks which classes there are, does not change if a row is only repeated.
+    """
+    if repeat:
+        return exp.take(torch.cat([exp.rows, exp.rows[:1].expand(3)]), torch.cat([exp.valid, exp.valid.new_zeros(3)]))
+    spread = torch.linspace(0, len(exp.source) - 1, len(exp) + 64, dtype=torch.float64).long().unique().to(exp.rows.device)
+    other = spread[~torch.isin(spread, exp.rows)]
+    other = other if len(other) else exp.rows.flip(0)
+    largest = exp.source.gather_x(other).flatten(1).double().abs().amax(1).argmax()
+    rows = torch.stack([other[0], other[largest], other[-1]])
+    return exp.take(torch.cat([exp.rows, rows]), torch.cat([exp.valid, exp.valid.new_zeros(3)]))
+
+
 def check_moved(function: Function, state: Any, exp: Any, *, rows: bool = True) -> None:
     """What stands in empty slots, and padding, change nothing where the network is another than its teachers, averages and anchors.
 
@@ -47,7 +63,7 @@ def check_moved(function: Function, state: Any, exp: Any, *, rows: bool = True) 
     out = function(moved, exp)
     check_occupied(function, moved, exp, out)
     if rows:
-        assert_equal(function(moved, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+        assert_equal(function(moved, padded(exp)), out, "padding", RTOL, ATOL)
 
 
 def check_function(function: Function, state: Any, exp: Any, *, compiled: bool, rows: bool = True) -> None:
@@ -56,7 +72,7 @@ def check_function(function: Function, state: Any, exp: Any, *, compiled: bool, 
     check_lanes(function, state, exp)
     check_occupied(function, state, exp, out)
     if rows:
-        assert_equal(function(state, pad(exp, len(exp) + 3)), out, "padding", RTOL, ATOL)
+        assert_equal(function(state, padded(exp)), out, "padding", RTOL, ATOL)
         check_device_law(function, state, exp, out)
     if compiled:
         assert_equal(transforms.compile(function)(state, exp), out, "compiled", RTOL, ATOL)
@@ -131,14 +147,31 @@ def contract_is_law() -> Iterator[None]:
 
 
 def check_pure(function: Function, state: Any, exp: Any) -> PyTree:
-    """The result of a function: a second call must give the same, and leave the inputs and torch's generator as they were."""
-    before, generator = tree.map(torch.clone, (state, exp)), torch.random.get_rng_state()
-    first = tree.map(_clone, function(state, exp))
+    """The result of a function: a second call must give the same, and leave the inputs and torch's generator as they were.
+
+    Nor may it keep anything outside of the state: other runs, in other threads or lanes, would find it there.
+    """
+    before, held = tree.map(torch.clone, (state, exp)), fingerprint.of(function=function)
+    with generator_untouched():
+        first = tree.map(_clone, function(state, exp))
     assert_equal((state, exp), before, "pure (inputs)")
-    if not torch.equal(torch.random.get_rng_state(), generator):
-        raise AssertionError("law 'pure' broken: torch's global generator was advanced; draw with cl.random from state.key")
     assert_equal(function(state, exp), first, "pure (second call)")
+    changed = resuming.changes(held, fingerprint.of(function=function))
+    if changed:
+        raise AssertionError(
+            f"law 'pure' broken: it keeps something outside of the state ({'; '.join(changed[:3])}), which other runs find there "
+            "too; keep it in the state"
+        )
     return first
+
+
+@contextlib.contextmanager
+def generator_untouched() -> Iterator[None]:
+    """Within it, torch's global generator must stay as it is."""
+    before = torch.random.get_rng_state()
+    yield
+    if not torch.equal(torch.random.get_rng_state(), before):
+        raise AssertionError("law 'pure' broken: torch's global generator was advanced; draw with cl.random from state.key")
 
 
 def _clone(leaf: Any) -> Any:

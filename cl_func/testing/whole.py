@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cl_func import checks, core, random, transforms, tree
 from cl_func.core.loop import fold, scan
+from cl_func.core.nodes import Combinator
 from cl_func.evaluation import evaluate
 from cl_func.experiences import Benchmark
 from cl_func.sources.dataset import as_bytes
@@ -29,17 +31,21 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
     checks.instance("benchmark", benchmark, Benchmark, "a Benchmark such as cl.testing.small_benchmark()")
     checks.flag("compiled", compiled)
     init, update, train = strategy.init, strategy.update, benchmark.train
-    start = init(random.key(seed))
+    with laws.generator_untouched():
+        start = init(random.key(seed))
     assert_equal(init(random.key(seed)), start, "pure (init)")
+    experiences = list(train)
+    states = [start]
+    for exp in experiences:  # the first run of all: a change in place that is made twice is seen at the first time only
+        given = tree.map(torch.clone, (states[-1], exp))
+        states.append(update(states[-1], exp))
+        assert_equal((states[-2], exp), given, "pure (inputs)")
+        laws.check_closed(states[-1], start)
+    assert_equal(fold(_with_padding(update), start, train), states[-1], "padding (minibatches)", RTOL, ATOL)
     key = random.key(seed)
     with record_key_uses(key) as uses:
         fold(update, init(key), train)
     laws.check_key_uses(uses)
-    experiences = list(train)
-    states = [start]
-    for exp in experiences:
-        states.append(update(states[-1], exp))
-        laws.check_closed(states[-1], start)
     for before, exp in [(states[0], experiences[0]), (states[-2], experiences[-1])]:
         check_update(update, before, exp)
 
@@ -53,10 +59,28 @@ def check_strategy(strategy: core.Strategy, benchmark: Benchmark, *, seed: int =
 
     probe = (lambda state, exp: state.key) if strategy.model is None else evaluate(strategy.model, benchmark.test)
     assert_equal(scan(update, start, train, probe)[0], states[-1], "silent")
+    if strategy.model is not None:
+        losses = [evaluate(strategy.model, benchmark.test, batch_size=n)(states[-1], None)["loss"] for n in (512, 3)]
+        assert_equal(losses[1], losses[0], "rows", RTOL, ATOL)
     if compiled:
         program = transforms.compile(update)
         assert_equal(fold(program, start, train), states[-1], "compiled (stream)", RTOL, ATOL)
         assert_equal(fold(program, start, train, donate=True), states[-1], "compiled (stream, donated)", RTOL, ATOL)
+
+
+def _with_padding(update: Any, repeat: bool = False) -> Any:
+    """The update with padding in each minibatch: of an experience that is padded, minibatches have as many rows as without.
+
+    repeat: the minibatch's own rows are repeated, which may be numbers of something else than the source, such as a memory's slots.
+    """
+    if isinstance(update, Combinator):
+        repeat = repeat or getattr(update, "view", None) is not None
+        return update.rebuild(tuple(_with_padding(child, repeat) for child in update.children))
+    return partial(_padded_leaf, update, repeat)
+
+
+def _padded_leaf(leaf: Any, repeat: bool, state: Any, exp: Any) -> Any:
+    return leaf(state, laws.padded(exp, repeat))
 
 
 def _pickled(state: Any) -> bytes:

@@ -30,10 +30,20 @@ def difference(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> st
                 return f"{path}: {x!r} against {y!r}"
         elif x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
             return f"{path}: {describe(x)} on {x.device} against {describe(y)} on {y.device}"
-        elif not (torch.allclose(x, y, rtol=rtol, atol=atol, equal_nan=True) if x.is_floating_point() else torch.equal(x, y)):
-            worst = (x.double() - y.double()).abs().max().item()
-            return f"{path}: values differ by up to {worst:.3g}"
+        else:
+            close = torch.isclose(x, y, rtol, atol, equal_nan=True) if x.is_floating_point() or x.is_complex() else x == y
+            if not close.all():
+                return f"{path}: {_gap(x[~close], y[~close])}"
     return None
+
+
+def _gap(x: Tensor, y: Tensor) -> str:
+    """How far values [n] that are not equal are apart, in words."""
+    one_sided = x.isnan() != y.isnan()
+    if one_sided.any():
+        return f"{int(one_sided.sum())} values are NaN on one side only"
+    gaps = (abs(p - q) for p, q in zip(x.tolist(), y.tolist(), strict=True))  # exact for whole numbers of any size
+    return f"values differ by up to {max(gaps):.3g}"
 
 
 def equal(a: PyTree, b: PyTree, rtol: float = 0.0, atol: float = 0.0) -> bool:

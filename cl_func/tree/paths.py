@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -85,7 +87,9 @@ def _set(node: Any, rest: str, value: Any, whole: str) -> Any:
         return _fit(node, value, whole)
     entry, tail = _step(node, rest, whole)
     if isinstance(node, dict):
-        return type(node)((k, _set(v, tail, value, whole) if k == entry else v) for k, v in node.items())
+        made = copy.copy(node)  # a defaultdict keeps its factory
+        made[entry] = _set(node[entry], tail, value, whole)
+        return made
     if hasattr(node, "_fields"):
         return node._replace(**{entry: _set(getattr(node, entry), tail, value, whole)})
     if isinstance(node, (tuple, list)):
@@ -120,7 +124,9 @@ def _fit(old: Any, value: Any, path: str) -> Any:
             raise TypeError(f"tree.set({path!r}): the leaf is {describe(old)}; give an integer, got {value!r}.")
         if not old.dtype.is_floating_point and not -(1 << 63) <= value < 1 << 63:
             raise ValueError(f"tree.set({path!r}): expected an integer of 64 bits, got {value}.")
-        value = torch.tensor(value, dtype=old.dtype, device=old.device)
+        given, value = value, torch.tensor(value, dtype=old.dtype, device=old.device)
+        if not old.is_meta and math.isfinite(given) and not bool(value.isfinite()):
+            raise ValueError(f"tree.set({path!r}): {given!r} is too large for the leaf, {describe(old)}.")
     if value.dtype != old.dtype:
         raise TypeError(
             f"tree.set({path!r}): the leaf is {describe(old)}, got {describe(value)}; convert it with .to({old.dtype})."

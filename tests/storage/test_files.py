@@ -331,3 +331,19 @@ def test_no_room_keeps_what_was_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_link_and_permissions_stay(tmp_path):
+    kept = tmp_path / "kept"
+    cl.save(kept, {"a": torch.tensor(1.0)})
+    kept.chmod(0o600)
+    link = tmp_path / "latest"
+    link.symlink_to(kept)
+    cl.save(link, {"a": torch.tensor(2.0)})
+    assert link.is_symlink()
+    assert cl.load(kept)["a"] == 2.0
+    assert kept.stat().st_mode & 0o777 == 0o600
+    link.unlink()
+    link.symlink_to(tmp_path / "new")
+    cl.save(link, {"a": torch.tensor(3.0)})
+    assert cl.load(tmp_path / "new")["a"] == 3.0

@@ -110,7 +110,6 @@ def test_pairs_without_a_difference_leave_the_test_exact(zeros):
     assert significance.p_value(values, "wilcoxon") == pytest.approx(2.0**-12, rel=1e-12)
 
 
-
 def test_what_cannot_be_tested():
     same = fixed({"a": [0.5, 0.6], "b": [0.5, 0.6]})
     assert [same.compare("a", "b", test=test)[0].p for test in significance.TESTS] == [1.0, 1.0]

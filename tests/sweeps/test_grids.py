@@ -78,3 +78,9 @@ def test_a_random_grid_is_swept_and_its_best_point_is_set():
     assert cl.tree.get(cl.tree.set(strategy.init(cl.key(0)), best), "opt.momentum") == best["opt.momentum"]
     torch.testing.assert_close(runs.at(**best).metric().mean(), runs.mean_ci()[0].max())
     assert {"opt.lr", "opt.momentum"} <= set(runs.to_pandas().columns)
+
+
+def test_two_seeds_that_are_one_key_are_refused():
+    strategy = cl.strategies.naive(registry.MODEL, registry.SGD)
+    with pytest.raises(ValueError, match=r"seeds: two of \[-1, 18446744073709551615\] are one key, since they differ by 2\^64"):
+        cl.sweep(strategy, registry.BENCH, seeds=[-1, 2**64 - 1], compile=False, progress=False)
