@@ -51,8 +51,8 @@ def mas(
         strength: Weight of the penalty, at least 0.
         decay: What is left of the importances after each experience, from 0 to 1; 1, the default, is the paper's.
         importance_batch_size: Single-row gradients held at a time, at least 1; None, the default, takes `batch_size`.
-        importance_samples: Rows of the experience that the sensitivity is the mean of, at least 1; None, the default, takes all of
-            them.
+        importance_samples: Rows of the experience that the sensitivity is the mean of, at least 1, rounded up to whole chunks of
+            `importance_batch_size`; where there are fewer, rows are taken again. None, the default, takes all, once.
         loss: What is minimised on the task, such as `cl.losses.mean_squared_error(model)`; None, the default, is the cross-entropy.
         batch_size: Rows per minibatch, at least 1; None, the default, takes each experience as one minibatch, as in online streams.
         epochs: Passes over each experience, at least 1.
