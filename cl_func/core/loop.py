@@ -17,6 +17,7 @@ from cl_func.core.kinds import E, Probe, S, Strategy, Update
 from cl_func.core.looping import Ahead
 from cl_func.core.reading import read_ahead
 from cl_func.core.recorder import Recorder
+from cl_func.core.single_step import warn_single_step
 from cl_func.core.stop import StopRule
 from cl_func.core.tapping import Tap
 from cl_func.progress import ProgressBar, is_shown
@@ -98,6 +99,7 @@ def scan(
     checks.choice("progress", progress, True, False, None)
     if checkpoint is not None and not hasattr(checkpoint, "open_run"):
         raise checks.type_error("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
+    warn_single_step(update, stream)
     how: Any = {"every": every, "donate": donate, "tap": tap, "stop": stop, "progress": progress}
     if checkpoint is None:
         end, history = run_stream(update, state, stream, probe, **how)

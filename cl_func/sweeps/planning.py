@@ -16,6 +16,7 @@ from torch import Tensor
 from cl_func import checks, signatures, tree, user_warnings
 from cl_func.checks import positive_int
 from cl_func.core import Probe, Strategy
+from cl_func.core.single_step import warn_single_step
 from cl_func.evaluation.probe import Evaluate
 from cl_func.experiences import Benchmark, Experience, Stream
 from cl_func.progress import SharedBar
@@ -120,6 +121,7 @@ def plan(
     fault = _fault_of_order(first.benchmark)
     if fault is not None:
         user_warnings.warn(f"benchmark: {fault}")
+    warn_single_step(strategy.update, first.benchmark.train)
     if len(seed_list) > 1 and not isinstance(benchmark, Benchmark) and not config.evaluates and _evaluates(probe):
         tests = [list(config.benchmark_of(run).test) for run in runs[:2]]
         if not _same(*tests):
