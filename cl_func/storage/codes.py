@@ -131,7 +131,10 @@ def imports(code: CodeType, package: str | None) -> dict[str, set[Chain]]:
         if instruction.opname != "IMPORT_NAME":
             continue
         level, names = (instructions[j].argval for j in (i - 2, i - 1))
-        module = importlib.util.resolve_name("." * level + instruction.argval, package)
+        try:
+            module = importlib.util.resolve_name("." * level + instruction.argval, package)
+        except ImportError:  # relative, in a function that belongs to no package: it will fail there too
+            continue
         after = itertools.islice(instructions, i + 1, None)
         stored = next((str(later.argval) for later in after if later.opname in _STORES), "")
         if names:

@@ -92,7 +92,9 @@ def has_gradient_level(value: Tensor) -> bool:
 
 
 def is_differentiated(value: Tensor) -> bool:
-    """Whether a gradient or a tangent, at any level, follows a tensor."""
+    """Whether a gradient or a tangent, at any level, follows a tensor; dynamo, which cannot look into wrappers, is told not."""
+    if torch.compiler.is_compiling():
+        return False
     while is_wrapped(value):
         if is_gradtrackingtensor(value):
             return True
