@@ -825,6 +825,11 @@ call(
     {"train": ANY, "test": ANY, "n_experiences": ANY, "key": KEY_.but("none")},
 )
 call(
+    "streams.noisy",
+    {**PAIR, "n_experiences": 2, "max_std": 0.5, "key": KEY},
+    {**sides, "n_experiences": SIZE, "max_std": NON_NEGATIVE, "key": KEY_},
+)
+call(
     "streams.mapped",
     {"benchmark": BENCH, "function": shift, "params": {"by": torch.zeros(2, 6)}},
     {"function": kind(bad=SHIFTS), "params": kind(bad=PARAMS)},
@@ -888,6 +893,15 @@ call(
     {"source": IMAGES, "angle": 30.0},
     {"source": kind(bad=(DATA, cl.Dataset(IMAGES.x.long(), IMAGES.y))), "angle": ANGLE},
     {"source": "source|x"},
+)
+call(
+    "sources.Noisy",
+    {"source": DATA, "key": KEY, "std": torch.tensor(0.5)},
+    {
+        "source": DATASET.but(bad=(DATA.x, cl.Dataset(DATA.x.long(), DATA.y))),
+        "key": KEY_,
+        "std": tensor(torch.tensor(0.5), "scalar tensor", bad=(torch.tensor(-0.5), torch.tensor(float("inf")))),
+    },
 )
 LABELS = torch.tensor([1, 0, 1, 0])
 call(

@@ -3,6 +3,7 @@
     Dataset        tensors that hold all rows
     Permuted       the features of another source in another order
     Rotated        the images of another source, rotated; made by rotate
+    Noisy          the inputs of another source with noise, the same for a row each time
     Mapped         a function of the inputs of another source
     Relabelled     other class labels for the rows of another source
     TaskLabelled   a task label for each row of another source
@@ -22,6 +23,7 @@ from cl_func.sources.held import InMemory, in_memory
 from cl_func.sources.joined import Joined, join
 from cl_func.sources.labels import Relabelled, TaskLabelled
 from cl_func.sources.mapped import Mapped
+from cl_func.sources.noisy import Noisy
 from cl_func.sources.permuted import Permuted
 from cl_func.sources.rotated import Rotated, rotate
 from cl_func.sources.source import Source
@@ -35,6 +37,7 @@ __all__ = [
     "InMemory",
     "Joined",
     "Mapped",
+    "Noisy",
     "Permuted",
     "Relabelled",
     "Rotated",

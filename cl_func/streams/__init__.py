@@ -2,7 +2,7 @@
 
     class-incremental    split_by_class, class_repetition
     task-incremental     task_incremental
-    domain-incremental   domain_incremental, permuted, rotated
+    domain-incremental   domain_incremental, permuted, rotated, noisy
     from datasets        from_datasets, split_by_task
     from elsewhere       from_avalanche, from_continuum
     drawn, not stored    generated, slowly_changing_regression
@@ -14,7 +14,7 @@
 from cl_func.streams.blurred import blurred
 from cl_func.streams.class_splits import domain_incremental, split_by_class, task_incremental
 from cl_func.streams.datasets import from_datasets
-from cl_func.streams.domains import permuted, rotated
+from cl_func.streams.domains import noisy, permuted, rotated
 from cl_func.streams.elsewhere import from_avalanche, from_continuum
 from cl_func.streams.generation import generated
 from cl_func.streams.holdout import with_validation
@@ -37,6 +37,7 @@ __all__ = [
     "generated",
     "in_memory",
     "mapped",
+    "noisy",
     "permuted",
     "rotated",
     "slowly_changing_regression",

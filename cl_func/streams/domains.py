@@ -1,9 +1,10 @@
-"""Domain-incremental streams of the same data, shown differently in each experience: pixels permuted, images rotated.
+"""Domain-incremental streams of the same data, shown differently in each experience: pixels permuted, images rotated, or noisy.
 
 Every experience holds all rows and all classes. Its inputs are computed from the data within the step, for the rows of a minibatch,
 so a stream of any length takes the memory of one dataset, and lanes of a sweep may have streams of their own. Permuted and rotated
 MNIST: Goodfellow et al. (2013), arXiv:1312.6211, and Lopez-Paz & Ranzato (2017), "Gradient episodic memory for continual learning",
-arXiv:1706.08840.
+arXiv:1706.08840. Noise that grows: Mai et al. (2022), "Online continual learning in image classification: an empirical survey",
+Neurocomputing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cl_func import checks, random
 from cl_func.checks import positive_int
 from cl_func.experiences import Benchmark, Experience, Stream, experience
 from cl_func.sources import Source
+from cl_func.sources.noisy import Noisy, check_no_tokens
 from cl_func.sources.permuted import Permuted
 from cl_func.sources.rotated import check_images, rotate
 from cl_func.sources.view import one_row
@@ -109,3 +111,42 @@ class _Rotation:
 
     def __call__(self, source: Source, index: int) -> Source:
         return rotate(source, self.angles[index])
+
+
+def noisy(train: Source, test: Source, n_experiences: int, *, max_std: float = 1.0, key: Tensor) -> Benchmark:
+    """Noise that grows: experience i has Gaussian noise of the standard deviation i * max_std / (n_experiences - 1) on its inputs.
+
+    So experience 0 is the data as it is. A row has the same noise each time, drawn from the key, the experience and its number, and
+    another one in train than in test. Of uint8 images max_std is in units of the whole range, 0..255, within which values are held;
+    floating inputs may leave theirs. x keeps its shape and dtype. The source of each experience is a `cl.sources.Noisy`.
+    Raises TypeError for tokens; ValueError for a max_std that is negative or not finite, or if train and test differ in n_classes,
+    sample shape or dtype.
+
+    >>> from cl_func.data import digits
+    >>> bench = noisy(*digits(), n_experiences=3, key=random.key(0))
+    >>> [round(float(exp.source.std), 1) for exp in bench.train]
+    [0.0, 0.5, 1.0]
+    """
+    check_pair(train, test)
+    checks.key("key", key)
+    n = positive_int("n_experiences", n_experiences)
+    max_std = checks.number("max_std", max_std, 0, ends="[)")
+    check_no_tokens("train", one_row(train))
+    deviations = tuple(i * max_std / max(n - 1, 1) for i in range(n))
+    streams = (
+        Stream(_Views(data, _Noise(child, deviations)), n) for data, child in zip((train, test), random.split(key), strict=True)
+    )
+    return Benchmark(*streams)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Noise:
+    """`(source, i) -> Noisy`, with the i-th standard deviation."""
+
+    key: Tensor  # () int64
+    deviations: tuple[float, ...]
+
+    def __call__(self, source: Source, index: int) -> Noisy:
+        dtype = torch.float64 if one_row(source).dtype == torch.float64 else torch.float32
+        std = torch.tensor(self.deviations[index], dtype=dtype, device=source.device)
+        return Noisy(source, random.fold_in(self.key, index).to(source.device), std)

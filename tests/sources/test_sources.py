@@ -34,6 +34,11 @@ def rotated(key, data=DATA):
     return sources.rotate(data, 360 * float(random.uniform(key)))
 
 
+def noisy(key, data=DATA):
+    one, two = random.split(key)
+    return sources.Noisy(data, one, random.uniform(two))
+
+
 def relabelled(key):
     return sources.Relabelled(DATA, random.randint(key, CLASSES, 0, 3), n_classes=3)
 
@@ -89,6 +94,8 @@ SOURCES = {
     "Dataset with tasks": lambda key: WITH_TASKS,
     "Permuted": permuted,
     "Rotated": rotated,
+    "Noisy": noisy,
+    "Noisy images": lambda key: noisy(key, IMAGES),
     "Relabelled": relabelled,
     "TaskLabelled": task_labelled,
     "Mapped": mapped,

@@ -60,6 +60,7 @@ STREAMS = {
     "mapped": lambda: streams.mapped(SPLIT, torch.neg),
     "permuted": lambda: streams.permuted(*PAIR, n_experiences=2, key=KEY),
     "rotated": lambda: streams.rotated(*PAIR, n_experiences=2),
+    "noisy": lambda: streams.noisy(*PAIR, n_experiences=2, key=cl.key(0)),
     "slowly_changing_regression": lambda: streams.slowly_changing_regression(KEY, n_experiences=2, experience_size=50, test_size=9),
     "split_by_class": lambda: SPLIT,
     "split_by_task": lambda: streams.split_by_task(BY_TASK, BY_TASK),

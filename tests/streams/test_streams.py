@@ -6,6 +6,7 @@ import pickle
 import weakref
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ SPLITS = {
 DOMAINS = {
     "permuted": lambda train, test: streams.permuted(train, test, n_experiences=3, key=KEY),
     "rotated": lambda train, test: streams.rotated(train, test, n_experiences=3),
+    "noisy": lambda train, test: streams.noisy(train, test, n_experiences=3, key=KEY),
 }
 BASES = {**SPLITS, **DOMAINS}
 DERIVED = {
@@ -239,7 +241,7 @@ def test_train_and_test_must_match(base):
 def spy(monkeypatch):
     """Counts the views that are made, by experience, and the rows that are gathered from the data."""
     calls, gathered = [], []
-    for cls in (domains._Permutation, domains._Rotation):
+    for cls in (domains._Permutation, domains._Rotation, domains._Noise):
 
         def counted(self, source, index, original=cls.__call__):
             calls.append(index)
@@ -723,3 +725,31 @@ def test_other_scenarios_have_groups_of_one_size():
             call([3, 3])
         with pytest.raises(ValueError, match=r"choose one of 1, 2, 3, 6\.$"):
             call(4)
+
+
+# ------------------------------------------------------------------ noisy
+
+
+def test_noise_grows_and_stays_with_its_row():
+    x = torch.linspace(-1, 1, 2000 * 5).reshape(2000, 5)
+    data = Dataset(x, torch.arange(2000) % 3)
+    bench = streams.noisy(data, data, 5, max_std=2.0, key=KEY)
+    noise = [exp.x - x for exp in bench.train]
+    assert not noise[0].any()
+    assert [float(e.std()) for e in noise[1:]] == pytest.approx([0.5, 1.0, 1.5, 2.0], rel=0.03)
+    assert all(abs(float(e.mean())) < 0.05 for e in noise)
+    assert torch.equal(bench.train[3].take(torch.tensor([7, 7, 3]), torch.ones(3) > 0).x, (x + noise[3])[[7, 7, 3]])
+    pairs = [(noise[1] / 0.5, noise[2]), (noise[4] / 2, (bench.test[4].x - x) / 2), (noise[2][1:], noise[2][:-1])]
+    for one, other in pairs:  # of other experiences, of the test set, of other rows
+        assert abs(float((one * other).mean())) < 0.05
+    assert float(scipy.stats.kstest((noise[4] / 2).flatten(), "norm").pvalue) > 1e-3
+    assert all(torch.equal(a.y, b.y) for a, b in zip(bench.train, bench.test, strict=True))
+
+
+def test_noisy_images_stay_images():
+    bright = Dataset(torch.full((500, 1, 4, 4), 200, dtype=torch.uint8), torch.zeros(500, dtype=torch.int64))
+    x = streams.noisy(bright, bright, 2, max_std=0.1, key=KEY).train[1].source.x
+    assert x.dtype == torch.uint8
+    assert float(x.double().mean()) == pytest.approx(200, abs=1)
+    assert float(x.double().std()) == pytest.approx(25.5, rel=0.05)
+    assert int(streams.noisy(bright, bright, 2, max_std=5.0, key=KEY).train[1].source.x.max()) == 255

@@ -45,6 +45,7 @@ def generated(key):
 BENCHES = {
     "permuted": lambda key: streams.permuted(TRAIN, TEST, 3, key=key),
     "rotated": lambda key: streams.rotated(TRAIN, TEST, 3, key=key),
+    "noisy": lambda key: streams.noisy(TRAIN, TEST, 3, key=key),
     "split_by_class": lambda key: streams.split_by_class(TRAIN, TEST, 2, key=key),
     "task_incremental": lambda key: streams.task_incremental(TRAIN, TEST, 2, key=key),
     "domain_incremental": lambda key: streams.domain_incremental(TRAIN, TEST, 2, key=key),
