@@ -204,6 +204,29 @@ def test_tensorboard_has_a_folder_for_each_run(tmp_path):
     assert steps == list(enumerate(runs.curve("losses")[1, 1].tolist()))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_tells_apart_what_is_not_the_name_of_a_folder(tmp_path):
+    tap, long = cl.taps.tensorboard(tmp_path), "é" * 200
+    names = ["w_o replay", "w/o replay", "w:o replay", long + "1", long + "2", "x\ud800", "x?"]
+    for i, method in enumerate(names):
+        labels = {"method": method, "seed": 0}
+        tap(0, {"accuracy": torch.tensor(float(i))}, labels)
+        tap.finish(labels)
+    folders = [path.name for path in tmp_path.iterdir()]
+    assert len(folders) == len(names)
+    assert {"method=w_o replay, seed=0", "method=w:o replay, seed=0", "method=x?, seed=0"} <= set(folders)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_knows_a_run_by_its_labels_in_any_order(tmp_path):
+    tap = cl.taps.tensorboard(tmp_path)
+    tap(0, {"accuracy": torch.zeros(())}, {"a": 1, "b": 2, "seed": 0})
+    tap.finish({"a": 1, "b": 2, "seed": 0})
+    tap.resume(0, {"b": 2, "a": 1, "seed": 0})
+    tap.finish({"b": 2, "a": 1, "seed": 0})
+    assert [path.name for path in tmp_path.iterdir()] == ["a=1, b=2, seed=0"]
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_tap_that_raises_names_the_run(remote):
     def broken(time, entry, labels):
