@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import resource
 
 import pytest
 import torch
@@ -114,6 +115,26 @@ def test_a_tap_that_raises(tmp_path):
         _, history = run(cl.taps.warn(broken))
     assert len(caught) == 4
     assert cl.tree.equal(history, run(lambda time, entry: None)[1])
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, make):
+    path, before = tmp_path / "log", resource.getrlimit(resource.RLIMIT_FSIZE)
+    run(make(tmp_path / "whole"))
+
+    def limited(time, entry):
+        full = path.stat().st_size + 10 if time == 1 else before[0]  # for the next entry
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))
+
+    try:
+        with pytest.warns(UserWarning, match="File too large; the run goes on") as caught:
+            run(cl.taps.several(cl.taps.warn(make(path)), limited))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(caught) == 1
+    whole = (tmp_path / "whole").read_text().splitlines()
+    del whole[-2]
+    assert path.read_text().splitlines() == whole
 
 
 @pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines, cl.taps.tensorboard])

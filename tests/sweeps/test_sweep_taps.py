@@ -154,6 +154,37 @@ def test_a_resumed_sweep_writes_no_line_twice(tmp_path, lanes, keep, make):
     assert path.read_text() == finished
 
 
+def rows(path):
+    """The lines of a log as dicts, sorted; their columns may be in any order."""
+    with open(path, newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
+    return sorted(json.dumps(row, sort_keys=True) for row in found)
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_names_with_ends_of_lines_in_them_are_written_once(tmp_path, make):
+    names = ["DER++\n(ours)", "x\u2028y", "x\x85y", "x\r\ny", "x\ry", 'a "b", c', "é"]
+    asked = {"strategies": dict.fromkeys(names, STRATEGY), "benchmark": BENCH, "seeds": 1, "probe": PROBE, **PLAIN}
+    logs = {name: tmp_path / f"{name}.{make.__name__}" for name in ("whole", "stopped")}
+    cl.compare(**asked, tap=make(logs["whole"]))
+    for at in (4, 1, 4):
+        with pytest.warns(UserWarning, match="interrupted"):
+            cl.compare(**asked, tap=cl.taps.several(make(logs["stopped"]), Crash(at)), resume=tmp_path / "kept")
+    cl.compare(**asked, tap=make(logs["stopped"]), resume=tmp_path / "kept")
+    assert rows(logs["stopped"]) == rows(logs["whole"])
+    assert {json.loads(row)["method"] for row in rows(logs["whole"])} == set(names)
+
+
+def test_json_lines_know_a_run_by_its_labels_in_any_order(tmp_path):
+    axes, path = {"opt.lr": [0.1, 0.2], "model.params.0.bias": [torch.zeros(8), torch.ones(8)]}, tmp_path / "log.jsonl"
+    asked = {"seeds": 1, "lanes": 2, "resume": tmp_path / "kept"}
+    with pytest.warns(UserWarning, match="interrupted"):
+        sweep(cl.taps.several(cl.taps.json_lines(path), Crash(6)), hparams=cl.grid(axes), **asked)
+    sweep(cl.taps.json_lines(path), hparams=cl.grid(dict(reversed(axes.items()))), **asked)
+    sweep(cl.taps.json_lines(tmp_path / "whole.jsonl"), hparams=cl.grid(axes), seeds=1, lanes=2)
+    assert rows(path) == rows(tmp_path / "whole.jsonl")
+
+
 def test_on_an_executor_an_interrupted_run_is_given_from_its_beginning(tmp_path):
     where = {"checkpoint": cl.Checkpoint(tmp_path / "folder", every=1)}
     with pytest.warns(UserWarning, match="interrupted"):
