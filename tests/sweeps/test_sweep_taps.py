@@ -14,6 +14,7 @@ import torch
 
 import cl_func as cl
 from cl_func import losses
+from cl_func.core.tapping import Saved, TapError
 
 BENCH, MODEL, OPT = registry.BENCH, registry.MODEL, cl.optim.sgd(0.1)
 GRID = cl.grid({"opt.lr": [0.1, 0.2]})
@@ -185,6 +186,34 @@ def test_json_lines_know_a_run_by_its_labels_in_any_order(tmp_path):
     assert rows(path) == rows(tmp_path / "whole.jsonl")
 
 
+def test_csv_refuses_labels_in_another_order(tmp_path):
+    """Of (1, 2) and (2, 1) the rows begin alike."""
+    paths, log = ["model.params.0.bias", "model.params.2.bias"], tmp_path / "log.csv"
+    tap, entry, saved = cl.taps.csv(log), {"accuracy": torch.zeros(())}, Saved(tmp_path)
+    tap.reopen(saved, [dict(zip(paths, (1, 2), strict=True))])
+    tap(0, entry, dict(zip(paths, (1, 2), strict=True)))
+    before, swapped = log.read_bytes(), dict(zip(paths[::-1], (1, 2), strict=True))
+    tap = cl.taps.csv(log)
+    tap.reopen(saved, [swapped])
+    with pytest.raises(ValueError, match=r"has other columns than model\.params\.2\.bias,model\.params\.0\.bias,time"):
+        tap(0, entry, swapped)
+    assert log.read_bytes() == before
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_the_log_of_another_sweep_is_left_alone(tmp_path, make):
+    path = tmp_path / "log"
+    sweep(make(path), resume=tmp_path / "a", seeds=2)
+    before = path.read_bytes()
+    with pytest.raises(TapError, match=r"tap: .*log holds another run than the one kept in .*b; move it away or give this run a"):
+        sweep(make(path), resume=tmp_path / "b", seeds=3)
+    with pytest.warns(UserWarning, match="holds another run"):
+        sweep(cl.taps.warn(make(path)), resume=tmp_path / "b", seeds=3)
+    assert path.read_bytes() == before
+    sweep(make(path), resume=tmp_path / "a", seeds=3)
+    assert len(rows(path)) == 2 * 3 * 2 if make is cl.taps.json_lines else path.read_text().count("\n") == 1 + 2 * 3 * 2
+
+
 def test_on_an_executor_an_interrupted_run_is_given_from_its_beginning(tmp_path):
     where = {"checkpoint": cl.Checkpoint(tmp_path / "folder", every=1)}
     with pytest.warns(UserWarning, match="interrupted"):
@@ -199,7 +228,7 @@ def test_on_an_executor_an_interrupted_run_is_given_from_its_beginning(tmp_path)
 
 
 def test_csv_has_the_labels_in_front(tmp_path):
-    runs = sweep(cl.taps.csv(tmp_path / "log.csv"), lanes=1)
+    runs = sweep(cl.taps.csv(tmp_path / "log.csv"), lanes=1, resume=tmp_path / "folder")
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12

@@ -39,10 +39,13 @@ class TensorBoard:
             self.writers[folder] = SummaryWriter(str(folder), purge_step=purge_step)
         return self.writers[folder]
 
-    def resume(self, time: int, labels: Labels = None) -> None:
-        """Make TensorBoard forget what was written from `time` on."""
+    def resume(self, time: int, labels: Labels = None) -> int:
+        """Make TensorBoard forget what was written from `time` on; of a folder that is not there it lacks what was before, too."""
         self.finish(labels)
-        self._writer(self._folder(labels), time)
+        folder = self._folder(labels)
+        held = time if any(folder.glob("*tfevents*")) else 0
+        self._writer(folder, held)
+        return held
 
     def finish(self, labels: Labels = None) -> None:
         """Close the files of a run."""
