@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -23,6 +24,9 @@ class RunProgress(Protocol):
 
 class Checkpointer(Protocol):
     """Saves one run as it proceeds."""
+
+    @property
+    def folder(self) -> Path: ...  # where it is saved
 
     @property
     def progress(self) -> RunProgress: ...

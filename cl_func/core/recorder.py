@@ -47,12 +47,18 @@ class Recorder:
         if has_more and final and not self.stopped:  # the stream is longer now
             del self.history[-1]
         if self.feed is not None:
-            self.feed.resume()
+            self.feed.resume(checkpointer.folder, lambda: self._structure(state, exp))
 
     def _measured(self, state: Any, exp: Any) -> Any:
         """What the probe returns, with room for the answer of the rule."""
         entry = contracts.probe_output(self.probe(state, exp))
         return entry if self.rule is None else with_answer(entry, False)
+
+    def _structure(self, state: Any, exp: Any) -> PyTreeSpec:
+        """The structure of an entry, also where all of them came from the checkpoint."""
+        if self.structure is None:
+            self.structure = tree.flatten(self._measured(state, exp))[1]
+        return self.structure
 
     def measure(self, state: Any, exp: Any) -> None:
         """Add an entry to the history."""
@@ -73,12 +79,11 @@ class Recorder:
         """The history, stacked over time, when the run is over; None if there is no entry."""
         if not self.history:
             return None
-        if self.structure is None:  # every entry came from the checkpoint
-            self.structure = tree.flatten(self._measured(state, exp))[1]
+        structure = self._structure(state, exp)
         if self.feed is not None:
-            self.feed.feed(self.structure)
+            self.feed.feed(structure)
             self.feed.finish()
-        return tree.unflatten(self.structure, [_stack(column) for column in zip(*self.history, strict=True)])
+        return tree.unflatten(structure, [_stack(column) for column in zip(*self.history, strict=True)])
 
 
 def _stack(column: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from optree import PyTreeSpec
@@ -11,8 +13,34 @@ from torch import Tensor
 from cl_func import tree
 from cl_func.core import traces
 
-# Called with (time, entry), in a sweep also with the labels of the run. It may have methods `resume(time)` and `finish()`.
+# Called with (time, entry), in a sweep also with the labels of the run. It may have methods `resume(time)` and `finish()`, and in
+# place of the former `reopen(saved, runs)`.
 Tap = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a tap may know of the folder of a run, or of a sweep, that is begun or resumed there."""
+
+    folder: Path
+    count: int = 0  # entries of the saved history that do not come again; 0 in a sweep, where all entries of its runs come
+    entries: Callable[[], Sequence[Any]] = tuple  # these, as the tap has been given them
+
+
+def reopen(tap: Tap, saved: Saved, runs: Sequence[Any] = (None,)) -> int | None:
+    """Tell a tap that the entries from `saved.count` on will come, of each of the runs with some labels; None: not of a sweep.
+
+    It may return how many of those before it holds.
+    """
+    method = getattr(tap, "reopen", None)
+    if method is not None:
+        held: int | None = method(saved, runs)
+        return held
+    method = getattr(tap, "resume", None)
+    if method is None:
+        return None
+    found = [method(saved.count, *([] if labels is None else [labels])) for labels in runs]
+    return found[0] if found else None
 
 
 class TapFeed:
@@ -21,22 +49,23 @@ class TapFeed:
     def __init__(self, tap: Tap, history: Sequence[Sequence[Tensor]]) -> None:
         self.tap, self.history, self.given = tap, history, 0
 
-    def resume(self) -> None:
+    def resume(self, folder: Path, structure: Callable[[], PyTreeSpec]) -> None:
         """Begin after the entries that the history has already, or with those of them that the tap says it lacks.
 
-        `resume(time)` is told how many there are; it may return how many of them it holds.
+        folder: where the run is kept. structure: gives that of an entry.
         """
-        self.given = len(self.history)
-        resume = getattr(self.tap, "resume", None)
-        held = None if resume is None else resume(self.given)
-        if held is not None:
-            self.given = min(held, self.given)
+        count = len(self.history)
+        held = reopen(self.tap, Saved(folder, count, lambda: [self._entry(time, structure()) for time in range(count)]))
+        self.given = count if held is None else min(held, count)
+
+    def _entry(self, time: int, structure: PyTreeSpec) -> Any:
+        before = tree.unflatten(structure, self.history[time - 1]) if time else None
+        return traces.since(tree.unflatten(structure, self.history[time]), before)
 
     def feed(self, structure: PyTreeSpec) -> None:
         """Give what has not been given; structure: of an entry."""
         while self.given < len(self.history):
-            before = tree.unflatten(structure, self.history[self.given - 1]) if self.given else None
-            call_tap(self.tap, self.given, traces.since(tree.unflatten(structure, self.history[self.given]), before))
+            call_tap(self.tap, self.given, self._entry(self.given, structure))
             self.given += 1
 
     def finish(self) -> None:

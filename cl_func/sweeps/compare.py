@@ -14,7 +14,7 @@ import torch
 
 from cl_func import checks, user_warnings
 from cl_func.core import Probe, Strategy
-from cl_func.core.tapping import Tap
+from cl_func.core.tapping import Saved, Tap, reopen
 from cl_func.experiences import Benchmark
 from cl_func.progress import SharedBar
 from cl_func.storage.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ from cl_func.sweeps.grids import Grid
 from cl_func.sweeps.remote import Executor
 from cl_func.sweeps.runs import Runs
 from cl_func.sweeps.sweep import sweep
-from cl_func.sweeps.taps import Labels, begin, finish
+from cl_func.sweeps.taps import Labels, finish
 
 
 class FailedMethods(RuntimeError):  # noqa: N818 - says what failed
@@ -102,7 +102,8 @@ def compare(
         for cell, count in zip(found, counts, strict=True):
             bar.begin(str(cell), count)
             try:
-                done[cell] = _run(cell, seed_list, select, probe, tap, kept.at(cell), {**options, "progress": bar})
+                tapped = None if tap is None else _CellTap(tap, cell.labels, kept.folder)
+                done[cell] = _run(cell, seed_list, select, probe, tapped, kept.at(cell), {**options, "progress": bar})
                 interrupted = not bool(done[cell].finished.all())
             except Exception as error:
                 failed[cell] = error
@@ -155,13 +156,14 @@ class _CellTap:
 
     tap: Tap
     cell: dict[str, str]
+    folder: Path | None  # of the whole comparison, whose methods share a log
 
     def _labels(self, labels: Labels) -> Labels:
         return {**self.cell, "seed": labels["seed"]}
 
-    def resume(self, time: int, labels: Labels) -> None:
-        """All entries of a run will come."""
-        begin(self.tap, [self._labels(labels)])
+    def reopen(self, saved: Saved, runs: Sequence[Labels]) -> None:
+        """All entries of some runs will come."""
+        reopen(self.tap, dataclasses.replace(saved, folder=self.folder or saved.folder), [*map(self._labels, runs)])
 
     def finish(self, labels: Labels) -> None:
         """A run is over."""
@@ -182,8 +184,7 @@ def _run(
 ) -> Runs:
     """The runs of a cell, [seed], after its hyperparameters have been chosen."""
     grid, how = (None, "") if select is None else choosing.choose(select, cell, seeds, options, kept)
-    tapped = None if tap is None else _CellTap(tap, cell.labels)
-    runs = sweep(cell.strategy, cell.benchmark, seeds=seeds, hparams=grid, probe=probe, tap=tapped, **kept.arguments, **options)
+    runs = sweep(cell.strategy, cell.benchmark, seeds=seeds, hparams=grid, probe=probe, tap=tap, **kept.arguments, **options)
     if grid is None:
         return runs
     name, (label,) = next(iter(runs.axes.items()))

@@ -22,7 +22,7 @@ from torch import Tensor
 from cl_func import random, tree, user_warnings
 from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
-from cl_func.core.tapping import Tap
+from cl_func.core.tapping import Saved, Tap, reopen
 from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar, SharedBar
 from cl_func.storage import fingerprint
@@ -37,7 +37,6 @@ from cl_func.sweeps.local import run_here, threads
 from cl_func.sweeps.remote import Executor, Workers
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs
-from cl_func.sweeps.taps import begin
 from cl_func.trace import TraceProbe
 
 
@@ -121,7 +120,7 @@ def sweep(
         missing = [run for run in runs if not finished.has(run.index)]
         if missing:
             if tap is not None and resume is not None:
-                begin(tap, [run.labels for run in missing])
+                reopen(tap, Saved(Path(resume)), [run.labels for run in missing])
             _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
     history, all_finished = finished.collect()
     where = provenance.of(strategy, tree.leaves(first.initial)[0].device if device is None else torch.device(device))

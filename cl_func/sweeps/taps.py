@@ -80,11 +80,3 @@ def finish(tap: Tap, labels: Labels) -> None:
     method = getattr(tap, "finish", None)
     if method is not None:
         method(labels)
-
-
-def begin(tap: Tap, runs: Sequence[Labels]) -> None:
-    """Tell a tap that all entries of some runs will come, whatever it has of them from before."""
-    method = getattr(tap, "resume", None)
-    if method is not None:
-        for labels in runs:
-            method(0, labels)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import resource
+import shutil
 
 import pytest
 import torch
 
 import cl_func as cl
+from cl_func.core.tapping import TapError
 
 BENCH = cl.testing.small_benchmark(n_experiences=4)
 MODEL = cl.models.mlp(6, (8,), 4)
@@ -78,18 +81,119 @@ def test_the_log_of_another_run_is_not_touched(tmp_path):
     assert path.read_text() == "time,x\n0,1\n"
 
 
-def test_a_log_that_lacks_lines_is_not_continued(tmp_path):
-    keep, path = cl.Checkpoint(tmp_path / "keep", every=1), tmp_path / "log.csv"
+class Stop:
+    """A tap that ends the run at some entry."""
 
-    def stop(time, entry):
-        if time == 2:
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self, time, entry):
+        if time == self.at:
             raise KeyboardInterrupt
 
+
+def stopped(tap, keep, at=3, run=run):
     with pytest.raises(KeyboardInterrupt):
-        run(cl.taps.several(cl.taps.csv(path), stop), keep)
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(ValueError, match=r"does not hold the entries 0\.\.1"):
-        run(cl.taps.csv(path), keep)
+        run(cl.taps.several(tap, Stop(at)), checkpoint=keep)
+
+
+def lines(path):
+    return path.read_text().splitlines(keepends=True)
+
+
+OTHER = r"tap: .*log holds another run than the one kept in .*; move it away or give this run a file of its own"
+MAKES = pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+
+
+@MAKES
+def test_a_log_belongs_to_one_folder(tmp_path, make):
+    path = tmp_path / "log"
+    run(make(path), cl.Checkpoint(tmp_path / "a"))
+    before = path.read_text()
+    for again in (False, True):
+        if again:
+            shutil.rmtree(tmp_path / "a")  # to begin anew
+        keep = cl.Checkpoint(tmp_path / ("a" if again else "b"))
+        with pytest.raises(TapError, match=OTHER):
+            run(make(path), keep)
+        with pytest.warns(UserWarning, match="log holds another run"):
+            run(cl.taps.warn(make(path)), keep)
+        assert path.read_text() == before
+
+
+@MAKES
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(tmp_path, make):
+    keep, path = cl.Checkpoint(tmp_path / "keep", every=9), tmp_path / "log"
+    for at in (0, 2):
+        stopped(make(path), keep, at)
+        assert len(lines(path)) > at
+    path.rename(tmp_path / "moved")
+    run(make(path))  # without a folder
+    with pytest.raises(TapError, match=OTHER):
+        run(make(path), keep)
+    path.unlink()
+    run(make(path), keep)
+    run(make(tmp_path / "whole"))
+    assert lines(path) == lines(tmp_path / "whole")
+
+
+@MAKES
+@pytest.mark.parametrize("other", [None, "b"])
+def test_lines_of_another_run_are_not_continued(tmp_path, make, other):
+    path, keep = tmp_path / "log", cl.Checkpoint(tmp_path / "a", every=1)
+    stopped(make(path), keep)
+    path.rename(tmp_path / "moved")
+    start = STRATEGY.init(cl.key(1))
+    cl.scan(STRATEGY.update, start, BENCH.train, PROBE, tap=make(path), checkpoint=other and cl.Checkpoint(tmp_path / other))
+    before = path.read_text()
+    with pytest.raises(TapError, match="the history saved there has no line "):
+        run(make(path), keep)
+    with pytest.warns(UserWarning, match="log holds another run"):
+        run(cl.taps.warn(make(path)), keep)
+    assert path.read_text() == before
+
+
+@MAKES
+def test_what_a_log_lacks_is_written_again(tmp_path, make):
+    """All of it, the last lines, or one in the middle; of the tap beside it nothing comes twice."""
+    run_traced(make(tmp_path / "whole"))
+    whole, path, keep, times = lines(tmp_path / "whole"), tmp_path / "log", cl.Checkpoint(tmp_path / "a", every=1), []
+    stopped(make(path), keep, run=run_traced)
+    path.unlink()
+    run_traced(cl.taps.several(make(path), lambda time, entry: times.append(time)), checkpoint=keep)
+    assert lines(path) == whole
+    assert times == [3]
+    for kept in (whole[:0], whole[:1], whole[:3], whole[:2] + whole[3:]):
+        path.write_text("".join(kept))
+        run_traced(make(path), checkpoint=keep)
+        assert lines(path) == whole
+    path.unlink()
+    run_traced(make(path), checkpoint=keep)  # the run is finished
+    assert lines(path) == whole
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_tensorboard_lacks_is_written_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    keep, board = cl.Checkpoint(tmp_path / "keep", every=1), tmp_path / "board"
+    stopped(cl.taps.tensorboard(board), keep)
+    shutil.rmtree(board)
+    _, history = run(cl.taps.tensorboard(board), keep)
+    events = EventAccumulator(str(board)).Reload().Scalars("accuracy/1")
+    assert [(event.step, event.value) for event in events] == list(enumerate(history["accuracy"][:, 1].tolist()))
+
+
+def test_several_that_were_stopped_serve_another_run(tmp_path):
+    times, keep = [], cl.Checkpoint(tmp_path / "keep", every=1)
+    tap = cl.taps.several(cl.taps.csv(tmp_path / "log"), lambda time, entry: times.append(time))
+    stopped(tap, keep)
+    with pytest.raises(KeyboardInterrupt):
+        run(cl.taps.several(tap, Stop(3)), keep)
+    (tmp_path / "log").unlink()
+    times.clear()
+    run(tap)
+    assert times == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
@@ -114,6 +218,26 @@ def test_a_tap_that_raises(tmp_path):
         _, history = run(cl.taps.warn(broken))
     assert len(caught) == 4
     assert cl.tree.equal(history, run(lambda time, entry: None)[1])
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, make):
+    path, before = tmp_path / "log", resource.getrlimit(resource.RLIMIT_FSIZE)
+    run(make(tmp_path / "whole"))
+
+    def limited(time, entry):
+        full = path.stat().st_size + 10 if time == 1 else before[0]  # for the next entry
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))
+
+    try:
+        with pytest.warns(UserWarning, match="File too large; the run goes on") as caught:
+            run(cl.taps.several(cl.taps.warn(make(path)), limited))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(caught) == 1
+    whole = (tmp_path / "whole").read_text().splitlines()
+    del whole[-2]
+    assert path.read_text().splitlines() == whole
 
 
 @pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines, cl.taps.tensorboard])

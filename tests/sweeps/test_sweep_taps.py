@@ -14,6 +14,7 @@ import torch
 
 import cl_func as cl
 from cl_func import losses
+from cl_func.core.tapping import Saved, TapError
 
 BENCH, MODEL, OPT = registry.BENCH, registry.MODEL, cl.optim.sgd(0.1)
 GRID = cl.grid({"opt.lr": [0.1, 0.2]})
@@ -154,6 +155,65 @@ def test_a_resumed_sweep_writes_no_line_twice(tmp_path, lanes, keep, make):
     assert path.read_text() == finished
 
 
+def rows(path):
+    """The lines of a log as dicts, sorted; their columns may be in any order."""
+    with open(path, newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
+    return sorted(json.dumps(row, sort_keys=True) for row in found)
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_names_with_ends_of_lines_in_them_are_written_once(tmp_path, make):
+    names = ["DER++\n(ours)", "x\u2028y", "x\x85y", "x\r\ny", "x\ry", 'a "b", c', "é"]
+    asked = {"strategies": dict.fromkeys(names, STRATEGY), "benchmark": BENCH, "seeds": 1, "probe": PROBE, **PLAIN}
+    logs = {name: tmp_path / f"{name}.{make.__name__}" for name in ("whole", "stopped")}
+    cl.compare(**asked, tap=make(logs["whole"]))
+    for at in (4, 1, 4):
+        with pytest.warns(UserWarning, match="interrupted"):
+            cl.compare(**asked, tap=cl.taps.several(make(logs["stopped"]), Crash(at)), resume=tmp_path / "kept")
+    cl.compare(**asked, tap=make(logs["stopped"]), resume=tmp_path / "kept")
+    assert rows(logs["stopped"]) == rows(logs["whole"])
+    assert {json.loads(row)["method"] for row in rows(logs["whole"])} == set(names)
+
+
+def test_json_lines_know_a_run_by_its_labels_in_any_order(tmp_path):
+    axes, path = {"opt.lr": [0.1, 0.2], "model.params.0.bias": [torch.zeros(8), torch.ones(8)]}, tmp_path / "log.jsonl"
+    asked = {"seeds": 1, "lanes": 2, "resume": tmp_path / "kept"}
+    with pytest.warns(UserWarning, match="interrupted"):
+        sweep(cl.taps.several(cl.taps.json_lines(path), Crash(6)), hparams=cl.grid(axes), **asked)
+    sweep(cl.taps.json_lines(path), hparams=cl.grid(dict(reversed(axes.items()))), **asked)
+    sweep(cl.taps.json_lines(tmp_path / "whole.jsonl"), hparams=cl.grid(axes), seeds=1, lanes=2)
+    assert rows(path) == rows(tmp_path / "whole.jsonl")
+
+
+def test_csv_refuses_labels_in_another_order(tmp_path):
+    """Of (1, 2) and (2, 1) the rows begin alike."""
+    paths, log = ["model.params.0.bias", "model.params.2.bias"], tmp_path / "log.csv"
+    tap, entry, saved = cl.taps.csv(log), {"accuracy": torch.zeros(())}, Saved(tmp_path)
+    tap.reopen(saved, [dict(zip(paths, (1, 2), strict=True))])
+    tap(0, entry, dict(zip(paths, (1, 2), strict=True)))
+    before, swapped = log.read_bytes(), dict(zip(paths[::-1], (1, 2), strict=True))
+    tap = cl.taps.csv(log)
+    tap.reopen(saved, [swapped])
+    with pytest.raises(ValueError, match=r"has other columns than model\.params\.2\.bias,model\.params\.0\.bias,time"):
+        tap(0, entry, swapped)
+    assert log.read_bytes() == before
+
+
+@pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
+def test_the_log_of_another_sweep_is_left_alone(tmp_path, make):
+    path = tmp_path / "log"
+    sweep(make(path), resume=tmp_path / "a", seeds=2)
+    before = path.read_bytes()
+    with pytest.raises(TapError, match=r"tap: .*log holds another run than the one kept in .*b; move it away or give this run a"):
+        sweep(make(path), resume=tmp_path / "b", seeds=3)
+    with pytest.warns(UserWarning, match="holds another run"):
+        sweep(cl.taps.warn(make(path)), resume=tmp_path / "b", seeds=3)
+    assert path.read_bytes() == before
+    sweep(make(path), resume=tmp_path / "a", seeds=3)
+    assert len(rows(path)) == 2 * 3 * 2 if make is cl.taps.json_lines else path.read_text().count("\n") == 1 + 2 * 3 * 2
+
+
 def test_on_an_executor_an_interrupted_run_is_given_from_its_beginning(tmp_path):
     where = {"checkpoint": cl.Checkpoint(tmp_path / "folder", every=1)}
     with pytest.warns(UserWarning, match="interrupted"):
@@ -168,7 +228,7 @@ def test_on_an_executor_an_interrupted_run_is_given_from_its_beginning(tmp_path)
 
 
 def test_csv_has_the_labels_in_front(tmp_path):
-    runs = sweep(cl.taps.csv(tmp_path / "log.csv"), lanes=1)
+    runs = sweep(cl.taps.csv(tmp_path / "log.csv"), lanes=1, resume=tmp_path / "folder")
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -202,6 +262,29 @@ def test_tensorboard_has_a_folder_for_each_run(tmp_path):
     assert [event.value for event in events.Scalars("accuracy/1")] == pytest.approx(runs["accuracy"][1, 1, :, 1].tolist())
     steps = [(event.step, event.value) for event in EventAccumulator(str(folder / "steps")).Reload().Scalars("losses")]
     assert steps == list(enumerate(runs.curve("losses")[1, 1].tolist()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_tells_apart_what_is_not_the_name_of_a_folder(tmp_path):
+    tap, long = cl.taps.tensorboard(tmp_path), "é" * 200
+    names = ["w_o replay", "w/o replay", "w:o replay", long + "1", long + "2", "x\ud800", "x?"]
+    for i, method in enumerate(names):
+        labels = {"method": method, "seed": 0}
+        tap(0, {"accuracy": torch.tensor(float(i))}, labels)
+        tap.finish(labels)
+    folders = [path.name for path in tmp_path.iterdir()]
+    assert len(folders) == len(names)
+    assert {"method=w_o replay, seed=0", "method=w:o replay, seed=0", "method=x?, seed=0"} <= set(folders)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_knows_a_run_by_its_labels_in_any_order(tmp_path):
+    tap = cl.taps.tensorboard(tmp_path)
+    tap(0, {"accuracy": torch.zeros(())}, {"a": 1, "b": 2, "seed": 0})
+    tap.finish({"a": 1, "b": 2, "seed": 0})
+    tap.resume(0, {"b": 2, "a": 1, "seed": 0})
+    tap.finish({"b": 2, "a": 1, "seed": 0})
+    assert [path.name for path in tmp_path.iterdir()] == ["a=1, b=2, seed=0"]
 
 
 @pytest.mark.parametrize("remote", [False, True])

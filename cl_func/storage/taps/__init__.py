@@ -7,9 +7,12 @@ also where runs share a program, as `(time, entry, labels)` with the seed and th
 
 Two methods are called where a tap has them, in a sweep with the labels as a further argument. `resume(time)` comes first in a run
 with checkpoints; it drops what was written of the entries from `time` on, which will come again, and what a crash left incomplete.
-In a sweep with a folder it comes first for each run that the folder does not hold complete, with time 0: all entries of the run
-come, those that were made before the interruption too. `finish()` is called when the run is over. Without checkpoints, what
-another run wrote is left alone: ValueError.
+It may return how many entries the tap holds; those that it lacks come again, too. In a sweep with a folder it comes first for each
+run that the folder does not hold complete, with time 0: all entries of the run come, those that were made before the interruption
+too. `finish()` is called when the run is over.
+
+The taps of this package that write lines leave alone what another run wrote: TapError, a RuntimeError. Instead of `resume` they
+have `reopen`, which is told where the run is kept and what its history is; to put one into a tap of your own, use `several`.
 """
 
 from cl_func.core.tapping import Tap

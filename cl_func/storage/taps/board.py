@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from cl_func.tree import PyTree
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+LONGEST = 255  # bytes in the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,7 @@ class TensorBoard:
         return type(self), (self.folder,)
 
     def _folder(self, labels: Labels) -> Path:
-        return self.folder / title(labels).replace("/", "_") if labels else self.folder
+        return self.folder / _folder_name(title(labels)) if labels else self.folder
 
     def _writer(self, folder: Path, purge_step: int) -> SummaryWriter:
         """The writer of a folder; a new one makes TensorBoard forget what was written there from a step on."""
@@ -35,10 +39,13 @@ class TensorBoard:
             self.writers[folder] = SummaryWriter(str(folder), purge_step=purge_step)
         return self.writers[folder]
 
-    def resume(self, time: int, labels: Labels = None) -> None:
-        """Make TensorBoard forget what was written from `time` on."""
+    def resume(self, time: int, labels: Labels = None) -> int:
+        """Make TensorBoard forget what was written from `time` on; of a folder that is not there it lacks what was before, too."""
         self.finish(labels)
-        self._writer(self._folder(labels), time)
+        folder = self._folder(labels)
+        held = time if any(folder.glob("*tfevents*")) else 0
+        self._writer(folder, held)
+        return held
 
     def finish(self, labels: Labels = None) -> None:
         """Close the files of a run."""
@@ -57,11 +64,20 @@ class TensorBoard:
                 self.writers[one].flush()
 
 
+def _folder_name(name: str) -> str:
+    """A name as that of a folder: where it has to be another one, a digest tells apart what would be the same."""
+    data = name.replace("/", "_").replace("\0", "_").encode("utf-8", "replace")
+    if data == name.encode("utf-8", "surrogatepass") and len(data) <= LONGEST:
+        return name
+    short = data[: LONGEST - 9].decode("utf-8", "ignore")
+    return f"{short}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
 def tensorboard(folder: str | Path) -> TensorBoard:
     """Write every number of the history as a scalar for TensorBoard, such as `accuracy/0` at the step `time`.
 
     Traces go to the run "steps" below it, each value at its own step. In a sweep each run has a folder of its own in `folder`, by
-    its labels. Raises ImportError where tensorboard is missing.
+    its labels; a digest follows where these cannot be the name of a folder. Raises ImportError where tensorboard is missing.
     """
     folder = check_path("folder", folder, "folder")
     checks.optional("torch.utils.tensorboard", "cl.taps.tensorboard", "tensorboard")

@@ -38,8 +38,9 @@ class MLflow:
         return made
 
     def _tag(self, labels: Labels) -> str:
-        """A digest of the name and the labels of a run, which may hold any character."""
-        return hashlib.sha256(json.dumps({"name": self.run_name, "labels": labels}).encode()).hexdigest()[:16]
+        """A digest of the name and the labels of a run, in any order, which may hold any character."""
+        ordered = None if labels is None else dict(sorted(labels.items()))
+        return hashlib.sha256(json.dumps({"name": self.run_name, "labels": ordered}).encode()).hexdigest()[:16]
 
     def _run(self, client: Any, labels: Labels) -> str:
         """The id of the run of MLflow for the run with some labels; a new one where it has none yet."""

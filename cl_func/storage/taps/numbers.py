@@ -76,5 +76,5 @@ def slashed(name: str) -> str:
 
 
 def title(labels: Labels) -> str:
-    """Labels on one line: opt.lr=0.1, seed=3."""
-    return ", ".join(f"{name}={value}" for name, value in (labels or {}).items())
+    """Labels on one line, whatever the order of the axes that they come from: opt.lr=0.1, seed=3."""
+    return ", ".join(f"{name}={value}" for name, value in sorted((labels or {}).items()))
