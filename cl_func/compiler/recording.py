@@ -82,6 +82,11 @@ def record(compiled: Callable[..., Any], inputs: Sequence[Tensor]) -> Recording 
     if found is None:
         return None
     function, constants = found
-    with _Operations(calls):
-        out = function(list(inputs))
+    try:
+        with _Operations(calls):
+            out = function(list(inputs))
+    except ValueError as error:
+        if "values to unpack" not in str(error):
+            raise
+        return None  # it takes tensors that a function of the user's makes, such as torch.tensor([1.0, 2.0]), as further inputs
     return Recording(calls, constants, pointers and not tree.leaves(out))

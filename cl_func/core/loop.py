@@ -99,8 +99,15 @@ def scan(
     checks.choice("progress", progress, True, False, None)
     if checkpoint is not None and not hasattr(checkpoint, "open_run"):
         raise checks.type_error("checkpoint", "a cl.Checkpoint(folder)", checkpoint)
-    warn_single_step(update, stream)
-    how: Any = {"every": every, "donate": donate, "tap": tap, "stop": stop, "progress": progress}
+    n = len(stream) if isinstance(stream, Sized) else sys.maxsize
+    how: Any = {
+        "on_first": lambda exp: warn_single_step(update, exp, n),
+        "every": every,
+        "donate": donate,
+        "tap": tap,
+        "stop": stop,
+        "progress": progress,
+    }
     if checkpoint is None:
         end, history = run_stream(update, state, stream, probe, **how)
     else:
@@ -126,8 +133,12 @@ def run_stream(
     stop: StopRule | None = None,
     progress: bool | None = False,
     checkpointer: Checkpointer | None = None,
+    on_first: Callable[[Any], None] | None = None,
 ) -> tuple[S, Any]:
-    """What `scan` does, from the position in the stream at which the checkpointer found the run."""
+    """What `scan` does, from the position in the stream at which the checkpointer found the run.
+
+    on_first: called with the first experience, before it is trained on.
+    """
     if donate:
         update, state = _donated(update, state)
     leaf = update  # without the counting of calls, which `on_experiences_end` does for whole experiences
@@ -162,6 +173,8 @@ def run_stream(
                     break
                 if checkpointer is not None:
                     checkpointer.on_experience_start(exp)
+                if on_first is not None and seen == 0:
+                    on_first(exp)
                 state = closed.check(update(state, exp), state)
                 if checkpointer is not None:
                     checkpointer.on_update_end()

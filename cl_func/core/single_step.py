@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from cl_func import user_warnings
@@ -15,12 +15,9 @@ ROWS = 1000  # of an experience from which on one step is hardly meant
 ONLINE = 100  # experiences: a stream of more consists of minibatches, however large
 
 
-def warn_single_step(update: Any, stream: Any) -> None:
-    """Warn if the first experience of a stream, of many rows, is to be a single step."""
-    if not isinstance(stream, Sequence) or not 0 < len(stream) <= ONLINE:
-        return
-    exp = stream[0]
-    if not isinstance(exp, Experience) or len(exp) < ROWS:
+def warn_single_step(update: Any, exp: Any, n: int) -> None:
+    """Warn if an experience of many rows, the first of a stream of n, is to be a single step."""
+    if n > ONLINE or not isinstance(exp, Experience) or len(exp) < ROWS:
         return
     if any(isinstance(part, TrainStep) for whole in in_order(update) for part in _parts(whole)):
         user_warnings.warn(

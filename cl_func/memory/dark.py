@@ -26,6 +26,7 @@ from cl_func.torch_private import stop_gradient
 
 def sample(model: Model, target: Target = "class") -> dict[str, Tensor]:
     """One row: x, y and task as `cl.memory.sample(model, target)` has them, and its logits [C], of the dtype of x if it floats."""
+    checks.model("model", model)
     dtype = model.input_dtype if model.input_dtype.is_floating_point else torch.float32
     return {**replay.sample(model, target), "logits": torch.zeros(model.n_classes, dtype=dtype)}
 

@@ -81,8 +81,8 @@ def _head_model(like: Tensor, size: int, head: str) -> Model:
 
 def _head(width: int, size: int, head: str, dtype: torch.dtype) -> nn.Module:
     if head == "linear":
-        return nn.Sequential(nn.Linear(width, size, bias=False)).to(dtype)
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size)).to(dtype)
+        return nn.Sequential(nn.Linear(width, size, bias=False, dtype=dtype))
+    return nn.Sequential(nn.Linear(width, width, dtype=dtype), nn.ReLU(), nn.Linear(width, size, dtype=dtype))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

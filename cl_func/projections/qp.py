@@ -30,7 +30,7 @@ def solve(A: Tensor, b: Tensor, lower: Tensor) -> Tensor:
     A may be singular: v is then one of several, and A v is the same for all of them. For a row of zeros in A and b, v is any
     number of at least `lower`. A and b may be float32: A is shifted by a few of its rounding errors so that it is not indefinite.
     """
-    shift = torch.tensor(A.shape[-1] * torch.finfo(A.dtype).eps, dtype=torch.float64, device=A.device)
+    shift = A.new_full((), A.shape[-1] * torch.finfo(A.dtype).eps, dtype=torch.float64)
     return _lower_bounded_qp(A.double(), b.double(), lower.double().expand(b.shape), shift)
 
 

@@ -121,7 +121,8 @@ def plan(
     fault = _fault_of_order(first.benchmark)
     if fault is not None:
         user_warnings.warn(f"benchmark: {fault}")
-    warn_single_step(strategy.update, first.benchmark.train)
+    if len(first.benchmark.train):
+        warn_single_step(strategy.update, first.benchmark.train[0], len(first.benchmark.train))
     if len(seed_list) > 1 and not isinstance(benchmark, Benchmark) and not config.evaluates and _evaluates(probe):
         tests = [list(config.benchmark_of(run).test) for run in runs[:2]]
         if not _same(*tests):

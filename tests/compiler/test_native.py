@@ -168,3 +168,16 @@ def test_without_what_it_takes_steps_are_taken_one_by_one(missing, monkeypatch, 
     end = cl.fold(cl.compile(step), start, exps, donate=True)
     cl.testing.assert_equal(end, cl.fold(step, start, exps), "compiled", 1e-4, 1e-5)
     assert max(taken) == 0
+
+
+def test_a_program_with_a_tensor_of_the_functions_own_is_run_as_it_is():
+    """torch makes it a further input of the program, which the recorded call did not have."""
+
+    def update(state, exp):
+        turned = torch.linalg.cholesky(torch.tensor([[2.0, 1.0], [1.0, 3.0]])) @ torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        return {"x": 0.5 * state["x"] + turned}
+
+    start, stream = {"x": torch.zeros(2, 2)}, cl.testing.small_benchmark(n_experiences=4).train
+    expected = cl.fold(update, start, [*stream] * 3)
+    found = cl.fold(cl.compile(update), start, [*stream] * 3, donate=True)
+    torch.testing.assert_close(found, expected)
