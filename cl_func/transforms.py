@@ -117,7 +117,7 @@ def _compiler_available() -> bool:
     return False
 
 
-def _is_differentiated(leaves: list[Tensor]) -> bool:
+def _is_transformed(leaves: list[Tensor]) -> bool:
     """Whether a gradient, a tangent or lanes of the outside pass through, which a compiled program does not know; warns once."""
     outside = in_transform() or (any(leaf.requires_grad for leaf in leaves) and torch.is_grad_enabled())
     if outside:
@@ -168,7 +168,7 @@ class Compiled(Wrapper):
             lanes, structure = tree.flatten(state)
             lanes = clone_aliased(materialize_expanded(lanes), shared) if self.donate else materialize_expanded(lanes)
             programs = self.programs.setdefault((self.donate, structure, input_signature(lanes)), {})
-        if _is_differentiated(shared if known is not None else [*lanes, *shared]):
+        if _is_transformed(shared if known is not None else [*lanes, *shared]):
             return self.inner(state, exp)
         signature = (exp_structure, input_signature(shared))
         program = programs.get(signature)

@@ -105,20 +105,25 @@ OTHER = r"tap: .*log holds another run than the one kept in .*; move it away or 
 MAKES = pytest.mark.parametrize("make", [cl.taps.csv, cl.taps.json_lines])
 
 
+def check_left_alone(path, make, keep, says):
+    """A run that is kept somewhere is refused the log of another one, or warned, and the log stays as it is."""
+    before = path.read_text()
+    with pytest.raises(TapError, match=says):
+        run(make(path), keep)
+    with pytest.warns(UserWarning, match="log holds another run"):
+        run(cl.taps.warn(make(path)), keep)
+    assert path.read_text() == before
+
+
 @MAKES
 def test_a_log_belongs_to_one_folder(tmp_path, make):
     path = tmp_path / "log"
     run(make(path), cl.Checkpoint(tmp_path / "a"))
-    before = path.read_text()
     for again in (False, True):
         if again:
             shutil.rmtree(tmp_path / "a")  # to begin anew
         keep = cl.Checkpoint(tmp_path / ("a" if again else "b"))
-        with pytest.raises(TapError, match=OTHER):
-            run(make(path), keep)
-        with pytest.warns(UserWarning, match="log holds another run"):
-            run(cl.taps.warn(make(path)), keep)
-        assert path.read_text() == before
+        check_left_alone(path, make, keep, OTHER)
 
 
 @MAKES
@@ -145,12 +150,7 @@ def test_lines_of_another_run_are_not_continued(tmp_path, make, other):
     path.rename(tmp_path / "moved")
     start = STRATEGY.init(cl.key(1))
     cl.scan(STRATEGY.update, start, BENCH.train, PROBE, tap=make(path), checkpoint=other and cl.Checkpoint(tmp_path / other))
-    before = path.read_text()
-    with pytest.raises(TapError, match="the history saved there has no line "):
-        run(make(path), keep)
-    with pytest.warns(UserWarning, match="log holds another run"):
-        run(cl.taps.warn(make(path)), keep)
-    assert path.read_text() == before
+    check_left_alone(path, make, keep, "the history saved there has no line ")
 
 
 @MAKES
