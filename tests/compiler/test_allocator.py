@@ -13,20 +13,20 @@ from cl_func.compiler import allocator
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
-# Buffers that are freed in every round: with the thresholds of glibc each round faults in all of their pages again. The second may
-# still fault in one buffer of 256 pages more, where something of the first, or of the compiler, lies between them on the heap.
+# Buffers that are freed in every round: with the thresholds of glibc each round faults in all of their pages again. A heap that keeps
+# them may still grow by a few buffers in any one round, where a small block of torch's or the compiler's lies between two of them, and
+# by none in the others; so the round in the middle tells whether pages are given back.
 FAULTS = """
-import resource, sys, torch
+import resource, statistics, sys, torch
 import cl_func as cl
 if sys.argv[1] == "compiled":
     cl.compile(lambda state, exp: state + 1)(torch.zeros(3), None)
-def round():
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         kept = [torch.ones(1 << 18) for _ in range(20)]
-round(), round()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-round()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(statistics.median([faults() for _ in range(9)]))
 """
 
 
@@ -40,7 +40,7 @@ def faults(what, **extra):
 def test_a_compiled_process_asks_for_no_page_twice():
     # The choice of a user, by which each buffer is mapped; what glibc chooses by itself depends on what lies on top of the heap.
     chosen = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-    assert faults("compiled") < 200
+    assert faults("compiled") < 20
     if faults("eager", **chosen) < 2000:
         pytest.skip("this build of torch has an allocator of its own")  # 2.14.1 with CUDA does; so the count cannot tell
     assert faults("compiled", **chosen) > 2000
