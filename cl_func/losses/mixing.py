@@ -5,7 +5,8 @@
     L         = mean_i  l_i CE(f(x'), y_i) + (1 - l_i) CE(f(x'), y_j)
 
 with l_i ~ Beta(alpha, alpha), and j a permutation of the valid rows. The two terms are the cross-entropy to the soft target
-l_i e(y_i) + (1 - l_i) e(y_j). The authors' programs draw one l for a minibatch; here each pair has its own, as in the papers.
+l_i e(y_i) + (1 - l_i) e(y_j). The listings of both papers draw one l for a minibatch, and cutmix one box; here each pair has its
+own, as in their equations.
 
 Zhang, Cisse, Dauphin & Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018. Yun, Han, Oh, Chun, Choe & Yoo, "CutMix:
 regularization strategy to train strong classifiers with localizable features", ICCV 2019, algorithm A1.
