@@ -1,7 +1,7 @@
 """Gradient Episodic Memory (Lopez-Paz & Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017, eq. 8 to 11).
 
-Each past experience k has its own memory, and the loss must not rise on any of them. With the gradients g_k on the memories as the
-rows of G, and g that of the minibatch:
+Each past experience k has its own memory, and the loss must not rise on any of them. The paper keeps the last rows of each; here
+they are a uniform draw from all of them. With the gradients g_k on the memories as the rows of G, and g that of the minibatch:
 
     g' = argmin |g' - g|^2  subject to  G g' >= 0           solved in the dual, which has one unknown per experience:
     v* = argmin 1/2 v'GG'v + (G g)'v  over  v >= margin,    g' = g + G'v*
