@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.metrics.ties import tied_blocks
 from cl_func.plots import canvas
 from cl_func.tree import describe
 
@@ -122,7 +123,7 @@ def critical_difference(
 
 
 def _check_scores(scores: Mapping[str, Any]) -> np.ndarray:
-    """The scores as an array [k, N]."""
+    """The scores as an array [k, N], in which those of a block are equal that differ by the rounding of their dtype alone."""
     if not all(isinstance(name, str) for name in scores):
         raise checks.type_error("scores", "a mapping from names to tensors [N]", scores)
     if len(scores) < 3:
@@ -134,5 +135,7 @@ def _check_scores(scores: Mapping[str, Any]) -> np.ndarray:
             raise ValueError(f"scores[{name!r}]: it has values that are not finite; leave out these blocks, of all methods.")
     if len({len(value) for value in scores.values()}) > 1:
         raise ValueError(f"scores: expected as many blocks for each, got { {name: len(value) for name, value in scores.items()} }.")
-    found: np.ndarray = torch.stack([value.detach().cpu().double() for value in scores.values()]).numpy()
+    values = torch.stack([value.detach().cpu().double() for value in scores.values()])
+    eps = torch.tensor([2 * torch.finfo(value.dtype).eps for value in scores.values()], dtype=torch.float64)
+    found: np.ndarray = tied_blocks(values, eps[:, None] * values.abs()).numpy()
     return found

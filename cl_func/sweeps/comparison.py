@@ -186,7 +186,9 @@ def _pair(
         why = [f"{_text(name)} {kind}" for name, point in both for kind, which in kinds.items() if which[point][s]]
         if why:
             left_out.append(f"seed {seed}: {', '.join(why)}")
-    found = significance.differences(*(numbers.values[point][usable] for point in points))
+    first, second = (numbers.values[point][usable] for point in points)
+    assert numbers.rounding is not None
+    found = significance.differences(first, second, sum(numbers.rounding[point][usable] for point in points))
     mean, half = metrics.mean_ci(found, confidence) if len(found) else (torch.tensor(math.nan),) * 2
     return Pair(
         *names,

@@ -36,10 +36,14 @@ class Standing:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers(Standing):
-    """A metric of all runs, `values` [*axes, seed], which is NaN where there is none."""
+    """A metric of all runs, `values` [*axes, seed], which is NaN where there is none.
+
+    rounding: how far each may be off, since its history is rounded, [*axes, seed] float64; only where ties matter.
+    """
 
     summary: Summary
     values: Tensor
+    rounding: Tensor | None = None
 
     @property
     def undefined(self) -> Tensor:

@@ -32,7 +32,11 @@ class RunsPictures:
         def __getitem__(self, name: str) -> Tensor: ...
         def curve(self, name: str) -> Tensor: ...
         def _numbers(
-            self, metric: Metric | None = None, history: str | None = None, higher_is_better: bool | None = None
+            self,
+            metric: Metric | None = None,
+            history: str | None = None,
+            higher_is_better: bool | None = None,
+            precise: bool = False,
         ) -> over_seeds.Numbers: ...
         @property
         def _measure(self) -> str: ...
@@ -193,7 +197,7 @@ class RunsPictures:
         largest: whether larger is better, where that is not known. A seed with which one of them diverged, is not finished or has
             NaN is left out for all, which the title says. The others are those of `metric` and of `plots.critical_difference`.
         """
-        numbers = self._numbers(metric, history, higher_is_better)
+        numbers = self._numbers(metric, history, higher_is_better, precise=True)
         scores, left_out = ranking.blocks(numbers, self.axes, axis, over)
         if largest is None:
             largest = numbers.summary.larger_is_better is not False

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.metrics.ties import tied_blocks
 from cl_func.sweeps import named_axes
 from cl_func.sweeps.named_axes import Axes
 from cl_func.sweeps.over_seeds import Numbers
@@ -18,18 +19,20 @@ def blocks(numbers: Numbers, axes: Axes, axis: str, over: Over) -> tuple[dict[st
     """The numbers of each label of an axis by block, name -> [N], and how many blocks or seeds are left out.
 
     over: "seeds", each seed at each point of the other axes is a block; "settings", each point is, with the mean over the seeds.
-    A seed with which a label has no number is left out for all labels.
+    A seed with which a label has no number is left out for all labels. Numbers of a block that differ by rounding alone are equal.
     """
     checks.text("axis", axis)
     if axis not in axes or axis == "seed":
         raise ValueError(f"axis: expected one of {list(axes)[:-1]}, got {axis!r}.")
     checks.choice("over", over, "seeds", "settings")
     where, names = list(axes).index(axis), named_axes.texts(axis, axes[axis])
-    values = numbers.values.movedim(where, 0).reshape(len(names), -1, len(axes["seed"]))  # [k, other points, seed]
-    usable = numbers.usable.movedim(where, 0).reshape(values.shape).all(0)
+    assert numbers.rounding is not None
+    by_label = [part.movedim(where, 0).reshape(len(names), -1, len(axes["seed"])) for part in (numbers.values, numbers.rounding)]
+    usable = numbers.usable.movedim(where, 0).reshape(by_label[0].shape).all(0)  # [other points, seed]
     left_out = int((~usable).sum())
     if over == "seeds":
-        return {name: own[usable].double() for name, own in zip(names, values, strict=True)}, left_out
-    there = usable.any(-1)
-    means = (values.double().where(usable, 0.0).sum(-1) / usable.sum(-1).clamp(min=1))[:, there]
-    return dict(zip(names, means, strict=True)), left_out
+        values, rounding = (part[:, usable] for part in by_label)
+    else:
+        there, count = usable.any(-1), usable.sum(-1).clamp(min=1)
+        values, rounding = ((part.where(usable, 0.0).sum(-1) / count)[:, there] for part in by_label)
+    return dict(zip(names, tied_blocks(values, rounding), strict=True)), left_out

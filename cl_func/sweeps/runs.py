@@ -310,7 +310,8 @@ class Runs(RunsPictures):
         Print the result for a table; it says where there are too few seeds for anything to be significant. The other arguments are
         those of `metric`. Needs scipy. Raises ValueError for an axis or labels that are not there.
         """
-        return comparison.compare(self._numbers(metric, history, higher_is_better), self.axes, a, b, axis, test, confidence)
+        numbers = self._numbers(metric, history, higher_is_better, precise=True)
+        return comparison.compare(numbers, self.axes, a, b, axis, test, confidence)
 
     def to_pandas(
         self, histories: str | Sequence[str] | None = None, *, metrics: Sequence[Metric] | Mapping[str, Metric] | None = None
@@ -451,15 +452,21 @@ class Runs(RunsPictures):
         return over_seeds.counted(self._standing, point)
 
     def _numbers(
-        self, metric: Metric | None = None, history: str | None = None, higher_is_better: bool | None = None
+        self,
+        metric: Metric | None = None,
+        history: str | None = None,
+        higher_is_better: bool | None = None,
+        precise: bool = False,
     ) -> over_seeds.Numbers:
-        """A metric of all runs."""
+        """A metric of all runs; precise: in float64 and with its rounding, for tests that ties matter to."""
         summary = summaries.resolve(metric, history, higher_is_better, self.history, len(self.axes))
         value = self.history[summary.history]
         finite = value.isfinite().reshape(*self.shape, -1).all(-1) if value.numel() else torch.ones_like(self.finished)
-        aligned = self._is_aligned(value)
-        values = summaries.values(summary, value, self.finished & (finite | ~self.diverged), aligned)
-        return over_seeds.Numbers(**self._flags, summary=summary, values=values)
+        given = (summary, value, self.finished & (finite | ~self.diverged), self._is_aligned(value))
+        if not precise:
+            return over_seeds.Numbers(**self._flags, summary=summary, values=summaries.values(*given))
+        values, rounding = summaries.precise(*given)
+        return over_seeds.Numbers(**self._flags, summary=summary, values=values, rounding=rounding)
 
 
 files.KINDS["runs"] = Runs

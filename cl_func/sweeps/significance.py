@@ -3,7 +3,8 @@
     wilcoxon    signed-rank test (Wilcoxon 1945), two-sided: exact for up to 50 pairs without ties, and for up to 13 with them
     t           Student's t test of the mean difference, two-sided; exact where the differences are normally distributed
 
-Wilcoxon's test leaves out pairs without a difference. Its p of n pairs is at least 2^(1-n), the probability that all differences
+Wilcoxon's test leaves out pairs without a difference, and ranks equal differences equally: those that are equal but for rounding
+count as equal, for accuracies are rounded counts of which ties are common. Its p of n pairs is at least 2^(1-n), the probability that all differences
 have one sign if each sign is as likely, so that five seeds cannot reach 0.05 whatever they show.
 
 Holm's correction ("A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979) of m sorted
@@ -22,17 +23,17 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.metrics.ties import tied
 
 Test = Literal["wilcoxon", "t"]
 TESTS = ("wilcoxon", "t")
 
 
-def differences(a: Tensor, b: Tensor) -> Tensor:
-    """a - b [n] in double precision; 0 where the values differ by no more than they are rounded by."""
-    rounding = 4 * max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps)
-    a, b = a.double(), b.double()
-    found = a - b
-    return torch.where(found.abs() <= rounding * torch.maximum(a.abs(), b.abs()), 0.0, found)
+def differences(a: Tensor, b: Tensor, rounding: Tensor) -> Tensor:
+    """a - b [n] float64, each of which may be off by its rounding [n]: 0, and equal in size, where it is so within that."""
+    found, none = a - b, a.new_zeros(1)
+    sizes = tied(torch.cat([none, found.abs()]), torch.cat([none, rounding]))[1:]
+    return found.sign() * sizes
 
 
 def p_value(differences: Tensor, test: Test) -> float:

@@ -195,13 +195,32 @@ def values(summary: Summary, history: Tensor, usable: Tensor, aligned: bool) -> 
     """
     flat, done = history.flatten(0, usable.ndim - 1), usable.flatten()
     if summary.name is None or summary.function is final:
-        found = [_number(summary.function(run), summary.title) for run in flat[done]]
+        own = summary.name is None
+        found = [_number(summary.function(run), summary.title) if own else final(run) for run in flat[done]]
         numbers = torch.stack(found) if found else torch.empty(0)
     else:
         numbers = _of_matrices(summary, flat, done, aligned)
     out = torch.full((len(flat),), math.nan, dtype=numbers.dtype)
     out[done] = numbers
     return out.reshape(usable.shape)
+
+
+def precise(summary: Summary, history: Tensor, usable: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
+    """The same in float64, and how far each number may be off since those of its history are rounded, both [*axes].
+
+    That is the sum of what each rounded entry can change, to first order. A function of one's own may do anything, and gets the
+    history as it is: its numbers are taken for rounded to the dtype of the history.
+    """
+    eps = 4 * torch.finfo(history.dtype if history.is_floating_point() else torch.float64).eps
+    if summary.name is None:
+        found = values(summary, history, usable, aligned).double()
+        return found, eps * found.abs()
+    with torch.enable_grad():
+        entries = history.detach().double().requires_grad_()
+        found = values(summary, entries, usable, aligned)
+        (slopes,) = torch.autograd.grad(found[usable].sum(), entries) if bool(usable.any()) else (torch.zeros_like(entries),)
+    changes = torch.where(slopes == 0, 0.0, slopes * entries.detach()).abs()
+    return found.detach(), eps * changes.reshape(*usable.shape, -1).sum(-1)
 
 
 def _number(value: Any, title: str) -> Tensor:

@@ -32,6 +32,19 @@ def test_ranks_by_hand():
     assert ranks.friedman(np.ones((3, 4))) == 1.0
 
 
+def test_the_same_accuracies_in_another_order_are_a_tie():
+    """Means of the same three float32 numbers differ by the order in which they are summed."""
+    b = torch.tensor([[0.15, 0.55, 0.95], [0.25, 0.35, 0.9], [0.15, 0.65, 0.7], [0.05, 0.45, 0.85]])
+    R = torch.full((3, 4, 3, 3), 0.5)
+    R[0, :, -1], R[1, :, -1], R[2, :, -1] = b, b.flip(-1), b[:, [1, 2, 0]]
+    runs = cl.Runs({"method": [*"abc"], "seed": [0, 1, 2, 3]}, {"accuracy": R}, torch.ones(3, 4, dtype=torch.bool), 1.0)
+    picture = runs.plot_critical_difference()
+    assert {"a (2.00)", "b (2.00)", "c (2.00)"} <= {text.strip() for text in texts(picture)}
+    assert "p = 1:" in picture.get_title()
+    scores = {name: R[i].mean((-1, -2)) for i, name in enumerate("abc")}
+    assert {"a (2.00)", "b (2.00)", "c (2.00)"} <= {text.strip() for text in texts(cl.plots.critical_difference(scores))}
+
+
 # Table 5a of Demšar (2006): the critical values of Nemenyi's test.
 TABLE = {0.05: (1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164), 0.10: (1.645, 2.052, 2.291, 2.459, 2.589)}
 

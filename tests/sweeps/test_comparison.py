@@ -124,9 +124,44 @@ def test_what_cannot_be_tested():
 
 def test_rounding_is_no_difference():
     """0.1 + 0.2 is not 0.3 in floating-point numbers, but no method is better by that."""
-    a, b = torch.tensor([0.3, 0.5]), torch.tensor([0.1, 0.5]) + torch.tensor([0.2, 0.0])
-    assert significance.differences(a, b).tolist() == [0, 0]
-    assert significance.differences(torch.tensor([0.3]), torch.tensor([0.30001])).tolist() != [0]
+    runs = fixed({"a": [0.3, 0.5], "b": [0.1 + 0.2, 0.5], "c": [0.30001, 0.5]})
+    assert runs.compare("a", "b")[0].difference == 0
+    assert runs.compare("a", "c")[0].difference == pytest.approx(-0.5e-5)
+
+
+COUNTS = st.integers(2, 7).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 10)] * 12), min_size=n, max_size=n))
+
+
+@pytest.mark.parametrize("metric", ["average_accuracy", "forgetting", "backward_transfer", "learning_accuracy"])
+@quick
+@given(counts=COUNTS)
+def test_ties_of_counts_are_ties(metric, counts):
+    """Accuracies are counts of ten rows, rounded; p is that of the same metric of the counts, which are integers."""
+    K = torch.tensor(counts, dtype=torch.float64).reshape(-1, 2, 2, 3).movedim(0, 1)  # [method, seed, last two times, experience]
+    K = torch.cat([torch.full_like(K[..., :1, :], 10.0), K], -2)  # [..., 3, 3]: all was right at the first time
+    axes = {"method": ["a", "b"], "seed": list(range(K.shape[1]))}
+    runs = cl.Runs(axes, {"accuracy": (K / 10).float()}, torch.ones(K.shape[:2], dtype=torch.bool), 1.0)
+    whole = getattr(cl.metrics, metric)(K * 6, higher_is_better=True)  # sixths are integers: the means are over 2 and 3
+    a, b = (whole if whole.ndim == 2 else whole[..., -1]).round()
+    assert runs.compare("a", "b", metric)[0].p == pytest.approx(significance.p_value(a - b, "wilcoxon"))
+
+
+def test_a_verdict_that_rounding_would_turn():
+    """Of the sums -8 -3 2 -1 -8 -2 -6 the second and the sixth in size are a tie: 0.0625 by all signs, 0.047 if it is not seen."""
+    right = [[4, 6, 2], [1, 1, 9], [2, 7, 9], [1, 9, 8], [6, 2, 1], [5, 3, 2], [6, 2, 3]]
+    other = [[5, 7, 8], [9, 1, 4], [2, 9, 5], [7, 9, 3], [4, 5, 8], [6, 5, 1], [5, 5, 7]]
+    R = torch.full((2, 7, 3, 3), 0.5)
+    R[:, :, -1] = torch.tensor([right, other]) / 10
+    runs = cl.Runs({"method": ["A", "B"], "seed": list(range(7))}, {"accuracy": R}, torch.ones(2, 7, dtype=torch.bool), 1.0)
+    assert runs.compare("A", "B")[0].p == 0.0625
+
+
+def test_a_huge_loss_early_makes_no_ties():
+    """How far a number may be off depends on the entries that it is made of, not on the largest of the run."""
+    loss = torch.full((2, 3, 3, 3), 1e6)
+    loss[:, :, -1] = torch.tensor([[0.5, 0.6, 0.7], [0.4, 0.5, 0.6]])[..., None]
+    runs = cl.Runs({"method": ["a", "b"], "seed": [0, 1, 2]}, {"loss": loss}, torch.ones(2, 3, dtype=torch.bool), 1.0)
+    assert runs.compare("a", "b", "average_loss", test="t")[0].difference == pytest.approx(0.1, rel=1e-6)
 
 
 @pytest.mark.parametrize(("n", "least"), [(5, 0.0625), (6, 0.03125)])
