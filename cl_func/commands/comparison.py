@@ -81,8 +81,11 @@ def _show(runs: Runs, out: Path | None) -> None:
         runs.plot_timeline().savefig(out / "accuracy.png")
         written.append(out / "accuracy.png")
         if len(runs.axes["method"]) > 2 and runs.finished[0].numel() > 1:
-            plots.critical_difference(runs).savefig(out / "ranks.png")
-            written.append(out / "ranks.png")
+            try:
+                plots.critical_difference(runs).savefig(out / "ranks.png")
+                written.append(out / "ranks.png")
+            except ValueError as error:  # a method that diverged with all seeds leaves nothing to rank
+                print(f"no ranks.png: {error}", file=sys.stderr)
     print("\nwritten: " + ", ".join(map(str, written)))
 
 

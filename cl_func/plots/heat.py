@@ -27,8 +27,18 @@ def scale(metric: str) -> tuple[str, tuple[float, float]]:
 
     What stands in brackets behind the name, as in "forgetting (valid)", changes nothing.
     """
-    name = checks.text("metric", metric).partition(" (")[0]
+    name = without_evaluation(checks.text("metric", metric))
     return (SIGNED[name], (-1.0, 1.0)) if name in SIGNED else ("viridis", (0.0, 1.0))
+
+
+def without_evaluation(metric: str) -> str:
+    """A metric without the evaluation that stands in brackets behind it: "forgetting" of "forgetting (valid)"."""
+    return metric.partition(" (")[0]
+
+
+def is_signed(metric: str) -> bool:
+    """Whether the values of a metric lie on both sides of 0."""
+    return without_evaluation(metric) in SIGNED
 
 
 def scale_of(values: Tensor, metric: str, higher_is_better: bool | None) -> tuple[str, tuple[float, float]]:
@@ -37,7 +47,7 @@ def scale_of(values: Tensor, metric: str, higher_is_better: bool | None) -> tupl
     if higher_is_better is None:
         return cmap, limits
     known = values[values.isfinite()].tolist() or [0.0]
-    if metric.partition(" (")[0] in SIGNED:
+    if is_signed(metric):
         most = max(map(abs, known)) or 1.0
         return cmap, (-most, most)
     low, high = min(known), max(known)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, metrics
@@ -87,13 +88,21 @@ def learning_curve(
 def running_mean(values: Tensor, window: int) -> Tensor:
     """The mean of the last `window` values at each step of values [..., steps], fewer at the beginning; NaN is left out."""
     known = ~values.isnan()
-    sums = _of_last(torch.where(known, values, 0).double().cumsum(-1), window)
-    return torch.where(known, sums / _of_last(known.cumsum(-1), window), math.nan)
+    sums = _of_last(torch.where(known, values, 0).double(), window)
+    return torch.where(known, sums / _of_last(known.double(), window), math.nan)
 
 
-def _of_last(total: Tensor, window: int) -> Tensor:
-    """The sums over the last entries, from the sums over all before."""
-    return torch.cat([total[..., :window], total[..., window:] - total[..., :-window]], -1)
+def _of_last(values: Tensor, window: int) -> Tensor:
+    """The sums over the last `window` entries at each place, without differences, in which a spike would drown what follows it.
+
+    In blocks of the length of the window: the beginning of its block, and the rest of the block before (van Herk, "A fast algorithm
+    for local minimum and maximum filters on rectangular and octagonal kernels", Pattern Recognition Letters 1992).
+    """
+    steps = values.shape[-1]
+    blocks = F.pad(values, (window, -steps % window)).unflatten(-1, (-1, window))
+    ends = blocks.flip(-1).cumsum(-1).flip(-1)
+    rest = F.pad(ends[..., :-1, 1:], (0, 1))
+    return (blocks[..., 1:, :].cumsum(-1) + rest).flatten(-2)[..., :steps]
 
 
 def _curve(values: Tensor, window: int, confidence: float) -> Curve:

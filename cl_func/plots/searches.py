@@ -52,6 +52,8 @@ def hyperparameter_scatter(
     ylabel: str | None = None,
     ylim: Limits | None = None,
     higher_is_better: bool | None = None,
+    largest: bool | None = None,
+    mark_best: bool = True,
 ) -> Picture:
     """A metric against each hyperparameter, one panel for each: a dot with its confidence interval for each point.
 
@@ -63,15 +65,19 @@ def hyperparameter_scatter(
         even on it than on a linear one.
     ax: Axes that have a place in a grid, which the panels then share; the frame around them is returned.
     ylabel: by default the metric.
+    largest: whether the largest number is the best; by default it is, but for "forgetting" and where `higher_is_better` is False.
+    mark_best: whether the best is orange, which says nothing where it is not known which way a metric is better.
     """
-    scales, mean, half = _check(points, values, metric, log, confidence, title, higher_is_better)
+    scales, mean, half = _check(points, values, metric, log, confidence, title, higher_is_better, largest)
+    checks.flag("mark_best", mark_best)
     canvas.check_texts(ylabel=ylabel)
     ends = canvas.check_limits("ylim", ylim)
     columns = math.ceil(len(scales) / math.ceil(len(scales) / 4))
     rows = math.ceil(len(scales) / columns)
     frame, panels = canvas.panels(ax, list(scales), columns, (1.2 + 2.3 * columns, 0.5 + 2.3 * rows), "constrained", share=True)
     canvas.entitle(frame, title, framed=True)
-    best, known = _best(mean, metric, higher_is_better), ~mean.isnan()
+    known = ~mean.isnan()
+    best = _best(mean, _larger_is_better(metric, higher_is_better, largest)) if mark_best else -1
     for i, (panel, (name, scale)) in enumerate(zip(panels, scales.items(), strict=True)):
         x = torch.tensor(scale.x, dtype=torch.float64)
         _set_scale(panel, scale)
@@ -103,18 +109,19 @@ def parallel_coordinates(
     ax: Axes | None = None,
     title: str | None = None,
     higher_is_better: bool | None = None,
+    largest: bool | None = None,
 ) -> Picture:
     """All hyperparameters side by side, with a line for each point, coloured by a metric; better ones lie above.
 
     Points without a number are dotted and grey. The arguments are those of `hyperparameter_scatter`; ax may be any Axes.
     """
-    scales, mean, _ = _check(points, values, metric, log, 0.95, title, higher_is_better)
+    scales, mean, _ = _check(points, values, metric, log, 0.95, title, higher_is_better, largest)
     found = canvas.axes(ax, 2.2 + 1.5 * len(scales), 3.5)
     canvas.entitle(found, title)
-    up = _larger_is_better(metric, higher_is_better)
+    up = _larger_is_better(metric, higher_is_better, largest)
     # Signed values have the scale of others here: lines in white, which stands for 0 in heat maps, could not be seen.
     _, limits = heat.scale_of(mean, metric, higher_is_better)
-    known = mean[~mean.isnan()].tolist() if metric in heat.SIGNED else []
+    known = mean[~mean.isnan()].tolist() if heat.is_signed(metric) else []
     low, high = (min(known), max(known)) if len({*known}) > 1 else limits
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -145,10 +152,11 @@ def parallel_coordinates(
 
 
 def _check(
-    points: Any, values: Any, metric: Any, log: Any, confidence: Any, title: Any, higher_is_better: Any
+    points: Any, values: Any, metric: Any, log: Any, confidence: Any, title: Any, higher_is_better: Any, largest: Any
 ) -> tuple[dict[str, Scale], Tensor, Tensor]:
     """The scales of the hyperparameters, and the mean and the half-width at each point; TypeError or ValueError for other input."""
     checks.choice("higher_is_better", higher_is_better, True, False, None)
+    checks.choice("largest", largest, True, False, None)
     checks.number("confidence", confidence, 0, 1)
     _, (low, high) = heat.scale(metric)
     canvas.check_texts(title=title)
@@ -246,20 +254,20 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
     return [(0.0, f"{least:.3g}"), (0.5, f"{middle:.3g}"), (1.0, f"{most:.3g}")]
 
 
-def _larger_is_better(metric: str, higher_is_better: bool | None) -> bool:
-    return metric != "forgetting" and higher_is_better is not False
+def _larger_is_better(metric: str, higher_is_better: bool | None, largest: bool | None) -> bool:
+    usual = heat.without_evaluation(metric) != "forgetting" and higher_is_better is not False
+    return usual if largest is None else largest
 
 
-def _best(mean: Tensor, metric: str, higher_is_better: bool | None) -> int:
+def _best(mean: Tensor, larger: bool) -> int:
     """The place of the best mean; -1 if there is none."""
     if bool(mean.isnan().all()):
         return -1
-    larger = _larger_is_better(metric, higher_is_better)
     return int(mean.nan_to_num(-math.inf).argmax() if larger else mean.nan_to_num(math.inf).argmin())
 
 
 def _limits(mean: Tensor, metric: str, higher_is_better: bool | None) -> Limits:
     """The ends of the scale of the metric: those of accuracies, or free."""
-    if metric in heat.SIGNED:
+    if heat.is_signed(metric):
         return None, None
     return canvas.limits(float(mean.nan_to_num(0.0).min()), higher_is_better)

@@ -188,7 +188,8 @@ def _pair(
             left_out.append(f"seed {seed}: {', '.join(why)}")
     first, second = (numbers.values[point][usable] for point in points)
     assert numbers.rounding is not None
-    found = significance.differences(first, second, sum(numbers.rounding[point][usable] for point in points))
+    off, other_off = (numbers.rounding[point][usable] for point in points)
+    found = significance.differences(first, second, off + other_off)
     mean, half = metrics.mean_ci(found, confidence) if len(found) else (torch.tensor(math.nan),) * 2
     return Pair(
         *names,

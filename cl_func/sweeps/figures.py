@@ -100,7 +100,7 @@ def curve(axes: Axes, standing: Standing, name: str, curves: Tensor, labels: Any
     return plots.learning_curve(found, missing=missing, **{"ylabel": name.replace("_", " "), **options})
 
 
-def grid(axes: Axes, numbers: Numbers, options: dict[str, Any]) -> Picture:
+def grid(axes: Axes, numbers: Numbers, largest: bool | None, options: dict[str, Any]) -> Picture:
     """The mean of a metric over two hyperparameter axes as a heat map; ValueError unless there are exactly two."""
     names = list(axes)[:-1]
     if len(names) != 2:
@@ -113,14 +113,16 @@ def grid(axes: Axes, numbers: Numbers, options: dict[str, Any]) -> Picture:
         point: "\n".join(itertools.chain(*over_seeds.counts(numbers, point))).replace("constant ", "constant\n")
         for point in over_seeds.points(numbers.values.shape)
     }
-    given = _metric(numbers)
+    given = _metric(numbers, _larger(numbers, largest))
     return plots.hyperparameter_grid(mean, given.pop("metric"), rows=rows, columns=columns, notes=notes, **{**given, **options})
 
 
-def search(axes: Axes, numbers: Numbers, scales: dict[str, str], parallel: bool, options: dict[str, Any]) -> Picture:
+def search(
+    axes: Axes, numbers: Numbers, scales: dict[str, str], parallel: bool, largest: bool | None, options: dict[str, Any]
+) -> Picture:
     """A metric against each path of the hyperparameter axes, or with all of them side by side, in parallel.
 
-    scales: what the values of paths were drawn on, where that is known.
+    scales: what the values of paths were drawn on, where that is known. largest: whether larger is better, where that is not.
     """
     points: dict[str, list[Any]] = {}
     for point in over_seeds.points(numbers.values.shape):
@@ -132,17 +134,23 @@ def search(axes: Axes, numbers: Numbers, scales: dict[str, str], parallel: bool,
     values = numbers.values.masked_fill(~numbers.usable, float("nan")).flatten(0, -2)
     draw = plots.parallel_coordinates if parallel else plots.hyperparameter_scatter
     log = [path for path, column in points.items() if scales.get(path, "log" if searches.is_even_on_log(column) else "") == "log"]
-    given = {"log": log, **_metric(numbers)}
+    larger = _larger(numbers, largest)
+    given = {"log": log, "largest": larger, **({} if parallel else {"mark_best": larger is not None}), **_metric(numbers, larger)}
     return draw(points, values, given.pop("metric"), **{**given, **options})
 
 
-def _metric(numbers: Numbers) -> dict[str, Any]:
+def _larger(numbers: Numbers, largest: bool | None) -> bool | None:
+    """Whether larger numbers are better, as is said or known; None if it is neither."""
+    return numbers.summary.larger_is_better if checks.choice("largest", largest, True, False, None) is None else largest
+
+
+def _metric(numbers: Numbers, larger: bool | None) -> dict[str, Any]:
     """What is said of a metric: its name, what went wrong with runs as the title, and which way it is better."""
     summary = numbers.summary
     return {
         "metric": summary.title if summary.name is None else of_evaluation(summary.history, summary.name),
         "title": over_seeds.counted(numbers) or None,
-        "higher_is_better": None if summary.bounded else summary.larger_is_better is not False,
+        "higher_is_better": None if summary.bounded else larger is not False,
     }
 
 

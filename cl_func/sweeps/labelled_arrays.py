@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
-from cl_func.sweeps import named_axes, runs_file
+from cl_func.sweeps import named_axes, runs_file, selection
 from cl_func.sweeps.named_axes import Axes, Label
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEPT = "cl_func_runs"
 # What NetCDF cannot hold, or not in all of its versions, and what is stored in its place, without loss.
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-NARROWER = {"int64": "int32"}  # in files of NetCDF 3
+NARROWER = {"int64": "int32", "uint8": "int8"}  # in files of NetCDF 3, which holds the values that fit
 
 
 def _exact(name: str) -> str:
@@ -126,6 +126,7 @@ def parts(dataset: Any) -> tuple[Axes, dict[str, Tensor], Tensor, float, dict[st
             f"dataset: it was not made by runs.to_xarray(): its attribute {KEPT!r} is missing or damaged ({error!r})."
         ) from error
     axes = {name: _labels(dataset, name) for name in names}
+    attributes, seconds = selection.attributes_of_labels(attributes, seconds, axes)
     history = {name: _tensor(dataset, name, names, dtype) for name, dtype in dtypes.items() if name in dataset.data_vars}
     if "finished" not in dataset.data_vars:
         raise ValueError("dataset: it has no variable 'finished', which says which runs are; keep it.")
@@ -161,4 +162,4 @@ def _tensor(dataset: Any, name: str, axes: Sequence[str], dtype: str) -> Tensor:
     narrow = next((one for one in WIDER if str(one) == f"torch.{dtype}"), None)
     if narrow is not None and value.dtype == WIDER[narrow]:
         return value.to(narrow)
-    return value.to(torch.int64) if dtype == "int64" and found == NARROWER[dtype] else value
+    return value.to(getattr(torch, dtype)) if found == NARROWER.get(dtype) else value

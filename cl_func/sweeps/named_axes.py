@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.metrics.measures import BY_LAYER
 
 Label = Any  # how the user names a point: a number, a string, None, or a list, tuple or dict of them
 Axes = dict[str, list[Label]]
@@ -42,8 +43,10 @@ def flat(name: str, label: Label) -> dict[str, Label]:
 
 def value(label: Label, dtype: str | None = None) -> Label:
     """The value that `tree.set` takes for a label: a list of numbers, which is the label of a tensor, as a tensor."""
-    numbers = isinstance(label, list) and bool(label) and all(isinstance(x, (bool, int, float)) for x in _entries(label))
-    return torch.tensor(label, dtype=None if dtype is None else getattr(torch, dtype)) if numbers else label
+    if not isinstance(label, list) or not label or not all(isinstance(x, (bool, int, float)) for x in _entries(label)):
+        return label
+    found = torch.tensor(label, dtype=None if dtype is None else getattr(torch, dtype))
+    return found if dtype is not None or found.tolist() == label else torch.tensor(label, dtype=torch.float64)
 
 
 def dtypes(values: Mapping[str, Any]) -> dict[str, str]:
@@ -121,7 +124,7 @@ def dimensions(histories: Mapping[str, Tensor], n_axes: int, measure: str) -> di
             names[0] = "time"
             if len(names) == 2 and name.rpartition(".")[2] == "class_accuracy":
                 names[1] = f"{name.removesuffix('class_accuracy')}class"
-            elif len(names) == 2 and like is not None and value.shape == like.shape:
+            elif len(names) == 2 and like is not None and value.shape == like.shape and not name.endswith(BY_LAYER):
                 names[1] = "test_experience"
         found[name] = tuple(names)
     return found

@@ -119,14 +119,16 @@ class RunsPictures:
         *,
         history: str | None = None,
         higher_is_better: bool | None = None,
+        largest: bool | None = None,
         **options: Any,
     ) -> Picture:
         """The mean of a metric over two hyperparameter axes as a heat map; the cells give the same counts of runs as `table`.
 
+        largest: whether larger is better, where that is not known, as of a function of one's own.
         options: those of `cl.plots.hyperparameter_grid`, such as `ax=` and `title=`.
         Raises ValueError unless there are exactly two.
         """
-        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better), options)
+        return figures.grid(self.axes, self._numbers(metric, history, higher_is_better), largest, options)
 
     def plot_scatter(
         self,
@@ -134,10 +136,14 @@ class RunsPictures:
         *,
         history: str | None = None,
         higher_is_better: bool | None = None,
+        largest: bool | None = None,
         **options: Any,
     ) -> Picture:
-        """A metric against each hyperparameter, of any grid; the options are those of `cl.plots.hyperparameter_scatter`."""
-        return figures.search(self.axes, self._numbers(metric, history, higher_is_better), self._scales, False, options)
+        """A metric against each hyperparameter, of any grid; the options are those of `cl.plots.hyperparameter_scatter`.
+
+        largest: as for `plot_grid`; where it is not known which way the metric is better, no point is marked as the best.
+        """
+        return figures.search(self.axes, self._numbers(metric, history, higher_is_better), self._scales, False, largest, options)
 
     def plot_parallel(
         self,
@@ -145,10 +151,14 @@ class RunsPictures:
         *,
         history: str | None = None,
         higher_is_better: bool | None = None,
+        largest: bool | None = None,
         **options: Any,
     ) -> Picture:
-        """All hyperparameters side by side, coloured by a metric; the options are those of `cl.plots.parallel_coordinates`."""
-        return figures.search(self.axes, self._numbers(metric, history, higher_is_better), self._scales, True, options)
+        """All hyperparameters side by side, coloured by a metric; the options are those of `cl.plots.parallel_coordinates`.
+
+        largest: as for `plot_grid`; where it is not known which way the metric is better, larger ones lie above.
+        """
+        return figures.search(self.axes, self._numbers(metric, history, higher_is_better), self._scales, True, largest, options)
 
     def _measured(self, history: str | None, higher_is_better: bool | None) -> tuple[str, Tensor, bool | None]:
         """A history by its name, or the usual one, and which way it is better."""
@@ -196,11 +206,14 @@ class RunsPictures:
         over: what ranks them, "seeds", each seed in each setting; or "settings", by the mean over the seeds, for many settings.
         largest: whether larger is better, where that is not known. A seed with which one of them diverged, is not finished or has
             NaN is left out for all, which the title says. The others are those of `metric` and of `plots.critical_difference`.
+        Raises ValueError where fewer than two blocks are left, naming what has no number, and where it is not known which way the
+        metric is better.
         """
         numbers = self._numbers(metric, history, higher_is_better, precise=True)
         scores, left_out = ranking.blocks(numbers, self.axes, axis, over)
-        if largest is None:
-            largest = numbers.summary.larger_is_better is not False
+        largest = summaries.direction(numbers.summary, largest)
+        if left_out and len(next(iter(scores.values()))) < 2:
+            raise ValueError(f"plot_critical_difference: {ranking.too_few(numbers, self.axes, axis, left_out)}")
         if left_out:
             words = f"{left_out} left out, with which some have no number"
             title = f"{title}\n{words}" if title else words

@@ -36,3 +36,12 @@ def blocks(numbers: Numbers, axes: Axes, axis: str, over: Over) -> tuple[dict[st
         there, count = usable.any(-1), usable.sum(-1).clamp(min=1)
         values, rounding = ((part.where(usable, 0.0).sum(-1) / count)[:, there] for part in by_label)
     return dict(zip(names, tied_blocks(values, rounding), strict=True)), left_out
+
+
+def too_few(numbers: Numbers, axes: Axes, axis: str, left_out: int) -> str:
+    """In words, why there are fewer than two blocks: of which labels runs have no number, and how many."""
+    where, names = list(axes).index(axis), named_axes.texts(axis, axes[axis])
+    lost = (~numbers.usable).movedim(where, 0).flatten(1)
+    n = lost.shape[1]
+    who = ", ".join(f"{name!r} ({int(row.sum())} of {n})" for name, row in zip(names, lost, strict=True) if bool(row.any()))
+    return f"{n - left_out} of {n} runs have a number for all that is ranked, two are needed; there is none for {who}."

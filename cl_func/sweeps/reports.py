@@ -58,10 +58,10 @@ def table(
 
 
 def headline(axes: Axes, numbers: Numbers) -> str:
-    """The best point with its mean, in words; empty where there is none."""
+    """The best point with its mean, in words; empty where there is none, or it is not known which is better."""
     summary = numbers.summary
     ranking = over_seeds.ranking(numbers, summary.larger_is_better is not False)
-    if not ranking:
+    if not ranking or (summary.larger_is_better is None and len(axes) > 1):
         return ""
     point = ranking[0]
     mean = f"{summary.title} {format(over_seeds.mean_ci(numbers)[0][point].item(), summary.form)}"

@@ -401,14 +401,7 @@ class Runs(RunsPictures):
     ) -> tuple[over_seeds.Numbers, list[over_seeds.Point]]:
         """A metric of all runs, and the points that have sound ones, the best first; ValueError if that is not known."""
         numbers = self._numbers(metric, history, higher_is_better)
-        if largest is None:
-            largest = numbers.summary.larger_is_better
-            if largest is None:
-                what = f"{numbers.summary.title}, made of {numbers.summary.history!r}"
-                raise ValueError(f"largest: it is not known whether larger is better for {what}; give True or False.")
-        else:
-            checks.flag("largest", largest)
-        return numbers, over_seeds.ranking(numbers, largest)
+        return numbers, over_seeds.ranking(numbers, summaries.direction(numbers.summary, largest))
 
     @property
     def _measure(self) -> str:

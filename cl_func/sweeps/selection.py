@@ -135,6 +135,34 @@ def taken_attributes(
     return _taken_parts(attributes, seconds, axes, {name: place for name, place in index.items() if name in found}, at)
 
 
+def attributes_of_labels(attributes: dict[str, Any], seconds: float, axes: Axes) -> tuple[dict[str, Any], float]:
+    """The attributes and the seconds of what has been left of some Runs, whose axes have these labels now.
+
+    Raises ValueError for labels of a joined axis that those Runs did not have.
+    """
+    changed = dict[str, Index]()
+    for name, known in _labels_of_joined(attributes).items():
+        new = [label for label in axes.get(name, []) if label not in known]
+        if new:
+            raise ValueError(
+                f"dataset: the axis {name!r} has the label {new[0]!r}, but was joined of {known}; name them in `join`."
+            )
+        if name in axes and axes[name] != known:
+            changed[name] = list(range(len(axes[name])))
+    return _taken_parts(attributes, seconds, axes, changed, {}) if changed else (attributes, seconds)
+
+
+def _labels_of_joined(attributes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The labels of the axes that Runs were joined along, at every level."""
+    found = dict[str, list[str]]()
+    for name, parts in attributes.get(JOINED, {}).items():
+        found.setdefault(name, []).extend(label for label in parts if label not in found[name])
+        for part in parts.values():
+            for inner, labels in _labels_of_joined(part["attributes"]).items():
+                found.setdefault(inner, []).extend(label for label in labels if label not in found[inner])
+    return found
+
+
 def _joined_axes(attributes: Mapping[str, Any]) -> set[str]:
     """The axes that Runs were joined along, at every level: a part may be joined itself."""
     joined = attributes.get(JOINED, {})

@@ -3,9 +3,9 @@
     wilcoxon    signed-rank test (Wilcoxon 1945), two-sided: exact for up to 50 pairs without ties, and for up to 13 with them
     t           Student's t test of the mean difference, two-sided; exact where the differences are normally distributed
 
-Wilcoxon's test leaves out pairs without a difference, and ranks equal differences equally: those that are equal but for rounding
-count as equal, for accuracies are rounded counts of which ties are common. Its p of n pairs is at least 2^(1-n), the probability that all differences
-have one sign if each sign is as likely, so that five seeds cannot reach 0.05 whatever they show.
+Wilcoxon's test leaves out pairs without a difference, and ranks equal differences equally. What is equal but for rounding counts as
+equal: accuracies are counts of rows, of which ties are common. Its p of n pairs is at least 2^(1-n), the probability that all
+differences have one sign if each sign is as likely, so that five seeds cannot reach 0.05 whatever they show.
 
 Holm's correction ("A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979) of m sorted
 p: max over j <= i of (m - j + 1) p_j.

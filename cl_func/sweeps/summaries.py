@@ -7,6 +7,7 @@ comes of several probes has a path, such as "0.accuracy": the last part of it is
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,16 +53,25 @@ class Summary:
     @property
     def title(self) -> str:
         """What it is called at the head of a column, such as "forgetting of loss"."""
-        title = self.name or str(getattr(self.function, "__name__", "metric")).strip("<>")
+        own = self.function.func if isinstance(self.function, functools.partial) else self.function
+        title = self.name or str(getattr(own, "__name__", "metric")).strip("<>")
         named = self.name is not None and self.name not in SIGNED and measured(self.history) == self.history
         return title if self.usual or named else f"{title} of {self.history}"
 
     @property
     def larger_is_better(self) -> bool | None:
-        """Whether larger numbers are better; None if that is not known, as of a function of one's own."""
-        if self.name in SIGNED:
-            return SIGNED[self.name]
-        return self.higher_is_better is not False if self.known and self.name is not None else None
+        """Whether larger numbers are better; None if that is not known, as of a function of one's own.
+
+        It is known of those of `cl.metrics` with some arguments bound by `functools.partial`.
+        """
+        name, bound = self.name, dict[str, Any]()
+        if isinstance(self.function, functools.partial):  # such as partial(cl.metrics.forgetting, seen=counts)
+            of_cl = _names(measured(self.history)).items()
+            name, bound = next((n for n, known in of_cl if known is self.function.func), None), self.function.keywords
+        if name in SIGNED:
+            return SIGNED[name]
+        higher = bound.get("higher_is_better", self.higher_is_better)
+        return higher is not False if name is not None and (self.known or "higher_is_better" in bound) else None
 
     @property
     def bounded(self) -> bool:
@@ -155,6 +165,17 @@ def resolve(
     if name in SIGNED and not is_known:
         raise ValueError(f"higher_is_better: {name} needs it to be said which way {history!r} is better, True or False.")
     return Summary(name, function, history, higher_is_better, is_known, [history] == candidates(histories))
+
+
+def direction(summary: Summary, largest: bool | None) -> bool:
+    """Whether larger numbers are better, as `largest` says or as is known; ValueError if neither."""
+    if largest is not None:
+        return checks.flag("largest", largest)
+    known = summary.larger_is_better
+    if known is None:
+        what = f"{summary.title}, made of {summary.history!r}"
+        raise ValueError(f"largest: it is not known whether larger is better for {what}; give True or False.")
+    return known
 
 
 def _names(kind: str) -> dict[str, Callable[..., Any]]:

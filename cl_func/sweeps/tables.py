@@ -1,7 +1,7 @@
 """How tables of means with their confidence intervals are written: Markdown, LaTeX (for the package booktabs) and HTML.
 
-In LaTeX and HTML the best mean of a column is bold and the second underlined. Means are compared as they are written, so that two
-rows which look the same are marked the same. A note is a sentence at the foot of the table.
+In LaTeX and HTML the best mean of a column is bold and the second underlined, and two rows whose means are written the same are
+marked the same. A note is a sentence at the foot of the table.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def marked(cells: Sequence[Cell], fit: Sequence[bool], larger_is_better: bool | 
 
     Nothing is marked if it is not known which way is better, or if there is nothing to compare with.
     """
-    means = [float(cell.numbers[0]) if ok and cell.numbers else math.nan for cell, ok in zip(cells, fit, strict=True)]
-    ranks = sorted({mean for mean in means if not math.isnan(mean)}, reverse=larger_is_better is True)
-    if larger_is_better is None or sum(not math.isnan(mean) for mean in means) < 2:
+    texts = [cell.numbers[0] if ok and cell.numbers else None for cell, ok in zip(cells, fit, strict=True)]
+    known = [(cell.mean, text) for cell, text in zip(cells, texts, strict=True) if text is not None]
+    if larger_is_better is None or len(known) < 2:
         return list(cells)
-    marks: dict[float, Mark] = dict(zip(ranks[:2], ("best", "second"), strict=False))
-    return [dataclasses.replace(cell, mark=marks.get(mean)) for cell, mean in zip(cells, means, strict=True)]
+    ranks = dict.fromkeys(text for _, text in sorted(known, key=lambda one: one[0], reverse=larger_is_better))
+    marks: dict[str | None, Mark] = dict(zip(ranks, ("best", "second"), strict=False))
+    return [dataclasses.replace(cell, mark=marks.get(text)) for cell, text in zip(cells, texts, strict=True)]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], n_labels: int, note: str = "") -> str:

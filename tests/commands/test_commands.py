@@ -190,6 +190,27 @@ def test_a_method_that_fails_leaves_the_table(small, capsys, monkeypatch):
     assert "1 of 2 failed: 'lwf': RuntimeError: no such luck" in said.err
 
 
+def test_a_method_that_diverges_leaves_the_rest(small, tmp_path, capsys, monkeypatch):
+    """All that can be written is written, and what cannot be ranked is named."""
+
+    def diverged(state, exp):
+        return state.replace(model=cl.tree.replace(state.model, params=cl.tree.map(lambda p: p * float("nan"), state.model.params)))
+
+    def made(name, problem):
+        strategy = make(name, problem)
+        return cl.Strategy(strategy.init, diverged, strategy.model) if name == "lwf" else strategy
+
+    make, out = methods.make, tmp_path / "out"
+    monkeypatch.setattr(methods, "make", made)
+    arguments = ["--data", str(small), "--methods", "naive", "er", "lwf", "--seeds", "2", "--out", str(out), *SMALL]
+    assert main(["compare", *arguments]) == 0
+    said = capsys.readouterr()
+    assert "no ranks.png: plot_critical_difference: 0 of 2 runs have a number for all that is ranked" in said.err
+    assert "there is none for 'lwf' (2 of 2)." in said.err
+    assert {path.name for path in out.iterdir()} == {"table.md", "runs.safetensors", "accuracy.png"}
+    assert "accuracy.png" in said.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

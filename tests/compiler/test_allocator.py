@@ -13,9 +13,9 @@ from cl_func.compiler import allocator
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
-# Buffers that are freed in every round: with the thresholds of glibc each round faults in all of their pages again. A heap that keeps
-# them may still grow by a few buffers in any one round, where a small block of torch's or the compiler's lies between two of them, and
-# by none in the others; so the round in the middle tells whether pages are given back.
+# Buffers that are freed in every round: with the thresholds of glibc each round faults in all of their pages again. A heap that
+# keeps them may still grow by a few buffers in any one round, where a small block of torch's or the compiler's lies between two of
+# them, and by none in the others; so the round in the middle tells whether pages are given back.
 FAULTS = """
 import resource, statistics, sys, torch
 import cl_func as cl

@@ -146,6 +146,16 @@ def test_a_running_mean_by_hand():
     assert running_mean(values, 9).nan_to_num(-1).tolist() == [[1.0, 2.0, 3.0, 4.0], [2.0, -1, 3.0, 4.0]]
 
 
+@pytest.mark.parametrize("window", [1, 2, 7, 50, 101, 300])
+def test_a_running_mean_is_that_of_each_window(window):
+    """Also behind a spike, which a difference of sums over all steps would not survive."""
+    values = torch.rand(3, 101, generator=torch.Generator().manual_seed(0)).double()
+    values[0, 5], values[1, 40:], values[2, 3] = NAN, NAN, 1e30
+    wanted = torch.stack([values[:, max(0, i - window + 1) : i + 1].nanmean(-1) for i in range(101)], -1)
+    wanted[values.isnan()] = NAN
+    torch.testing.assert_close(running_mean(values, window), wanted, rtol=1e-12, atol=0, equal_nan=True)
+
+
 def test_learning_curve():
     values = torch.tensor([[4.0, 2.0, 2.0, 1.0], [2.0, 2.0, 4.0, NAN]])
     ax = plots.learning_curve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -137,3 +138,19 @@ def test_seeds_without_a_number_are_left_out():
     )
     with pytest.raises(ValueError, match="at least three"):
         make({"method": ["a", "b"], "seed": [0, 1]}).plot_critical_difference()
+
+
+def test_too_few_blocks_are_explained():
+    runs = make({"method": [*"abc"], "seed": [0, 1, 2]})
+    runs.history["loss"] = torch.ones(3, 3, 3)
+    runs["loss"][1, :2] = math.nan
+    with pytest.raises(ValueError, match=r"1 of 3 runs have a number for all that is ranked, .* there is none for 'b' \(2 of 3\)"):
+        runs.plot_critical_difference()
+
+
+def test_the_way_of_a_function_must_be_said():
+    runs = make({"method": [*"abc"], "seed": [0, 1, 2]})
+    with pytest.raises(ValueError, match="largest: it is not known whether larger is better for"):
+        runs.plot_critical_difference(lambda R: R[-1].min())
+    forgetting = functools.partial(cl.metrics.forgetting, seen=[1, 2, 3])
+    assert texts(runs.plot_critical_difference(forgetting)) == texts(runs.plot_critical_difference("forgetting"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -195,3 +196,47 @@ def test_plot_parallel():
     assert sum(line.get_linestyle() == ":" for line in ax.lines) == 1
     assert ax.get_title() == "3 of 18 diverged"
     assert ax.figure.axes[1].get_ylabel() == "average loss"
+
+
+def best_of(runs, metric, **options):
+    """The value at the dot that is marked as the best, if there is one."""
+    panel = runs.plot_scatter(metric, **options).panels["opt.lr"]
+    return [
+        float(line.get_xdata()[0]) for line in panel.lines if line.get_color() == plots.lines.PALETTE[1] and len(line.get_xdata())
+    ]
+
+
+def forgetful(name):
+    """Runs of which the first forgets least, by nearly nothing, and the last most."""
+    R = torch.full((3, 2, 3, 3), 0.9)
+    R[0, :, 2, :2], R[1, :, 2, 0], R[2, :, 2, 0] = torch.tensor([0.88, 0.95]), 0.5, 0.1
+    return cl.Runs({"opt.lr": [0.01, 0.1, 1.0], "seed": [0, 1]}, {name: R}, torch.ones(3, 2, dtype=torch.bool), 1.0)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "valid.accuracy", "0.accuracy"])
+def test_a_metric_of_one_of_several_evaluations_is_drawn_as_any(name):
+    """What is best and the scale depend on the metric, not on the evaluation that stands in brackets behind it."""
+    runs = forgetful(name)
+    assert best_of(runs, "forgetting") == [runs.best("forgetting")["opt.lr"]] == [0.01]
+    for metric in ("forgetting", "backward_transfer"):
+        low, high = runs.plot_scatter(metric).panels["opt.lr"].get_ylim()
+        values = runs.metric(metric)
+        assert low < values.min() < values.max() < high
+    lines = sorted(runs.plot_parallel("forgetting").lines, key=lambda line: line.get_zorder())
+    assert [float(line.get_ydata()[0]) for line in lines] == [1.0, 0.5, 0.0]  # the one that forgets least lies above
+
+
+def worst_drop(R):
+    return (R.max(0).values - R[-1]).max()
+
+
+def test_no_point_is_best_where_it_is_not_known_which_way():
+    runs = forgetful("accuracy")
+    assert best_of(runs, worst_drop) == []
+    assert best_of(runs, worst_drop, largest=False) == [0.01]
+    assert best_of(runs, worst_drop, largest=True) == [1.0]
+    assert best_of(runs, functools.partial(cl.metrics.forgetting, seen=[1, 2, 3])) == [0.01]
+    top = max(runs.plot_parallel(worst_drop, largest=False).lines, key=lambda line: line.get_zorder())
+    assert top.get_ydata()[0] == 0.0
+    with pytest.raises(ValueError, match="largest: expected True, False or None"):
+        runs.plot_scatter(worst_drop, largest="yes")

@@ -188,6 +188,13 @@ def test_what_is_written_the_same_is_marked_the_same():
     assert marks(fixed([[-0.0001], [0.0]], "r2"), "average_r2") == ([1], [0])
 
 
+def test_numbers_with_other_decimals_are_compared_as_they_are():
+    """0.7249 ± 1.27 is written 0.72, which looks less than 0.721; the lower error is the other."""
+    latex = fixed([[0.6249, 0.8249], [0.671, 0.771]], "loss").table("average_loss", "latex")
+    assert r"\mathbf{0.721} \pm 0.635" in latex
+    assert r"\underline{0.72} \pm 1.27" in latex
+
+
 def test_no_point_is_best_by_the_runs_that_it_lost():
     """Two of the ten runs diverged, or did not end: their mean is over the others, and is not compared."""
     runs = guesses()

@@ -181,3 +181,26 @@ def test_datasets_that_are_no_runs_any_more(change, match):
     found = make({"lr": [0.1, 0.2], "z": [None, 1], "seed": [4, 5]}).to_xarray()
     with pytest.raises((TypeError, ValueError), match=match):
         cl.Runs.from_xarray(change(found))
+
+
+def test_a_part_of_joined_runs_has_what_belongs_to_it():
+    """Otherwise a table of one method would say how another was tuned, and a metric be refused for the times of another."""
+    axes, one = {"seed": [0, 1]}, torch.ones(2, dtype=torch.bool)
+    tuned = cl.Runs(
+        axes, {"accuracy": draws(2, 3, 3)}, one, 1.0, {"chosen": {"values": {"opt.lr": 0.1}, "by": "chosen on test data"}}
+    )
+    often = cl.Runs(axes, {"accuracy": draws(2, 3, 3)}, one, 3.0, {"every": 2, "experiences": 6})
+    runs = cl.Runs.join({"A": tuned, "B": often})
+    dataset = runs.to_xarray()
+    for labels in (["A"], ["B"], ["B", "A"]):
+        same(cl.Runs.from_xarray(dataset.sel({"method": labels})), runs.at(method=labels))
+    outer = cl.Runs.join({"x": runs, "y": runs}, "setting")
+    same(cl.Runs.from_xarray(outer.to_xarray().sel({"method": ["B"]})), outer.at(method=["B"]))
+    with pytest.raises(ValueError, match="the axis 'method' has the label 'C', but was joined of"):
+        cl.Runs.from_xarray(dataset.assign_coords(method=["A", "C"]))
+
+
+def test_what_is_measured_by_layer_is_not_by_experience():
+    runs = make({"seed": [0, 1]}, rank_by_layer=draws(2, 3, 3))
+    assert "test_experience" not in runs.to_xarray()["rank_by_layer"].dims
+    assert runs.to_xarray()["accuracy"].dims[-1] == "test_experience"
