@@ -28,7 +28,8 @@ SHAPE = "the shape of a result depends on the values of tensors"
 VALUE = "the value of a tensor is asked for"
 FIXES = {
     SHAPE: "Instead of x[mask], nonzero or unique use a mask and torch.where, or weights of 0 and 1",
-    VALUE: "Instead of .item(), float(x), .numpy() or an if on a tensor use torch.where or cl.when",
+    VALUE: "Instead of .item(), float(x), .numpy() or an if on a tensor use torch.where or cl.when; instead of table[i], with a "
+    "tensor i of shape () such as exp.task, use table.index_select(0, i[None])[0]",
 }
 # In the errors of torch: the names of its exceptions on fake tensors, and the messages of vmap and of tensors without memory.
 SHAPES = r"DynamicOutputShape|dynamic shape|data-dependent (shape|output)|nonzero|masked_select|torch\.unique|boolean mask"

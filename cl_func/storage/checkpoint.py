@@ -129,6 +129,8 @@ def locked(folder: str | Path) -> Iterator[None]:
     filelock = checks.optional("filelock", "keeping runs in a folder", "checkpoint")
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"folder: {folder} is a file; give a folder.")
+    if Path(folder).is_symlink() and not Path(folder).exists():
+        raise ValueError(f"folder: {folder} is a link to {Path(folder).readlink()}, which is not there; make it, or mend the link.")
     Path(folder).mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(Path(folder) / ".lock", timeout=0)
     try:
@@ -136,8 +138,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     except filelock.Timeout as error:
         raise RuntimeError(f"folder: {folder} is in use by another run; wait for it, or give each its own folder.") from error
     try:
-        for temporary in Path(folder).glob(".*.tmp"):  # of a process that was killed while saving
-            temporary.unlink(missing_ok=True)
+        for temporary in Path(folder).glob(".*.tmp"):
+            if files.TEMPORARY.fullmatch(temporary.name) and temporary.is_file():  # of a process that was killed while saving
+                temporary.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

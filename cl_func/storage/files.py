@@ -11,13 +11,13 @@ The format: https://huggingface.co/docs/safetensors.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.storage import renames
+from cl_func.storage.outlines import outline
 from cl_func.tree import describe
 
 T = TypeVar("T")
@@ -34,6 +35,9 @@ T = TypeVar("T")
 # Incremented when older versions of this library can no longer read the files. 1: the axes of Runs had no order; 2: states and
 # functions had other names, see `renames`.
 FORMAT = renames.FORMAT
+
+
+TEMPORARY = re.compile(r"\..+\.(safetensors|json)\.[0-9a-f]{8}\.tmp")  # the names under which files are written
 
 
 class Kind(Protocol):
@@ -96,7 +100,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path)
     if path.is_symlink():
         path = Path(os.path.realpath(path))
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"  # see TEMPORARY
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -193,35 +197,6 @@ def _json(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedFile(f"path: {path} is damaged: its header is not a JSON object.")
     return value
-
-
-def outline(node: Any, path: str = "") -> dict[str, str]:
-    """The structure of a tree by path: the type of each inner node with its static fields, without leaves."""
-    if isinstance(node, Tensor) or node is None:
-        return {}
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        fields = dataclasses.fields(node)
-        statics = {f.name: _plain(getattr(node, f.name)) for f in fields if f.metadata.get("static")}
-        children: Iterable[tuple[Any, Any]] = [(f.name, getattr(node, f.name)) for f in fields if f.name not in statics]
-        text = f"{type(node).__name__}({', '.join(f'{name}={value}' for name, value in statics.items())})"
-    elif isinstance(node, dict):
-        children, text = node.items(), "dict"
-    elif isinstance(node, (tuple, list)):
-        names = getattr(node, "_fields", range(len(node)))
-        children, text = zip(names, node, strict=True), type(node).__name__
-    else:
-        return {}
-    found = {path: text}
-    for name, child in children:
-        found |= outline(child, f"{path}.{name}" if path else str(name))
-    return found
-
-
-def _plain(value: Any) -> str:
-    plain = isinstance(value, (bool, int, float, str, type(None))) or (
-        isinstance(value, tuple) and all(isinstance(v, (bool, int, float, str)) for v in value)
-    )
-    return repr(value) if plain else type(value).__qualname__  # the repr of a function has its address
 
 
 def named(values: Any, prefix: str = "tree") -> dict[str, Tensor]:

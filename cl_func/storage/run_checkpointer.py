@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from cl_func.core.kinds import S, Update
 from cl_func.core.looping import Batches
 from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
 from cl_func.experiences import Experience, pad
-from cl_func.storage import files, resuming
+from cl_func.storage import files, outlines, resuming
 from cl_func.storage.fingerprint import Entries
 from cl_func.storage.format import PATTERN, Progress, SavedRun, newest, number
 from cl_func.transforms import Compiled
@@ -75,7 +75,7 @@ class RunCheckpointer:
         what, mend = f"checkpoint: {self.folder} holds another run", "cl.Checkpoint(folder, on_change='warn')"
         on_change = self.checkpoint.on_change
         self.changed = not resuming.check(header["run"], self.run, others, what, on_change, mend, header["format"])
-        return _with_strides(files.restore(header.tensors, header.fields, start, path, "state"), header["strides"])
+        return with_strides(restore_state(header.tensors, header.fields, start, path), header["strides"])
 
     def check_history_length(self, entries: int) -> None:
         """Check that the history has as many entries as it must have at this progress."""
@@ -197,7 +197,8 @@ class RunCheckpointer:
             "columns": self.columns,
             "entries": len(self.history),
             "strides": {p: torch.empty_like(leaf).stride() for p, leaf in tree.items(state) if not leaf.is_contiguous()},
-            "outline": files.outline(state),
+            "outline": outlines.outline(state),
+            "nodes": outlines.nodes(state),
             **self.extra,
         }
         files.write(self.folder / f"checkpoint-{self.number:08d}.safetensors", tensors, header)
@@ -275,7 +276,14 @@ def _last_functions(leaf: Any, n: int) -> Any:
     return Fused((_last_functions(leaf.parts[0], count - before), *leaf.parts[1:]))
 
 
-def _with_strides(state: S, strides: dict[str, Sequence[int]]) -> S:
+def restore_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], start: S, path: Path) -> S:
+    """The saved state in the structure of `start`, the state that the run began with, whose fields may have been None then."""
+    if header["format"] == files.FORMAT:  # an older format has other names for what has been filled
+        start = outlines.filled(start, tensors, header.get("nodes"), header["outline"], "state")
+    return files.restore(tensors, header, start, path, "state")
+
+
+def with_strides(state: S, strides: dict[str, Sequence[int]]) -> S:
     """The state in the memory layout that it was saved from: another layout sums in another order, with other last bits."""
 
     def laid_out(path: str, leaf: Tensor) -> Tensor:

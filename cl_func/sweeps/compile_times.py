@@ -26,7 +26,7 @@ import torch
 
 from cl_func import tree
 from cl_func.core.kinds import Probe, Update
-from cl_func.storage import files
+from cl_func.storage import files, outlines
 from cl_func.transforms import Compiled
 from cl_func.transforms import compile as compiled
 
@@ -97,7 +97,7 @@ def _compiled(update: Update, state: Any, exp: Any, lanes: int) -> tuple[str, in
     functions = [_function_name(leaf) for leaf in leaves]
     shapes = [(path, tuple(leaf.shape), str(leaf.dtype), str(leaf.device)) for path, leaf in tree.items(state)]
     inputs = [(tuple(leaf.shape[-1:]), str(leaf.dtype)) for leaf in tree.leaves(exp)]
-    text = repr((torch.__version__, lanes, files.outline(update), functions, shapes, inputs))
+    text = repr((torch.__version__, lanes, outlines.outline(update), functions, shapes, inputs))
     return hashlib.sha256(text.encode()).hexdigest()[:16], len(tree.leaves(compiled(update))) + 1
 
 

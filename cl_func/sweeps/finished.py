@@ -18,9 +18,11 @@ from torch import Tensor
 from cl_func import user_warnings
 from cl_func.storage import files, resuming
 from cl_func.storage.resuming import OnChange
+from cl_func.sweeps.made_of import differ, digest
 from cl_func.sweeps.run_config import Run
 
 History = dict[str, np.ndarray]  # name -> [time, ...]
+DIGEST = "made_of"  # in the headers of files of runs
 
 
 class FinishedRuns:
@@ -28,7 +30,8 @@ class FinishedRuns:
 
     A run is identified by its seed and values, so a folder may hold runs of larger and smaller sweeps of the same kind.
 
-    fingerprint: gives what the sweep is made of; called only if there is a folder, whose sweep must be made of the same.
+    fingerprint: gives what the sweep is made of; called only if there is a folder, whose sweep, and each of whose files, must be
+        made of the same.
     """
 
     def __init__(
@@ -41,14 +44,24 @@ class FinishedRuns:
     ) -> None:
         self.names, self.shape, self.folder = [run.name for run in runs], shape, None if folder is None else Path(folder)
         self.histories: dict[str, History] = {}
+        self.digest = ""  # of what the runs are made of
         if self.folder is None:
             return
-        _check_folder(self.folder, fingerprint(), on_change)
+        run = fingerprint()
+        self.digest, others = digest(run), list[Path]()
+        unchanged = _check_folder(self.folder, run, on_change)
         for path in sorted(self.folder.glob("chunk-*.safetensors")):
             try:
-                self.histories |= _read_chunk(path)
+                found, made_of = _read_chunk(path)
             except files.DamagedFile as error:
                 user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}")
+                continue
+            self.histories |= found
+            others += [path] if differ(made_of, self.digest) else []
+        for path in sorted(self.folder.glob("partial-*/checkpoint-*.safetensors")):
+            others += [path] if differ(_digest_of(path), self.digest) else []
+        if unchanged:
+            _check_files(self.folder, others, on_change)
 
     def has(self, index: int) -> bool:
         """Whether a run is finished."""
@@ -73,7 +86,8 @@ class FinishedRuns:
             return
         tensors = {f"{i}.{k}": torch.from_numpy(v) for i, history in enumerate(histories) for k, v in history.items()}
         path = self.folder / f"chunk-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}.safetensors"
-        files.write(path, tensors, {"kind": "chunk", "runs": names, "histories": list(histories[0]) if histories else []})
+        header = {"runs": names, "histories": list(histories[0]) if histories else [], DIGEST: self.digest}
+        files.write(path, tensors, {"kind": "chunk", **header})
         for partial in self.folder.glob("partial-*/runs.json"):
             if _listed(partial) <= self.histories.keys():
                 shutil.rmtree(partial.parent, ignore_errors=True)
@@ -96,9 +110,39 @@ def _outline(history: History) -> dict[str, str]:
     return {name: f"{value.dtype}{[*value.shape]}" for name, value in history.items()}
 
 
-def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> None:
-    """Check that the sweep in a folder is made of the same as this one, then write down what this one is made of."""
+def _check_files(folder: Path, others: list[Path], on_change: OnChange) -> None:
+    """Check that no file of a folder is of another sweep: ValueError, or a warning."""
+    if not others:
+        return
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    message = f"resume: {others[0]}{more}: runs of another sweep than the others in {folder}."
+    if on_change == "error":
+        raise ValueError(f"{message} Move them away, or use them all the same with on_change='warn'.")
+    user_warnings.warn(f"{message} They are used all the same.")
+
+
+def _digest_of(path: Path) -> str | None:
+    """What the runs of a checkpoint are made of, as a digest; None if that is not known."""
+    try:
+        found = files.read(path, "checkpoint")[1].get(DIGEST)
+    except ValueError:  # damaged, which is said when it is needed
+        return None
+    return found if isinstance(found, str) and found else None
+
+
+def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> bool:
+    """Whether the sweep in a folder is made of the same as this one; if so, write down what this one is made of.
+
+    Otherwise ValueError, or a warning: what the folder holds was not made of this, and later calls are to be told so too.
+    """
     plan = folder / "sweep.json"
+    left = next(itertools.chain(folder.glob("chunk-*.safetensors"), folder.glob("partial-*")), None)
+    if not plan.exists() and left is not None:
+        message = f"resume: {folder} has lost its sweep.json, without which there is no telling what the runs in it are made of."
+        if on_change == "error":
+            raise ValueError(f"{message} Give this sweep a folder of its own, or use them all the same with on_change='warn'.")
+        user_warnings.warn(f"{message} They are used all the same.")
+        return False
     if plan.exists():
         try:
             before = json.loads(plan.read_bytes())
@@ -120,8 +164,9 @@ def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> Non
                 f"resume: {folder} has format {written}, this version of cl_func reads up to {files.FORMAT}; upgrade it."
             )
         if not resuming.check(before["run"], run, (), what, on_change, mend, written):
-            return  # what it holds already was not made of this; later calls are to be told so too
+            return False
     files.write_bytes(plan, json.dumps({"format": files.FORMAT, "run": run}, indent=1).encode())
+    return True
 
 
 def _damaged(plan: Path, reason: str) -> files.DamagedFile:
@@ -131,8 +176,8 @@ def _damaged(plan: Path, reason: str) -> files.DamagedFile:
     )
 
 
-def _read_chunk(path: Path) -> dict[str, History]:
-    """The histories in the file of a chunk, by run; DamagedFile if they are inconsistent."""
+def _read_chunk(path: Path) -> tuple[dict[str, History], str | None]:
+    """The histories in the file of a chunk, by run, and the digest of what they are made of; DamagedFile if inconsistent."""
     tensors, header = files.read(path, "chunk")
     runs: Any = header.get("runs")
     if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs) or len(set(runs)) != len(runs):
@@ -148,7 +193,10 @@ def _read_chunk(path: Path) -> dict[str, History]:
     order: Any = header.get("histories", list(histories[0]) if histories else [])  # chunks had no order once
     if not isinstance(order, list) or any(sorted(map(str, order)) != sorted(history) for history in histories):
         raise files.DamagedFile(f"path: {path} is damaged: its header does not name the histories of its runs.")
-    return {name: {key: history[key] for key in order} for name, history in zip(runs, histories, strict=True)}
+    made_of: Any = header.get(DIGEST)
+    if made_of is not None and not (isinstance(made_of, str) and made_of):
+        raise files.DamagedFile(f"path: {path} is damaged: its header does not say what its runs are made of.")
+    return {name: {key: history[key] for key in order} for name, history in zip(runs, histories, strict=True)}, made_of
 
 
 def _listed(path: Path) -> set[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_func import tree
 from cl_func.storage.format import Header, SavedRun, newest
 
 
@@ -78,6 +79,18 @@ class _Lane:
     def __call__(self, leaf: Tensor) -> Tensor:
         # A copy, since pickling a view would send the other lanes to the worker too.
         return leaf if self.index is None else leaf[self.index].clone()
+
+
+def saved_strides(runs: Sequence[InterruptedRun], start: Any, lanes: int) -> dict[str, Sequence[int]]:
+    """The memory layout in which a chunk of these runs goes on: that of their own chunk, or where they are of several, or were
+    run in other lanes, that of a state `start` which a run begins with, in lanes.
+    """
+    header = runs[0].header
+    if header["lanes"] == lanes and all(run.path == runs[0].path for run in runs):
+        found: dict[str, Sequence[int]] = header["strides"]
+        return found
+    begun = start if lanes == 1 else tree.stack([start] * lanes)
+    return {path: torch.empty_like(leaf).stride() for path, leaf in tree.items(begun) if not leaf.is_contiguous()}
 
 
 def stack_runs(runs: Sequence[InterruptedRun], lanes: int) -> SavedRun:

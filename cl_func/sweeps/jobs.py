@@ -17,10 +17,10 @@ from cl_func.core.tapping import Tap
 from cl_func.experiences import Benchmark
 from cl_func.storage import files
 from cl_func.storage.checkpoint import Checkpoint
-from cl_func.storage.run_checkpointer import RunCheckpointer
+from cl_func.storage.run_checkpointer import RunCheckpointer, restore_state, with_strides
 from cl_func.sweeps import compile_times
-from cl_func.sweeps.finished import History
-from cl_func.sweeps.interrupted import InterruptedRun, stack_runs
+from cl_func.sweeps.finished import DIGEST, History
+from cl_func.sweeps.interrupted import InterruptedRun, saved_strides, stack_runs
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig, streams
 from cl_func.sweeps.taps import LaneTap
 from cl_func.transforms import _lenient, _vmap
@@ -51,6 +51,7 @@ class SweepJob:
     config: RunConfig
     execution: Execution
     checkpoint: Checkpoint | None = None
+    made_of: str = ""  # the digest of what the runs are made of, for the files of the checkpoint
 
     def prepare(self) -> Prepared:
         """The update and the probe, vmapped and compiled; all chunks share them, and with them the compiled programs.
@@ -100,9 +101,11 @@ class SweepJob:
         states = [first.state if first is not None and run == first.run else config.start(run) for run in runs]
         single = states[0]
         if interrupted:
-            states = [files.restore(i.state, i.header, s, i.path, "state") for i, s in zip(interrupted, states, strict=True)]
+            states = [restore_state(i.state, i.header, s, i.path) for i, s in zip(interrupted, states, strict=True)]
         checkpointer = self._checkpointer(runs, [*interrupted, *[interrupted[-1]] * missing] if interrupted else [])
         state = states[0] if lanes == 1 else tree.stack([*states, *[states[-1]] * missing])
+        if interrupted:
+            state = with_strides(state, saved_strides(interrupted, single, lanes))
         watch = compile_times.Watch(update, probe) if compiles and self.execution.compiled else None
 
         def measure(state: Any, exp: Any) -> Any:
@@ -142,7 +145,7 @@ class SweepJob:
         if self.checkpoint is None:
             return None
         folder = Path(self.checkpoint.folder) / f"partial-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}"
-        extra = {"runs": [run.name for run in runs], "lanes": self.execution.lanes}
+        extra = {"runs": [run.name for run in runs], "lanes": self.execution.lanes, DIGEST: self.made_of}
         folder.mkdir(parents=True)
         files.write_bytes(folder / "runs.json", json.dumps(extra["runs"]).encode())
         saved = stack_runs(interrupted, self.execution.lanes) if interrupted else None

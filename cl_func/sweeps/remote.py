@@ -12,16 +12,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from cl_func.core.tapping import Tap
 from cl_func.progress import ProgressBar
+from cl_func.storage import resuming
 from cl_func.storage.checkpoint import Checkpoint
+from cl_func.storage.fingerprint import Entries
 from cl_func.sweeps import broadcast
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns, History
 from cl_func.sweeps.interrupted import InterruptedRun
 from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, Prepared, SweepJob
+from cl_func.sweeps.made_of import made_of
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
-from cl_func.sweeps.taps import Entries
+from cl_func.sweeps.taps import Entries as TapEntries
 
 T = TypeVar("T")
 
@@ -49,6 +54,8 @@ class _Worker:
 
     config: RunConfig
     checkpoint: Checkpoint | None
+    made_of: str
+    dtype: torch.dtype  # torch's default in the process that sent it
     prepared: dict[Execution, Prepared] = dataclasses.field(default_factory=dict)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # a worker may have several threads
 
@@ -57,9 +64,9 @@ class _Worker:
 
     def train(
         self, execution: Execution, runs: Sequence[Run], interrupted: Sequence[InterruptedRun], tapped: bool
-    ) -> tuple[list[History], Entries]:
-        entries = Entries()
-        job = SweepJob(self.config, execution, self.checkpoint)
+    ) -> tuple[list[History], TapEntries]:
+        entries = TapEntries()
+        job = SweepJob(self.config, execution, self.checkpoint, self.made_of)
         with self.lock:
             compiles = execution not in self.prepared  # a worker that takes several chunks compiles in its first one
             if compiles:
@@ -68,9 +75,31 @@ class _Worker:
         return job(runs, prepared, interrupted=interrupted, compiles=compiles, tap=tap), entries
 
 
-def _make_worker(shared: tuple[RunConfig, Checkpoint | None]) -> _Worker:
-    config, checkpoint = shared
-    return _Worker(config.on_device(), checkpoint)
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """What is sent to each worker once. made_of: what its runs must be made of there too; None if that is not compared."""
+
+    config: RunConfig
+    run: Run
+    checkpoint: Checkpoint | None
+    made_of: Entries | None
+    digest: str
+    dtype: torch.dtype  # torch's default
+
+    def worker(self) -> _Worker:
+        """The worker. ValueError if its modules have other code or other constants than those of the process that sent this."""
+        torch.set_default_dtype(self.dtype)  # models may be made with it
+        if self.made_of is not None:
+            here = made_of(FirstRun(self.config, self.run), self.config.benchmark)
+            # A class that is sent by value has lost what `dataclass` took away from it, so only what both have is compared.
+            found = resuming.changes(*({path: one[path] for path in self.made_of.keys() & here} for one in (self.made_of, here)))
+            if found:
+                more = f"; and {len(found) - resuming.SHOWN} more" if len(found) > resuming.SHOWN else ""
+                raise ValueError(
+                    f"executor: on its worker the sweep is made of something else: {'; '.join(found[: resuming.SHOWN])}{more}. "
+                    "A worker imports modules anew: set constants in arguments, and use new workers after code has changed."
+                )
+        return _Worker(self.config.on_device(), self.checkpoint, self.digest, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +111,27 @@ class _Answer:
 
 
 def _do(reference: broadcast.Reference, sent: Mapping[str, bytes], task: str, arguments: tuple[Any, ...]) -> _Answer:
-    worker = broadcast.received(reference, sent, _make_worker)
-    value = worker if isinstance(worker, broadcast.Missing) else getattr(worker, task)(*arguments)
-    return _Answer(broadcast.worker(), value)
+    worker = broadcast.received(reference, sent, _Shared.worker)
+    if isinstance(worker, broadcast.Missing):
+        return _Answer(broadcast.worker(), worker)
+    torch.set_default_dtype(worker.dtype)
+    return _Answer(broadcast.worker(), getattr(worker, task)(*arguments))
 
 
 class Workers:
     """The workers of an executor. A context manager, inside of which they can read what all runs share.
 
-    folder: of the finished runs of the sweep, if there is one.
+    finished: the finished runs of the sweep, with their folder if there is one. compared: whether what the sweep is made of must
+        be the same on the workers.
     """
 
-    def __init__(self, executor: Executor, config: RunConfig, checkpoint: Checkpoint | None, folder: Path | None) -> None:
-        self._executor, self._folder = executor, folder
-        self._data = broadcast.Broadcast((config, checkpoint), _shared_folder(executor, folder))
+    def __init__(
+        self, executor: Executor, first: FirstRun, checkpoint: Checkpoint | None, finished: FinishedRuns, compared: bool
+    ) -> None:
+        self._executor, self._folder = executor, finished.folder
+        entries = made_of(first, first.config.benchmark) if compared else None
+        shared = _Shared(first.config, first.run, checkpoint, entries, finished.digest, torch.get_default_dtype())
+        self._data = broadcast.Broadcast(shared, _shared_folder(executor, finished.folder))
 
     def __enter__(self) -> Workers:
         self._data.__enter__()

@@ -104,7 +104,7 @@ class RunConfig:
         """The benchmark of a run."""
         if isinstance(self.benchmark, Benchmark):
             return self.benchmark
-        return _check_benchmark(self.benchmark(stream_key(run.seed)))
+        return check_benchmark(self.benchmark(stream_key(run.seed)))
 
 
 KEPT_ROWS = 1 << 22  # of test streams side by side, 9 bytes each
@@ -202,7 +202,7 @@ def stream_key(seed: int) -> Tensor:
     return random.fold_in(random.key(seed), 1 << 40)
 
 
-def _check_benchmark(benchmark: Benchmark) -> Benchmark:
+def check_benchmark(benchmark: Benchmark) -> Benchmark:
     """Check what the user's function returned."""
     return checks.instance("benchmark", benchmark, Benchmark, "the function to return a Benchmark")
 
@@ -251,4 +251,4 @@ class _MovedBenchmark:
     make: Callable[[Tensor], Benchmark]
 
     def __call__(self, key: Tensor) -> Benchmark:
-        return self.move(_check_benchmark(self.make(key)))
+        return self.move(check_benchmark(self.make(key)))

@@ -19,14 +19,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cl_func import random, tree, user_warnings
+from cl_func import tree, user_warnings
 from cl_func.core import Probe, Strategy
 from cl_func.core.loop import scan
 from cl_func.core.tapping import Saved, Tap, reopen
 from cl_func.experiences import Benchmark
 from cl_func.progress import ProgressBar, SharedBar
-from cl_func.storage import fingerprint
 from cl_func.storage.checkpoint import Checkpoint, locked
+from cl_func.storage.resuming import OnChange
 from cl_func.sweeps import chosen, named_axes, passes, planning, provenance
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns
@@ -34,10 +34,10 @@ from cl_func.sweeps.grids import Grid
 from cl_func.sweeps.interrupted import InterruptedRun, interrupted_runs
 from cl_func.sweeps.jobs import AutoBool, AutoInt, Execution, SweepJob
 from cl_func.sweeps.local import run_here, threads
+from cl_func.sweeps.made_of import made_of
 from cl_func.sweeps.remote import Executor, Workers
 from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.runs import Runs
-from cl_func.trace import TraceProbe
 
 
 def sweep(
@@ -83,8 +83,9 @@ def sweep(
     progress: show a progress bar on stderr (with tqdm), or a line from time to time (without); or the bar of longer work, to move.
     checkpoint: a `cl.Checkpoint(folder)` that keeps finished runs and also saves the others as they proceed, even within an
         experience.
-    on_change: if the folder holds a sweep with another update, probe, `every`, initial state or other data: "error" raises
-        ValueError with a list of the changes, "warn" uses its runs all the same, after a warning.
+    on_change: if the folder holds a sweep with another update, probe, `every`, initial state or other data, or files of another
+        sweep: "error" raises ValueError with a list of the changes, "warn" uses its runs all the same, after a warning. With
+        "error" the workers of an executor, too, must have the same code and constants as this process.
     tap: `tap(time, entry, labels)` is called with each new entry of the history of each run, and with its seed and
         hyperparameters by name, see `cl.taps`: as the runs go in this process, and on an executor when a chunk is done. Runs that
         the folder of `resume` or `checkpoint` holds complete are not given again; of one that was interrupted all entries are.
@@ -116,12 +117,12 @@ def sweep(
     with contextlib.nullcontext() if resume is None else locked(resume):
         if checkpoint is not None and checkpoint.on_change == "warn":
             on_change = "warn"
-        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, partial(_fingerprint, first, benchmark), on_change)
+        finished = FinishedRuns(runs, [len(v) for v in axes.values()], resume, partial(made_of, first, benchmark), on_change)
         missing = [run for run in runs if not finished.has(run.index)]
         if missing:
             if tap is not None and resume is not None:
                 reopen(tap, Saved(Path(resume)), [run.labels for run in missing])
-            _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap)
+            _run(first, missing, finished, checkpoint, compile, lanes, executor, progress, tap, on_change)
     history, all_finished = finished.collect()
     where = provenance.of(strategy, tree.leaves(first.initial)[0].device if device is None else torch.device(device))
     if isinstance(hparams, Grid) and hparams.scales:
@@ -146,6 +147,7 @@ def _run(
     executor: Executor | None,
     progress: bool | SharedBar,
     tap: Tap | None,
+    on_change: OnChange,
 ) -> None:
     """Run what is missing of a sweep: choose how, cut it into chunks, and run these here or on an executor."""
     interrupted = {} if checkpoint is None else interrupted_runs(Path(checkpoint.folder))
@@ -156,7 +158,7 @@ def _run(
                 "their single runs, since a pass counts the padding; the runs are made one by one."
             )
         lanes = 1
-    remote = None if executor is None else Workers(executor, first.config, checkpoint, finished.folder)
+    remote = None if executor is None else Workers(executor, first, checkpoint, finished, on_change == "error")
     bar = None
     try:
         with contextlib.nullcontext() if remote is None else remote as workers:
@@ -166,7 +168,9 @@ def _run(
             chunks = _chunks(missing, interrupted, execution.lanes)
             bar = _bar(progress, first, execution, chunks, workers is None)
             if workers is None:
-                run_here(SweepJob(first.config, execution, checkpoint), first, chunks, interrupted, finished, bar, tap)
+                run_here(
+                    SweepJob(first.config, execution, checkpoint, finished.digest), first, chunks, interrupted, finished, bar, tap
+                )
             else:
                 workers.run(execution, first, chunks, interrupted, finished, bar, tap)
     except KeyboardInterrupt:
@@ -199,20 +203,6 @@ def _chunks(runs: list[Run], interrupted: dict[str, InterruptedRun], lanes: int)
 
     groups = [list(group) for _, group in itertools.groupby(sorted(runs, key=position, reverse=True), position)]
     return [group[i : i + lanes] for group in groups for i in range(0, len(group), lanes)]
-
-
-def _fingerprint(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmark]) -> dict[str, str]:
-    """The fingerprint that a sweep must share with its folder, on any device; of the initial states it has that of seed 0."""
-    config = first.config
-    strategy = config.strategy
-    parts = {"train": bench.train, "test": bench.test} if isinstance(bench, Benchmark) else {"benchmark": bench}
-    probe = strategy.model if config.probe is None else config.probe  # the model is evaluated on the test stream
-    if isinstance(config.probe, TraceProbe) and config.probe.beside is None and config.evaluates:
-        probe = tree.replace(config.probe, beside=strategy.model)
-    if not config.evaluates:
-        parts.pop("test", None)
-    state = first.initial if first.run.seed == 0 else strategy.init(random.key(0))
-    return fingerprint.of(update=strategy.update, init=strategy.init, state=state, probe=probe, every=config.every, **parts)
 
 
 def _bar(shown: bool | SharedBar, first: FirstRun, execution: Execution, chunks: list[list[Run]], local: bool) -> ProgressBar:
