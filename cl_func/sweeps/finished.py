@@ -23,6 +23,7 @@ from cl_func.sweeps.run_config import Run
 
 History = dict[str, np.ndarray]  # name -> [time, ...]
 DIGEST = "made_of"  # in the headers of files of runs
+PARTIAL = "partial-*/checkpoint-*.safetensors"
 
 
 class FinishedRuns:
@@ -48,7 +49,7 @@ class FinishedRuns:
         if self.folder is None:
             return
         run = fingerprint()
-        self.digest, others = digest(run), list[Path]()
+        self.digest, wanted, others = digest(run), set(self.names), list[Path]()
         unchanged = _check_folder(self.folder, run, on_change)
         for path in sorted(self.folder.glob("chunk-*.safetensors")):
             try:
@@ -57,9 +58,10 @@ class FinishedRuns:
                 user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}")
                 continue
             self.histories |= found
-            others += [path] if differ(made_of, self.digest) else []
-        for path in sorted(self.folder.glob("partial-*/checkpoint-*.safetensors")):
-            others += [path] if differ(_digest_of(path), self.digest) else []
+            others += [path] if differ(made_of, self.digest) and wanted & found.keys() else []
+        for path in sorted(self.folder.glob(PARTIAL)):
+            names, made_of = _runs_of(path)
+            others += [path] if differ(made_of, self.digest) and wanted & names else []
         if unchanged:
             _check_files(self.folder, others, on_change)
 
@@ -121,13 +123,14 @@ def _check_files(folder: Path, others: list[Path], on_change: OnChange) -> None:
     user_warnings.warn(f"{message} They are used all the same.")
 
 
-def _digest_of(path: Path) -> str | None:
-    """What the runs of a checkpoint are made of, as a digest; None if that is not known."""
+def _runs_of(path: Path) -> tuple[set[Any], str | None]:
+    """The names of the runs in a checkpoint and the digest of what they are made of; nothing if it is damaged."""
     try:
-        found = files.read(path, "checkpoint")[1].get(DIGEST)
-    except ValueError:  # damaged, which is said when it is needed
-        return None
-    return found if isinstance(found, str) and found else None
+        header = files.read(path, "checkpoint")[1]
+        names, made_of = set(header["runs"]), header.get(DIGEST)
+    except (ValueError, KeyError, TypeError):  # which is said when it is needed
+        return set(), None
+    return names, made_of if isinstance(made_of, str) and made_of else None
 
 
 def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> bool:
@@ -136,7 +139,7 @@ def _check_folder(folder: Path, run: dict[str, str], on_change: OnChange) -> boo
     Otherwise ValueError, or a warning: what the folder holds was not made of this, and later calls are to be told so too.
     """
     plan = folder / "sweep.json"
-    left = next(itertools.chain(folder.glob("chunk-*.safetensors"), folder.glob("partial-*")), None)
+    left = next(itertools.chain(folder.glob("chunk-*.safetensors"), folder.glob(PARTIAL)), None)
     if not plan.exists() and left is not None:
         message = f"resume: {folder} has lost its sweep.json, without which there is no telling what the runs in it are made of."
         if on_change == "error":

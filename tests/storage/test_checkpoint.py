@@ -190,7 +190,7 @@ def test_two_processes_on_one_folder(tmp_path):
 
 
 def test_left_over_temporary_files_go(tmp_path):
-    (tmp_path / ".checkpoint-00000000.safetensors.ab.tmp").touch()
+    (tmp_path / ".checkpoint-00000000.safetensors.01234567.tmp").touch()
     cl.fold(STRATEGY.update, START, BENCH.train, checkpoint=cl.Checkpoint(tmp_path))
     assert not list(tmp_path.glob(".*.tmp"))
 
