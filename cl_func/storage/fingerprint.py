@@ -179,9 +179,8 @@ class _Walker:
         """The name of a function or class; if it is the user's own, its code is read later, once."""
         module = codes.module_of(value)
         full = value.__qualname__ if module in ("__main__", "builtins") else f"{module}.{value.__qualname__}"
-        if codes.installed(module) or (
-            isinstance(value, type) and module not in sys.modules
-        ):  # the latter are types of compiled code
+        hidden = isinstance(value, type) and module not in sys.modules  # so are scripts that another one runs by their path
+        if codes.installed(module) or (hidden and _is_compiled(value)):
             top = module.partition(".")[0]
             version = getattr(sys.modules.get(top), "__version__", None)
             if isinstance(version, str) and top not in sys.stdlib_module_names:
@@ -277,6 +276,14 @@ class _Walker:
             elif callable(part) or not name.startswith("__"):
                 found |= _under(name, self(part))
         return found
+
+
+def _is_compiled(kind: type) -> bool:
+    """Whether a class is a type of compiled code: it has neither functions nor constants that are written in Python."""
+    return not any(
+        isinstance(_underlying(part), types.FunctionType) or (isinstance(part, pickled.PLAIN) and not name.startswith("__"))
+        for name, part in vars(kind).items()
+    )
 
 
 def _underlying(part: Any) -> Any:
