@@ -16,6 +16,7 @@ from cl_func.storage.fingerprint import Entries
 OnChange = Literal["error", "warn"]
 SHOWN = 8  # changes in a message
 _DIGEST = re.compile(r" #[0-9a-f]{16}$")
+_MAPPING = re.compile(r" of \d+$")  # with entries below
 
 
 def strings(value: Any) -> bool:
@@ -34,9 +35,13 @@ def changes(before: Entries, now: Entries) -> list[str]:
         # Without the digest: the kind of value, such as "int64[40]" or "my_loss code".
         old_kind, new_kind = ("" if value is None else _DIGEST.sub("", value) for value in (old, new))
         if old_kind == new_kind:
+            if old_kind in (old, new):  # of a mapping, for which earlier versions kept no digest of its keys
+                continue
             code = old_kind.endswith((" code", " lambda"))
             if python or not code:
-                found.append(f"{path}: other {'code' if code else 'values'}")
+                keys = _MAPPING.search(old_kind) and any(other.startswith(f"{path}.") for other in now)
+                what = "code" if code else "keys, or in another order" if keys else "values"
+                found.append(f"{path}: other {what}")
             continue
         others.append(path)
         gone, came = "no longer there", "not there before"
