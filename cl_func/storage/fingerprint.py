@@ -4,8 +4,8 @@
 
 Compared: tensors and arrays by content; functions by their code (wherever it is written, see `codes.py`), defaults, closures, and
 the variables and functions that they use, of their module or of modules that they import while they run; partials, methods,
-dataclasses and other objects by what pickle would save of them; mappings with the order of their keys; classes by their methods.
-Anything from an installed library, this
+dataclasses and other objects by what pickle would save of them; mappings with the order of their keys; classes by their methods;
+autocast and the default dtype, where they are set. Anything from an installed library, this
 one included, is compared by its name, and the library by its version. A module of the user's own that is handed on whole counts by
 its code, not by what it imports.
 
@@ -54,8 +54,15 @@ def of(**parts: Any) -> Entries:
     found: Entries = {}
     for name, value in parts.items():
         found |= _under(name, walker(value))
-    found |= walker.code()
+    found |= walker.code() | _settings()
     return found | {f"version.{name}": version for name, version in sorted(walker.versions.items())}
+
+
+def _settings() -> Entries:
+    """What torch is set to outside of all functions, where that is not the usual and numbers depend on it."""
+    found = {f"torch.autocast.{on}": str(torch.get_autocast_dtype(on)) for on in ("cpu", "cuda") if torch.is_autocast_enabled(on)}
+    default = torch.get_default_dtype()
+    return found if default == torch.float32 else found | {"torch.default_dtype": str(default)}
 
 
 def _short(text: str) -> str:

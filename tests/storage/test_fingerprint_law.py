@@ -255,3 +255,20 @@ def test_a_cached_property_does_not_count():
     used = Weighted(3.0)
     assert used.double == 6
     assert changes(used, Weighted(3.0)) == []
+
+
+# Settings
+
+
+def test_settings_of_torch_count_where_they_are_not_the_usual():
+    plain = fingerprint.of(x=1)
+    assert not any(path.startswith("torch.") for path in plain)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert resuming.changes(plain, fingerprint.of(x=1)) == ["torch.autocast.cpu: not there before"]
+        with torch.autocast("cpu", enabled=False):
+            assert fingerprint.of(x=1) == plain
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert resuming.changes(plain, fingerprint.of(x=1)) == ["torch.default_dtype: not there before"]
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -643,6 +643,12 @@ def test_a_sweep_goes_on_compiled_or_not(tmp_path, monkeypatch, at, compiled):
     assert cl.tree.difference(runs.history, sweep(None, strategy).history) is None
 
 
+def test_a_sweep_under_autocast_is_another(tmp_path):
+    sweep(tmp_path)
+    with torch.autocast("cpu"), pytest.raises(ValueError, match=r"torch\.autocast\.cpu: not there before"):
+        sweep(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"", b"nothing", b"[]", b'{"run": 3}', b'{"run": {"a": 1}}'])
 def test_a_damaged_sweep_file_is_told(tmp_path, content):
     sweep(tmp_path)
