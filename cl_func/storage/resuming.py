@@ -63,19 +63,25 @@ def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_ch
     """Whether a fingerprint is unchanged; if not, ValueError or, with "warn", a warning that lists the changes and `others`.
 
     what: "checkpoint: FOLDER holds another run". mend: how to resume all the same. format: of the file that holds `before`.
-    Other versions of libraries only give a warning.
+    Other versions of libraries only give a warning. With another Python, whose instructions are others, it cannot be told whether
+    the code is the same: that gives a warning too, and is not "unchanged".
     """
     newer = versions(before, now)
+    python = not any(text.startswith("python ") for text in newer)
     if newer:
-        message = f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}. Last digits may differ."
+        message = f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}."
+        if not python:
+            message += " The code of your functions is compiled otherwise and is not compared; data and values are."
+        message += " Last digits may differ."
         if format < renames.FORMAT:
-            message += " The functions of cl_func had other names in its files and are not compared; data and your own code are."
+            message += " The functions of cl_func had other names in its files and are not compared"
+            message += "; data and your own code are." if python else "."
         user_warnings.warn(message)
     if format < renames.FORMAT:
         before, now = renames.comparable(before, now)
     found = [*changes(before, now), *others]
     if not found:
-        return True
+        return python
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     message = f"{what}. What has changed: {'; '.join(found[:SHOWN])}{more}."
     if on_change == "error":
