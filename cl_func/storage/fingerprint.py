@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -149,8 +150,7 @@ class _Walker:
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
-            itself = self(value.__self__)
-            return itself | {"": f"method {value.__func__.__name__} of {itself.get('', type(value.__self__).__name__)}"}
+            return self._method(value)
         if isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
             name = f"{value.__module__ or ''}.{value.__qualname__}".strip(".")
@@ -190,6 +190,15 @@ class _Walker:
 
     def _kind(self, value: Any) -> str:
         return self._name(type(value)) if _is_own(type(value)) else type(value).__name__
+
+    def _method(self, value: types.MethodType) -> Entries:
+        function: Any = value.__func__
+        itself, name = self(value.__self__), getattr(function, "__name__", type(function).__name__)
+        kind = value.__self__ if isinstance(value.__self__, type) else type(value.__self__)
+        # The code of its class has the function, unless it was bound by hand, or has another name there.
+        known = _underlying(inspect.getattr_static(kind, name, None)) is function
+        other = {} if known else _under("its function", self(function))
+        return _joined({**itself, "": f"method {name} of {itself.get('', kind.__name__)}"}, other)
 
     def _array(self, value: np.ndarray) -> Entries:
         own = self._attributes(value)

@@ -114,6 +114,8 @@ LEAVES = {
     "function": lambda n: closing_over(n),
     "attribute of a function": lambda n: with_attributes(closing_over(1), rate=n),
     "method": lambda n: Own(n).method,
+    "bound by hand": lambda n: types.MethodType(closing_over(n), 1),
+    "bound, of a callable": lambda n: types.MethodType(functools.partial(one, n), Own()),
     "init variable": lambda n: Weighted(n),
     "slot of a base": lambda n: with_attributes(OfSlots(), hidden=n),
     "attribute of a dataclass": lambda n: with_attributes(Fields(1, 2), c=n),
