@@ -155,4 +155,7 @@ def digest(values: Tensor) -> str:
 
 def as_bytes(values: Tensor) -> Tensor:
     """The bytes of a tensor's values, in their order, [n] uint8; they tell NaN of different bits, and 0 and -0, apart."""
-    return values.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    flat = values.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # of one value or none, which is contiguous with any stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)

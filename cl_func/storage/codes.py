@@ -35,6 +35,8 @@ _PAIRS = {
     for first, second in [("LOAD_FAST", "LOAD_FAST"), ("STORE_FAST", "LOAD_FAST"), ("STORE_FAST", "STORE_FAST")]
 } | {"LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW")}
 
+_INTERPRETER = {"built-in", "frozen"}  # what stands for the file of a module that is part of the interpreter
+
 Chain = tuple[str, ...]  # successive attributes of a name: ("streams", "permuted") for cl in cl.streams.permuted(...)
 
 
@@ -159,27 +161,46 @@ def of_module(module: ModuleType) -> str | None:
 
 @functools.cache
 def installed(module: str) -> bool:
-    """Whether a module, given by name, is part of Python, of this library or of an installed package."""
+    """Whether a module, given by name, is part of Python, of this library or of an installed package.
+
+    What is run as `__main__` is not: under a profiler or debugger of Python's that name belongs to the profiler's own file.
+    """
     import sysconfig  # not at import, which it would slow down
 
     top = module.partition(".")[0]
+    if top in ("__main__", "__mp_main__"):
+        return False
     if top == "cl_func" or top in sys.builtin_module_names:
         return True
-    found = sys.modules.get(top)
-    if found is None and (spec := _spec(top)) is not None:
-        files = [spec.origin, *(spec.submodule_search_locations or ())]
-    else:
-        files = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
-    paths = [Path(path) for path in files if path]
-    installed = {"site-packages", "dist-packages"}
-    return any(installed.intersection(path.parts) or path.is_relative_to(sysconfig.get_path("stdlib")) for path in paths)
+    places = set(_places(module))
+    paths = map(Path, places - _INTERPRETER)
+    packages, stdlib = {"site-packages", "dist-packages"}, sysconfig.get_path("stdlib")
+    return bool(places) and all(packages.intersection(path.parts) or path.is_relative_to(stdlib) for path in paths)
 
 
-def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
+def _places(module: str) -> list[str]:
+    """The file of a module; the folders of a namespace package; of a module that has neither, those of its package."""
+    parent = module.rpartition(".")[0]
+    file, folders = _located(module)
+    return [file] if file else folders or (_places(parent) if parent else [])
+
+
+def _located(module: str) -> tuple[str | None, list[str]]:
+    """The file of a module and the folders that its submodules are looked for in. Nothing is imported."""
+    parent = module.rpartition(".")[0]
+    found = sys.modules.get(module)
+    spec = getattr(found, "__spec__", None)
+    if found is None:
+        try:
+            finder = importlib.machinery.PathFinder.find_spec
+            spec = finder(module, _located(parent)[1]) if parent else importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            spec = None
+    if isinstance(spec, importlib.machinery.ModuleSpec):
+        known = spec.has_location or spec.origin in _INTERPRETER
+        return spec.origin if known else None, list(spec.submodule_search_locations or ())
+    # A module that was made by hand may name any file, as torch.ops does, and is taken for a part of its package.
+    return None if parent else getattr(found, "__file__", None), []
 
 
 @functools.cache

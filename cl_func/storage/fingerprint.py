@@ -4,7 +4,8 @@
 
 Compared: tensors and arrays by content; functions by their code (wherever it is written, see `codes.py`), defaults, closures, and
 the variables and functions that they use, of their module or of modules that they import while they run; partials, methods,
-dataclasses and other objects by what pickle would save of them; classes by their methods. Anything from an installed library, this
+dataclasses and other objects by what pickle would save of them; mappings with the order of their keys; classes by their methods;
+autocast and the default dtype, where they are set. Anything from an installed library, this
 one included, is compared by its name, and the library by its version. A module of the user's own that is handed on whole counts by
 its code, not by what it imports.
 
@@ -20,6 +21,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -53,8 +55,15 @@ def of(**parts: Any) -> Entries:
     found: Entries = {}
     for name, value in parts.items():
         found |= _under(name, walker(value))
-    found |= walker.code()
+    found |= walker.code() | _settings()
     return found | {f"version.{name}": version for name, version in sorted(walker.versions.items())}
+
+
+def _settings() -> Entries:
+    """What torch is set to outside of all functions, where that is not the usual and numbers depend on it."""
+    found = {f"torch.autocast.{on}": str(torch.get_autocast_dtype(on)) for on in ("cpu", "cuda") if torch.is_autocast_enabled(on)}
+    default = torch.get_default_dtype()
+    return found if default == torch.float32 else found | {"torch.default_dtype": str(default)}
 
 
 def _short(text: str) -> str:
@@ -66,7 +75,24 @@ def _hash(text: str) -> str:
 
 
 def _under(name: str, entries: Entries) -> Entries:
+    name = name or "''"  # or the entries of a part could not be told from those of the whole
     return {f"{name}.{path}" if path else name: value for path, value in entries.items()}
+
+
+def _joined(*several: Entries) -> Entries:
+    """All entries of several; of two with one path, as of {"a.b": 1, "a": {"b": 2}}, the later one is "a.b (again)"."""
+    found: Entries = {}
+    for entries in several:
+        for path, value in entries.items():
+            while path in found:
+                path += " (again)"
+            found[path] = value
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its repr says all; an object of a user's class derived from str or float may have more to it."""
+    return isinstance(value, pickled.PLAIN) and not _is_own(type(value))
 
 
 class _Walker:
@@ -84,7 +110,7 @@ class _Walker:
         self.depth = 0
 
     def __call__(self, value: Any) -> Entries:
-        if isinstance(value, pickled.PLAIN) and not _is_own(type(value)):
+        if _is_plain(value):
             return {"": _short(repr(value))}
         if id(value) not in self.seen:
             if self.depth == DEEPEST:
@@ -100,16 +126,15 @@ class _Walker:
 
     def _entries(self, value: Any) -> Entries:
         if isinstance(value, pickled.PLAIN):  # of a class of the user's
-            return {"": f"{self._name(type(value))} {_short(repr(value))}"} | self._several(getattr(value, "__dict__", {}).items())
+            return {"": f"{self._name(type(value))} {_short(repr(value))}"} | self._attributes(value)
         if isinstance(value, Tensor):
             value = value if value.layout == torch.strided else value.to_dense()
-            return {"": describe(value) if value.is_meta else f"{describe(value)} #{digest(value)}"}
+            text = describe(value) if value.is_meta else f"{describe(value)} #{digest(value)}"
+            return {"": text} | self._attributes(value)
         if isinstance(value, np.generic):
             return {"": f"{value.dtype} {value.item()!r}"}
         if isinstance(value, np.ndarray):
-            if value.dtype.hasobject:
-                return self(value.tolist())
-            return {"": f"{value.dtype}{[*value.shape]} #{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:16]}"}
+            return self._array(value)
         if isinstance(value, (Dataset, Stored)):
             return {**value.digests, "n_classes": repr(value.n_classes)}
         if isinstance(value, (Combinator, Wrapper, Fused)):  # the same whether compiled or vmapped or not
@@ -125,14 +150,16 @@ class _Walker:
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
-            itself = self(value.__self__)
-            return itself | {"": f"method {value.__func__.__name__} of {itself.get('', type(value.__self__).__name__)}"}
+            return self._method(value)
         if isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
             name = f"{value.__module__ or ''}.{value.__qualname__}".strip(".")
             return {"": name} | ({} if isinstance(owner, (types.ModuleType, type, type(None))) else _under("self", self(owner)))
         if isinstance(value, functools.partial):
-            return self(value.func) | self._several({**pickled.arguments(value.func, value.args), **value.keywords}.items())
+            given = [*pickled.arguments(value.func, value.args).items(), *value.keywords.items(), *vars(value).items()]
+            function, arguments = self(value.func), self._several(given)
+            # Those of an object or a closure are kept apart from its own parts, which may have the same names.
+            return _joined(function, _under("arguments", arguments) if len(function) > 1 else arguments)
         if isinstance(value, types.ModuleType):
             code = None if codes.installed(value.__name__) else codes.of_module(value)
             return {"": f"module {value.__name__}{'' if code is None else f' code #{code[:16]}'}"}
@@ -140,30 +167,61 @@ class _Walker:
             return {"": self._name(value)}
         if isinstance(value, Mapping):
             factory = {"default_factory": value.default_factory} if isinstance(value, collections.defaultdict) else {}
-            return self._container(value, pickled.named(value)) | self._several(factory.items())
+            return _joined(self._mapping(value), self._several(factory.items()))
         if isinstance(value, (list, tuple)):
             names = getattr(value, "_fields", range(len(value)))
-            return self._container(value, dict(zip(names, value, strict=True)))
+            return self._container(value, list(zip(names, value, strict=True)), "")
         if isinstance(value, (set, frozenset)):
-            return {"": f"{type(value).__name__} of {len(value)} #{_hash(repr(sorted(repr(self(part)) for part in value)))}"}
+            members = sorted(repr(dict(sorted(self(part).items()))) for part in value)
+            return {"": f"{self._kind(value)} of {len(value)} #{_hash(repr(members))}"} | self._attributes(value)
         if dataclasses.is_dataclass(value):
+            # A value that is made of an `InitVar`, or set later, is an attribute but no field.
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)}
-            return {"": self._name(type(value))} | self._several(fields.items())
+            others = {name: part for name, part in pickled.attributes(value).items() if name not in fields}
+            return {"": self._name(type(value))} | self._several([*fields.items(), *others.items()])
         return self._object(value)
 
     def _several(self, parts: Iterable[tuple[Any, Any]]) -> Entries:
-        found: Entries = {}
-        for name, part in parts:
-            found |= _under(str(name), self(part))
-        return found
+        return _joined(*(_under(str(name), self(part)) for name, part in parts))
 
-    def _container(self, value: Any, parts: Mapping[Any, Any]) -> Entries:
-        if _is_own(type(value)):
-            own = getattr(value, "__dict__", {})
-            return {"": f"{self._name(type(value))} of {len(parts)}"} | self._several({**parts, **own}.items())
-        if all(isinstance(part, pickled.PLAIN) for part in parts.values()):
-            return {"": _short(repr(value if isinstance(value, (list, tuple)) else dict(parts)))}
-        return {"": f"{type(value).__name__} of {len(parts)}"} | self._several(parts.items())
+    def _attributes(self, value: Any) -> Entries:
+        """The attributes of a value of a user's class that is derived from a number, a container or the like."""
+        return self._several(pickled.attributes(value).items()) if _is_own(type(value)) else {}
+
+    def _kind(self, value: Any) -> str:
+        return self._name(type(value)) if _is_own(type(value)) else type(value).__name__
+
+    def _method(self, value: types.MethodType) -> Entries:
+        function: Any = value.__func__
+        itself, name = self(value.__self__), getattr(function, "__name__", type(function).__name__)
+        kind = value.__self__ if isinstance(value.__self__, type) else type(value.__self__)
+        # The code of its class has the function, unless it was bound by hand, or has another name there.
+        known = _underlying(inspect.getattr_static(kind, name, None)) is function
+        other = {} if known else _under("its function", self(function))
+        return _joined({**itself, "": f"method {name} of {itself.get('', kind.__name__)}"}, other)
+
+    def _array(self, value: np.ndarray) -> Entries:
+        own = self._attributes(value)
+        if isinstance(value, np.ma.MaskedArray):
+            mask = {"mask": np.ma.getmaskarray(value), "fill_value": value.fill_value}
+            return _joined(self._array(value.data), self._several(mask.items()), own)
+        if value.dtype.hasobject:
+            return _joined(self(value.tolist()), own)
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)  # dates, for one, have no buffer of their own
+        return {"": f"{value.dtype}{[*value.shape]} #{hashlib.sha256(flat.data).hexdigest()[:16]}"} | own
+
+    def _mapping(self, value: Mapping[Any, Any]) -> Entries:
+        """The parts of a mapping with the order of its keys, by which a pipeline of functions is run."""
+        parts = pickled.named(value)
+        if not _is_own(type(value)) and all(map(_is_plain, [*value, *parts.values()])):
+            return {"": _short(repr(dict(value.items())))}
+        keys = [*value] if all(isinstance(key, pickled.PLAIN) for key in value) else [*parts]  # others may have no lasting repr
+        return self._container(value, list(parts.items()), f" #{_hash(repr(keys))}")
+
+    def _container(self, value: Any, parts: list[tuple[Any, Any]], order: str) -> Entries:
+        if not _is_own(type(value)) and all(_is_plain(part) for _, part in parts):
+            return {"": _short(repr(value))}
+        return _joined({"": f"{self._kind(value)} of {len(parts)}{order}"}, self._several(parts), self._attributes(value))
 
     def _object(self, value: Any) -> Entries:
         """An object by what pickle would save of it: how it is made, and its attributes."""
@@ -179,9 +237,8 @@ class _Walker:
         """The name of a function or class; if it is the user's own, its code is read later, once."""
         module = codes.module_of(value)
         full = value.__qualname__ if module in ("__main__", "builtins") else f"{module}.{value.__qualname__}"
-        if codes.installed(module) or (
-            isinstance(value, type) and module not in sys.modules
-        ):  # the latter are types of compiled code
+        hidden = isinstance(value, type) and module not in sys.modules  # so are scripts that another one runs by their path
+        if codes.installed(module) or (hidden and _is_compiled(value)):
             top = module.partition(".")[0]
             version = getattr(sys.modules.get(top), "__version__", None)
             if isinstance(version, str) and top not in sys.stdlib_module_names:
@@ -199,7 +256,9 @@ class _Walker:
         while self.pending:
             name, value = self.pending.pop(0)
             self.seen[id(value)] = value, {"": name}
-            found |= _under(f"code.{name}", self._class(value) if isinstance(value, type) else self._inline(value))
+            entries = _under(f"code.{name}", self._class(value) if isinstance(value, type) else self._inline(value))
+            # A method that is used by itself is read with its class, too.
+            found = _joined(found, {path: text for path, text in entries.items() if found.get(path) != text})
         return found
 
     def _function(self, function: types.FunctionType) -> Entries:
@@ -211,24 +270,23 @@ class _Walker:
         code, module = function.__code__, codes.module_of(function)
         defaults = function.__defaults__ or ()
         optional = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
-        parts: dict[str, Any] = dict(zip(optional, defaults, strict=True))
-        parts |= function.__kwdefaults__ or {}
-        parts |= {name: part for name, part in vars(function).items() if name != "__wrapped__"}
+        parts: list[tuple[str, Any]] = [*zip(optional, defaults, strict=True), *(function.__kwdefaults__ or {}).items()]
+        parts += [(name, part) for name, part in vars(function).items() if name != "__wrapped__"]
         closure = zip(code.co_freevars, function.__closure__ or (), strict=True)
         outer = {name: cell.cell_contents for name, cell in closure if cell != types.CellType()}
         if codes.installed(module):
             suffix = f" lambda #{codes.digest(code)[:16]}" if function.__name__ == "<lambda>" else ""
-            found = self._several({**parts, **outer}.items())
+            found = self._several([*parts, *outer.items()])
             if hasattr(function, "__wrapped__") and len(found) > WITHIN:  # such as a compiler with all its settings
                 found = self._several([("wrapped function", vars(function)["__wrapped__"])])
             return {"": f"{module}.{code.co_qualname}{suffix}"} | found
-        found = {"": f"{code.co_name} code #{codes.digest(code)[:16]}"} | self._several(parts.items())
+        used = [{"": f"{code.co_name} code #{codes.digest(code)[:16]}"}, self._several(parts)]
         for name, chains in codes.uses(code).items():
             if name in outer or name in function.__globals__:
-                found |= _under(name, self._used(outer[name] if name in outer else function.__globals__[name], chains))
+                used.append(_under(name, self._used(outer[name] if name in outer else function.__globals__[name], chains)))
         for name, chains in codes.imports(code, function.__globals__.get("__package__")).items():
-            found |= _under(f"import {name}", self._imported(name, chains))
-        return found
+            used.append(_under(f"import {name}", self._imported(name, chains)))
+        return _joined(*used)
 
     def _imported(self, name: str, chains: set[codes.Chain]) -> Entries:
         """What a function uses of a module that it imports while it runs; of an installed one nothing is looked at."""
@@ -273,10 +331,18 @@ class _Walker:
                 parts[f"default of {field.name}"] = field.default_factory
         for name, part in parts.items():
             if isinstance(part, types.FunctionType) and not codes.installed(codes.module_of(part)):
-                found |= _under(name, self._inline(part))
+                found = _joined(found, _under(name, self._inline(part)))
             elif callable(part) or not name.startswith("__"):
-                found |= _under(name, self(part))
+                found = _joined(found, _under(name, self(part)))
         return found
+
+
+def _is_compiled(kind: type) -> bool:
+    """Whether a class is a type of compiled code: it has neither functions nor constants that are written in Python."""
+    return not any(
+        isinstance(_underlying(part), types.FunctionType) or (isinstance(part, pickled.PLAIN) and not name.startswith("__"))
+        for name, part in vars(kind).items()
+    )
 
 
 def _underlying(part: Any) -> Any:

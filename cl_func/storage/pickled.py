@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,15 +30,38 @@ def parts(value: Any) -> dict[str, Any] | None:
     state, items, pairs = (*rest, None, None, None)[:3]
     if make is copyreg.__newobj__:  # type: ignore[attr-defined]
         found |= {str(i): part for i, part in enumerate(args[1:])}
-        attributes = state if isinstance(state, tuple) else (state,)  # of the instance dict, and of slots
-        if all(isinstance(some, (dict, type(None))) for some in attributes):
+        if (kept_attributes := _of_state(state)) is not None:
             state = None
-            for some in attributes:
-                found |= named(some or {})
+            found |= kept_attributes
     else:
         found |= arguments(make, args) | ({} if make is type(value) else {"made by": make})
+        if isinstance(state, dict) and state.keys() == getattr(value, "__dict__", {}).keys():
+            state = dict(sorted(state.items()))  # attributes, whose order does not matter
     others = {"its state": state, "its items": items, "its pairs": pairs}
     return found | {name: list(part) if isinstance(part, Iterator) else part for name, part in others.items() if part is not None}
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object, of its dict and of slots, as pickle would save them; without those of cached properties."""
+    try:
+        found = _of_state(value.__getstate__())
+    except Exception:  # of a class of the user's, it may raise anything
+        found = None
+    if found is None:  # saved in another form
+        found = _of_state(object.__getstate__(value)) or {}
+    kinds = type(value).__mro__
+    derived = {name for kind in kinds for name, part in vars(kind).items() if isinstance(part, functools.cached_property)}
+    return {name: part for name, part in found.items() if name not in derived}
+
+
+def _of_state(state: Any) -> dict[str, Any] | None:
+    """The attributes in the usual state of an object, a dict or a pair of those of its dict and of its slots; None for others."""
+    found: dict[str, Any] = {}
+    for some in state if isinstance(state, tuple) else (state,):
+        if not isinstance(some, (dict, type(None))):
+            return None
+        found |= named(some or {})
+    return found
 
 
 def named(mapping: Mapping[Any, Any]) -> dict[str, Any]:

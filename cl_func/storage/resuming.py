@@ -16,6 +16,7 @@ from cl_func.storage.fingerprint import Entries
 OnChange = Literal["error", "warn"]
 SHOWN = 8  # changes in a message
 _DIGEST = re.compile(r" #[0-9a-f]{16}$")
+_MAPPING = re.compile(r" of \d+$")  # with entries below
 
 
 def strings(value: Any) -> bool:
@@ -34,9 +35,13 @@ def changes(before: Entries, now: Entries) -> list[str]:
         # Without the digest: the kind of value, such as "int64[40]" or "my_loss code".
         old_kind, new_kind = ("" if value is None else _DIGEST.sub("", value) for value in (old, new))
         if old_kind == new_kind:
+            if old_kind in (old, new):  # of a mapping, for which earlier versions kept no digest of its keys
+                continue
             code = old_kind.endswith((" code", " lambda"))
             if python or not code:
-                found.append(f"{path}: other {'code' if code else 'values'}")
+                keys = _MAPPING.search(old_kind) and any(other.startswith(f"{path}.") for other in now)
+                what = "code" if code else "keys, or in another order" if keys else "values"
+                found.append(f"{path}: other {what}")
             continue
         others.append(path)
         gone, came = "no longer there", "not there before"
@@ -58,19 +63,25 @@ def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_ch
     """Whether a fingerprint is unchanged; if not, ValueError or, with "warn", a warning that lists the changes and `others`.
 
     what: "checkpoint: FOLDER holds another run". mend: how to resume all the same. format: of the file that holds `before`.
-    Other versions of libraries only give a warning.
+    Other versions of libraries only give a warning. With another Python, whose instructions are others, it cannot be told whether
+    the code is the same: that gives a warning too, and is not "unchanged".
     """
     newer = versions(before, now)
+    python = not any(text.startswith("python ") for text in newer)
     if newer:
-        message = f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}. Last digits may differ."
+        message = f"{what.partition(' holds')[0]} was begun with {'; '.join(newer)}."
+        if not python:
+            message += " The code of your functions is compiled otherwise and is not compared; data and values are."
+        message += " Last digits may differ."
         if format < renames.FORMAT:
-            message += " The functions of cl_func had other names in its files and are not compared; data and your own code are."
+            message += " The functions of cl_func had other names in its files and are not compared"
+            message += "; data and your own code are." if python else "."
         user_warnings.warn(message)
     if format < renames.FORMAT:
         before, now = renames.comparable(before, now)
     found = [*changes(before, now), *others]
     if not found:
-        return True
+        return python
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     message = f"{what}. What has changed: {'; '.join(found[:SHOWN])}{more}."
     if on_change == "error":

@@ -17,6 +17,7 @@ from cl_func.experiences import experience, lane_axes
 from cl_func.experiences import lanes as apart
 from cl_func.experiences import stack as stack_lanes
 from cl_func.sources import Dataset
+from cl_func.sources.dataset import digest
 from cl_func.sources.source import same, target_of
 from cl_func.sources.source import stack as stack_sources
 
@@ -340,3 +341,12 @@ def test_views_of_the_same_memory_are_one_source():
     assert stack_sources([permuted(cl.key(0)), permuted(cl.key(1), again)]).source is DATA
     assert not same(DATA, Dataset(DATA.x + 0, DATA.y))
     assert not same(permuted(cl.key(0)), permuted(cl.key(0)))  # values are not looked at
+
+
+@pytest.mark.parametrize(
+    "place", [(slice(1), 3), (slice(0), 3), (2, 2), (slice(None), 3), (slice(3, 4), slice(1, 2)), (slice(0, 9, 2), 1)]
+)
+def test_a_digest_is_of_values_in_any_layout(place):
+    """Of one value or none, which torch calls contiguous with any stride, it was an error."""
+    for whole in (torch.arange(100.0).reshape(10, 10), torch.arange(100.0).reshape(10, 10).T, torch.full((10, 10), 1j).conj()):
+        assert digest(whole[place]) == digest(whole[place].resolve_conj().clone(memory_format=torch.contiguous_format))

@@ -272,7 +272,7 @@ def test_a_log_is_no_part_of_a_function():
         return f
 
     assert changes(probe([], {}), probe([1, 2], {})) == []
-    assert changes(probe([], {}), probe([], {1: 2})) == ["x.table: {} -> {'1': 2}"]
+    assert changes(probe([], {}), probe([], {1: 2})) == ["x.table: {} -> {1: 2}"]
 
 
 def test_compiled_vmapped_and_watched_are_the_same():

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -87,12 +88,12 @@ def test_a_sweep_goes_on(old):
     with warned("resume: .* begun with cl_func .* are not compared"):
         runs = cl.sweep(strategy, make.BENCH, checkpoint=cl.Checkpoint(old / "sweep", steps=1, on_change=ON_CHANGE), **make.SWEEP)
     torch.testing.assert_close(runs["loss"], cl.sweep(strategy, make.BENCH, **make.SWEEP)["loss"], rtol=1e-4, atol=1e-5)
-    if ON_CHANGE == "error":
+    if ON_CHANGE == "error" and sys.version_info[:2] == (3, 11):  # with which the folder began
         assert json.loads((old / "sweep" / "sweep.json").read_text())["format"] == files.FORMAT
         again = cl.sweep(strategy, make.BENCH, checkpoint=cl.Checkpoint(old / "sweep"), **make.SWEEP)
-    else:  # with other data than the folder began with, each call has to insist
+    else:  # with other data or another Python than the folder began with, each call is told, and has to insist on the data
         with warned("resume: .* begun with cl_func .* are not compared"):
-            again = cl.sweep(strategy, make.BENCH, resume=old / "sweep", on_change="warn", **make.SWEEP)
+            again = cl.sweep(strategy, make.BENCH, resume=old / "sweep", on_change=ON_CHANGE, **make.SWEEP)
     assert torch.equal(again["loss"], runs["loss"])
 
 

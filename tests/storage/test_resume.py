@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -641,6 +642,39 @@ def test_a_sweep_goes_on_compiled_or_not(tmp_path, monkeypatch, at, compiled):
         sweep(None, strategy, checkpoint=keep, compile=compiled)
     runs = sweep(None, strategy, checkpoint=keep, compile=not compiled)
     assert cl.tree.difference(runs.history, sweep(None, strategy).history) is None
+
+
+def test_a_sweep_that_another_python_began_is_told_each_time(tmp_path):
+    """Its code cannot be compared. The record became that of the new code, and nobody was told from then on."""
+    sweep(tmp_path, probe=measure)
+    plan = tmp_path / "sweep.json"
+    record = json.loads(plan.read_bytes())
+    name = f"code.{measure.__module__}.measure"
+    record["run"] |= {"version.python": "3.0", name: f"{record['run'][name].partition(' #')[0]} #0123456789abcdef"}
+    plan.write_text(json.dumps(record))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="begun with python 3.0, now .* code of your functions .* is not compared"):
+            sweep(tmp_path, probe=measure)
+        assert json.loads(plan.read_bytes()) == record
+    with pytest.warns(UserWarning, match="begun with python"), pytest.raises(ValueError, match=r"n: 3 -> 5"):
+        sweep(tmp_path, er(replay_size=5), probe=measure)
+
+
+def test_a_sweep_of_another_torch_is_told_once(tmp_path):
+    sweep(tmp_path)
+    plan = tmp_path / "sweep.json"
+    whole = json.loads(plan.read_bytes())
+    plan.write_text(json.dumps({**whole, "run": {**whole["run"], "version.torch": "0.1"}}))
+    with pytest.warns(UserWarning, match=r"begun with torch 0\.1, now .*\. Last digits may differ") as caught:
+        sweep(tmp_path)
+    assert not any("not compared" in str(one.message) for one in caught)
+    assert json.loads(plan.read_bytes()) == whole
+
+
+def test_a_sweep_under_autocast_is_another(tmp_path):
+    sweep(tmp_path)
+    with torch.autocast("cpu"), pytest.raises(ValueError, match=r"torch\.autocast\.cpu: not there before"):
+        sweep(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"", b"nothing", b"[]", b'{"run": 3}', b'{"run": {"a": 1}}'])
