@@ -33,11 +33,12 @@ def from_arrays(x: np.ndarray | Tensor, y: np.ndarray | Tensor, n_classes: int |
     x is floating or uint8 and keeps its dtype. y is one of the three kinds of `Dataset`: labels [N] of any integer dtype, which
     become int64; several labels a row, [N, C] bool; or targets for regression, [N] or [N, K] floating, which keep their dtype
     (losses ask for that of the model's outputs, float32 as a rule). `n_classes` is for labels [N] and defaults to the largest one
-    plus one: give it where the last class may be missing, as in a test set. numpy arrays are copied; tensors are not.
+    plus one: give it where the last class may be missing, as in a test set. numpy arrays are copied; tensors are not, but
+    are cut off their graph.
     layout: "NHWC" for images [N, H, W, C], which become [N, C, H, W]. By default x is taken as it is, but refused where it looks
         like such images: of four dimensions, the last of 1, 3 or 4 and the two in the middle larger; "NCHW" takes those too.
-    Raises TypeError for other types and dtypes, bools [N] among them; ValueError as `Dataset` does, and for images with their
-    channels last.
+    Raises TypeError for other types and dtypes, bools [N] among them; ValueError as `Dataset` does, for images with their channels
+    last, and for masked arrays of which an element is masked.
 
     >>> from_arrays(np.zeros((3, 2), dtype=np.float32), np.array([0, 1, 1], dtype=np.uint8))
     Dataset(x=float32[3, 2], y=int64[3], task=None, n_classes=2)
@@ -118,9 +119,13 @@ def looks_channels_last(shape: Sequence[int]) -> bool:
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """A numpy array of numbers, copied, or a tensor as it is; TypeError for anything else."""
+    """A numpy array of numbers, copied, or a tensor as it is, without its graph; TypeError for anything else.
+
+    A dataset outlives every step: with a graph, what is computed from its rows would be kept from step to step.
+    """
     if isinstance(value, Tensor):
-        return value
+        return value.detach() if value.requires_grad else value
+    check_unmasked(value, name)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
         # A copy, which later writes to the array do not reach, in native byte order and row order, which torch asks for.
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
@@ -132,6 +137,16 @@ def as_tensor(value: Any, name: str) -> Tensor:
             if value.dtype.kind == "O":
                 mend = f"convert numbers with .astype(float), or {mend}"
     raise TypeError(f"{name}: expected a numeric numpy array or a tensor, got {got}; {mend}.")
+
+
+def check_unmasked(value: Any, name: str) -> None:
+    """Check that no element of a numpy array is masked; ValueError otherwise, since what is below a mask is no value."""
+    if np.ma.is_masked(value):
+        n = int(np.ma.count_masked(value))
+        raise ValueError(
+            f"{name}: {n} of {value.size} elements of the masked array are masked; leave such rows out, or fill them in, "
+            f"{name.rpartition(' ')[2]}.filled(...)."
+        )
 
 
 def inputs(value: Any, name: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cl_func import checks
 from cl_func.data.convert import given_classes, given_targets, looks_channels_last
-from cl_func.sources.reading import DTYPES, Reader, array_file, table
+from cl_func.sources.reading import DTYPES, Reader, array_file, table, unmasked
 from cl_func.sources.stored import Stored
 
 _KINDS = "the path of a .npy file, a numpy.memmap, or a table with a length and [rows], such as an array of h5py or zarr"
@@ -115,7 +115,7 @@ def _reader(x: Any) -> Reader:
         raise TypeError(
             f"x: expected x[rows] to give an array, got columns {', '.join(map(str, first))}; give one that holds inputs."
         )
-    first = np.asarray(first)
+    first = unmasked(first, f"a {type(x).__name__}")
     if first.shape[:1] != (1,):
         raise TypeError(f"x: expected x[rows] to give an array [1, ...] for one row, got {first.dtype}{list(first.shape)}.")
     _check_shape(first.dtype, (n, *first.shape[1:]))

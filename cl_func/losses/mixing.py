@@ -32,7 +32,7 @@ from cl_func.memory.buffer import LAST
 from cl_func.models import Model, forward, mask_logits, split_augment, split_heads
 from cl_func.models.augmented import image_shape
 from cl_func.models.cnn import as_images
-from cl_func.tree import PyTree
+from cl_func.tree import PyTree, describe
 
 Mix = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # (key, x, others, share [n]) -> mixed, share of x in it
 
@@ -47,6 +47,8 @@ def mixup(model: Model, alpha: float | str = 1.0, mask: Mask = None, slot: str =
     Pairs are drawn among the valid rows that the loss is given: `with_replay(mixup(model), n)` mixes new and replayed rows,
     `total(mixup(model), replayed(mixup(model), n))` each among themselves. An augmented model's views are made first and then
     mixed. With task labels each of the two terms has the head of its own row.
+
+    Raises ValueError for a model of tokens; from the loss, TypeError for inputs that are no floats.
     """
     return _mixing(model, alpha, mask, slot, _weighted)
 
@@ -64,7 +66,8 @@ def cutmix(model: Model, alpha: float | str = 1.0, mask: Mask = None, slot: str 
 
 
 def _mixing(model: Model, alpha: float | str, mask: Mask, slot: str, mix: Mix) -> Loss:
-    checks.model("model", model)
+    if checks.model("model", model).input_dtype == torch.int64:
+        raise ValueError("model: it takes tokens, of which there is no mean; give a model of floating inputs, such as images.")
     if not isinstance(checks.number_or_path("alpha", alpha, "mixup.alpha"), str):
         alpha = checks.number("alpha", alpha, 0)
     checks.choice("mask", mask, None, "experience", "seen")
@@ -80,13 +83,15 @@ def _loss(
     plain, heads = split_heads(model)
     plain, augment = split_augment(plain)
     x = exp.x
+    if not x.is_floating_point():
+        raise TypeError(f"x: expected floating inputs, or uint8 images, which can be mixed, got {describe(x)}.")
     if augment is not None or mix is _cut:
         x = as_images(x, image_shape(plain, "for its images to be mixed"), any_size=True)
     if augment is not None:
         x = augment(view_key, x)
     other = _partners(pair_key, exp.valid)
     a = resolve(state, alpha)
-    share = random.beta(share_key, a, a, len(exp)).to(x.dtype)
+    share = random.beta(share_key, a, a, len(exp)).to(torch.promote_types(x.dtype, torch.float32))
     x, share = mix(mix_key, x, x[other], share)
     logits, state = forward(plain, params, state.replace(key=key), with_inputs(exp, x))
     check_classes(logits, exp)
@@ -117,7 +122,7 @@ def with_inputs(exp: Experience, x: Tensor) -> Experience:
 
 
 def _weighted(key: Tensor, x: Tensor, others: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    weight = share.reshape(-1, *[1] * (x.ndim - 1))
+    weight = share.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
     return weight * x + (1 - weight) * others, share
 
 
@@ -127,4 +132,4 @@ def _cut(key: Tensor, x: Tensor, others: Tensor, share: Tensor) -> tuple[Tensor,
     side = torch.sqrt(1 - share)
     half = torch.stack([(side * height).long() // 2, (side * width).long() // 2], 1)
     box = boxes(random.randint(row_key, n, 0, height), random.randint(column_key, n, 0, width), half, half, x)
-    return torch.where(box[:, None], others, x), 1 - box.to(x.dtype).mean((1, 2))
+    return torch.where(box[:, None], others, x), 1 - box.to(share.dtype).mean((1, 2))

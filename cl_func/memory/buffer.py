@@ -31,15 +31,15 @@ def allocate(capacity: int, sample: PyTree) -> PyTree:
 
 
 def fit(rows: PyTree, data: PyTree, name: str = "rows", n: int | None = None) -> PyTree:
-    """Bring rows [n, ...] into the shape of a memory's leaves [capacity, ...] (a reshape); the dtypes must agree.
+    """Bring rows [n, ...] into the shape of a memory's leaves [capacity, ...], flattened or not; the dtypes must agree.
 
-    Raises ValueError if the structure, the number of values per row or a dtype differs, or if there are not `n` rows.
+    Raises ValueError if the structure, a shape or a dtype differs, or if there are not `n` rows.
     """
 
     def fit_leaf(row: Tensor, stored: Tensor) -> Tensor:
         if not isinstance(row, Tensor) or row.ndim == 0 or row.device != stored.device:
             raise ValueError(f"{name}: expected tensors [n, ...] on {stored.device}, got {describe(row)}; move them there.")
-        if row.shape[1:].numel() != stored.shape[1:].numel() or row.dtype != stored.dtype:
+        if not same_values(row.shape[1:], stored.shape[1:]) or row.dtype != stored.dtype:
             raise ValueError(
                 f"{name}: the memory stores {describe(stored)}, rows come as {describe(row)}; "
                 "allocate it for rows of this shape and dtype, or convert the data."
@@ -55,6 +55,15 @@ def fit(rows: PyTree, data: PyTree, name: str = "rows", n: int | None = None) ->
     if tree.flatten(rows)[1] != tree.flatten(data)[1]:
         raise ValueError(f"{name}: the memory stores {describe(data)}, got {describe(rows)}; give the same fields.")
     return tree.map(fit_leaf, rows, data)
+
+
+def same_values(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether rows of one shape are those of another, as they are or flattened.
+
+    Other shapes of as many values hold other rows: images of another layout or orientation, sheared. Axes of length 1 move nothing.
+    """
+    own, others = ([size for size in sizes if size != 1] for sizes in (shape, other))
+    return own == others or (min(len(own), len(others)) < 2 and shape.numel() == other.numel())
 
 
 def check_add(memory: Any, kind: type, made_by: str, key: Tensor, rows: PyTree, valid: Tensor) -> PyTree:

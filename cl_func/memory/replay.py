@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cl_func import checks, tree
 from cl_func.experiences import Experience, present, require_target
+from cl_func.memory.buffer import same_values
 from cl_func.models import Model
 from cl_func.sources.dataset import unchecked
 from cl_func.sources.source import Target, target_of
@@ -110,7 +111,7 @@ def join(exp: Experience, rows: dict[str, Tensor], valid: Tensor) -> Experience:
     """
     _check_rows(exp, rows, valid)
     inputs = exp.x
-    if inputs.shape[1:].numel() != rows["x"].shape[1:].numel():
+    if not same_values(inputs.shape[1:], rows["x"].shape[1:]):
         raise ValueError(
             f"x: the memory stores inputs of shape {list(rows['x'].shape[1:])}, the experience has {list(inputs.shape[1:])}; "
             "build the model, and with it the memory, for the shape of the data."

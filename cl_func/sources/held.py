@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.sources.origin import Origin, recalled, remember, rows_of
 from cl_func.sources.source import Source, Target, target_of
+from cl_func.sources.view import View, check_source
 from cl_func.tree import describe, state, static
 
 
@@ -53,6 +55,40 @@ class InMemory(Source):
         """The task labels of rows [n], where they have some of their own."""
         return None if self.task is None else self.task[rows]
 
+    def origin(self, rows: Tensor) -> Origin:
+        """Where the rows were gathered from."""
+        return recalled(self, rows) or rows_of(self, rows, known=False)
+
+
+@state(kw_only=False)
+class Chosen(View):
+    """Some rows of a source, numbered 0, 1, ...: what `in_memory` holds of them, before any of it is gathered."""
+
+    source: Source
+    chosen: Tensor  # [n] int64
+
+    def __post_init__(self) -> None:
+        check_source(self.source)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def gather_x(self, rows: Tensor) -> Tensor:
+        """The inputs of rows [n]."""
+        return self.source.gather_x(self.chosen[rows])
+
+    def gather_y(self, rows: Tensor) -> Tensor:
+        """The targets of rows [n]."""
+        return self.source.gather_y(self.chosen[rows])
+
+    def gather_task(self, rows: Tensor) -> Tensor | None:
+        """The task labels of rows [n], where they have some of their own."""
+        return self.source.gather_task(self.chosen[rows])
+
+    def origin(self, rows: Tensor) -> Origin:
+        """That of the rows that were chosen."""
+        return self.source.origin(self.chosen[rows])
+
 
 def in_memory(source: Source, rows: Tensor) -> InMemory:
     """Some rows [n] int64 of a source, gathered now: row i of the result is what the source gives for rows[i].
@@ -75,5 +111,12 @@ def in_memory(source: Source, rows: Tensor) -> InMemory:
     if int(rows.min()) < 0 or int(rows.max()) >= len(source):
         raise ValueError(f"rows: expected rows of the source, 0..{len(source) - 1}, got {int(rows.min())}..{int(rows.max())}.")
     found = source.gather(rows)
-    kept = tuple(leaf.ndim for leaf in found.values())  # in the order of the fields
-    return InMemory(x=found["x"], y=found["y"], task=found.get("task"), length=len(rows), n_classes=source.n_classes, kept=kept)
+    held = hold(found["x"], found["y"], found.get("task"), source.n_classes)
+    remember(held, source.origin(rows))
+    return held
+
+
+def hold(x: Tensor, y: Tensor, task: Tensor | None, n_classes: int) -> InMemory:
+    """Rows that were gathered already, as a source."""
+    kept = tuple(leaf.ndim for leaf in (x, y, task) if leaf is not None)  # in the order of the fields
+    return InMemory(x=x, y=y, task=task, length=len(y), n_classes=n_classes, kept=kept)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks, tree
+from cl_func.sources.origin import Origin
 from cl_func.sources.source import Source, Target, stack
 from cl_func.sources.view import View
 from cl_func.tree import state, static
@@ -62,6 +63,14 @@ class Joined(Source):
         if self.views.gather_task(rows[:0]) is None:
             return None
         return _gather(self.views, rows, "gather_task")
+
+    def origin(self, rows: Tensor) -> Origin:
+        """That of the views: the same for all of them, unless each has rows of its own, drawn from its key."""
+        n = len(self.views)
+        found = self.views.origin(rows % n)
+        drawn = [isinstance(owner, Source) and any(rank is not None for rank in owner.ranks) for owner in found.owners]
+        own = torch.tensor(drawn, device=rows.device)[found.which]
+        return found._replace(numbers=torch.where(own, found.numbers + rows // n * n, found.numbers))
 
     def read_ahead(self, rows: Tensor) -> None:
         """Begin to read rows [...] that will be gathered soon."""

@@ -183,7 +183,7 @@ class Table(Reader):
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The rows of these numbers."""
-        found = np.asarray(self.table[rows])
+        found = unmasked(self.table[rows], self.name)
         if found.shape != (len(rows), *self.shape[1:]) or found.dtype != self.dtype:
             raise ValueError(
                 f"x: expected {self.name} to give {self.dtype}{[len(rows), *self.shape[1:]]} for {len(rows)} rows, as it gives for "
@@ -193,6 +193,16 @@ class Table(Reader):
 
     def __reduce__(self) -> Any:
         return _table_again, (self.table, self.name, self.dtype, self.shape, self.key)
+
+
+def unmasked(rows: Any, name: str) -> np.ndarray:
+    """Rows that a table gave, as an array; ValueError if an element is masked, since what is below a mask is no value."""
+    if np.ma.is_masked(rows):
+        raise ValueError(
+            f"x: {name} gives rows of which {np.ma.count_masked(rows)} elements are masked; give a table that fills them in, "
+            "x[rows].filled(...)."
+        )
+    return np.asarray(rows)
 
 
 def table(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Reader:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
+from cl_func.sources.origin import Origin, recalled, rows_of
 from cl_func.tree import describe
 
 Target = Literal["class", "multilabel", "regression"]
@@ -80,6 +81,15 @@ class Source(abc.ABC):
         found = {"x": self.gather_x(rows), "y": self.gather_y(rows)}
         task = self.gather_task(rows)
         return found if task is None else found | {"task": task}
+
+    def origin(self, rows: Tensor) -> Origin:
+        """Which rows of which data the rows [n] are, so that one is known again in another source.
+
+        They are rows of its own targets, the field `y`, or of the source itself; that of a source made of others is not known.
+        """
+        fields = {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        own = self.y if "y" in fields else self  # type: ignore[attr-defined]
+        return recalled(self, rows) or rows_of(own, rows, known=not inner_sources(self))
 
     @property
     def on_disk(self) -> bool:

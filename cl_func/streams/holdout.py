@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 from cl_func import checks, random
 from cl_func.experiences import Benchmark, Experience, Stream, ValidatedBenchmark
 from cl_func.sources import Source
+from cl_func.sources.origin import Origin, identity
 from cl_func.streams.lazy import Lazy, as_lazy
+from cl_func.tree import describe
 
 _TRAINED, _HELD_OUT = 1, 2
 
@@ -19,10 +22,10 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor)
     """Move a fraction of the rows of each train experience, drawn from fold_in(key, index), into a `valid` stream.
 
     Of an experience of n rows, round(fraction * n) go to `valid`, at least one; both parts keep the order of the rows, the task
-    label and `classes`. A row that occurs in several experiences, as it is or permuted, say, is held out in all of them or in none.
+    label and `classes`. A row that occurs several times, as it is or permuted, say, is held out in all experiences or in none.
     Padding is dropped; call this before `split_online`, which pads.
-    Raises ValueError for a fraction outside (0, 1), an experience that would have no row left to train on or to hold out, or a
-    benchmark that already has a valid stream.
+    Raises ValueError for a fraction outside (0, 1), an experience that would have no row left to train on or to hold out, a
+    benchmark that already has a valid stream, or sources that do not tell where their rows come from.
 
     >>> from cl_func.data import digits
     >>> from cl_func.streams import split_by_class
@@ -36,55 +39,93 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, *, key: Tensor)
         raise ValueError("benchmark: it has a valid stream already; use the benchmark that it was made from.")
     checks.key("key", key)  # here rather than when the first experience is asked for
     parent, n = as_lazy(benchmark.train), len(benchmark.train)
-    held, of = _held_out(parent, n, fraction, key)
-    train, valid = (Stream(_Part(parent, held, of, held_out), n) for held_out in (False, True))
+    held = _held_out(parent, n, fraction, key)
+    train, valid = (Stream(_Part(parent, held, held_out), n) for held_out in (False, True))
     return ValidatedBenchmark(train=train, test=benchmark.test, valid=valid)
 
 
-def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """Which rows are held out, [N] bool for each of the data that experiences are made of, and which data each experience has.
+def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[Tensor, ...]:
+    """Which rows of each experience are held out, [n_i] bool of those that are valid.
 
     A row that occurs again, as in cumulative or permuted streams, stays where it is; the fraction is filled up from new ones.
     """
-    numbers: dict[int, int] = {}
-    owners = list[object]()  # kept alive, so that no other gets their identity
-    assignments, of = list[Tensor](), list[int]()
+    ledger, held = _Ledger(), list[Tensor]()
     for i in range(n):
         exp = parent.view(i)
         rows = exp.rows[exp.valid]
         count = max(round(fraction * len(rows)), 1)
-        owner = _owner(exp.source)
-        number = numbers.setdefault(id(owner), len(owners))
-        if number == len(owners):
-            owners.append(owner)
-            assignments.append(rows.new_zeros(0, dtype=torch.int8))  # 0: not seen yet
-        assigned, needed = assignments[number], int(rows.max()) + 1
-        if len(assigned) < needed:  # doubled, for streams of many experiences
-            assignments[number] = assigned = torch.nn.functional.pad(assigned, (0, max(needed, 2 * len(assigned)) - len(assigned)))
+        origin = exp.source.origin(rows)
+        part = ledger.read(origin)
+        if not ledger.known and len(ledger.entries) > 1:
+            raise ValueError(
+                f"benchmark: rows of train experience {i}, or one before it, do not tell where they come from, so that those held "
+                f"out could not be told from those trained on, {describe(exp.source)}; hold rows out before they are put together: "
+                "cumulative(with_validation(...)). A source of your own tells it by `origin`, as those of cl.sources do."
+            )
         order = random.permutation(random.fold_in(key, i), len(rows)).to(rows.device)
-        new = order[assigned[rows[order]] == 0]
-        missing = max(count - int((assigned[rows] == _HELD_OUT).sum()), 0)
-        assigned[rows[new]] = _TRAINED
-        assigned[rows[new[:missing]]] = _HELD_OUT
-        if not bool((assigned[rows] == _TRAINED).any()):
+        new, times = _distinct(origin, order[part[order] == 0])
+        missing = max(count - int((part == _HELD_OUT).sum()), 0)
+        taken = times.cumsum(0) <= missing
+        if missing and not bool((part == _HELD_OUT).any()):
+            taken[:1] = True  # of rows that occur more often than that, one
+        ledger.write(origin.take(new), torch.where(taken, _HELD_OUT, _TRAINED))
+        part = ledger.read(origin)
+        if not bool((part == _TRAINED).any()):
             raise ValueError(
                 f"fraction: {fraction} of the {len(rows)} rows of train experience {i} leaves none to train on; "
                 "choose a smaller fraction or larger experiences."
             )
-        if not bool((assigned[rows] == _HELD_OUT).any()):
+        if not bool((part == _HELD_OUT).any()):
             raise ValueError(
                 f"fraction: all of the {len(rows)} rows of train experience {i} are trained on in earlier ones, which leaves none "
                 "to hold out; choose a larger fraction or larger experiences, or hold rows out before they are put together."
             )
-        of.append(number)
-    return tuple(assigned == _HELD_OUT for assigned in assignments), tuple(of)
+        own = part == _HELD_OUT
+        held.append(held[-1] if held and torch.equal(held[-1], own) else own)  # one for all experiences that hold all rows
+    return tuple(held)
 
 
-def _owner(source: Source) -> object:
-    """What the rows of a source belong to, whatever is made of them: the targets of a Dataset, say."""
-    while isinstance(inner := getattr(source, "source", None), Source):
-        source = inner
-    return getattr(source, "y", source)
+def _distinct(origin: Origin, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The places [n], in their order, without those of rows that came before; and how often the row of each occurs."""
+    found = torch.stack([origin.which[places], origin.numbers[places]])
+    found, inverse, times = found.unique(dim=1, return_inverse=True, return_counts=True)
+    last = torch.full((found.shape[1],), len(places), device=places.device)
+    first, order = last.scatter_reduce(0, inverse, torch.arange(len(places), device=places.device), "amin").sort()
+    return places[first], times[order]
+
+
+class _Ledger:
+    """What each row of the data is for; 0 where that is not decided."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Any, tuple[Any, Tensor]] = {}  # owners are kept alive, so that no other gets their identity
+        self.known = True  # whether all rows tell where they come from
+
+    def read(self, origin: Origin) -> Tensor:
+        """What rows are for, [n] int8."""
+        self.known &= origin.known
+        found = torch.zeros_like(origin.numbers, dtype=torch.int8)
+        for number, owner in enumerate(origin.owners):
+            mine = origin.which == number
+            rows = origin.numbers[mine]
+            found[mine] = self._entry(owner, rows)[rows]
+        return found
+
+    def write(self, origin: Origin, parts: Tensor) -> None:
+        """Decide it for rows [n]."""
+        for number, owner in enumerate(origin.owners):
+            mine = origin.which == number
+            rows = origin.numbers[mine]
+            self._entry(owner, rows)[rows] = parts[mine].to(torch.int8)
+
+    def _entry(self, owner: Any, rows: Tensor) -> Tensor:
+        """What all rows of an owner are for, long enough for `rows`; doubled, for streams of many experiences."""
+        _, found = self.entries.get(identity(owner), (None, rows.new_zeros(0, dtype=torch.int8)))
+        needed = int(rows.max()) + 1 if len(rows) else 0
+        if len(found) < needed:
+            found = torch.nn.functional.pad(found, (0, max(needed, 2 * len(found)) - len(found)))
+        self.entries[identity(owner)] = owner, found
+        return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,15 +133,13 @@ class _Part(Lazy):
     """The rows of each experience that are held out, or the others."""
 
     parent: Lazy
-    held: tuple[Tensor, ...]  # which rows are held out, of each of the data
-    of: tuple[int, ...]  # the data of each experience
+    held: tuple[Tensor, ...]  # which rows are held out, of the valid ones of each experience
     held_out: bool
 
     def view(self, index: int) -> Experience:
         exp = self.parent.view(index)
         rows = exp.rows[exp.valid]
-        held = self.held[self.of[index]].to(rows.device)
-        rows = rows[held[rows] == self.held_out]
+        rows = rows[self.held[index].to(rows.device) == self.held_out]
         return exp.take(rows, torch.ones_like(rows, dtype=torch.bool))
 
     def source(self, index: int) -> Source:

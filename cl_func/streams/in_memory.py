@@ -9,7 +9,7 @@ import torch
 
 from cl_func import checks, tree
 from cl_func.experiences import Benchmark, Experience, Stream
-from cl_func.sources.held import InMemory
+from cl_func.sources.held import Chosen, InMemory
 from cl_func.sources.held import in_memory as gathered
 from cl_func.streams.lazy import Last, Lazy, as_lazy
 
@@ -46,7 +46,8 @@ class _InMemory(Lazy):
 
     def view(self, index: int) -> Experience:
         exp = self.parent.view(index)
-        return tree.replace(exp, rows=torch.arange(len(exp), device=exp.rows.device))
+        rows = torch.arange(len(exp), device=exp.rows.device)
+        return tree.replace(exp, source=Chosen(exp.source, exp.rows), rows=rows)
 
     def source(self, index: int) -> InMemory:
         return self.held(index)

@@ -10,9 +10,11 @@ from torch import Tensor
 from cl_func import checks, tree
 from cl_func.experiences import Benchmark, Experience, Stream, experience
 from cl_func.sources import Dataset, Source
+from cl_func.sources.held import InMemory, hold
 from cl_func.sources.joined import join
 from cl_func.sources.labels import TaskLabelled
-from cl_func.sources.source import same
+from cl_func.sources.origin import concatenated, remember
+from cl_func.sources.source import inner_sources, same
 from cl_func.streams.lazy import Lazy, as_lazy
 
 
@@ -22,8 +24,8 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
     `classes` is the union of their classes and `task` the task label of the last. Where task labels differ along the stream, the
     source of every experience holds the label of each row (`exp.tasks` reads it).
     Experiences that share one dataset still share it, and those that are views of one (permuted, rotated) are joined as views. Only
-    where they are neither (datasets one after the other), or where a row belongs to experiences with different task labels, are
-    rows copied into a new dataset whenever an experience is asked for.
+    where they are neither (datasets one after the other, rows in memory), or where a row belongs to experiences with different task
+    labels, are rows copied into a new dataset whenever an experience is asked for.
     Raises ValueError if the inputs of the experiences differ in shape or dtype (when such an experience is asked for).
 
     >>> from cl_func.data import digits
@@ -37,7 +39,8 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
     labels: set[int] = set()
     for i in range(n):
         exp = parent.view(i)
-        labels |= set(exp.tasks[exp.valid].unique().tolist())
+        # With that of the experience, which a copy without labels would give to its rows.
+        labels |= {int(exp.task)} | set(exp.tasks[exp.valid].unique().tolist())
     # Decided for the whole stream, so that all experiences have one structure and share one compiled program.
     return dataclasses.replace(benchmark, train=Stream(_Cumulative(parent, _joined(parent, n), len(labels) > 1), n))
 
@@ -45,6 +48,10 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
 def _joined(parent: Lazy, n: int) -> Source | None:
     """The source of all experiences: the one that they share, or the join of their views; None if they are not of one dataset."""
     first = parent.source(0)
+    if all(same(parent.source(i), first) for i in range(1, n)):
+        return first
+    if _in_memory(first):
+        return None  # of a join each row of a minibatch would be gathered with a copy of all that its view holds
     views = [first]
     for i in range(1, n):
         other = parent.source(i)
@@ -53,7 +60,11 @@ def _joined(parent: Lazy, n: int) -> Source | None:
         except ValueError:
             return None
         views.append(other)
-    return first if all(same(first, other) for other in views) else join(views)
+    return join(views)
+
+
+def _in_memory(source: Source) -> bool:
+    return isinstance(source, InMemory) or any(_in_memory(inner) for inner in inner_sources(source).values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,8 +95,11 @@ class _Cumulative:
         """Whether the order of the rows is part of the stream (`Lazy.ordered`)."""
         return self.parent.ordered
 
-    def _copy(self, views: list[Experience], rows: list[Tensor], tasks: Tensor | None) -> Dataset:
-        """A new dataset of these rows. The sources are gathered one after the other, so that no two copies are in memory."""
+    def _copy(self, views: list[Experience], rows: list[Tensor], tasks: Tensor | None) -> Source:
+        """A new dataset of these rows, of each lane its own if they are held in memory.
+
+        The sources are gathered one after the other, so that no two copies are in memory.
+        """
         y = torch.cat([exp.source.gather_y(kept) for exp, kept in zip(views, rows, strict=True)])
         x = self.parent.source(0).gather_x(rows[0][:1])
         x = x.new_empty(len(y), *x.shape[1:])
@@ -99,7 +113,10 @@ class _Cumulative:
                 )
             x[start : start + len(kept)] = found
             start += len(kept)
-        return Dataset(x, y, tasks, n_classes=views[0].source.n_classes)
+        n_classes = views[0].source.n_classes
+        made = hold(x, y, tasks, n_classes) if _in_memory(self.parent.source(0)) else Dataset(x, y, tasks, n_classes=n_classes)
+        remember(made, concatenated([exp.source.origin(kept) for exp, kept in zip(views, rows, strict=True)]))
+        return made
 
 
 def with_task_labels(source: Source, rows: Tensor, tasks: Tensor | None) -> Source | None:

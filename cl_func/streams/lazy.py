@@ -1,7 +1,8 @@
 """What streams are made of: rows, and the source that they are rows of.
 
 A `Lazy` is the `make` of a `Stream`. It gives an experience in two parts:
-    view(i)     experience i with its rows, classes and task, over any source of the same length and targets
+    view(i)     experience i with its rows, classes and task, over any source of the same length, whose rows are of the same
+                targets, task labels and origin
     source(i)   the source of experience i, such as a permutation of the data
 So whatever regroups rows (an online split, a validation part) counts and selects them without making any source.
 A Lazy holds only tensors and module-level functions, so that every stream can be pickled.

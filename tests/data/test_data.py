@@ -226,6 +226,30 @@ def test_from_arrays_takes_views_and_read_only_arrays():
     assert data.from_arrays(x, np.array([0, 1, 0])).x[0].tolist() == [4.0, 5.0]
 
 
+def test_masked_elements_are_no_values():
+    x, y = np.ones((3, 2), dtype=np.float32), np.arange(3)
+    whole = data.from_arrays(np.ma.masked_array(x), np.ma.masked_array(y, mask=[False] * 3))
+    assert torch.equal(whole.y, torch.arange(3))
+    assert torch.equal(whole.x, torch.ones(3, 2))
+    holed, unlabelled = np.ma.masked_greater(x * [[1], [2], [3]], 2), np.ma.masked_equal(y, 2)
+    with pytest.raises(ValueError, match=r"x: 2 of 6 elements of the masked array are masked; .* x\.filled"):
+        data.from_arrays(holed.astype(np.float32), y)
+    with pytest.raises(ValueError, match=r"y: 1 of 3 elements of the masked array are masked; .* y\.filled"):
+        data.from_arrays(x, unlabelled)
+    with pytest.raises(ValueError, match=r"dataset: x of item 2: 2 of 2 elements .* are masked"):
+        data.from_torch([(holed[i].astype(np.float32), i) for i in range(3)])
+    with pytest.raises(ValueError, match=r"dataset: y of item 2: 1 of 1 elements .* are masked"):
+        data.from_torch([(x[i], unlabelled[i]) for i in range(3)])
+
+
+def test_a_dataset_made_of_tensors_has_no_graph():
+    x, y = torch.ones(3, 2, requires_grad=True), torch.ones(3, requires_grad=True)
+    for made in (data.from_arrays(x * 2, y), data.from_torch([(x[i], y[i]) for i in range(3)])):
+        assert not made.x.requires_grad
+        assert not made.y.requires_grad
+    assert cl.Dataset(x, y).x is x
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint16, np.int8])
 def test_from_arrays_names_both_conversions_of_integers(dtype):
     """What the message says to write works."""

@@ -149,3 +149,42 @@ def test_views_are_made_before_they_are_mixed():
 def test_what_has_no_images_is_refused():
     with pytest.raises(ValueError, match=r"model: for cutmix it must take images, input_shape = \(C, H, W\), .* \(6,\)"):
         losses.cutmix(MODEL)
+
+
+def test_tokens_are_not_mixed():
+    net = torch.nn.Sequential
+    tokens = cl.Dataset(torch.arange(12).reshape(4, 3), torch.arange(4))
+
+    def embedding():
+        return net(torch.nn.Embedding(12, 2), torch.nn.Flatten(), torch.nn.Linear(6, 4))
+
+    takes_tokens = models.from_module(embedding, n_classes=4, input_shape=(3,), input_dtype=torch.int64)
+    with pytest.raises(ValueError, match="model: it takes tokens, of which there is no mean"):
+        losses.mixup(takes_tokens)
+    undeclared = models.from_module(embedding, n_classes=4)
+    state = cl.Agent(key=cl.key(1), model=takes_tokens.init(cl.key(0)))
+    with pytest.raises(TypeError, match=r"x: expected floating inputs, or uint8 images, .* got int64\[4, 3\]"):
+        losses.mixup(undeclared)(state.model.params, state, cl.experience(tokens))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mix", [losses.mixup, losses.cutmix])
+def test_shares_of_short_floats_are_those_of_long_ones(mix, dtype):
+    """Of an image of 300 x 300 pixels the count of those in a box is more than float16 holds."""
+    x = random.uniform(cl.key(2), (4, 1, 300, 300))
+
+    def pooled():
+        return torch.nn.Sequential(torch.nn.AvgPool2d(60), torch.nn.Flatten(), torch.nn.Linear(25, 4))
+
+    model = models.from_module(pooled, n_classes=4, input_shape=(1, 300, 300))
+    state = cl.Agent(key=cl.key(1), model=model.init(cl.key(0)))
+    values = [
+        mix(model)(
+            cl.tree.map(lambda p, kind=kind: p.to(kind), state.model.params),
+            state,
+            cl.experience(cl.Dataset(x.to(kind), torch.arange(4))),
+        )[0]
+        for kind in (torch.float32, dtype)
+    ]
+    assert values[1].dtype == torch.float32
+    assert torch.allclose(values[0], values[1], rtol=0.02)

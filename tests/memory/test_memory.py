@@ -183,3 +183,32 @@ def test_candidates_default_to_what_fits():
         )
         a, b = (cl.fold(s.update, s.init(cl.key(0)), registry.BENCH.train) for s in (given, default))
         assert cl.tree.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "fits"),
+    [
+        ((3, 8, 6), (144,), True),
+        ((144,), (3, 8, 6), True),
+        ((1, 8, 6), (8, 6), True),
+        ((3, 8, 6), (3, 6, 8), False),
+        ((3, 8, 6), (8, 6, 3), False),
+        ((3, 8, 6), (24, 6), False),
+    ],
+)
+def test_rows_are_flattened_but_never_sheared(stored, given, fits):
+    """Rows of another shape with as many values are other rows, unless one of the shapes is flat."""
+    exp = cl.experience(cl.Dataset(torch.rand(4, *given), torch.arange(4)))
+    held = cl.memory.reservoir.init(6, {"x": torch.zeros(stored), "y": torch.tensor(0), "task": torch.tensor(0)})
+    rows = cl.memory.fields(None, exp)
+    kept = {**rows, "x": torch.zeros(2, *stored), "y": torch.zeros(2).long(), "task": torch.zeros(2).long()}
+    valid = torch.ones(2, dtype=torch.bool)
+    if fits:
+        added = cl.memory.reservoir.add(held, cl.key(0), rows, exp.valid)
+        assert torch.equal(added.data["x"][:4].flatten(1), exp.x.flatten(1))
+        assert torch.equal(cl.memory.join(exp, kept, valid).x[2:].flatten(1), exp.x.flatten(1))
+        return
+    with pytest.raises(ValueError, match=r"the memory stores float32\[6, 3, 8, 6\], rows come as"):
+        cl.memory.reservoir.add(held, cl.key(0), rows, exp.valid)
+    with pytest.raises(ValueError, match=r"of shape \[3, 8, 6\], the experience has"):
+        cl.memory.join(exp, kept, valid)

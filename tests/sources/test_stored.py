@@ -203,6 +203,19 @@ def test_stored_refuses(x, message):
         cl.data.stored(x, DATA.y)
 
 
+def test_masked_rows_are_no_values():
+    values = np.ma.masked_array(np.ones((len(DATA), 2), dtype=np.float32), mask=np.zeros((len(DATA), 2), dtype=bool))
+    assert torch.equal(cl.data.stored(Column(values), DATA.y).x, torch.ones(len(DATA), 2))
+    values[3, 1] = np.ma.masked
+    found = cl.data.stored(Column(values), DATA.y)
+    assert torch.equal(found.gather_x(torch.tensor([2, 4])), torch.ones(2, 2))
+    with pytest.raises(ValueError, match=r"x: a Column gives rows of which 1 elements are masked; .* x\[rows\]\.filled"):
+        found.gather_x(torch.tensor([2, 3]))
+    values[0] = np.ma.masked
+    with pytest.raises(ValueError, match="x: a Column gives rows of which 2 elements are masked"):
+        cl.data.stored(Column(values), DATA.y)
+
+
 def test_memory_maps_that_are_no_file(tmp_path, path):
     whole = np.load(path, mmap_mode="r")
     with pytest.raises(ValueError, match="do not follow each other in the file"):

@@ -211,6 +211,14 @@ def test_lanes_hold_rows_of_their_own():
         for make, lanes in ((drawn, 1), (lambda key: streams.in_memory(drawn(key)), 3))
     ]
     assert torch.allclose(runs[0].history["mse"], runs[1].history["mse"], rtol=1e-5)
+    runs = [
+        cl.sweep(naive, make, seeds=3, lanes=lanes, compile=False, progress=False)
+        for make, lanes in (
+            (lambda key: streams.cumulative(drawn(key)), 1),
+            (lambda key: streams.cumulative(streams.in_memory(drawn(key))), 3),
+        )
+    ]
+    assert torch.allclose(runs[0].history["mse"], runs[1].history["mse"], rtol=1e-5)
 
 
 def test_slowly_changing_regression_needs_no_memory_and_differs_by_key():

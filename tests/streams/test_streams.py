@@ -559,6 +559,64 @@ def test_no_held_out_row_is_trained_on_in_another_experience(fraction, seed, nam
             assert len(valid) == max(1, round(fraction * len(parent)))
 
 
+@tree.state
+class Halves(sources.Source):
+    """A user's own source: the even rows of one, then its odd ones."""
+
+    data: sources.Source
+    n_classes: int = tree.static(default=6)
+
+    def __len__(self):
+        return len(self.data)
+
+    @property
+    def target(self):
+        return self.data.target
+
+    def place(self, rows):
+        n = (len(self.data) + 1) // 2
+        return torch.where(rows < n, 2 * rows, 2 * (rows - n) + 1)
+
+    def gather_x(self, rows):
+        return self.data.gather_x(self.place(rows))
+
+    def gather_y(self, rows):
+        return self.data.gather_y(self.place(rows))
+
+
+@tree.state
+class Told(Halves):
+    def origin(self, rows):
+        return self.data.origin(self.place(rows))
+
+
+def test_rows_of_unknown_origin_are_not_held_out_where_others_may_be_the_same():
+    data = make()
+
+    def bench(*the_sources):
+        own = stream([experience(source, torch.arange(i, i + 20), index=i) for i, source in enumerate(the_sources)])
+        return Benchmark(own, own)
+
+    copied = sources.in_memory(data, torch.arange(30))
+    forgetful = tree.map(torch.clone, copied)
+    refused = r"benchmark: rows of train experience 1, or one before it, do not tell .* cumulative\(with_validation\(\.\.\.\)\)"
+    for pair_of in ([data, Halves(data=data)], [Halves(data=data), data], [forgetful, data], [copied, forgetful]):
+        with pytest.raises(ValueError, match=refused):
+            streams.with_validation(bench(*pair_of), 0.2, key=KEY)
+    half, told = Halves(data=data), Told(data=data)
+    for pair_of in (
+        [half, half],
+        [forgetful, forgetful],
+        [data, copied],
+        [told, data],
+        [copied, sources.Relabelled(told, torch.arange(6))],
+    ):
+        held = streams.with_validation(bench(*pair_of), 0.2, key=KEY)
+        trained, out = ({tuple(x) for exp in part for x in exp.x.tolist()} for part in (held.train, held.valid))
+        assert out
+        assert not trained & out
+
+
 def test_what_is_left_to_hold_out_is_said():
     data = make(per_class=4)
     parts = [torch.arange(10), torch.arange(10)[:1], torch.arange(10)[1:2]]
