@@ -1673,6 +1673,7 @@ for given, also in ((R, ()), ({"a": R, "b": R}, (AXES_WITHOUT_A_GRID,))):
     )
 POINTS = {"opt.lr": [0.1, 1.0, 10.0], "act": ["a", "b", "a"]}
 SEARCH = {"points": POINTS, "values": R, "metric": "m", "log": ["opt.lr"], "higher_is_better": None, "ax": None, "title": "t"}
+SEARCH["largest"] = None
 SEARCH_ = {
     "points": kind(bad=({}, {3: [1, 2, 3]}, {"opt.lr": [1, 2]}, {"opt.lr": "abc"}, {"act": [1, 2, 3]}, [POINTS])),
     "values": kind(
@@ -1681,14 +1682,16 @@ SEARCH_ = {
     "metric": NAME,
     "log": kind("none", "empty list", bad=(["act "], ["alpha"], "opt.lr", [3])),
     "title": NAME.but("none"),
+    "largest": FLAG.but("none"),
 }
 SAYS_POINTS = {"points": "points|log", "values": "values|points"}
 call("plots.parallel_coordinates", SEARCH, {**SEARCH_, "ax": AX}, SAYS_POINTS)
 call(
     "plots.hyperparameter_scatter",
-    {**SEARCH, "confidence": 0.9, "ylabel": "y", "ylim": (0, 1)},
+    {**SEARCH, "confidence": 0.9, "ylabel": "y", "ylim": (0, 1), "mark_best": False},
     {
         **SEARCH_,
+        "mark_best": FLAG,
         "ax": AX.but(bad=(AXES_WITHOUT_A_GRID,)),
         "confidence": FRACTION,
         "ylabel": NAME.but("none"),
@@ -2067,7 +2070,8 @@ PICTURED_ = {"labels": kind("none", "list of str", bad=(["a"], [1, 2], ["a", "a"
 for plot in (RUNS.plot_timeline, RUNS.plot_matrix, RUNS.plot_forgetting):
     call("Runs", {**PICTURED, "history": None, "higher_is_better": None}, {**PICTURED_, "history": HISTORY}, SAYS, run=plot)
 for plot in (RUNS.plot_scatter, RUNS.plot_parallel):
-    call("Runs", {**ONE_METRIC, "title": "t", "ax": None}, {**ONE_METRIC_, "title": NAME.but("none"), "ax": AX}, SAYS, run=plot)
+    pictured = {**ONE_METRIC_, "title": NAME.but("none"), "ax": AX, "largest": FLAG.but("none")}
+    call("Runs", {**ONE_METRIC, "title": "t", "ax": None, "largest": None}, pictured, SAYS, run=plot)
 call(
     "Runs",
     {**PICTURED, "history": "class_accuracy"},
