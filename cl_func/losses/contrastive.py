@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, random
@@ -25,6 +24,7 @@ from cl_func.losses.mixing import with_inputs
 from cl_func.models import Model, forward, split_augment, split_heads
 from cl_func.models.augmented import image_shape
 from cl_func.models.cnn import as_images
+from cl_func.models.cosine import unit
 from cl_func.optim.hyperparameters import nonnegative_or_path
 from cl_func.tree import PyTree
 
@@ -84,7 +84,7 @@ def contrast(embeddings: Tensor, labels: Tensor, valid: Tensor, temperature: flo
     else:
         checks.tensor("temperature", temperature, (), like=embeddings)
     # Zeros in place of what padding holds: a value that is not finite would reach the gradient through a product with 0.
-    z = F.normalize(torch.where(valid[:, None], embeddings, 0), dim=1)
+    z = unit(torch.where(valid[:, None], embeddings, 0))
     other = ~torch.eye(len(z), dtype=torch.bool, device=z.device) & valid & valid[:, None]
     pairs = other & (labels == labels[:, None])
     similarity = (z @ z.T) / temperature

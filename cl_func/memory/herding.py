@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cl_func import checks, signatures, tree
@@ -28,7 +27,7 @@ from cl_func.experiences import Experience, one_hot
 from cl_func.memory import buffer, replay
 from cl_func.memory.draws import uniform as draw
 from cl_func.memory.kinds import Fields, Packed
-from cl_func.models import Model, ModelState, feature_function, features
+from cl_func.models import Model, ModelState, cosine, feature_function, features
 from cl_func.tree import PyTree, state
 
 __all__ = ["Herding", "add", "draw", "init", "insert", "unit"]
@@ -67,7 +66,7 @@ def unit(rows: Tensor) -> Tensor:
     """Features [n, F] scaled to length 1; 0 stays 0."""
     if not isinstance(rows, Tensor) or rows.ndim != 2 or not rows.is_floating_point():
         raise checks.type_error("rows", "floating features [n, F]", rows)
-    return F.normalize(rows, dim=-1)
+    return cosine.unit(rows)
 
 
 @opaque("rows, group, steps", like=lambda rows, group, steps: torch.empty_like(group))

@@ -19,7 +19,12 @@ from cl_func.checks import positive_int
 
 def cosine_logits(features: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Logits [n, C] of features [n, d], class weights [C, d] and a scale (). A feature or weight of length 0 has the cosine 0."""
-    return scale * F.linear(F.normalize(features, dim=-1), F.normalize(weight, dim=-1))
+    return scale * F.linear(unit(features), unit(weight))
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., d] scaled to length 1; 0 stays 0, in float16 too, where the bound of `F.normalize` is 0 and 0 becomes NaN."""
+    return F.normalize(vectors, dim=-1, eps=max(1e-12, torch.finfo(vectors.dtype).tiny))
 
 
 class CosineLinear(nn.Module):

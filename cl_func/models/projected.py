@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from cl_func import checks, random, tree
 from cl_func.models.augmented import Augmented, augmented, split_augment
+from cl_func.models.cosine import unit
 from cl_func.models.fresh import fresh_rows
 from cl_func.models.heads import split_heads
 from cl_func.models.model import Features, Model, ModelState, feature_function, zero_input
@@ -145,7 +146,7 @@ def _check(model: Model, net: ModelState) -> Tensor:
     with _Watch() as watch:
         model.apply(net.params, net.buffers, x, valid=task == 0, task=task)
     found = watch.last
-    if found is None or found.shape != features.shape or not torch.allclose(F.normalize(found), F.normalize(features), atol=1e-5):
+    if found is None or found.shape != features.shape or not torch.allclose(unit(found), unit(features), atol=1e-5):
         raise ValueError(
             "model: the linear layer that runs last is not given its features, so they cannot be read in a training pass; end its "
             "forward pass in nn.Linear, and name this layer in from_module(factory, ..., last_layer=NAME)."

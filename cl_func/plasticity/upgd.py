@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cl_func import checks, random, tree
 from cl_func.experiences import Experience
+from cl_func.models.cosine import unit
 from cl_func.models.model import ModelState
 from cl_func.optim.hyperparameters import nonnegative
 from cl_func.plasticity.shrink_and_perturb import normal_like
@@ -80,7 +81,7 @@ class UPGD:
     def _scaled(self, utility: dict[str, Tensor], correction: Tensor) -> dict[str, Tensor]:
         """The utilities as fractions in (0, 1)."""
         if self.scale == "local":
-            return tree.map(lambda u: torch.sigmoid(torch.nn.functional.normalize(u, dim=-1) if u.ndim else u.sign()), utility)
+            return tree.map(lambda u: torch.sigmoid(unit(u) if u.ndim else u.sign()), utility)
         kind = torch.promote_types(next(iter(utility.values())).dtype, torch.float32)
         largest = torch.stack([u.max().to(kind) for u in utility.values()]).max()
         if self.scale == "global_uncorrected":

@@ -10,6 +10,7 @@ import torch
 
 import cl_func as cl
 from cl_func import losses, random
+from cl_func.models.cosine import cosine_logits
 
 EXP = registry.BENCH.train[0]
 MIXED = EXP.take(torch.arange(12), torch.arange(12) % 5 != 2)  # two classes, some rows are padding
@@ -90,3 +91,18 @@ def test_other_targets_are_refused():
     state = registry.init(cl.key(0))
     with pytest.raises(ValueError, match="the supervised contrastive loss"):
         losses.supervised_contrastive(registry.MODEL)(state.model.params, state, exp)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_vectors_of_length_0_have_no_direction(dtype):
+    """Padding, and the features of units that are off, are 0; in float16 torch's own normalisation makes NaN of them."""
+    z = torch.tensor([[1.0, 2.0], [0.0, 0.0], [2.0, 1.0], [3.0, 3.0]], dtype=dtype).requires_grad_()
+    valid = torch.tensor([True, True, True, False])
+    value = losses.contrast(z, torch.tensor([0, 0, 0, 1]), valid, 0.5)
+    (slope,) = torch.autograd.grad(value, z)
+    assert value.isfinite()
+    assert slope.isfinite().all()
+    wanted = losses.contrast(z.detach().double(), torch.tensor([0, 0, 0, 1]), valid, 0.5)
+    torch.testing.assert_close(value.double(), wanted, rtol=16 * torch.finfo(dtype).eps, atol=0)
+    assert cl.memory.herding.unit(z.detach()).tolist()[1] == [0, 0]
+    assert cosine_logits(z.detach(), z.detach(), torch.ones((), dtype=dtype))[1].tolist() == [0, 0, 0, 0]
