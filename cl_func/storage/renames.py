@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from cl_func.storage.fingerprint import Entries
+from cl_func.storage.entries import Entries
 
 V = TypeVar("V")
 

@@ -11,7 +11,7 @@ from cl_func import checks, tree, user_warnings
 from cl_func.experiences import Experience, Stream
 from cl_func.sources.dataset import Dataset, digest
 from cl_func.storage import fingerprint, renames
-from cl_func.storage.fingerprint import Entries
+from cl_func.storage.entries import Entries
 
 OnChange = Literal["error", "warn"]
 SHOWN = 8  # changes in a message

@@ -23,7 +23,7 @@ from cl_func.core.looping import Batches
 from cl_func.core.nodes import Combinator, Fused, Wrapper, unwrapped
 from cl_func.experiences import Experience, pad
 from cl_func.storage import files, outlines, resuming
-from cl_func.storage.fingerprint import Entries
+from cl_func.storage.entries import Entries
 from cl_func.storage.format import PATTERN, Progress, SavedRun, newest, number
 from cl_func.transforms import Compiled
 from cl_func.tree.structure import by_path

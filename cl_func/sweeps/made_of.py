@@ -12,7 +12,7 @@ from torch import Tensor
 from cl_func import random, tree
 from cl_func.experiences import Benchmark
 from cl_func.storage import fingerprint
-from cl_func.storage.fingerprint import Entries
+from cl_func.storage.entries import Entries
 from cl_func.sweeps.run_config import FirstRun, check_benchmark, stream_key
 from cl_func.trace import TraceProbe
 

@@ -18,7 +18,7 @@ from cl_func.core.tapping import Tap
 from cl_func.progress import ProgressBar
 from cl_func.storage import resuming
 from cl_func.storage.checkpoint import Checkpoint
-from cl_func.storage.fingerprint import Entries
+from cl_func.storage.entries import Entries
 from cl_func.sweeps import broadcast
 from cl_func.sweeps.autotune import autotune
 from cl_func.sweeps.finished import FinishedRuns, History
