@@ -39,11 +39,12 @@ def made_of(first: FirstRun, bench: Benchmark | Callable[[Tensor], Benchmark]) -
 
 
 def digest(entries: Entries) -> str:
-    """The version of Python, by which code differs, and a text that is the same for the same entries."""
+    """A text that is the same for the same entries, behind the versions by which entries of the same things may differ."""
     own = {path: text for path, text in entries.items() if not path.startswith("version.")}
-    return f"{entries['version.python']} {hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:32]}"
+    versions = [entries[f"version.{name}"] for name in ("python", "cl_func")]
+    return " ".join([*versions, hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:32]])
 
 
 def differ(a: str | None, b: str | None) -> bool:
     """Whether two digests are of other entries, as far as can be told."""
-    return a is not None and b is not None and a.split()[0] == b.split()[0] and a != b
+    return a is not None and b is not None and a.rpartition(" ")[0] == b.rpartition(" ")[0] and a != b
