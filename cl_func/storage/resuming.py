@@ -53,6 +53,11 @@ def _name(value: str) -> str:
     return value.removesuffix(" code")
 
 
+def listed(found: Sequence[str]) -> str:
+    """The first of some changes, and how many more there are."""
+    return "; ".join([*found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])])
+
+
 def versions(before: Entries, now: Entries) -> list[str]:
     """The libraries whose versions differ, in words."""
     names = [path for path in before if path.startswith("version.") and now.get(path, before[path]) != before[path]]
@@ -82,8 +87,7 @@ def check(before: Entries, now: Entries, others: Sequence[str], what: str, on_ch
     found = [*changes(before, now), *others]
     if not found:
         return python
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    message = f"{what}. What has changed: {'; '.join(found[:SHOWN])}{more}."
+    message = f"{what}. What has changed: {listed(found)}."
     if on_change == "error":
         raise ValueError(f"{message} Give this one a folder of its own, or resume it all the same with {mend}.")
     user_warnings.warn(f"{message} It is resumed all the same.")

@@ -49,16 +49,18 @@ class FinishedRuns:
         if self.folder is None:
             return
         run = fingerprint()
-        self.digest, wanted, others = digest(run), set(self.names), list[Path]()
+        self.digest, wanted, others, damaged = digest(run), set(self.names), list[Path](), list[files.DamagedFile]()
         unchanged = _check_folder(self.folder, run, on_change)
         for path in sorted(self.folder.glob("chunk-*.safetensors")):
             try:
                 found, made_of = _read_chunk(path)
             except files.DamagedFile as error:
-                user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}")
+                damaged.append(error)
                 continue
             self.histories |= found
             others += [path] if differ(made_of, self.digest) and wanted & found.keys() else []
+        for error in damaged if wanted - self.histories.keys() else ():  # otherwise they have been run again
+            user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}")
         for path in sorted(self.folder.glob(PARTIAL)):
             names, made_of = _runs_of(path)
             others += [path] if differ(made_of, self.digest) and wanted & names else []

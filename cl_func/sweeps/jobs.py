@@ -51,7 +51,7 @@ class SweepJob:
     config: RunConfig
     execution: Execution
     checkpoint: Checkpoint | None = None
-    made_of: str = ""  # the digest of what the runs are made of, for the files of the checkpoint
+    digest: str = ""  # of what the runs are made of, for the files of the checkpoint
 
     def prepare(self) -> Prepared:
         """The update and the probe, vmapped and compiled; all chunks share them, and with them the compiled programs.
@@ -145,7 +145,7 @@ class SweepJob:
         if self.checkpoint is None:
             return None
         folder = Path(self.checkpoint.folder) / f"partial-{runs[0].index:06d}-{uuid.uuid4().hex[:8]}"
-        extra = {"runs": [run.name for run in runs], "lanes": self.execution.lanes, DIGEST: self.made_of}
+        extra = {"runs": [run.name for run in runs], "lanes": self.execution.lanes, DIGEST: self.digest}
         folder.mkdir(parents=True)
         files.write_bytes(folder / "runs.json", json.dumps(extra["runs"]).encode())
         saved = stack_runs(interrupted, self.execution.lanes) if interrupted else None

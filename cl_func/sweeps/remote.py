@@ -54,7 +54,7 @@ class _Worker:
 
     config: RunConfig
     checkpoint: Checkpoint | None
-    made_of: str
+    digest: str  # of what the runs are made of
     dtype: torch.dtype  # torch's default in the process that sent it
     prepared: dict[Execution, Prepared] = dataclasses.field(default_factory=dict)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # a worker may have several threads
@@ -66,7 +66,7 @@ class _Worker:
         self, execution: Execution, runs: Sequence[Run], interrupted: Sequence[InterruptedRun], tapped: bool
     ) -> tuple[list[History], TapEntries]:
         entries = TapEntries()
-        job = SweepJob(self.config, execution, self.checkpoint, self.made_of)
+        job = SweepJob(self.config, execution, self.checkpoint, self.digest)
         with self.lock:
             compiles = execution not in self.prepared  # a worker that takes several chunks compiles in its first one
             if compiles:
@@ -94,9 +94,8 @@ class _Shared:
             # A class that is sent by value has lost what `dataclass` took away from it, so only what both have is compared.
             found = resuming.changes(*({path: one[path] for path in self.made_of.keys() & here} for one in (self.made_of, here)))
             if found:
-                more = f"; and {len(found) - resuming.SHOWN} more" if len(found) > resuming.SHOWN else ""
                 raise ValueError(
-                    f"executor: on its worker the sweep is made of something else: {'; '.join(found[: resuming.SHOWN])}{more}. "
+                    f"executor: on its worker the sweep is made of something else: {resuming.listed(found)}. "
                     "A worker imports modules anew: set constants in arguments, and use new workers after code has changed."
                 )
         return _Worker(self.config.on_device(), self.checkpoint, self.digest, self.dtype)

@@ -7,6 +7,7 @@ import functools
 import shutil
 import sys
 import types
+import warnings
 from concurrent.futures import Future
 
 import numpy as np
@@ -147,3 +148,13 @@ def test_a_worker_has_the_default_dtype_of_the_process(constants):
     strategy = scaled(constants)
     executor = Elsewhere(constants, 1.0, torch.float64)
     assert cl.tree.difference(sweep(strategy, BENCH, executor=executor).history, sweep(strategy, BENCH).history) is None
+
+
+def test_a_damaged_file_is_told_until_its_runs_are_made_again(tmp_path):
+    sweep(naive(), BENCH, resume=tmp_path)
+    next(tmp_path.glob("chunk-*")).write_bytes(b"")
+    with pytest.warns(UserWarning, match="passed over a damaged file; its runs are run again"):
+        sweep(naive(), BENCH, resume=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sweep(naive(), BENCH, resume=tmp_path).finished.all()
