@@ -68,7 +68,7 @@ class Joined(Source):
         """That of the views: the same for all of them, unless each has rows of its own, drawn from its key."""
         n = len(self.views)
         found = self.views.origin(rows % n)
-        drawn = [isinstance(owner, Source) and any(rank is not None for rank in owner.ranks) for owner in found.owners]
+        drawn = [isinstance(owner.kept, Source) and any(rank is not None for rank in owner.kept.ranks) for owner in found.owners]
         own = torch.tensor(drawn, device=rows.device)[found.which]
         return found._replace(numbers=torch.where(own, found.numbers + rows // n * n, found.numbers))
 

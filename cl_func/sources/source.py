@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cl_func import tree
-from cl_func.sources.origin import Origin, recalled, rows_of
+from cl_func.sources.origin import REMEMBERED, Origin, recalled, rows_of
 from cl_func.tree import describe
 
 Target = Literal["class", "multilabel", "regression"]
@@ -85,11 +85,21 @@ class Source(abc.ABC):
     def origin(self, rows: Tensor) -> Origin:
         """Which rows of which data the rows [n] are, so that one is known again in another source.
 
-        They are rows of its own targets, the field `y`, or of the source itself; that of a source made of others is not known.
+        They are rows of what it is a view of, of its targets, the field `y`, or of the first of its tensors that has a row for each
+        and is shared by all lanes; else of the source itself. Of a source that is made of others in another way it is not known.
         """
-        fields = {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        own = self.y if "y" in fields else self  # type: ignore[attr-defined]
-        return recalled(self, rows) or rows_of(own, rows, known=not inner_sources(self))
+        inner = list(inner_sources(self).values())
+        if len(inner) == 1 and len(inner[0]) == len(self):
+            return inner[0].origin(rows)
+        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        own = fields.get("y")
+        if not isinstance(own, Tensor):
+            leaves = zip(tree.leaves(self), self.ranks, strict=True)
+            own = next((leaf for leaf, rank in leaves if rank is None and leaf.ndim and len(leaf) == len(self)), self)
+        return recalled(self, rows) or rows_of(own, rows, not inner, fields.get("x"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != REMEMBERED}
 
     @property
     def on_disk(self) -> bool:

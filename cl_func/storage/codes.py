@@ -108,6 +108,12 @@ def uses(code: CodeType) -> dict[str, set[Chain]]:
     return found
 
 
+def stored(code: CodeType) -> set[str]:
+    """The global variables that a code object and its inner functions set themselves, such as a counter or a memo."""
+    own = {found.argval for found in _instructions(code) if found.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+    return own.union(*map(stored, _inner(code)))
+
+
 def _read(code: CodeType, operations: set[str]) -> dict[str, set[Chain]]:
     """The variables that instructions of some kinds read, each with the chains of attributes taken from it."""
     found: dict[str, set[Chain]] = {}

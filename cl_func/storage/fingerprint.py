@@ -10,7 +10,7 @@ and the library by its version. A module of the user's own that is handed on who
 
 Compared by type only: what cannot be pickled (generators, iterators, open files, locks), objects that contain such things, and
 whatever is nested more than 40 levels deep. Not compared is what a function finds by text, as by `globals()["name"]`. Lists, sets
-and dicts that a function only adds to are taken for its log and ignored.
+and dicts that a function only adds to are taken for its log and ignored, as are global variables that it sets itself.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ class _Walker(CodeWalker):
 
     def _array(self, value: np.ndarray) -> Entries:
         own = self._attributes(value)
+        if value is np.ma.masked:
+            return {"": "masked"}
         if isinstance(value, np.ma.MaskedArray):
             mask = {"mask": np.ma.getmaskarray(value), "fill_value": value.fill_value}
             return joined(self._array(value.data), self.several(mask.items()), own)

@@ -30,7 +30,7 @@ def parts(value: Any) -> dict[str, Any] | None:
     state, items, pairs = (*rest, None, None, None)[:3]
     if make is copyreg.__newobj__:  # type: ignore[attr-defined]
         found |= {str(i): part for i, part in enumerate(args[1:])}
-        if (kept_attributes := _of_state(state)) is not None:
+        if (kept_attributes := _of_state(value, state)) is not None:
             state = None
             found |= kept_attributes
     else:
@@ -44,24 +44,25 @@ def parts(value: Any) -> dict[str, Any] | None:
 def attributes(value: Any) -> dict[str, Any]:
     """The attributes of an object, of its dict and of slots, as pickle would save them; without those of cached properties."""
     try:
-        found = _of_state(value.__getstate__())
+        found = _of_state(value, value.__getstate__())
     except Exception:  # of a class of the user's, it may raise anything
         found = None
     if found is None:  # saved in another form
-        found = _of_state(object.__getstate__(value)) or {}
-    kinds = type(value).__mro__
-    derived = {name for kind in kinds for name, part in vars(kind).items() if isinstance(part, functools.cached_property)}
-    return {name: part for name, part in found.items() if name not in derived}
+        found = _of_state(value, object.__getstate__(value)) or {}
+    return found
 
 
-def _of_state(state: Any) -> dict[str, Any] | None:
+def _of_state(value: Any, state: Any) -> dict[str, Any] | None:
     """The attributes in the usual state of an object, a dict or a pair of those of its dict and of its slots; None for others."""
     found: dict[str, Any] = {}
     for some in state if isinstance(state, tuple) else (state,):
         if not isinstance(some, (dict, type(None))):
             return None
         found |= named(some or {})
-    return found
+    derived = [
+        name for kind in type(value).__mro__ for name, part in vars(kind).items() if isinstance(part, functools.cached_property)
+    ]
+    return {name: part for name, part in found.items() if name not in derived}
 
 
 def named(mapping: Mapping[Any, Any]) -> dict[str, Any]:

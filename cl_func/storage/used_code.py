@@ -92,8 +92,9 @@ class CodeWalker(abc.ABC):
                 found = self.several([("wrapped function", vars(function)["__wrapped__"])])
             return {"": f"{module}.{code.co_qualname}{suffix}"} | found
         used = [{"": f"{code.co_name} code #{codes.digest(code)[:16]}"}, self.several(parts)]
+        own = codes.stored(code)
         for name, chains in codes.uses(code).items():
-            if name in outer or name in function.__globals__:
+            if name in outer or (name in function.__globals__ and name not in own):
                 used.append(under(name, self._used(outer[name] if name in outer else function.__globals__[name], chains)))
         for name, chains in codes.imports(code, function.__globals__.get("__package__")).items():
             used.append(under(f"import {name}", self._imported(name, chains)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from cl_func import checks, random
 from cl_func.experiences import Benchmark, Experience, Stream, ValidatedBenchmark
 from cl_func.sources import Source
-from cl_func.sources.origin import Origin, identity
+from cl_func.sources.origin import Origin, Owner
 from cl_func.streams.lazy import Lazy, as_lazy
 from cl_func.tree import describe
 
@@ -87,9 +88,9 @@ def _held_out(parent: Lazy, n: int, fraction: float, key: Tensor) -> tuple[Tenso
 
 def _distinct(origin: Origin, places: Tensor) -> tuple[Tensor, Tensor]:
     """The places [n], in their order, without those of rows that came before; and how often the row of each occurs."""
-    found = torch.stack([origin.which[places], origin.numbers[places]])
-    found, inverse, times = found.unique(dim=1, return_inverse=True, return_counts=True)
-    last = torch.full((found.shape[1],), len(places), device=places.device)
+    rows = origin.which[places] * (origin.numbers.max() + 1) + origin.numbers[places]
+    rows, inverse, times = rows.unique(return_inverse=True, return_counts=True)
+    last = torch.full_like(rows, len(places))
     first, order = last.scatter_reduce(0, inverse, torch.arange(len(places), device=places.device), "amin").sort()
     return places[first], times[order]
 
@@ -98,34 +99,41 @@ class _Ledger:
     """What each row of the data is for; 0 where that is not decided."""
 
     def __init__(self) -> None:
-        self.entries: dict[Any, tuple[Any, Tensor]] = {}  # owners are kept alive, so that no other gets their identity
+        self.entries: dict[Hashable, tuple[Owner, Tensor]] = {}  # by the key of the owner, which is kept alive
         self.known = True  # whether all rows tell where they come from
 
     def read(self, origin: Origin) -> Tensor:
         """What rows are for, [n] int8."""
         self.known &= origin.known
         found = torch.zeros_like(origin.numbers, dtype=torch.int8)
-        for number, owner in enumerate(origin.owners):
-            mine = origin.which == number
+        for owner, mine in _by_owner(origin):
             rows = origin.numbers[mine]
             found[mine] = self._entry(owner, rows)[rows]
         return found
 
     def write(self, origin: Origin, parts: Tensor) -> None:
         """Decide it for rows [n]."""
-        for number, owner in enumerate(origin.owners):
-            mine = origin.which == number
+        for owner, mine in _by_owner(origin):
             rows = origin.numbers[mine]
             self._entry(owner, rows)[rows] = parts[mine].to(torch.int8)
 
-    def _entry(self, owner: Any, rows: Tensor) -> Tensor:
+    def _entry(self, owner: Owner, rows: Tensor) -> Tensor:
         """What all rows of an owner are for, long enough for `rows`; doubled, for streams of many experiences."""
-        _, found = self.entries.get(identity(owner), (None, rows.new_zeros(0, dtype=torch.int8)))
+        _, found = self.entries.get(owner.key, (None, rows.new_zeros(0, dtype=torch.int8)))
         needed = int(rows.max()) + 1 if len(rows) else 0
         if len(found) < needed:
             found = torch.nn.functional.pad(found, (0, max(needed, 2 * len(found)) - len(found)))
-        self.entries[identity(owner)] = owner, found
+        self.entries[owner.key] = owner, found
         return found
+
+
+def _by_owner(origin: Origin) -> Iterator[tuple[Owner, Any]]:
+    """Each owner, and which of the rows are its own."""
+    if len(origin.owners) == 1:
+        yield origin.owners[0], slice(None)
+        return
+    for number, owner in enumerate(origin.owners):
+        yield owner, origin.which == number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -42,7 +42,15 @@ def cumulative(benchmark: Benchmark) -> Benchmark:
         # With that of the experience, which a copy without labels would give to its rows.
         labels |= {int(exp.task)} | set(exp.tasks[exp.valid].unique().tolist())
     # Decided for the whole stream, so that all experiences have one structure and share one compiled program.
-    return dataclasses.replace(benchmark, train=Stream(_Cumulative(parent, _joined(parent, n), len(labels) > 1), n))
+    mixed = len(labels) > 1
+    return dataclasses.replace(benchmark, train=Stream(_Cumulative(parent, _joined(parent, n), mixed, _made_anew(parent, n)), n))
+
+
+def _made_anew(parent: Lazy, n: int) -> bool:
+    """Whether the data of an experience are others whenever it is asked for, so that its rows cannot be known again."""
+    views = [parent.view(i) for i in (0, n - 1, 0)]  # the last one may be kept for a while
+    keys = [{owner.key for owner in exp.source.origin(exp.rows).owners} for exp in views]
+    return keys[0] != keys[2]
 
 
 def _joined(parent: Lazy, n: int) -> Source | None:
@@ -74,6 +82,7 @@ class _Cumulative:
     parent: Lazy
     joined: Source | None  # of all experiences, whose rows follow each other if it has more than they
     mixed_tasks: bool  # whether task labels differ along the stream
+    made_anew: bool  # whether the rows that it joins cannot be known again
 
     def __call__(self, index: int) -> Experience:
         views = [self.parent.view(i) for i in range(index + 1)]
@@ -115,7 +124,8 @@ class _Cumulative:
             start += len(kept)
         n_classes = views[0].source.n_classes
         made = hold(x, y, tasks, n_classes) if _in_memory(self.parent.source(0)) else Dataset(x, y, tasks, n_classes=n_classes)
-        remember(made, concatenated([exp.source.origin(kept) for exp, kept in zip(views, rows, strict=True)]))
+        origin = concatenated([exp.source.origin(kept) for exp, kept in zip(views, rows, strict=True)])
+        remember(made, origin._replace(known=origin.known and not self.made_anew))
         return made
 
 

@@ -59,8 +59,8 @@ class FinishedRuns:
                 continue
             self.histories |= found
             others += [path] if differ(made_of, self.digest) and wanted & found.keys() else []
-        for error in damaged if wanted - self.histories.keys() else ():  # otherwise they have been run again
-            user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {error}")
+        for fault in damaged if wanted - self.histories.keys() else ():  # otherwise they have been run again
+            user_warnings.warn(f"resume: passed over a damaged file; its runs are run again. {fault}")
         for path in sorted(self.folder.glob(PARTIAL)):
             names, made_of = _runs_of(path)
             others += [path] if differ(made_of, self.digest) and wanted & names else []

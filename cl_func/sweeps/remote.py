@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
 import dataclasses
+import re
 import shutil
 import threading
 import time
@@ -29,6 +31,7 @@ from cl_func.sweeps.run_config import FirstRun, Run, RunConfig
 from cl_func.sweeps.taps import Entries as TapEntries
 
 T = TypeVar("T")
+_CODE = re.compile(r" (code|lambda) #[0-9a-f]{16}$")
 
 
 class Future(Protocol):
@@ -91,14 +94,31 @@ class _Shared:
         torch.set_default_dtype(self.dtype)  # models may be made with it
         if self.made_of is not None:
             here = made_of(FirstRun(self.config, self.run), self.config.benchmark)
-            # A class that is sent by value has lost what `dataclass` took away from it, so only what both have is compared.
-            found = resuming.changes(*({path: one[path] for path in self.made_of.keys() & here} for one in (self.made_of, here)))
+            both = [path for path in self.made_of.keys() & here if _is_imported(path, self.made_of[path], here[path])]
+            found = resuming.changes(*({path: one[path] for path in sorted(both)} for one in (self.made_of, here)))
             if found:
                 raise ValueError(
                     f"executor: on its worker the sweep is made of something else: {resuming.listed(found)}. "
-                    "A worker imports modules anew: set constants in arguments, and use new workers after code has changed."
+                    "A worker imports modules anew: set constants in arguments, and use new workers after code has changed, or "
+                    "run it all the same with on_change='warn'."
                 )
         return _Worker(self.config.on_device(), self.checkpoint, self.digest, self.dtype)
+
+
+def _is_imported(path: str, sent: str, here: str) -> bool:
+    """Whether an entry of a fingerprint is code or a constant, of which a worker imports its own.
+
+    All else is sent, or is a cache that each process fills by itself; what is computed has other last digits on other processors.
+    """
+    computed = path.startswith(("state.", "made."))
+    return not computed and all(_CODE.search(text) or _is_constant(text) for text in (sent, here))
+
+
+def _is_constant(text: str) -> bool:
+    try:
+        return isinstance(ast.literal_eval(text), (bool, int, float, str))
+    except (ValueError, SyntaxError):
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -274,3 +274,35 @@ def test_settings_of_torch_count_where_they_are_not_the_usual():
         assert resuming.changes(plain, fingerprint.of(x=1)) == ["torch.default_dtype: not there before"]
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+class Lazily:
+    """What a class of the user's computes when it is first asked for."""
+
+    @functools.cached_property
+    def weights(self):
+        return torch.ones(4)
+
+
+COUNT, MEMO = 0, None
+
+
+def counting(x):
+    global COUNT, MEMO
+    COUNT += 1
+    MEMO = x if MEMO is None else MEMO
+    return x
+
+
+def test_what_a_function_or_an_object_keeps_for_itself_does_not_count():
+    """Or the second call of the same process would be another sweep, and a worker other than this process."""
+    value = Lazily()
+    before = fingerprint.of(value=value, function=counting)
+    assert value.weights.sum() == 4
+    assert counting(3) == 3
+    assert (COUNT, MEMO) == (1, 3)
+    assert fingerprint.of(value=value, function=counting) == before
+
+
+def test_a_masked_value_is_one():
+    assert fingerprint.of(v=np.ma.masked)["v"] == "masked"

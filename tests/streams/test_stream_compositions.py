@@ -4,6 +4,7 @@ The inputs of a row are its number and its label, so that what a composition giv
 """
 
 import itertools
+import pickle
 import random
 import re
 from collections import Counter
@@ -133,3 +134,88 @@ def test_two_functions_of_streams_one_after_the_other(base):
 def test_three_functions_of_streams_one_after_the_other(base):
     for steps in random.Random(base).sample(list(itertools.product(STEPS, repeat=3)), 12):
         follow(base, steps)
+
+
+def held_and_trained(bench):
+    """What is held out and what is trained on, as sets of inputs, and how many rows each experience of `valid` has."""
+    split = S.with_validation(bench, 0.1, key=cl.key(0))
+    held, trained = ({tuple(row) for exp in stream for row in exp.x.flatten(1).tolist()} for stream in (split.valid, split.train))
+    return held, trained, [len(exp) for exp in split.valid]
+
+
+def numbered(n=200):
+    return torch.arange(float(n))[:, None], torch.arange(n) % 4
+
+
+def read_anew(index):
+    x, y = numbered()
+    rows = slice(50 * index, 50 * index + 50)
+    return cl.experience(cl.Dataset(x[rows].clone(), y[rows].clone(), n_classes=4), index=index)
+
+
+def test_rows_that_are_read_anew_each_time_are_not_known_again():
+    """An experience that is read when it is asked for has its own rows; joined with others these cannot be told apart."""
+    stream = cl.Stream(read_anew, 4)
+    bench = cl.Benchmark(stream, stream)
+    for single in (bench, S.in_memory(bench)):
+        held, trained, counts = held_and_trained(single)
+        assert (counts, held & trained) == ([5, 5, 5, 5], set())
+    for joined in (S.cumulative(bench), S.cumulative(S.in_memory(bench)), S.split_online(S.cumulative(bench), 10)):
+        with pytest.raises(ValueError, match=r"hold rows out before they are put together: cumulative\(with_validation"):
+            S.with_validation(joined, 0.1, key=cl.key(0))
+
+
+@pytest.mark.parametrize("columns", [2, 3, 10, 30])
+def test_targets_in_column_major_order_are_counted_by_row(columns):
+    x, _ = numbered()
+    data = cl.Dataset(x, torch.rand(columns, len(x)).T)
+    assert held_and_trained(S.from_datasets([(data, data)]))[2] == [20]
+
+
+def test_slices_are_the_same_rows_where_inputs_and_labels_are():
+    x, y = numbered()
+    overlapping = S.from_datasets([(cl.Dataset(x[i : i + 80], y[i : i + 80], n_classes=4),) * 2 for i in (0, 40, 80, 120)])
+    for bench in (overlapping, S.cumulative(overlapping)):
+        held, trained, _ = held_and_trained(bench)
+        assert not held & trained
+    few = S.from_datasets([(cl.Dataset(torch.rand(k, 2), y[:k], n_classes=4),) * 2 for k in (200, 100, 50)])
+    assert held_and_trained(few)[2] == [20, 10, 5]
+
+
+@cl.tree.state(kw_only=False)
+class Scaled(cl.sources.Source):
+    """A source of the user's that makes its rows, and has no targets of that name."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    by: torch.Tensor = cl.sources.per_lane(0)
+    n_classes: int = cl.tree.static(default=4)
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def target(self):
+        return "class"
+
+    def gather_x(self, rows):
+        return self.images[rows] * self.by
+
+    def gather_y(self, rows):
+        return self.labels[rows]
+
+
+def test_rows_of_ones_own_source_are_known_by_what_its_lanes_share():
+    x, y = numbered()
+    experiences = [cl.experience(Scaled(x + 1, y, torch.tensor(by)), index=i) for i, by in enumerate((1.0, -1.0))]
+    shared = [cl.experience(exp.source.replace(images=experiences[0].source.images), index=exp.index.item()) for exp in experiences]
+    stream = cl.Stream(shared.__getitem__, 2)
+    for bench in (cl.Benchmark(stream, stream), S.cumulative(cl.Benchmark(stream, stream))):
+        held, trained, _ = held_and_trained(bench)
+        assert not {abs(v) for (v,) in held} & {abs(v) for (v,) in trained}
+
+
+def test_where_rows_come_from_is_not_pickled_with_them():
+    x = torch.rand(10_000, 64)
+    held = cl.sources.in_memory(cl.Dataset(x, torch.arange(10_000) % 4), torch.arange(10))
+    assert len(pickle.dumps(held)) < 10_000

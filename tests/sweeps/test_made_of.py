@@ -94,28 +94,28 @@ def test_data_that_a_benchmark_function_reads_are_compared(tmp_path):
 def constants(monkeypatch):
     """A module of the user's with a constant, as one that a worker imports anew."""
     module = types.ModuleType("own_constants")
-    module.SCALE = 1.0
+    module.SCALE, module.CACHE = 1.0, None
     monkeypatch.setitem(sys.modules, "own_constants", module)
     monkeypatch.setattr(broadcast, "_HELD", broadcast._Held())
     return module
 
 
 class Elsewhere:
-    """An executor whose worker has another value of the constant."""
+    """An executor whose worker has other values of a module's variables."""
 
-    def __init__(self, module, scale, dtype=torch.float32):
-        self.module, self.scale, self.dtype = module, scale, dtype
+    def __init__(self, module, dtype=torch.float32, **values):
+        self.module, self.dtype, self.values = module, dtype, values
 
     def submit(self, function, /, *arguments):
-        here, dtype, future = self.module.SCALE, torch.get_default_dtype(), Future()
-        self.module.SCALE = self.scale
+        here, dtype, future = dict(vars(self.module)), torch.get_default_dtype(), Future()
+        vars(self.module).update(self.values)
         torch.set_default_dtype(self.dtype)
         try:
             future.set_result(function(*arguments))
         except Exception as error:
             future.set_exception(error)
         finally:
-            self.module.SCALE = here
+            vars(self.module).update(here)
             torch.set_default_dtype(dtype)
         return future
 
@@ -127,6 +127,8 @@ def scaled(module):
         import own_constants
 
         value, out = inner(params, state, exp)
+        if isinstance(own_constants.CACHE, str):
+            raise TypeError
         return value * own_constants.SCALE, out
 
     return naive(loss=loss)
@@ -136,17 +138,17 @@ def test_a_worker_with_other_constants_is_refused(constants):
     """A worker imports modules anew: without their changed constants it would run another sweep than this process asked for."""
     strategy = scaled(constants)
     with pytest.raises(RuntimeError, match="2 runs failed") as caught:
-        sweep(strategy, BENCH, executor=Elsewhere(constants, 0.5))
+        sweep(strategy, BENCH, executor=Elsewhere(constants, SCALE=0.5))
     assert "on its worker the sweep is made of something else" in str(caught.value.__cause__)
     assert "SCALE: 1.0 -> 0.5" in str(caught.value.__cause__)
     here = sweep(strategy, BENCH)
-    assert cl.tree.difference(sweep(strategy, BENCH, executor=Elsewhere(constants, 1.0)).history, here.history) is None
-    assert sweep(strategy, BENCH, executor=Elsewhere(constants, 0.5), on_change="warn").finished.all()
+    assert cl.tree.difference(sweep(strategy, BENCH, executor=Elsewhere(constants)).history, here.history) is None
+    assert sweep(strategy, BENCH, executor=Elsewhere(constants, SCALE=0.5), on_change="warn").finished.all()
 
 
 def test_a_worker_has_the_default_dtype_of_the_process(constants):
     strategy = scaled(constants)
-    executor = Elsewhere(constants, 1.0, torch.float64)
+    executor = Elsewhere(constants, torch.float64)
     assert cl.tree.difference(sweep(strategy, BENCH, executor=executor).history, sweep(strategy, BENCH).history) is None
 
 
@@ -158,3 +160,23 @@ def test_a_damaged_file_is_told_until_its_runs_are_made_again(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert sweep(naive(), BENCH, resume=tmp_path).finished.all()
+
+
+@pytest.mark.parametrize("here", [None, {}, {"a": 1}, torch.ones(2)])
+def test_a_cache_that_a_worker_fills_by_itself_is_not_compared(constants, here):
+    constants.CACHE = here
+    assert sweep(scaled(constants), BENCH, executor=Elsewhere(constants, CACHE=torch.zeros(3))).finished.all()
+
+
+def test_last_digits_that_a_worker_draws_are_not_compared(constants):
+    """Another processor rounds the initial weights otherwise."""
+    strategy = scaled(constants)
+
+    def init(key):
+        agent = strategy.init(key)
+        scale = 1.0000001 if isinstance(constants.PLACE, dict) else 1.0
+        return agent.replace(model=cl.tree.replace(agent.model, params=cl.tree.map(lambda p: p * scale, agent.model.params)))
+
+    constants.PLACE = None
+    moved = cl.Strategy(init, strategy.update, strategy.model)
+    assert sweep(moved, BENCH, executor=Elsewhere(constants, PLACE={})).finished.all()
