@@ -85,18 +85,15 @@ class Source(abc.ABC):
     def origin(self, rows: Tensor) -> Origin:
         """Which rows of which data the rows [n] are, so that one is known again in another source.
 
-        They are rows of what it is a view of, of its targets, the field `y`, or of the first of its tensors that has a row for each
-        and is shared by all lanes; else of the source itself. Of a source that is made of others in another way it is not known.
+        They are rows of its targets, the field `y`, or of the first of its tensors that has a row for each and is shared by all
+        lanes; else of the source itself. Of a source that is made of others it is not known, unless it is a view.
         """
-        inner = list(inner_sources(self).values())
-        if len(inner) == 1 and len(inner[0]) == len(self):
-            return inner[0].origin(rows)
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         own = fields.get("y")
         if not isinstance(own, Tensor):
             leaves = zip(tree.leaves(self), self.ranks, strict=True)
             own = next((leaf for leaf, rank in leaves if rank is None and leaf.ndim and len(leaf) == len(self)), self)
-        return recalled(self, rows) or rows_of(own, rows, not inner, fields.get("x"))
+        return recalled(self, rows) or rows_of(own, rows, not inner_sources(self), fields.get("x"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != REMEMBERED}

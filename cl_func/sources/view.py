@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_func import checks
+from cl_func.sources.origin import Origin, rows_of
 from cl_func.sources.source import Source, Target
 
 
@@ -58,6 +59,10 @@ class View(Source):
     def gather_task(self, rows: Tensor) -> Tensor | None:
         """The task labels of the rows, if they have their own."""
         return self.source.gather_task(rows)
+
+    def origin(self, rows: Tensor) -> Origin:
+        """That of the source, of which the rows are the same; not known of a view that has more or fewer."""
+        return self.source.origin(rows) if len(self) == len(self.source) else rows_of(self, rows, known=False)
 
     @property
     def x(self) -> Tensor:
