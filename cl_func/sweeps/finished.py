@@ -45,12 +45,13 @@ class FinishedRuns:
     ) -> None:
         self.names, self.shape, self.folder = [run.name for run in runs], shape, None if folder is None else Path(folder)
         self.histories: dict[str, History] = {}
-        self.digest = ""  # of what the runs are made of
+        self.made_of: dict[str, str] = {}  # with a folder
+        self.digest = ""  # of that
         if self.folder is None:
             return
-        run = fingerprint()
-        self.digest, wanted, others, damaged = digest(run), set(self.names), list[Path](), list[files.DamagedFile]()
-        unchanged = _check_folder(self.folder, run, on_change)
+        self.made_of = fingerprint()
+        self.digest, wanted, others, damaged = digest(self.made_of), set(self.names), list[Path](), list[files.DamagedFile]()
+        unchanged = _check_folder(self.folder, self.made_of, on_change)
         for path in sorted(self.folder.glob("chunk-*.safetensors")):
             try:
                 found, made_of = _read_chunk(path)

@@ -148,7 +148,7 @@ class Workers:
         self, executor: Executor, first: FirstRun, checkpoint: Checkpoint | None, finished: FinishedRuns, compared: bool
     ) -> None:
         self._executor, self._folder = executor, finished.folder
-        entries = made_of(first, first.config.benchmark) if compared else None
+        entries = (finished.made_of or made_of(first, first.config.benchmark)) if compared else None
         shared = _Shared(first.config, first.run, checkpoint, entries, finished.digest, torch.get_default_dtype())
         self._data = broadcast.Broadcast(shared, _shared_folder(executor, finished.folder))
 

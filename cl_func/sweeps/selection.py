@@ -129,7 +129,7 @@ def taken_attributes(
     attributes: dict[str, Any], seconds: float, axes: Axes, index: Mapping[str, Index]
 ) -> tuple[dict[str, Any], float]:
     """The attributes and the seconds of a part: of a joined axis what belongs to its labels, of others which label was chosen."""
-    found = _joined_axes(attributes)
+    found = _labels_of_joined(attributes)
     chosen = [(name, place) for name, place in index.items() if isinstance(place, int) and name not in {"seed", *found}]
     at = {path: label for name, place in chosen for path, label in named_axes.flat(name, axes[name][place]).items()}
     return _taken_parts(attributes, seconds, axes, {name: place for name, place in index.items() if name in found}, at)
@@ -161,12 +161,6 @@ def _labels_of_joined(attributes: Mapping[str, Any]) -> dict[str, list[str]]:
             for inner, labels in _labels_of_joined(part["attributes"]).items():
                 found.setdefault(inner, []).extend(label for label in labels if label not in found[inner])
     return found
-
-
-def _joined_axes(attributes: Mapping[str, Any]) -> set[str]:
-    """The axes that Runs were joined along, at every level: a part may be joined itself."""
-    joined = attributes.get(JOINED, {})
-    return set(joined).union(*(_joined_axes(part["attributes"]) for parts in joined.values() for part in parts.values()))
 
 
 def _taken_parts(
